@@ -1,0 +1,303 @@
+//! What a connector is: a static value and up to two pairs of pure functions.
+//!
+//! A connector MUST NOT do I/O, read a clock or draw randomness; every function MUST be total: any
+//! bytes give a value or a reason, never a panic.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use mailspan_core::{
+    Address, Answer, EventType, Key, Millis, Named, Operation, Person, RawRequest, RawValue, Reason,
+    RecipientRole, Request, Signal, Step, Subject, Verdict, clip,
+};
+use serde_json::Value;
+
+/// One kind of system. Listed in [`crate::registry`].
+pub struct Kind {
+    /// The word in configuration (`kind = "…"`).
+    pub name: &'static str,
+    pub title: &'static str,
+    /// A paragraph of reference: what it does, what it needs, where its rules come from.
+    pub about: &'static str,
+    /// JSON Schema of the kind's own settings as a source; `None` where it is none.
+    pub source: Option<SourceKind>,
+    pub sink: Option<SinkKind>,
+}
+
+pub struct SourceKind {
+    /// JSON Schema of the settings, without those that every source has
+    /// (`kind`, `path`, `secrets`, `parse`, `tenant`).
+    pub schema: fn() -> Value,
+    /// False for a kind that needs no signing secret (`api`: keys are the hub's own).
+    pub needs_secret: bool,
+    /// True where a VRL `parse` program must be given: the kind has no parser of its own.
+    pub needs_parse: bool,
+    pub build: fn(&Value) -> Result<Box<dyn Source>, BadSetting>,
+}
+
+pub struct SinkKind {
+    /// JSON Schema of the settings, without those that every destination has (`kind`, `rate`,
+    /// `concurrency`, `timeout`, `retry`, `retry_after_max`, `batch`, `order`, `auth`, `sign`,
+    /// `headers`, `base_url`/`url`, `client_certificate`, `ca`, `tenant`).
+    pub schema: fn() -> Value,
+    pub defaults: Policy,
+    /// The base URL where the configuration names none; empty when it must.
+    pub base_url: &'static str,
+    pub build: fn(&Value) -> Result<Arc<dyn Sink>, BadSetting>,
+}
+
+/// Limits that a destination starts with; each can be set.
+#[derive(Debug, Clone, Copy)]
+pub struct Policy {
+    /// So many requests in so many milliseconds.
+    pub rate: (u32, u64),
+    pub concurrency: u32,
+    /// Items in one call at most.
+    pub batch: u32,
+    /// How long a batch waits to fill, in milliseconds.
+    pub batch_wait_ms: u64,
+    pub timeout_ms: u64,
+    /// True when one call may carry several items of one person: the sink merges them.
+    pub merges: bool,
+}
+
+/// A setting that was refused: where (keys and indices from the kind's own table) and what to write instead.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BadSetting {
+    pub path: Vec<String>,
+    pub text: String,
+}
+
+/// Reads settings of a derived type; the error's path points at the value.
+pub fn settings<T: serde::de::DeserializeOwned>(value: &Value) -> Result<T, BadSetting> {
+    serde_path_to_error::deserialize(value).map_err(|error| BadSetting {
+        path: error.path().iter().filter_map(segment).collect(),
+        text: error.inner().to_string(),
+    })
+}
+
+fn segment(segment: &serde_path_to_error::Segment) -> Option<String> {
+    match segment {
+        serde_path_to_error::Segment::Seq { index } => Some(index.to_string()),
+        serde_path_to_error::Segment::Map { key } => Some(key.clone()),
+        _ => None,
+    }
+}
+
+/// The schema of a settings type, as `SourceKind::schema` and `SinkKind::schema` want it.
+pub fn schema_of<T: schemars::JsonSchema>() -> Value {
+    schemars::schema_for!(T).to_value()
+}
+
+// ---- sources -----------------------------------------------------------------------------------
+
+pub trait Source: Send + Sync {
+    /// Who sent it. `secrets` are those live now; an empty list or an empty secret verifies nothing.
+    fn verify(&self, request: &RawRequest, secrets: &[Named], now: Millis) -> Verified;
+
+    /// What it says. Called after `verify`, and only where no VRL `parse` program is given.
+    fn parse(&self, request: &RawRequest) -> Result<Parsed, BadBody>;
+
+    /// Signs a sample as the sender would, for `events send` and the sandbox: the headers to add.
+    fn sign(&self, request: &RawRequest, secret: &Named, now: Millis) -> Vec<(String, String)>;
+
+    /// The dedupe key that the request itself carries (a delivery id in a header), where the
+    /// scheme has one; used for events of a VRL `parse` program.
+    fn request_id(&self, request: &RawRequest) -> Option<String>;
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verified {
+    /// The name of the secret that matched.
+    By {
+        credential: String,
+    },
+    Refused(Refusal),
+    /// A set-up request of the sender: answered at once, nothing is kept.
+    Handshake {
+        status: u16,
+        content_type: &'static str,
+        body: String,
+    },
+}
+
+/// For the operator only; the caller learns 401 and nothing else.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal {
+    /// A stable code: `no_signature`, `malformed_signature`, `mismatch`, `timestamp_out_of_window`, …
+    pub check: &'static str,
+    pub text: String,
+    /// Which usual mutilation would have matched.
+    pub hint: Option<String>,
+}
+
+#[derive(Debug, Default)]
+pub struct Parsed {
+    pub arrivals: Vec<Arrival>,
+    pub unreadable: Vec<Unreadable>,
+}
+
+/// The whole body cannot be read: answered 400 with this text.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BadBody {
+    pub text: String,
+}
+
+/// An element of a batch that cannot be read: quarantined, the others are kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unreadable {
+    /// Position in the batch.
+    pub part: usize,
+    pub reason: Reason,
+    /// The element as it came.
+    pub raw: String,
+}
+
+/// An event before the journal gives it an id.
+#[derive(Debug, Clone)]
+pub struct Arrival {
+    /// Position in the batch.
+    pub part: usize,
+    pub event_type: EventType,
+    pub subject: Subject,
+    /// When it happened, if the sender says.
+    pub time: Option<Millis>,
+    /// An object.
+    pub data: Box<RawValue>,
+    pub test: bool,
+    pub transmission: Option<String>,
+    pub recipient_role: Option<RecipientRole>,
+    pub dedupe: Dedupe,
+}
+
+/// What makes two arrivals at one source the same.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Dedupe {
+    /// The provider's event id.
+    Id(String),
+    /// A recipe of fields, each already in its normal form.
+    Fields(Vec<String>),
+    /// The bytes of the body (and the position in it).
+    Body,
+    /// Never a duplicate.
+    Never,
+}
+
+// ---- sinks -------------------------------------------------------------------------------------
+
+pub trait Sink: Send + Sync {
+    /// Takes the first item and all that can share its request (one person once, unless the kind
+    /// merges); what it leaves is offered again. `items` is not empty.
+    fn plan(&self, items: &[Item], known: &Known) -> Plan;
+
+    /// One verdict for each item taken, in that order. `items` are those that `takes` named.
+    fn judge(&self, items: &[Item], answer: &Answer) -> Judgement;
+
+    /// What `destinations test` sends: harmless, shows that address and credential work.
+    fn probe(&self) -> Request;
+
+    /// Groups items that can never share a call apart, and lets the engine gather a batch:
+    /// the same text for items that one call could carry. The default is one item a call.
+    fn batch_key(&self, item: &Item) -> Option<String>;
+}
+
+#[derive(Debug, Clone, Copy)]
+pub struct Item<'a> {
+    pub key: &'a Key,
+    pub person: Option<&'a Person>,
+    pub operation: &'a Operation,
+    pub step: Option<&'a Step>,
+}
+
+impl Item<'_> {
+    pub fn address(&self) -> Option<&Address> {
+        self.person?.subject.address.as_ref()
+    }
+}
+
+/// A look-up that several items share: the owner of an address, an association type.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Question(pub String);
+
+/// Answers to questions, from a bounded cache of the engine.
+#[derive(Debug, Clone, Default)]
+pub struct Known(pub HashMap<Question, String>);
+
+impl Known {
+    pub fn get(&self, question: &str) -> Option<&str> {
+        self.0.get(&Question(question.to_owned())).map(String::as_str)
+    }
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub enum Plan {
+    /// `takes` are positions in `items`, the first item among them.
+    Send { request: Request, takes: Vec<usize> },
+    /// The first item needs an answer first; the judgement of this request carries it.
+    Ask { question: Question, request: Request },
+    /// A verdict without an exchange: skipped or rejected.
+    Settle { takes: Vec<usize>, verdict: Verdict },
+}
+
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Judgement {
+    /// One for each item taken; for the answer to a question, empty when it was answered.
+    pub verdicts: Vec<Verdict>,
+    pub signal: Option<Signal>,
+    /// What the vendor says is left of a limit.
+    pub left: Option<Left>,
+    /// The answer to the question asked.
+    pub answer: Option<(Question, String)>,
+}
+
+/// The vendor's own word on its limit: so many more requests until then.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Left {
+    pub requests: u64,
+    pub until: Millis,
+}
+
+/// The common table of verdicts (`vendors` sheet, section 0.1); a `judge` says only what its vendor
+/// does otherwise. 2xx done; 3xx a refusal that shows the target; 401 and 403 stop; 408, 425, 429
+/// and 5xx retry, 429 and a `Retry-After` throttle; other 4xx a refusal.
+pub fn by_status(answer: &Answer, items: usize) -> Judgement {
+    let shown = || {
+        let body = String::from_utf8_lossy(&answer.body);
+        let body = body.split_whitespace().collect::<Vec<_>>().join(" ");
+        format!("HTTP {} {}", answer.status, clip(&body, 300)).trim_end().to_owned()
+    };
+    let after = retry_after(answer);
+    let (verdict, signal) = match answer.status {
+        200..=299 => (Verdict::Done, None),
+        300..=399 => {
+            let target = answer.header("location").unwrap_or("nowhere");
+            let text = format!("HTTP {} to {}: redirects are not followed", answer.status, clip(target, 200));
+            (Verdict::reject("redirect", text), None)
+        }
+        401 | 403 => {
+            let reason = Reason::new("unauthorized", shown());
+            let verdict = Verdict::Retry { after_ms: None, reason: reason.clone() };
+            (verdict, Some(Signal::Stop { reason }))
+        }
+        429 => {
+            let signal = after.map(|ms| Signal::Throttled { until: answer.at.plus(ms) });
+            (Verdict::Retry { after_ms: after, reason: Reason::new("throttled", shown()) }, signal)
+        }
+        408 | 425 | 500..=599 => {
+            let signal = after.map(|ms| Signal::Throttled { until: answer.at.plus(ms) });
+            (Verdict::Retry { after_ms: after, reason: Reason::new("unavailable", shown()) }, signal)
+        }
+        _ => (Verdict::reject("refused", shown()), None),
+    };
+    Judgement { verdicts: vec![verdict; items], signal, ..Judgement::default() }
+}
+
+/// `Retry-After` in milliseconds from the answer: delta-seconds or an HTTP date (RFC 9110, 10.2.3).
+pub fn retry_after(answer: &Answer) -> Option<u64> {
+    let text = answer.header("retry-after")?.trim();
+    if let Ok(seconds) = text.parse::<u64>() {
+        return Some(seconds.saturating_mul(1_000));
+    }
+    let at = jiff::fmt::rfc2822::parse(text).ok()?.timestamp().as_millisecond();
+    Some(Millis(at).since(answer.at))
+}

@@ -1,0 +1,41 @@
+//! The words of Mailspan: types that two or more crates speak of. Pure: no I/O, no clock, no randomness.
+
+pub mod cloudevents;
+mod consent;
+mod delivery;
+mod event;
+mod ids;
+pub mod json;
+pub mod limits;
+mod operation;
+mod person;
+mod random;
+mod request;
+mod secret;
+mod subject;
+mod time;
+mod verdict;
+
+use std::borrow::Cow;
+
+pub use consent::consent_of;
+pub use delivery::{Attempt, Cause, Offer, Outcome, Parcel, Part, Progress, Queue, Settlement, State, fold};
+pub use event::{Class, Event, EventType, RecipientRole};
+pub use ids::{DeliveryId, DestinationId, Digest, EventId, Key, Name, PersonId, RequestId, RouteId, Seq};
+pub use operation::{Consent, Fields, Operation, fields};
+pub use person::{Person, superseded};
+pub use random::SplitMix64;
+pub use request::{Answer, Lost, Named, RawRequest, Request};
+pub use secret::{Secret, SecretRef};
+pub use serde_json::value::RawValue;
+pub use subject::{Address, Subject};
+pub use time::{Millis, Rate, Span};
+pub use verdict::{Reason, Signal, Step, Verdict};
+
+/// The first `chars` characters, with an ellipsis where something was cut.
+pub fn clip(text: &str, chars: usize) -> Cow<'_, str> {
+    match text.char_indices().nth(chars) {
+        None => Cow::Borrowed(text),
+        Some((at, _)) => Cow::Owned(format!("{}…", &text[..at])),
+    }
+}

@@ -1,0 +1,83 @@
+//! Every bound of the product: name, number, reason.
+
+/// A whole request body. The largest batch seen (100 events of HubSpot, 1,000 of a mailing
+/// platform at 2 KB each) fits twice.
+pub const BODY_BYTES_MAX: usize = 5 << 20;
+/// Events in one request: what one transaction may hold without delaying its group.
+pub const EVENTS_PER_REQUEST_MAX: usize = 5_000;
+/// One event's `data`: HubSpot's note takes 65,536 characters; larger facts belong elsewhere.
+pub const EVENT_DATA_BYTES_MAX: usize = 256 << 10;
+/// Depth of JSON. `serde_json` stops at 128; nothing real is deeper than twenty.
+pub const JSON_DEPTH_MAX: usize = 64;
+/// Keys of all objects of one document: hash floods and million-key bombs end here.
+pub const JSON_KEYS_MAX: usize = 200_000;
+/// RFC 5321 4.5.3.1.3 allows 256 with brackets, so 254 for the address.
+pub const ADDRESS_BYTES_MAX: usize = 254;
+/// RFC 5321 4.5.3.1.1.
+pub const LOCAL_PART_BYTES_MAX: usize = 64;
+pub const EXTERNAL_ID_BYTES_MAX: usize = 256;
+pub const EVENT_TYPE_BYTES_MAX: usize = 128;
+/// A reason is read on a terminal: longer ones are cut.
+pub const REASON_CHARS_MAX: usize = 1_000;
+/// The connector's step of an operation.
+pub const STEP_BYTES_MAX: usize = 256;
+/// Operations that one map may return for one event.
+pub const OPERATIONS_MAX: usize = 100;
+/// What is read of an answer: the largest batch answer (100 contacts with properties) is under 200 KB.
+pub const ANSWER_BYTES_MAX: usize = 1 << 20;
+/// What is kept of an answer that was not a success.
+pub const ANSWER_KEPT_BYTES_MAX: usize = 4 << 10;
+/// A VRL program: the largest map of the field we know has 6 KB.
+pub const PROGRAM_BYTES_MAX: usize = 64 << 10;
+/// Nesting of a VRL program: its compiler recurses and would end the process (vectordotdev/vrl#243).
+pub const PROGRAM_DEPTH_MAX: usize = 64;
+/// An index literal in a VRL program: `.a[9223372036854775807] = 1` tries to allocate it (vrl#133).
+pub const PROGRAM_INDEX_MAX: u64 = 10_000;
+/// What a map may return, as JSON.
+pub const MAP_RESULT_BYTES_MAX: usize = 1 << 20;
+/// Refused requests kept for the operator, a source.
+pub const REFUSED_KEPT_MAX: usize = 1_000;
+/// What is kept of each refused body.
+pub const REFUSED_BODY_BYTES_MAX: usize = 16 << 10;
+/// Writes that wait for the writer before intake answers 429.
+pub const INTAKE_QUEUE_MAX: usize = 4_096;
+/// Writes of router, engine and jobs that wait.
+pub const WORK_QUEUE_MAX: usize = 1_024;
+/// Writes that share one sync: more would make the first of them wait too long.
+pub const GROUP_WRITES_MAX: usize = 1_024;
+pub const GROUP_BYTES_MAX: usize = 4 << 20;
+/// Events that the router takes at once.
+pub const ROUTE_BATCH_MAX: usize = 1_024;
+/// Parcels that one destination holds in memory.
+pub const DESK_WINDOW_MAX: usize = 1_024;
+/// Exchanges in flight over all destinations.
+pub const SENDS_MAX: usize = 512;
+/// Keys in one dedupe segment: its tree and its filter (512 KiB) stay in memory.
+pub const SEGMENT_KEYS_MAX: i64 = 262_144;
+/// Age of a dedupe segment.
+pub const SEGMENT_AGE_MS_MAX: i64 = 86_400_000;
+/// How long the first answer to an `Idempotency-Key` is kept.
+pub const IDEMPOTENCY_MS: i64 = 86_400_000;
+pub const IDEMPOTENCY_KEY_BYTES_MAX: usize = 255;
+/// The longest `?wait=` of `POST /v1/events`.
+pub const WAIT_MS_MAX: u64 = 30_000;
+/// Rows that one step of retention drops: about 6 ms of the writer with its sync.
+pub const RETENTION_ROWS_MAX: usize = 500;
+/// Rows of one page of a listing, at most and by default.
+pub const PAGE_ROWS_MAX: usize = 1_000;
+pub const PAGE_ROWS: usize = 100;
+/// Connections from senders at once; further ones wait in the kernel's backlog.
+pub const CONNECTIONS_MAX: usize = 2_048;
+/// A head that is not complete by then is closed; it is the idle limit of keep-alive too.
+pub const HEAD_MS_MAX: u64 = 15_000;
+/// A body that is not complete by then is closed.
+pub const BODY_MS_MAX: u64 = 30_000;
+/// Head of a request, all headers together.
+pub const HEAD_BYTES_MAX: usize = 32 << 10;
+pub const HEADERS_MAX: usize = 100;
+/// Decompressed to compressed: real JSON stays under 20.
+pub const INFLATE_RATIO_MAX: usize = 100;
+/// How long a stop waits for what is in flight: SIGTERM ends within ten seconds.
+pub const DRAIN_MS_MAX: u64 = 8_000;
+/// Panics in map, plan or judge before a delivery is a dead letter.
+pub const CRASHES_MAX: u32 = 2;

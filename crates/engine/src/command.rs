@@ -1,0 +1,19 @@
+//! What comes out of the engine.
+
+use mailspan_core::{Attempt, DestinationId, Millis, Queue, Reason, Request, Settlement};
+
+use crate::{CallId, Fence};
+
+#[derive(Debug, Clone, PartialEq)]
+pub enum Command {
+    /// Read heads of lanes that are due: at most so many of each queue (indexed by [`Queue`]).
+    Claim { destination: DestinationId, room: [u16; Queue::ALL.len()] },
+    /// Make an exchange; answered by [`crate::Happened::Answered`].
+    Send { call: CallId, destination: DestinationId, request: Request },
+    /// Write, all or nothing; answered by [`crate::Happened::Settled`].
+    Settle { destination: DestinationId, fence: Fence, settlements: Vec<Settlement>, attempts: Vec<Attempt> },
+    /// Give a `Tick` then; the earliest of all that were asked counts.
+    WakeAt(Millis),
+    /// Keep the destination's standing: paused for a reason, or active again.
+    Stand { destination: DestinationId, paused: Option<Reason> },
+}

@@ -1,0 +1,88 @@
+//! What goes into the engine.
+
+use std::sync::Arc;
+
+use mailspan_connectors::contract::Sink;
+use mailspan_core::{Answer, DeliveryId, DestinationId, Lost, Millis, Parcel, Rate, Reason};
+
+use crate::Calendar;
+
+/// Names one exchange; unique within a process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct CallId(pub u64);
+
+/// The number of a lease: only grows. What is settled under an old one is refused whole.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Fence(pub i64);
+
+/// The policy of a destination.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    pub rate: Rate,
+    /// Exchanges in flight.
+    pub concurrency: u32,
+    /// Items in one call at most.
+    pub batch_max: u32,
+    pub batch_wait_ms: u64,
+    pub calendar: Calendar,
+    /// A longer `Retry-After` pauses the destination with a notice.
+    pub retry_after_max_ms: u64,
+    /// One call may carry several items of one person.
+    pub merges: bool,
+}
+
+pub enum Happened {
+    /// The lease was taken, or settings changed: the desk starts anew under this fence.
+    Opened {
+        destination: DestinationId,
+        fence: Fence,
+        limits: Limits,
+        sink: Arc<dyn Sink>,
+        paused: Option<Reason>,
+    },
+    Closed {
+        destination: DestinationId,
+    },
+    /// The router, a replay or a settlement put something at the head of a lane.
+    Offered {
+        destination: DestinationId,
+    },
+    /// The answer to [`crate::Command::Claim`]. `next_due` is the earliest due time that was not taken.
+    Claimed {
+        destination: DestinationId,
+        parcels: Vec<Parcel>,
+        next_due: Option<Millis>,
+    },
+    /// The store could not be read: asked again after a second.
+    ClaimFailed {
+        destination: DestinationId,
+    },
+    Answered {
+        call: CallId,
+        answer: Result<Answer, Lost>,
+    },
+    /// The settlements of one `Settle` are committed, or were not.
+    Settled {
+        destination: DestinationId,
+        deliveries: Vec<DeliveryId>,
+        outcome: Result<(), SettleFailed>,
+    },
+    /// An operator paused or resumed the destination.
+    Paused {
+        destination: DestinationId,
+        reason: Reason,
+    },
+    Resumed {
+        destination: DestinationId,
+    },
+    /// Time passed.
+    Tick,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SettleFailed {
+    /// The lease is another's: the desk is closed and forgotten.
+    FenceLost,
+    /// The store is broken or busy: the same settlements are given again after a second.
+    Broken,
+}

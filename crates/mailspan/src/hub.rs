@@ -1,0 +1,157 @@
+//! The hub as configured: one value, built whole, swapped whole on reload.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use mailspan_connectors::contract::{self, Kind};
+use mailspan_core::{EventType, Millis, Name, Named, Secret, Span};
+use mailspan_egress::{Allowance, Target};
+use mailspan_engine::Limits;
+use mailspan_maps::Program;
+
+/// Everything that a configuration file says, checked, with secrets read and programs compiled.
+pub struct Hub {
+    /// The file it was read from; relative paths were taken from its folder.
+    pub file: PathBuf,
+    pub read_at: Millis,
+    pub server: Server,
+    pub storage: Storage,
+    pub egress_allow: Vec<Allowance>,
+    pub retention: Retention,
+    /// In the order of the file.
+    pub sources: Vec<Arc<Source>>,
+    pub destinations: Vec<Arc<Destination>>,
+    pub routes: Vec<Arc<Route>>,
+    /// What works but should be seen: a short secret, a source without a route.
+    pub warnings: Vec<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Server {
+    pub listen: std::net::SocketAddr,
+    /// Where operators' paths listen (`/v1`, `/metrics`); `None`: beside the public ones.
+    pub operator_listen: Option<std::net::SocketAddr>,
+    /// Without a slash at its end.
+    pub public_url: String,
+    /// Proxies whose `X-Forwarded-For` is believed.
+    pub trusted_proxies: Vec<ipnet::IpNet>,
+    pub body_bytes_max: usize,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Storage {
+    Sqlite { path: PathBuf },
+}
+
+/// How long what is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Retention {
+    pub requests: Span,
+    pub events: Span,
+    pub dedupe: Span,
+}
+
+pub struct Source {
+    pub name: Name,
+    pub tenant: Name,
+    pub kind: &'static Kind,
+    /// `/in/{source}` where the file names none; `/v1/events` for kind `api`.
+    pub path: String,
+    pub secrets: Vec<Named>,
+    /// `user:password` of HTTP Basic, bearer token or secret path segment, required in addition to
+    /// the signature, or instead of it where `secrets` is empty.
+    pub access: Option<Access>,
+    pub logic: Box<dyn contract::Source>,
+    pub parse: Option<Program>,
+}
+
+/// A credential that stands beside or instead of a signature.
+#[derive(Debug, Clone)]
+pub enum Access {
+    Basic { user: String, password: Named },
+    Bearer { token: Named },
+    /// The path is `{path}/{secret}`.
+    Path { secret: Named },
+}
+
+pub struct Destination {
+    pub name: Name,
+    pub tenant: Name,
+    pub kind: &'static Kind,
+    pub target: Target,
+    pub auth: Option<Auth>,
+    pub sign: Option<Sign>,
+    /// Added to each request; values may be secrets.
+    pub headers: Vec<(String, Secret)>,
+    pub limits: Limits,
+    pub sink: Arc<dyn contract::Sink>,
+}
+
+/// The credential of a destination, added after `plan`.
+#[derive(Debug, Clone)]
+pub enum Auth {
+    Bearer { token: Named },
+    Basic { user: String, password: Named },
+    Header { name: String, value: Named },
+}
+
+/// How a request of kind `http` is signed, after `plan`.
+#[derive(Debug, Clone)]
+pub enum Sign {
+    /// Several secrets while one is rotated: signed with all of them.
+    StandardWebhooks { secrets: Vec<Named> },
+    /// `header: prefix + encoding(HMAC(secret, signed))`; `signed` is a recipe of `{timestamp}`,
+    /// `{id}`, `{body}`; `timestamp_header` carries the seconds where the recipe has them.
+    Hmac { secret: Named, header: String, prefix: String, base64: bool, sha1: bool, signed: String, timestamp_header: Option<String> },
+}
+
+pub struct Route {
+    pub name: Name,
+    pub tenant: Name,
+    /// Empty: from every source of the tenant.
+    pub from: Vec<Name>,
+    /// Empty: every type. A pattern ends in `*` for a family: `email.*`.
+    pub events: Vec<String>,
+    pub when: Option<Program>,
+    pub map: Map,
+    pub to: Vec<Name>,
+    pub create_contacts: bool,
+    /// The name of the `http` destination made for the route's `notify` URL.
+    pub notify: Option<Name>,
+}
+
+#[derive(Clone)]
+pub enum Map {
+    /// None given: the built-in map for a CRM kind, the event itself for kind `http`.
+    Default,
+    /// `map = "crm"`: the built-in operations, as JSON for kind `http`.
+    Crm,
+    Program(Program),
+}
+
+impl Route {
+    /// By source and type alone; the condition comes after.
+    pub fn takes(&self, tenant: &Name, source: &Name, event_type: &EventType) -> bool {
+        let fits = |pattern: &String| match pattern.strip_suffix('*') {
+            Some(family) => event_type.as_str().starts_with(family),
+            None => pattern == event_type.as_str(),
+        };
+        *tenant == self.tenant
+            && (self.from.is_empty() || self.from.contains(source))
+            && (self.events.is_empty() || self.events.iter().any(fits))
+    }
+}
+
+impl Hub {
+    pub fn source(&self, name: &str) -> Option<&Arc<Source>> {
+        self.sources.iter().find(|source| source.name.as_str() == name)
+    }
+
+    pub fn destination(&self, name: &str) -> Option<&Arc<Destination>> {
+        self.destinations.iter().find(|destination| destination.name.as_str() == name)
+    }
+
+    pub fn route(&self, name: &str) -> Option<&Arc<Route>> {
+        self.routes.iter().find(|route| route.name.as_str() == name)
+    }
+}

@@ -1,0 +1,3 @@
+//! The `mailspan` binary.
+
+fn main() {}

@@ -1,0 +1,147 @@
+//! What is read.
+
+use mailspan_core::{
+    Cause, Class, DeliveryId, DestinationId, Event, EventId, Millis, Name, Person, Progress, Reason, RouteId,
+    State,
+};
+
+/// A due delivery with what is needed to map it.
+#[derive(Debug, Clone)]
+pub struct Claim {
+    pub delivery: DeliveryId,
+    pub event: Event,
+    pub route: RouteId,
+    pub destination: DestinationId,
+    pub class: Class,
+    pub cause: Cause,
+    pub attempts: u32,
+    pub crashes: u32,
+    /// When the delivery was made (or replayed).
+    pub since: Millis,
+    pub person: Option<Person>,
+    pub progress: Vec<Progress>,
+    /// The transmission was seen with more than one recipient: metadata decides nothing.
+    pub several_recipients: bool,
+}
+
+#[derive(Debug, Clone)]
+pub struct DeliveryRow {
+    pub id: DeliveryId,
+    pub event_id: EventId,
+    pub event_type: String,
+    pub subject: Option<String>,
+    pub tenant: Name,
+    pub route: Name,
+    pub destination: Name,
+    pub class: Class,
+    pub cause: Cause,
+    pub state: State,
+    pub due: Option<Millis>,
+    pub attempts: u32,
+    pub crashes: u32,
+    pub reason: Option<Reason>,
+    pub created_at: Millis,
+    pub changed_at: Millis,
+}
+
+#[derive(Debug, Clone)]
+pub struct AttemptRow {
+    pub at: Millis,
+    pub took_ms: u32,
+    pub items: u32,
+    pub status: u16,
+    pub request: Option<Vec<u8>>,
+    pub answer: Option<String>,
+}
+
+/// What `events list` shows and `events show` starts from.
+#[derive(Debug, Clone)]
+pub struct EventRow {
+    pub event: Event,
+    /// `waiting`, `routed`, `unmatched` or `test`.
+    pub place: &'static str,
+    pub deliveries: u32,
+    pub several_recipients: bool,
+}
+
+/// A raw request as kept.
+#[derive(Debug, Clone)]
+pub struct RequestRow {
+    pub received_at: Millis,
+    pub credential: String,
+    pub digest: String,
+    pub redacted: bool,
+    pub method: String,
+    pub path: String,
+    pub query: String,
+    pub headers: Vec<(String, String)>,
+    pub body: Vec<u8>,
+}
+
+#[derive(Debug, Clone)]
+pub struct UnreadableRow {
+    pub source: Name,
+    pub received_at: Millis,
+    pub part: u32,
+    pub reason: Reason,
+    pub raw: String,
+}
+
+#[derive(Debug, Clone)]
+pub struct RefusedRow {
+    pub id: i64,
+    pub source: Name,
+    pub at: Millis,
+    pub check: String,
+    pub text: String,
+    pub hint: Option<String>,
+    pub headers: Vec<(String, String)>,
+    pub body: Vec<u8>,
+}
+
+#[derive(Debug, Clone)]
+pub struct StandingRow {
+    pub destination: DestinationId,
+    pub tenant: Name,
+    pub name: Name,
+    pub paused: Option<Reason>,
+    pub pending: u64,
+    pub dead: u64,
+    /// The oldest pending delivery.
+    pub oldest: Option<Millis>,
+}
+
+#[derive(Debug, Clone)]
+pub struct KeyRow {
+    pub id: i64,
+    pub tenant: Name,
+    pub shown: String,
+    pub scopes: Vec<String>,
+    pub note: String,
+    pub created_at: Millis,
+    pub expires_at: Option<Millis>,
+    pub revoked_at: Option<Millis>,
+    pub last_used_at: Option<Millis>,
+}
+
+/// Which deliveries to list; `before` is the cursor: rows with a smaller id, newest first.
+#[derive(Debug, Clone, Default)]
+pub struct DeliveryFilter {
+    pub tenant: Option<Name>,
+    pub subject: Option<String>,
+    pub destination: Option<Name>,
+    pub state: Option<State>,
+    pub event: Option<EventId>,
+    pub before: Option<i64>,
+    pub limit: usize,
+}
+
+#[derive(Debug, Clone, Default)]
+pub struct EventFilter {
+    pub tenant: Option<Name>,
+    pub source: Option<Name>,
+    pub event_type: Option<String>,
+    pub subject: Option<String>,
+    pub before: Option<i64>,
+    pub limit: usize,
+}

@@ -1,0 +1,251 @@
+//! What is written, and what comes back.
+
+use bytes::Bytes;
+use mailspan_core::{
+    Attempt, Class, Consent, DestinationId, Digest, Event, EventId, Millis, Name, Offer, Reason, RouteId,
+    Settlement,
+};
+use mailspan_engine::Fence;
+
+/// One write; all of it is committed and synced, or none.
+#[derive(Debug)]
+pub enum Write {
+    Accept(Box<Receipt>),
+    /// Deletes `unrouted` of each; refused whole (`Trouble::FenceLost`) when the count differs.
+    Route {
+        fence: Fence,
+        routed: Vec<Routed>,
+    },
+    Settle {
+        destination: DestinationId,
+        fence: Fence,
+        settlements: Vec<Settlement>,
+        attempts: Vec<Attempt>,
+        at: Millis,
+    },
+    /// Replay and backfill: opens again what exists for (event, route, destination), else makes it.
+    /// `again`: operations that are done are done again.
+    Offer {
+        offers: Vec<Offer>,
+        again: bool,
+        at: Millis,
+    },
+    /// A dead letter is given up with a note.
+    Discard {
+        delivery: mailspan_core::DeliveryId,
+        note: String,
+        at: Millis,
+    },
+    /// The standing of a destination.
+    Stand {
+        destination: DestinationId,
+        paused: Option<Reason>,
+        at: Millis,
+    },
+    /// Kept for the operator: a ring of the last 1,000 a source.
+    Refused(Box<RefusedRequest>),
+    Key(NewKey),
+    RevokeKey {
+        id: i64,
+        at: Millis,
+    },
+    /// Takes or renews a lease; a renewal keeps its fence, a new owner gets the next number.
+    Lease {
+        name: String,
+        owner: u128,
+        now: Millis,
+        until: Millis,
+    },
+    /// One step of retention: at most [`mailspan_core::limits::RETENTION_ROWS_MAX`] rows.
+    Retain(Keep),
+}
+
+/// What was received, ready to be kept.
+#[derive(Debug)]
+pub struct Receipt {
+    pub tenant: Name,
+    pub source: Name,
+    /// Name of the secret or key that matched.
+    pub credential: String,
+    pub received_at: Millis,
+    /// SHA-256 of the body as it came, its first 16 bytes.
+    pub digest: Digest,
+    /// Made by [`crate::pack_request`]; nothing for events of the hub itself.
+    pub packed: Option<Vec<u8>>,
+    pub arrivals: Vec<Arrived>,
+    pub unreadable: Vec<Unread>,
+    pub idempotency: Option<Idempotency>,
+}
+
+#[derive(Debug)]
+pub struct Arrived {
+    pub event: Event,
+    /// Position in the request.
+    pub part: u32,
+    /// Scoped to tenant and source by the store; nothing: never a duplicate.
+    pub dedupe: Option<Digest>,
+}
+
+/// An element that cannot be read: quarantined.
+#[derive(Debug)]
+pub struct Unread {
+    pub part: u32,
+    pub reason: Reason,
+    pub raw: String,
+}
+
+/// `Idempotency-Key` of a whole request.
+#[derive(Debug)]
+pub struct Idempotency {
+    pub api_key: i64,
+    pub key: String,
+    pub body: Digest,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Accepted {
+    /// Ids of the accepted events, in the order received.
+    pub ids: Vec<EventId>,
+    pub duplicates: u64,
+    pub quarantined: u64,
+}
+
+/// One event, routed.
+#[derive(Debug)]
+pub struct Routed {
+    pub event: Event,
+    pub to: Vec<Towards>,
+    /// Counts to raise for the person.
+    pub opens: u32,
+    pub clicks: u32,
+}
+
+/// A delivery that the router makes; `failed` where a condition could not be evaluated: a dead letter.
+#[derive(Debug)]
+pub struct Towards {
+    pub route: RouteId,
+    pub destination: DestinationId,
+    pub class: Class,
+    pub failed: Option<Reason>,
+}
+
+#[derive(Debug)]
+pub struct RefusedRequest {
+    pub tenant: Name,
+    pub source: Name,
+    pub at: Millis,
+    pub check: String,
+    pub text: String,
+    pub hint: Option<String>,
+    /// As received, credentials cut out.
+    pub headers: Vec<(String, String)>,
+    /// At most [`mailspan_core::limits::REFUSED_BODY_BYTES_MAX`].
+    pub body: Bytes,
+}
+
+#[derive(Debug)]
+pub struct NewKey {
+    pub tenant: Name,
+    /// SHA-256 of the key.
+    pub hash: [u8; 32],
+    /// Its first characters, to recognise it by.
+    pub shown: String,
+    pub scopes: Vec<String>,
+    pub note: String,
+    pub created_at: Millis,
+    pub expires_at: Option<Millis>,
+}
+
+/// What is older than this goes.
+#[derive(Debug, Clone, Copy)]
+pub struct Keep {
+    pub now: Millis,
+    pub requests_ms: i64,
+    pub events_ms: i64,
+    pub dedupe_ms: i64,
+}
+
+#[derive(Debug)]
+pub enum Wrote {
+    /// `again`: the first answer to the same `Idempotency-Key`; nothing was written.
+    Accepted {
+        accepted: Accepted,
+        again: bool,
+    },
+    /// Destinations that now have a head that is due.
+    Offered {
+        destinations: Vec<DestinationId>,
+    },
+    /// `promoted`: a lane's next delivery became its head.
+    Settled {
+        promoted: bool,
+    },
+    Key {
+        id: i64,
+    },
+    /// `None`: another owner holds it.
+    Lease {
+        fence: Option<Fence>,
+    },
+    /// Rows dropped; 0 when there is nothing left to drop.
+    Retained {
+        rows: usize,
+    },
+    Done,
+}
+
+/// Why a write (or a read) was not done.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Trouble {
+    /// Too much waits: 429.
+    #[error("the store has more to write than it can take now")]
+    Busy,
+    /// The disk, the file, the database: 503.
+    #[error("the store cannot be used: {0}")]
+    Broken(String),
+    #[error("the lease is held by another")]
+    FenceLost,
+    /// The request cannot be done as asked: 4xx.
+    #[error("{}", .0.text)]
+    Refused(Reason),
+}
+
+/// A fact of the compliance log.
+#[derive(Debug, Clone, serde::Serialize)]
+pub struct Fact {
+    pub id: i64,
+    pub tenant: Name,
+    pub subject: Option<String>,
+    pub what: Consent,
+    pub happened_at: Millis,
+    pub learned_at: Millis,
+    pub event_id: EventId,
+    pub digest: String,
+    /// Destination, verdict and time of each answer.
+    pub answers: Vec<(Name, String, Millis)>,
+}
+
+/// Sums of one part of the audit.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct Audit {
+    pub accepted: u64,
+    pub duplicates: u64,
+    pub refused: u64,
+    pub quarantined: u64,
+    pub waiting: u64,
+    pub routed: u64,
+    pub unmatched: u64,
+    pub test: u64,
+    pub dropped_events: u64,
+    pub deliveries: u64,
+    pub pending: u64,
+    pub delivered: u64,
+    pub skipped: u64,
+    pub coalesced: u64,
+    pub dead: u64,
+    pub discarded: u64,
+    pub dropped_deliveries: u64,
+    pub adds_up: bool,
+    /// What does not add up, in words.
+    pub differences: Vec<String>,
+}
