@@ -28,7 +28,8 @@ pub fn write(event: &Event) -> String {
     json::object(members)
 }
 
-fn source_of(event: &Event) -> String {
+/// The event's `source`: `/{source}`, for another tenant than the default `/{tenant}/{source}`.
+pub fn source_of(event: &Event) -> String {
     match event.tenant.as_str() {
         "default" => format!("/{}", event.source),
         tenant => format!("/{tenant}/{}", event.source),

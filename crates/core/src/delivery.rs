@@ -149,6 +149,8 @@ pub enum Outcome {
         class: Class,
         reason: Option<Reason>,
     },
+    /// Still worked on: only its progress (and its attempt) is written; state, due, queue and class stay.
+    Progressed,
     /// A newer update of the same profile carried it.
     CarriedBy {
         delivery: DeliveryId,

@@ -31,8 +31,13 @@ pub const ANSWER_KEPT_BYTES_MAX: usize = 4 << 10;
 pub const PROGRAM_BYTES_MAX: usize = 64 << 10;
 /// Nesting of a VRL program: its compiler recurses and would end the process (vectordotdev/vrl#243).
 pub const PROGRAM_DEPTH_MAX: usize = 64;
+/// Calls inside calls in a VRL program: each level doubles what its compiler does (2 s at 14).
+pub const PROGRAM_CALLS_MAX: usize = 8;
 /// An index literal in a VRL program: `.a[9223372036854775807] = 1` tries to allocate it (vrl#133).
 pub const PROGRAM_INDEX_MAX: u64 = 10_000;
+/// Expressions that one run of a program may evaluate: about 100 ms. A map takes tens, a parse
+/// program of the largest batch (5,000 events of twenty fields) 400,000.
+pub const RUN_STEPS_MAX: u64 = 1_000_000;
 /// What a map may return, as JSON.
 pub const MAP_RESULT_BYTES_MAX: usize = 1 << 20;
 /// Refused requests kept for the operator, a source.
@@ -81,3 +86,47 @@ pub const INFLATE_RATIO_MAX: usize = 100;
 pub const DRAIN_MS_MAX: u64 = 8_000;
 /// Panics in map, plan or judge before a delivery is a dead letter.
 pub const CRASHES_MAX: u32 = 2;
+/// Parcels of each queue (in the order of `Queue::ALL`) that one destination holds: together
+/// [`DESK_WINDOW_MAX`], so a flood in one queue takes no room from another.
+pub const QUEUE_ROOM: [u16; 6] = [256, 256, 256, 128, 64, 64];
+/// Answers to look-ups that one destination remembers: owners of a sales team fit many times.
+pub const QUESTIONS_MAX: usize = 1_000;
+/// How long such an answer is believed: a new owner is found within a coffee break.
+pub const QUESTION_MS_MAX: u64 = 600_000;
+/// Steps of one operation within one try: the longest exchange known has five.
+pub const STEPS_MAX: u32 = 100;
+/// Send times that a destination remembers to keep its rate; a larger rate is kept in shorter windows.
+pub const RATE_LOG_MAX: u32 = 4_096;
+/// Destinations whose connections and TLS settings are kept; the one used longest ago leaves.
+pub const TARGETS_MAX: usize = 1_024;
+/// Names looked up at once: `getaddrinfo` holds a thread each and cannot be cancelled.
+pub const LOOKUPS_MAX: usize = 8;
+/// Addresses of one name that are tried.
+pub const DIALS_MAX: usize = 8;
+/// An outgoing connection without work is closed: load balancers forget theirs after 60 s to 350 s.
+pub const OUT_IDLE_MS_MAX: u64 = 60_000;
+/// Age of an outgoing connection: then its name is resolved and judged again.
+pub const OUT_AGE_MS_MAX: u64 = 300_000;
+/// Head of an answer, all headers together; twice what senders may use, for cookies of proxies.
+pub const ANSWER_HEAD_BYTES_MAX: usize = 64 << 10;
+/// A URL with path and query that is sent to.
+pub const URL_BYTES_MAX: usize = 8 << 10;
+/// The most that `server.body_max` may be raised to: a body is held in memory while it is read.
+pub const BODY_BYTES_CEILING: usize = 64 << 20;
+/// A configuration file: a thousand routes with maps have 2 MB.
+pub const CONFIG_BYTES_MAX: u64 = 4 << 20;
+/// MACs that one signature header may offer: a sender that rotates keys shows two or three.
+pub const SIGNATURES_MAX: usize = 16;
+/// A refused body that is searched for what changed it: some fifty MACs of it stay under 10 ms.
+pub const EXPLAIN_BODY_BYTES_MAX: usize = 64 << 10;
+/// Secrets, headers and words of a header that the search looks at.
+pub const EXPLAIN_SECRETS_MAX: usize = 4;
+pub const EXPLAIN_WORDS_MAX: usize = 8;
+/// Records that a fake CRM keeps, all types together: about 500 MB.
+pub const SANDBOX_OBJECTS_MAX: usize = 1_000_000;
+/// Requests that a fake keeps to be looked at; older ones are only counted.
+pub const SANDBOX_REQUESTS_KEPT: usize = 2_000;
+/// Webhooks that a fake platform holds for repeats; further events are not made until some are done.
+pub const SANDBOX_WEBHOOKS_MAX: usize = 100_000;
+/// Rows of each table on a fake's page.
+pub const SANDBOX_PAGE_ROWS_MAX: usize = 200;
