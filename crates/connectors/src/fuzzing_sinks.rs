@@ -1,0 +1,141 @@
+//! Entry of fuzzers and mutation tests into the judges: any answer gives one verdict an item.
+
+use mailspan_core::{
+    Address, Answer, Consent, Key, Millis, Operation, Person, PersonId, Step, Subject, fields,
+};
+use serde_json::json;
+
+use crate::contract::{Item, Known, Plan, Question, Sink};
+use crate::{http, hubspot};
+
+const AT: Millis = Millis(1_700_000_000_123);
+
+/// Judges an answer that the bytes spell out for items that they choose: the first byte chooses the
+/// operations, the second how many, two more the status; then headers, an empty line, the body.
+/// Panics where a judge breaks its contract.
+pub fn judge(data: &[u8]) {
+    let Some((&[kind, count, high, low], rest)) = data.split_first_chunk::<4>() else { return };
+    let status = 100 + u16::from_be_bytes([high, low]) % 500;
+    let (head, body) = match rest.windows(2).position(|pair| pair == b"\n\n") {
+        Some(at) => (&rest[..at], &rest[at + 2..]),
+        None => (&rest[..0], rest),
+    };
+    let answer = Answer { at: AT, status, headers: headers(head), body: body.to_vec(), cut: kind > 127 };
+    let items = Items::choose(kind, usize::from(count) % 8 + 1);
+    for sink in sinks() {
+        check(&*sink, &items.view(), &answer);
+    }
+}
+
+/// Plans and judges as the engine does, and checks that every item is accounted for.
+fn check(sink: &dyn Sink, items: &[Item], answer: &Answer) {
+    let mut known = Known::default();
+    for owner in ["alice@example.com", "bob@example.com"] {
+        if answer.cut {
+            known.0.insert(Question(format!("owner:{owner}")), "31".to_owned());
+        }
+    }
+    let _ = sink.judge(&[], answer);
+    let asked = match sink.plan(items, &known) {
+        Plan::Settle { .. } => return,
+        Plan::Ask { .. } => vec![items[0]],
+        Plan::Send { takes, .. } => {
+            assert_eq!(takes.first(), Some(&0), "a plan takes the first item");
+            assert!(takes.windows(2).all(|pair| pair[0] < pair[1]), "a plan takes each item once");
+            takes.iter().map(|&at| items[at]).collect()
+        }
+    };
+    let judged = sink.judge(&asked, answer);
+    let answered = judged.answer.is_some() && judged.verdicts.is_empty();
+    assert!(answered || judged.verdicts.len() == asked.len(), "a judge gives one verdict an item");
+}
+
+fn sinks() -> Vec<std::sync::Arc<dyn Sink>> {
+    let build = |kind: &'static crate::contract::Kind, settings: serde_json::Value| {
+        kind.sink.as_ref().and_then(|sink| (sink.build)(&settings).ok())
+    };
+    [
+        build(&hubspot::KIND, json!({})),
+        build(&hubspot::KIND, json!({"subscription_id": 7, "note_key": "event_key"})),
+        build(
+            &http::KIND,
+            json!({"errors": {"404": "skip", "500-599": "pause"}, "success": [200, "202-204"]}),
+        ),
+        build(&http::KIND, json!({})),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
+}
+
+fn headers(head: &[u8]) -> Vec<(String, String)> {
+    let text = String::from_utf8_lossy(head);
+    let line = |line: &str| line.split_once(':').map(|(n, v)| (n.trim().to_lowercase(), v.trim().to_owned()));
+    text.lines().take(16).filter_map(line).collect()
+}
+
+struct Items {
+    parts: Vec<(Key, Option<Person>, Operation, Option<Step>)>,
+}
+
+impl Items {
+    fn choose(kind: u8, count: usize) -> Items {
+        let part = |n: usize| {
+            let address = Address::parse(&format!("p{}@example.com", n % 3)).ok();
+            let person = Person {
+                id: PersonId(n as i64),
+                subject: Subject { address, external_id: None },
+                opens: 1,
+                clicks: 0,
+                opted_out_at: None,
+                opted_in_at: None,
+                erased: false,
+            };
+            let (operation, steps) = operation(kind, n);
+            let step =
+                steps.get(usize::from(kind) / 16 % (steps.len() + 1)).map(|step| Step((*step).to_owned()));
+            (Key(format!("key-{n}").into()), (n != 5).then_some(person), operation, step)
+        };
+        Items { parts: (0..count).map(part).collect() }
+    }
+
+    fn view(&self) -> Vec<Item<'_>> {
+        self.parts
+            .iter()
+            .map(|(key, person, operation, step)| Item {
+                key,
+                person: person.as_ref(),
+                operation,
+                step: step.as_ref(),
+            })
+            .collect()
+    }
+}
+
+/// The operation and the steps it can be at.
+fn operation(kind: u8, n: usize) -> (Operation, &'static [&'static str]) {
+    let facts = [(fields::OPEN_COUNT.to_owned(), json!(n)), (fields::EMAIL_STATUS.to_owned(), json!(null))];
+    let record = (n % 2 == 1).then(|| (1_000 + n).to_string());
+    match kind % 8 {
+        0 => (Operation::SetFields { fields: facts.into(), record: None }, &[]),
+        1 => (Operation::SetFields { fields: facts.into(), record }, &[]),
+        2 => (Operation::UpsertContact { fields: facts.into() }, &[]),
+        3 => (Operation::SetConsent { consent: Consent::OptOut, at: AT, reason: None }, &[]),
+        4 => {
+            let (title, body) = ("Email clicked".to_owned(), "https://example.com".to_owned());
+            let deal = (n.is_multiple_of(3)).then(|| "77".to_owned());
+            let steps = &["contact:17", "note:1/contact:17", "note:1/deal", "drop:1"];
+            (Operation::LogActivity { title, body, at: AT, record, deal }, steps)
+        }
+        5 => {
+            let owner = Some(if n == 2 { "bob@example.com" } else { "alice@example.com" }.to_owned());
+            let steps = &["contact:17", "contact:-", "task:1/contact:17"];
+            (Operation::NotifyOwner { owner, title: "t".to_owned(), text: "x".to_owned(), at: AT }, steps)
+        }
+        6 => (Operation::EraseContact, &[]),
+        _ => {
+            let content_type = "application/cloudevents+json".to_owned();
+            (Operation::Send { content_type, body: format!("{{\"n\":{n}}}") }, &[])
+        }
+    }
+}

@@ -1,0 +1,83 @@
+//! Mailtarget: delivery and engagement events of a mailing platform.
+
+mod bounce;
+mod parse;
+mod vocabulary;
+
+use mailspan_core::{Millis, Named, RawRequest, Span};
+use schemars::JsonSchema;
+use serde::Deserialize;
+use serde_json::Value;
+
+use crate::contract::{BadBody, BadSetting, Kind, Parsed, Source, SourceKind, Verified, schema_of, settings};
+use crate::signature::recipe::{Piece, Scheme, sign, verify};
+use crate::signature::{Algorithm, Encoding, verdict};
+
+pub static KIND: Kind = Kind {
+    name: "mailtarget",
+    title: "Mailtarget",
+    about: "Delivery, engagement and complaint events of the Mailtarget platform, in both payload generations: \
+        single events (`event`, `metadata`) and batches (`batchId`, `status`, `recipientMeta`). The signature is \
+        `X-Mailtarget-Signature`, the hex HMAC-SHA256 of the raw body under any of `secrets`; list two while a \
+        security policy is rotated. Nothing in the signature says when it was made, so repeats are told by `eventId`, \
+        else by event, transmission, time and recipient (and the URL of a click). The dashboard's test batch is kept, \
+        marked as a test and delivered nowhere. Rules: docs-mailtarget.pages.dev, concepts/webhooks and \
+        operations/webhooks.",
+    source: Some(SourceKind { schema: schema_of::<Settings>, needs_secret: true, needs_parse: false, build }),
+    sink: None,
+};
+
+/// Settings of a Mailtarget source.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Settings {
+    /// Events older than this are put aside, like "30d". Off by default: retries are late by nature.
+    #[serde(default)]
+    #[schemars(with = "Option<String>")]
+    pub max_age: Option<Span>,
+}
+
+fn build(value: &Value) -> Result<Box<dyn Source>, BadSetting> {
+    let settings: Settings = settings(value)?;
+    Ok(Box::new(Mailtarget { max_age: settings.max_age, scheme: scheme() }))
+}
+
+struct Mailtarget {
+    max_age: Option<Span>,
+    scheme: Scheme,
+}
+
+/// Bare hex over the raw body; `sha256=` and upper case are taken too.
+fn scheme() -> Scheme {
+    Scheme {
+        header: "x-mailtarget-signature".to_owned(),
+        prefix: "sha256=".to_owned(),
+        prefix_optional: true,
+        separator: None,
+        encoding: Encoding::Hex,
+        algorithm: Algorithm::Sha256,
+        signed: vec![Piece::Body],
+        timestamp: None,
+        id: None,
+        tolerance_ms: 0,
+    }
+}
+
+impl Source for Mailtarget {
+    fn verify(&self, request: &RawRequest, secrets: &[Named], now: Millis) -> Verified {
+        verdict(verify(&self.scheme, request, secrets, now))
+    }
+
+    fn parse(&self, request: &RawRequest) -> Result<Parsed, BadBody> {
+        parse::parse(request, self.max_age)
+    }
+
+    fn sign(&self, request: &RawRequest, secret: &Named, now: Millis) -> Vec<(String, String)> {
+        let bare = Scheme { prefix: String::new(), ..self.scheme.clone() };
+        sign(&bare, request, secret, now)
+    }
+
+    fn request_id(&self, _: &RawRequest) -> Option<String> {
+        None
+    }
+}
