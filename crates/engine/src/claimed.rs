@@ -1,0 +1,111 @@
+//! Taking in what a claim brought.
+
+use mailspan_core::limits::QUEUE_ROOM;
+use mailspan_core::{Millis, Outcome, Parcel, Queue, Reason, Settlement, State};
+
+use crate::Fault;
+use crate::desk::{Context, Desk};
+use crate::held::{Held, Place};
+
+/// How long until a claim is repeated that failed, or whose answer contradicts itself.
+const AGAIN_MS: u64 = 1_000;
+
+impl Desk {
+    /// A claim is a read: what it shows of deliveries that are held, or were let go of since it was
+    /// asked for, is out of date.
+    pub(crate) fn claimed(&mut self, parcels: Vec<Parcel>, next_due: Option<Millis>, cx: &mut Context) {
+        let Some(room) = self.claims.in_flight.take() else { return };
+        if self.paused.is_some() || cx.draining {
+            self.claims.offered();
+            return;
+        }
+        let mut came = [0_u16; Queue::ALL.len()];
+        let mut left = [false; Queue::ALL.len()];
+        let mut settlements = Vec::new();
+        for parcel in parcels {
+            let queue = Queue::of(parcel.class, parcel.cause, parcel.attempts);
+            came[queue as usize] = came[queue as usize].saturating_add(1);
+            let stale =
+                self.claims.stale.contains(&parcel.delivery) && cx.fault != Some(Fault::StaleClaimTaken);
+            if stale {
+                left[queue as usize] = true;
+            } else if self.held.contains_key(&parcel.delivery) {
+                continue;
+            } else if self.count[queue as usize] >= QUEUE_ROOM[queue as usize] {
+                left[queue as usize] = true;
+            } else {
+                settlements.extend(self.admit(parcel, queue, cx));
+            }
+        }
+        for queue in 0..Queue::ALL.len() {
+            let full = room[queue] > 0 && came[queue] >= room[queue];
+            let unseen = room[queue] == 0 && self.claims.more[queue];
+            self.claims.more[queue] = full || unseen || left[queue] || self.claims.again;
+        }
+        self.claims.stale.clear();
+        self.claims.again = false;
+        self.note_next_due(next_due, cx.now);
+        self.write(settlements, Vec::new(), Vec::new(), cx);
+    }
+
+    pub(crate) fn claim_failed(&mut self, now: Millis) {
+        if self.claims.in_flight.take().is_some() {
+            self.claims.stale.clear();
+            self.claims.offered();
+            self.claims.not_before = Some(now.plus(AGAIN_MS));
+        }
+    }
+
+    fn note_next_due(&mut self, next_due: Option<Millis>, now: Millis) {
+        let Some(due) = next_due else { return };
+        if due > now {
+            self.claims.due(due);
+        } else if self.claims.more == [false; Queue::ALL.len()] {
+            // A row is due that no queue accounts for: look again, but not at once.
+            self.claims.due(now.plus(AGAIN_MS));
+        }
+    }
+
+    /// Holds a delivery and lines it up, or says how it ends without an exchange.
+    fn admit(&mut self, parcel: Parcel, queue: Queue, cx: &mut Context) -> Option<Settlement> {
+        let Parcel { delivery, class, cause, attempts, crashes, since, person, parts } = parcel;
+        let (parts, failed) = match parts {
+            Ok(parts) => (parts, None),
+            Err(reason) => (Vec::new(), Some(reason)),
+        };
+        let at = Place::Waiting;
+        let mut held = Held {
+            delivery,
+            class,
+            cause,
+            queue,
+            attempts,
+            crashes,
+            since,
+            person,
+            parts,
+            exchanged: false,
+            steps: 0,
+            at,
+        };
+        let outcome = match failed {
+            Some(Reason { code, text }) if code == "crash" => held.crashed(&text, cx.now),
+            Some(reason) => Outcome::Ended { state: State::Dead, reason: Some(reason) },
+            None => {
+                if cx.fault != Some(Fault::OptInNotSuperseded) {
+                    held.skip_superseded();
+                }
+                held.go_on(cx.now)
+            }
+        };
+        self.count[queue as usize] += 1;
+        if outcome == Outcome::Progressed {
+            self.held.insert(delivery, held);
+            self.line_up(delivery, cx.now);
+            return None;
+        }
+        let settlement = held.settlement(outcome, None);
+        self.held.insert(delivery, held);
+        Some(settlement)
+    }
+}

@@ -1,0 +1,266 @@
+//! One destination: its policy, what it holds, what is in flight.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use mailspan_connectors::contract::{Question, Sink};
+use mailspan_core::limits::QUEUE_ROOM;
+use mailspan_core::{DeliveryId, DestinationId, Millis, Queue, Reason, Request, SplitMix64};
+
+use crate::budget::{Budget, Grant};
+use crate::held::{Held, Place};
+use crate::line::{Batching, Line};
+use crate::questions::Questions;
+use crate::shares::Shares;
+use crate::writes::Writes;
+use crate::{CallId, Command, Fault, Fence, Happened, Limits};
+
+const QUEUES: usize = Queue::ALL.len();
+
+pub(crate) struct Desk {
+    pub(crate) id: DestinationId,
+    pub(crate) fence: Fence,
+    pub(crate) limits: Limits,
+    pub(crate) sink: Arc<dyn Sink>,
+    pub(crate) paused: Option<Reason>,
+    pub(crate) budget: Budget,
+    pub(crate) held: BTreeMap<DeliveryId, Held>,
+    /// Held deliveries of each queue, at most [`QUEUE_ROOM`].
+    pub(crate) count: [u16; QUEUES],
+    pub(crate) lines: [Line; QUEUES],
+    pub(crate) shares: Shares,
+    pub(crate) questions: Questions,
+    pub(crate) calls: BTreeMap<CallId, Call>,
+    pub(crate) claims: Claims,
+    pub(crate) writes: Writes,
+    /// When the credential was refused for the first time since the last success.
+    pub(crate) reauth_at: Option<Millis>,
+    /// The lease is another's.
+    pub(crate) lost: bool,
+    /// Stands in the engine's order of turns.
+    pub(crate) queued: bool,
+    /// The wake that the engine has noted.
+    pub(crate) wake: Option<Millis>,
+}
+
+/// An exchange in flight.
+pub(crate) struct Call {
+    /// What planned it judges it, whatever the settings are by then.
+    pub(crate) sink: Arc<dyn Sink>,
+    pub(crate) request: Request,
+    pub(crate) items: Vec<DeliveryId>,
+    pub(crate) question: Option<Question>,
+    pub(crate) at: Millis,
+}
+
+/// What is known of the store's rows that are not held.
+#[derive(Default)]
+pub(crate) struct Claims {
+    /// The room asked for in the claim that is in flight.
+    pub(crate) in_flight: Option<[u16; QUEUES]>,
+    /// Something was offered or came due while the claim was in flight: it may not have seen it.
+    pub(crate) again: bool,
+    /// The store may have due rows of this queue that are not held.
+    pub(crate) more: [bool; QUEUES],
+    /// Let go of while the claim was in flight: its answer may show them as they were before.
+    pub(crate) stale: BTreeSet<DeliveryId>,
+    /// The earliest row that is not due yet.
+    pub(crate) next_due: Option<Millis>,
+    /// After a failure.
+    pub(crate) not_before: Option<Millis>,
+}
+
+/// What a step of the engine hands down.
+pub(crate) struct Context<'a> {
+    pub(crate) now: Millis,
+    pub(crate) random: &'a mut SplitMix64,
+    pub(crate) next_call: &'a mut u64,
+    pub(crate) out: &'a mut Vec<Command>,
+    pub(crate) draining: bool,
+    pub(crate) fault: Option<Fault>,
+}
+
+impl Desk {
+    pub(crate) fn new(
+        id: DestinationId,
+        fence: Fence,
+        limits: Limits,
+        sink: Arc<dyn Sink>,
+        paused: Option<Reason>,
+    ) -> Desk {
+        let budget = Budget::new(limits.rate, limits.concurrency);
+        let mut desk = Desk {
+            id,
+            fence,
+            limits,
+            sink,
+            paused,
+            budget,
+            held: BTreeMap::new(),
+            count: [0; QUEUES],
+            lines: Default::default(),
+            shares: Shares::default(),
+            questions: Questions::default(),
+            calls: BTreeMap::new(),
+            claims: Claims::default(),
+            writes: Writes::default(),
+            reauth_at: None,
+            lost: false,
+            queued: false,
+            wake: None,
+        };
+        desk.claims.offered();
+        desk
+    }
+
+    /// Other settings under the same lease. What is in flight ends under those it was planned with;
+    /// what only waits is claimed again, so that it is mapped anew.
+    pub(crate) fn change(&mut self, limits: Limits, sink: Arc<dyn Sink>, paused: Option<Reason>) {
+        self.budget.set(limits.rate, limits.concurrency);
+        self.limits = limits;
+        self.sink = sink;
+        self.paused = paused;
+        self.reauth_at = None;
+        self.questions.forget();
+        self.let_go_of_waiting();
+    }
+
+    /// Nothing is sent until resumed. What waits is let go, so it is claimed and mapped as known then.
+    pub(crate) fn pause(&mut self, reason: Reason, cx: &mut Context) {
+        if self.paused.is_some() {
+            return;
+        }
+        cx.out.push(Command::Stand { destination: self.id, paused: Some(reason.clone()) });
+        self.paused = Some(reason);
+        self.let_go_of_waiting();
+    }
+
+    pub(crate) fn resume(&mut self, cx: &mut Context) {
+        self.paused = None;
+        self.reauth_at = None;
+        self.claims.offered();
+        cx.out.push(Command::Stand { destination: self.id, paused: None });
+    }
+
+    pub(crate) fn hear(&mut self, happened: Happened, cx: &mut Context) {
+        match happened {
+            Happened::Offered { .. } => self.claims.offered(),
+            Happened::Claimed { parcels, next_due, .. } => self.claimed(parcels, next_due, cx),
+            Happened::ClaimFailed { .. } => self.claim_failed(cx.now),
+            Happened::Answered { call, answer } => self.answered(call, answer, cx),
+            Happened::Settled { deliveries, outcome, .. } => self.settled(&deliveries, outcome, cx),
+            Happened::Paused { reason, .. } => self.pause(reason, cx),
+            Happened::Resumed { .. } => self.resume(cx),
+            Happened::Opened { .. } | Happened::Closed { .. } | Happened::Tick => {}
+        }
+    }
+
+    /// What needs no turn: dues that came, writes to be given again, the next claim.
+    pub(crate) fn keep(&mut self, cx: &mut Context) {
+        if self.claims.next_due.is_some_and(|due| due <= cx.now) {
+            self.claims.next_due = None;
+            self.claims.offered();
+        }
+        self.write_again(cx);
+        if self.paused.is_none() && !cx.draining {
+            self.claim(cx);
+        }
+        self.lines.iter_mut().for_each(|line| line.ripen(cx.now));
+    }
+
+    /// When this desk needs a turn though nothing happens.
+    pub(crate) fn needs_wake(&self, now: Millis, draining: bool) -> Option<Millis> {
+        let again = self.writes.again_at();
+        if self.paused.is_some() || draining {
+            return again;
+        }
+        let ripe = self.lines.iter().any(Line::has_ripe);
+        let budget = match self.budget.ask(now, self.calls.len()) {
+            Grant::NotBefore(at) if ripe => Some(at),
+            _ => None,
+        };
+        let claim = self.claims.not_before.filter(|_| self.claims.in_flight.is_none());
+        let ripening = self.lines.iter().filter_map(Line::ripe_at).min();
+        [again, budget, claim, ripening, self.claims.next_due].into_iter().flatten().min()
+    }
+
+    /// Puts a delivery with an open part in its line; while paused, lets it go.
+    pub(crate) fn line_up(&mut self, delivery: DeliveryId, now: Millis) {
+        if self.paused.is_some() {
+            self.let_go(delivery);
+            return;
+        }
+        let how = self.batching();
+        let Some(held) = self.held.get_mut(&delivery) else { return };
+        held.at = Place::Waiting;
+        // What crashed goes alone, so that it takes nothing down with it. A panic in `batch_key` comes
+        // again from `plan` or is harmless.
+        let key = match held.item() {
+            Some(item) if held.crashes == 0 && how.max > 1 => {
+                crate::caught::caught(|| self.sink.batch_key(&item)).unwrap_or(None)
+            }
+            _ => None,
+        };
+        self.lines[held.queue as usize].push(delivery, key, now, how);
+    }
+
+    /// Forgets a delivery; the store knows it.
+    pub(crate) fn let_go(&mut self, delivery: DeliveryId) {
+        let Some(held) = self.held.remove(&delivery) else { return };
+        self.count[held.queue as usize] -= 1;
+        if self.claims.in_flight.is_some() {
+            self.claims.stale.insert(delivery);
+        }
+    }
+
+    pub(crate) fn batching(&self) -> Batching {
+        Batching {
+            max: usize::try_from(self.limits.batch_max.max(1)).unwrap_or(usize::MAX),
+            wait_ms: self.limits.batch_wait_ms,
+            merges: self.limits.merges,
+        }
+    }
+
+    fn let_go_of_waiting(&mut self) {
+        self.lines = Default::default();
+        let waiting: Vec<DeliveryId> =
+            self.held.values().filter(|held| held.at == Place::Waiting).map(|held| held.delivery).collect();
+        for delivery in waiting {
+            self.let_go(delivery);
+        }
+        self.claims.offered();
+    }
+
+    fn claim(&mut self, cx: &mut Context) {
+        if self.claims.in_flight.is_some() || self.claims.not_before.is_some_and(|at| at > cx.now) {
+            return;
+        }
+        self.claims.not_before = None;
+        let mut room = [0; QUEUES];
+        for queue in 0..QUEUES {
+            // Held rows are still due in the store and come again, so all the room is asked for.
+            if self.claims.more[queue] && self.count[queue] < QUEUE_ROOM[queue] / 2 {
+                room[queue] = QUEUE_ROOM[queue];
+            }
+        }
+        if room == [0; QUEUES] {
+            return;
+        }
+        self.claims.in_flight = Some(room);
+        self.claims.again = false;
+        self.claims.stale.clear();
+        cx.out.push(Command::Claim { destination: self.id, room });
+    }
+}
+
+impl Claims {
+    /// Any queue may have due rows now.
+    pub(crate) fn offered(&mut self) {
+        self.more = [true; QUEUES];
+        self.again = true;
+    }
+
+    pub(crate) fn due(&mut self, at: Millis) {
+        self.next_due = Some(self.next_due.map_or(at, |due| due.min(at)));
+    }
+}

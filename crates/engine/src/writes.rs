@@ -1,0 +1,148 @@
+//! Settlements on their way to the store. A delivery stands in one of them at most, and goes on when
+//! that is committed: so no step is begun before the one before it is kept.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use mailspan_core::{Attempt, DeliveryId, Millis, Outcome, Settlement};
+
+use crate::desk::{Context, Desk};
+use crate::held::Place;
+use crate::{Command, Fault, SettleFailed};
+
+/// How long until a settlement is given again that the store could not take.
+const AGAIN_MS: u64 = 1_000;
+
+#[derive(Debug, Default)]
+pub(crate) struct Writes {
+    next: u64,
+    open: BTreeMap<u64, Write>,
+    /// Those to be given again; the earliest first.
+    again: VecDeque<(Millis, u64)>,
+}
+
+#[derive(Debug)]
+struct Write {
+    settlements: Vec<Settlement>,
+    attempts: Vec<Attempt>,
+    /// What goes on together once this is committed.
+    halves: Vec<Vec<DeliveryId>>,
+}
+
+impl Writes {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.open.is_empty()
+    }
+
+    pub(crate) fn again_at(&self) -> Option<Millis> {
+        self.again.front().map(|(at, _)| *at)
+    }
+}
+
+impl Desk {
+    /// Gives settlements of held deliveries to the store, all or nothing.
+    pub(crate) fn write(
+        &mut self,
+        settlements: Vec<Settlement>,
+        attempts: Vec<Attempt>,
+        halves: Vec<Vec<DeliveryId>>,
+        cx: &mut Context,
+    ) {
+        if settlements.is_empty() {
+            return;
+        }
+        let number = self.writes.next;
+        self.writes.next += 1;
+        for settlement in &settlements {
+            if let Some(held) = self.held.get_mut(&settlement.delivery) {
+                held.at = Place::Settling(number);
+            }
+        }
+        cx.out.push(Command::Settle {
+            destination: self.id,
+            fence: self.fence,
+            settlements: settlements.clone(),
+            attempts: attempts.clone(),
+        });
+        self.writes.open.insert(number, Write { settlements, attempts, halves });
+    }
+
+    /// The store's answer. One that fits no open write is of an earlier lease and says nothing.
+    pub(crate) fn settled(
+        &mut self,
+        deliveries: &[DeliveryId],
+        outcome: Result<(), SettleFailed>,
+        cx: &mut Context,
+    ) {
+        let Some(first) = deliveries.first().and_then(|delivery| self.held.get(delivery)) else { return };
+        let Place::Settling(number) = first.at else { return };
+        let fits =
+            |write: &Write| write.settlements.iter().map(|settlement| &settlement.delivery).eq(deliveries);
+        if !self.writes.open.get(&number).is_some_and(fits) {
+            return;
+        }
+        match outcome {
+            Err(SettleFailed::FenceLost) => self.lost = true,
+            Err(SettleFailed::Broken) => self.writes.again.push_back((cx.now.plus(AGAIN_MS), number)),
+            Ok(()) => {
+                if let Some(write) = self.writes.open.remove(&number) {
+                    self.committed(write, cx);
+                }
+            }
+        }
+    }
+
+    pub(crate) fn write_again(&mut self, cx: &mut Context) {
+        while self.writes.again_at().is_some_and(|at| at <= cx.now) {
+            let Some((_, number)) = self.writes.again.pop_front() else { return };
+            let Some(write) = self.writes.open.get(&number) else { continue };
+            cx.out.push(Command::Settle {
+                destination: self.id,
+                fence: self.fence,
+                settlements: write.settlements.clone(),
+                attempts: write.attempts.clone(),
+            });
+        }
+    }
+
+    fn committed(&mut self, write: Write, cx: &mut Context) {
+        let mut alone: Vec<DeliveryId> = Vec::new();
+        for settlement in write.settlements {
+            match settlement.outcome {
+                Outcome::Progressed
+                    if write.halves.iter().any(|half| half.contains(&settlement.delivery)) => {}
+                Outcome::Progressed => alone.push(settlement.delivery),
+                Outcome::Again { due, queue, .. } => {
+                    self.let_go(settlement.delivery);
+                    if due <= cx.now {
+                        self.claims.more[queue as usize] = true;
+                        self.claims.again = true;
+                    } else if cx.fault != Some(Fault::WakeForgotten) {
+                        self.claims.due(due);
+                    }
+                }
+                Outcome::Ended { .. } | Outcome::CarriedBy { .. } => self.let_go(settlement.delivery),
+            }
+        }
+        for delivery in alone {
+            self.line_up(delivery, cx.now);
+        }
+        for half in write.halves.into_iter().rev() {
+            self.line_up_together(half);
+        }
+    }
+
+    fn line_up_together(&mut self, deliveries: Vec<DeliveryId>) {
+        if self.paused.is_some() {
+            deliveries.into_iter().for_each(|delivery| self.let_go(delivery));
+            return;
+        }
+        for delivery in &deliveries {
+            if let Some(held) = self.held.get_mut(delivery) {
+                held.at = Place::Waiting;
+            }
+        }
+        let first = deliveries.first().and_then(|delivery| self.held.get(delivery));
+        let Some(queue) = first.map(|held| held.queue) else { return };
+        self.lines[queue as usize].push_first(deliveries);
+    }
+}
