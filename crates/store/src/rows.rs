@@ -80,6 +80,8 @@ pub struct RequestRow {
 
 #[derive(Debug, Clone)]
 pub struct UnreadableRow {
+    /// The cursor of the list; grows with the time of arrival.
+    pub id: i64,
     pub source: Name,
     pub received_at: Millis,
     pub part: u32,
@@ -144,4 +146,35 @@ pub struct EventFilter {
     pub subject: Option<String>,
     pub before: Option<i64>,
     pub limit: usize,
+}
+
+/// Which facts to list: those with a larger id than `after`, oldest first.
+#[derive(Debug, Clone, Default)]
+pub struct FactFilter {
+    pub tenant: Option<Name>,
+    pub subject: Option<String>,
+    pub after: i64,
+    pub limit: usize,
+}
+
+/// Sizes for metrics.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Sizes {
+    /// Pending and dead deliveries of each destination that has had any.
+    pub destinations: Vec<DestinationSize>,
+    pub unrouted: u64,
+    pub file_bytes: u64,
+    pub wal_bytes: u64,
+    /// Writes that wait for the writer now.
+    pub intake_waiting: u64,
+    pub work_waiting: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DestinationSize {
+    pub destination: DestinationId,
+    pub tenant: Name,
+    pub name: Name,
+    pub pending: u64,
+    pub dead: u64,
 }

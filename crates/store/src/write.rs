@@ -49,6 +49,11 @@ pub enum Write {
         id: i64,
         at: Millis,
     },
+    /// The last use of a key; the caller says so at most once a minute.
+    KeyUsed {
+        id: i64,
+        at: Millis,
+    },
     /// Takes or renews a lease; a renewal keeps its fence, a new owner gets the next number.
     Lease {
         name: String,

@@ -1,0 +1,94 @@
+//! Opening a store: lock, file, migrations, connections.
+
+use std::io;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use mailspan_core::{Millis, limits};
+
+use crate::lock::{self, Holder};
+use crate::queue::Queues;
+use crate::reader::{ReadQueue, Reader};
+use crate::sqlite::{self, Journal, Sqlite};
+use crate::{Store, Writer};
+
+/// How a store is opened.
+#[derive(Debug, Clone)]
+pub struct OpenOptions {
+    /// The SQLite file; made (0600) where it does not exist. Its folder must exist.
+    pub path: PathBuf,
+    /// Read connections, at least 1; each needs a thread.
+    pub readers: usize,
+    /// Random bits: the key under which identities are hashed, used at the very first start only.
+    pub seed: u128,
+    pub now: Millis,
+    /// Where the API of this process listens: named in the lock file for clients.
+    pub socket: Option<PathBuf>,
+    /// Keys in one dedupe segment; smaller in tests.
+    pub segment_keys_max: i64,
+}
+
+impl OpenOptions {
+    /// Two readers, no socket, segments of the usual size.
+    pub fn new(path: PathBuf, seed: u128, now: Millis) -> OpenOptions {
+        let segment_keys_max = limits::SEGMENT_KEYS_MAX;
+        OpenOptions { path, readers: 2, seed, now, socket: None, segment_keys_max }
+    }
+}
+
+/// Why a store was not opened, and what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    #[error("the store is held by process {} since {}: stop it, or let it do the work{}", .0.pid, .0.since.rfc3339(), socket_hint(.0))]
+    Held(Holder),
+    #[error(
+        "{path} was written by a newer version: it has migration {found}, this program knows {known}; start the newer version"
+    )]
+    Newer { path: PathBuf, found: i64, known: i64 },
+    #[error(
+        "{path} was made with another text of migration {number}: it comes from a build that was never released; restore a copy or start anew"
+    )]
+    Changed { path: PathBuf, number: i64 },
+    #[error("{path} is a database of another program: name another file under [storage]")]
+    Foreign { path: PathBuf },
+    #[error(
+        "{path} cannot be used: {cause}; check that its folder exists and that this user may write there"
+    )]
+    Io { path: PathBuf, cause: io::Error },
+    #[error("{path} cannot be opened as a SQLite database: {cause}")]
+    Sql { path: PathBuf, cause: rusqlite::Error },
+}
+
+fn socket_hint(holder: &Holder) -> String {
+    holder.socket.as_ref().map(|path| format!(" (its socket is {})", path.display())).unwrap_or_default()
+}
+
+/// Opens the store at `options.path`: takes its lock, brings its tables up to date in one transaction
+/// and frees all leases, as the lock proves that nobody else lives. The writer and each reader are
+/// run by the caller on threads of their own.
+pub fn open(options: OpenOptions) -> Result<(Store, Writer, Vec<Reader>), OpenError> {
+    let path = options.path.clone();
+    let io = |cause| OpenError::Io { path: path.clone(), cause };
+    let me = Holder { pid: std::process::id(), since: options.now, socket: options.socket.clone() };
+    let lock = lock::take(&path, &me).map_err(io)?.map_err(OpenError::Held)?;
+    make_private(&path).map_err(io)?;
+    let sql = |cause| OpenError::Sql { path: path.clone(), cause };
+    let mut connection = sqlite::connect_writer(&path).map_err(sql)?;
+    sqlite::migrate(&mut connection, &path, options.seed, options.now)?;
+    let journal = Journal::start(connection, Some(&path), options.segment_keys_max).map_err(sql)?;
+    let queues = Arc::new(Queues::default());
+    let reads = Arc::new(ReadQueue::default());
+    let mut readers = Vec::new();
+    for _ in 0..options.readers.max(1) {
+        let base = sqlite::connect_reader(&path).map_err(sql)?;
+        readers.push(Reader { queue: reads.clone(), base });
+    }
+    let store = Sqlite::new(queues.clone(), reads, journal.identity_key(), path.clone());
+    Ok((Store::Sqlite(store), Writer { queues, journal, lock }, readers))
+}
+
+/// SQLite gives its log and shared memory the mode of the file.
+fn make_private(path: &Path) -> io::Result<()> {
+    std::fs::File::options().write(true).create(true).truncate(false).mode(0o600).open(path).map(drop)
+}

@@ -1,0 +1,153 @@
+//! A connection with what every statement needs: cached names and the key of identities.
+
+use std::cell::RefCell;
+use std::path::Path;
+use std::time::Duration;
+
+use aws_lc_rs::hmac;
+use mailspan_core::limits::{PAGE_ROWS, PAGE_ROWS_MAX};
+use mailspan_core::{Millis, Reason};
+use rusqlite::{Connection, ErrorCode, OpenFlags, Row};
+
+use super::names::Names;
+use crate::prepare::first_16;
+use crate::write::Trouble;
+
+/// Page cache of the writer, in KiB; readers have a tenth each, so all stay under 64 MiB.
+const WRITER_CACHE_KIB: i64 = 32 << 10;
+const READER_CACHE_KIB: i64 = 3 << 10;
+/// Statements kept prepared: more than there are in hot paths.
+const STATEMENTS_CACHED: usize = 160;
+/// Only a checkpoint or another tool can hold the file for a moment.
+const BUSY_WAIT: Duration = Duration::from_secs(5);
+
+pub(crate) struct Base {
+    pub conn: Connection,
+    pub names: RefCell<Names>,
+    pub key: IdentityKey,
+}
+
+impl Base {
+    pub(crate) fn new(conn: Connection) -> rusqlite::Result<Base> {
+        conn.set_prepared_statement_cache_capacity(STATEMENTS_CACHED);
+        let secret: Vec<u8> =
+            conn.query_row("SELECT value FROM meta WHERE name = 'identity_key'", [], |row| row.get(0))?;
+        Ok(Base { conn, names: RefCell::default(), key: IdentityKey::new(&secret) })
+    }
+}
+
+/// Hashes what identifies a person, so that no index holds an address.
+#[derive(Clone)]
+pub(crate) struct IdentityKey(hmac::Key);
+
+impl IdentityKey {
+    pub(crate) fn new(secret: &[u8]) -> IdentityKey {
+        IdentityKey(hmac::Key::new(hmac::HMAC_SHA256, secret))
+    }
+
+    /// The first 16 bytes of an HMAC-SHA256 over kind and value.
+    pub(crate) fn hash(&self, kind: &[u8], value: &[u8]) -> [u8; 16] {
+        let mut context = hmac::Context::with_key(&self.0);
+        context.update(kind);
+        context.update(b"\0");
+        context.update(value);
+        first_16(context.sign().as_ref())
+    }
+}
+
+pub(crate) fn connect_writer(path: &Path) -> rusqlite::Result<Connection> {
+    let conn = Connection::open_with_flags(
+        path,
+        OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX,
+    )?;
+    conn.busy_timeout(BUSY_WAIT)?;
+    conn.pragma_update(None, "journal_mode", "WAL")?;
+    // In WAL mode only FULL syncs at each commit: a 2xx must survive a power cut.
+    conn.pragma_update(None, "synchronous", "FULL")?;
+    conn.pragma_update(None, "foreign_keys", false)?;
+    conn.pragma_update(None, "journal_size_limit", 64 << 20)?;
+    conn.pragma_update(None, "wal_autocheckpoint", 4_000)?;
+    conn.pragma_update(None, "cache_size", -WRITER_CACHE_KIB)?;
+    conn.pragma_update(None, "temp_store", "MEMORY")?;
+    Ok(conn)
+}
+
+pub(crate) fn connect_reader(path: &Path) -> rusqlite::Result<Base> {
+    let conn = Connection::open_with_flags(
+        path,
+        OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX,
+    )?;
+    conn.busy_timeout(BUSY_WAIT)?;
+    conn.pragma_update(None, "query_only", true)?;
+    conn.pragma_update(None, "cache_size", -READER_CACHE_KIB)?;
+    Base::new(conn)
+}
+
+/// Why a statement, or a step made of several, did not work.
+#[derive(Debug)]
+pub(crate) enum Fault {
+    Trouble(Trouble),
+    Sql(rusqlite::Error),
+}
+
+impl Fault {
+    pub(crate) fn refused(code: &str, text: impl Into<String>) -> Fault {
+        Fault::Trouble(Trouble::Refused(Reason::new(code, text)))
+    }
+
+    /// A row that this version cannot read.
+    pub(crate) fn unreadable(what: &str, id: i64) -> Fault {
+        Fault::Trouble(Trouble::Broken(format!(
+            "{what} {id} cannot be read: it is damaged, or was written by a newer version"
+        )))
+    }
+
+    /// The whole group fails: it is the disk or the file, not one write.
+    pub(crate) fn is_of_the_file(&self) -> bool {
+        let Fault::Sql(error) = self else { return false };
+        !matches!(
+            error.sqlite_error_code(),
+            None | Some(ErrorCode::ConstraintViolation | ErrorCode::TypeMismatch | ErrorCode::TooBig)
+        )
+    }
+
+    pub(crate) fn trouble(self) -> Trouble {
+        match self {
+            Fault::Trouble(trouble) => trouble,
+            Fault::Sql(error) => Trouble::Broken(error.to_string()),
+        }
+    }
+}
+
+impl From<rusqlite::Error> for Fault {
+    fn from(error: rusqlite::Error) -> Fault {
+        Fault::Sql(error)
+    }
+}
+
+impl From<Trouble> for Fault {
+    fn from(trouble: Trouble) -> Fault {
+        Fault::Trouble(trouble)
+    }
+}
+
+/// A page's rows: the default for 0, never more than the bound.
+pub(crate) fn page(limit: usize) -> i64 {
+    let rows = if limit == 0 { PAGE_ROWS } else { limit.min(PAGE_ROWS_MAX) };
+    rows as i64
+}
+
+pub(crate) fn millis(row: &Row, column: &str) -> rusqlite::Result<Millis> {
+    row.get(column).map(Millis)
+}
+
+pub(crate) fn maybe_millis(row: &Row, column: &str) -> rusqlite::Result<Option<Millis>> {
+    Ok(row.get::<_, Option<i64>>(column)?.map(Millis))
+}
+
+/// A reason kept in two columns.
+pub(crate) fn reason(row: &Row, code: &str, text: &str) -> rusqlite::Result<Option<Reason>> {
+    let code: Option<String> = row.get(code)?;
+    let text: Option<String> = row.get(text)?;
+    Ok(code.map(|code| Reason { code, text: text.unwrap_or_default() }))
+}

@@ -1,0 +1,31 @@
+//! The SQLite back end: statements and what keeps them in step.
+
+pub(crate) mod accept;
+pub(crate) mod audit;
+mod base;
+pub(crate) mod claim;
+pub(crate) mod counts;
+pub(crate) mod deliveries;
+pub(crate) mod envelope;
+pub(crate) mod events;
+mod handle;
+mod journal;
+pub(crate) mod keys;
+mod lanes;
+pub(crate) mod leases;
+pub(crate) mod ledger;
+mod migrate;
+mod names;
+pub(crate) mod offer;
+pub(crate) mod persons;
+pub(crate) mod refused;
+pub(crate) mod retain;
+pub(crate) mod route;
+mod segments;
+pub(crate) mod settle;
+pub(crate) mod standing;
+
+pub(crate) use base::{Base, Fault, IdentityKey, connect_reader, connect_writer, page};
+pub use handle::Sqlite;
+pub use journal::Journal;
+pub(crate) use migrate::migrate;

@@ -1,0 +1,189 @@
+//! Replay and backfill: what exists is opened again, what does not is made; and giving up.
+
+use mailspan_core::{
+    Cause, Class, DeliveryId, DestinationId, Millis, Offer, Progress, Queue, Reason, State, Verdict,
+};
+use rusqlite::{OptionalExtension, params};
+
+use super::base::{Base, Fault};
+use super::events;
+use super::journal::Journal;
+use super::lanes::{self, ANSWERS_CONSENT, Lane, Made, New};
+use super::persons;
+use crate::prepare::{identities, states_consent};
+use crate::write::Wrote;
+
+/// A pending delivery is left as it is; there is never a second row for (event, route, destination).
+pub(crate) fn offer(
+    journal: &mut Journal,
+    offers: &[Offer],
+    again: bool,
+    at: Millis,
+) -> Result<Wrote, Fault> {
+    let mut destinations = vec![];
+    for one in offers {
+        let has_head = match existing(&journal.base, one)? {
+            Some(row) => reopen(journal, one, &row, again, at)?,
+            None => make(journal, one, at)?,
+        };
+        if has_head {
+            destinations.push(one.destination);
+        }
+    }
+    destinations.sort();
+    destinations.dedup();
+    Ok(Wrote::Offered { destinations })
+}
+
+struct Existing {
+    id: i64,
+    person: i64,
+    state: State,
+    progress: Vec<Progress>,
+}
+
+fn existing(base: &Base, offer: &Offer) -> Result<Option<Existing>, Fault> {
+    let mut statement = base.conn.prepare_cached(
+        "SELECT id, person, state, progress FROM deliveries WHERE event = ?1 AND route = ?2 AND destination = ?3",
+    )?;
+    let found: Option<(i64, i64, i64, Option<Vec<u8>>)> = statement
+        .query_row(params![offer.event.0, offer.route.0, offer.destination.0], |row| {
+            Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?))
+        })
+        .optional()?;
+    let Some((id, person, state, progress)) = found else { return Ok(None) };
+    let unreadable = || Fault::unreadable("delivery", id);
+    let state = State::from_number(state).ok_or_else(unreadable)?;
+    let progress = match progress {
+        Some(bytes) => serde_json::from_slice(&bytes).map_err(|_| unreadable())?,
+        None => vec![],
+    };
+    Ok(Some(Existing { id, person, state, progress }))
+}
+
+/// True when it became the head of its lane.
+fn reopen(
+    journal: &mut Journal,
+    offer: &Offer,
+    row: &Existing,
+    again: bool,
+    at: Millis,
+) -> Result<bool, Fault> {
+    if row.state == State::Pending || (!again && all_is_done(row)) {
+        return Ok(false);
+    }
+    let base = &journal.base;
+    let lane = Lane { person: row.person, destination: offer.destination.0, class: offer.class };
+    let is_head = !lanes::is_busy(base, lane)?;
+    let kept = if again { None } else { done_kept(&row.progress, row.id)? };
+    base.conn
+        .prepare_cached(
+            "UPDATE deliveries SET state = 0, class = ?2, cause = ?3, due = ?4, queue = ?5, attempts = 0, crashes = 0,
+                since = ?6, changed_at = ?6, reason_code = NULL, reason = NULL, carried_by = NULL, progress = ?7
+             WHERE id = ?1",
+        )?
+        .execute(params![
+            row.id,
+            offer.class as i64,
+            offer.cause as i64,
+            is_head.then_some(at.0),
+            Queue::of(offer.class, offer.cause, 0) as i64,
+            at.0,
+            kept.as_ref().map(String::as_bytes),
+        ])?;
+    journal.counts.moved(offer.destination.0, row.state, State::Pending);
+    Ok(is_head)
+}
+
+/// A delivered one without progress was done at once, whole.
+fn all_is_done(row: &Existing) -> bool {
+    row.state == State::Delivered && row.progress.iter().all(|part| part.verdict == Some(Verdict::Done))
+}
+
+/// What is done stays done, with the step it reached; the rest is open again.
+fn done_kept(progress: &[Progress], id: i64) -> Result<Option<String>, Fault> {
+    if !progress.iter().any(|part| part.verdict == Some(Verdict::Done)) {
+        return Ok(None);
+    }
+    let kept: Vec<Progress> = progress
+        .iter()
+        .map(|part| match part.verdict {
+            Some(Verdict::Done) => part.clone(),
+            _ => Progress { step: None, verdict: None },
+        })
+        .collect();
+    serde_json::to_string(&kept).map(Some).map_err(|_| Fault::unreadable("delivery", id))
+}
+
+fn make(journal: &mut Journal, offer: &Offer, at: Millis) -> Result<bool, Fault> {
+    let base = &journal.base;
+    let Some(event) = events::by_seq(base, offer.event)? else {
+        return Err(Fault::refused(
+            "event_gone",
+            format!("event {} is no longer kept: retention has dropped it", offer.event.0),
+        ));
+    };
+    if event.test {
+        return Ok(false);
+    }
+    let tenant = base.tenant_or_new(event.tenant.as_str())?;
+    let hashes = identities(&event.subject, &base.key);
+    let person = persons::find_or_make(base, tenant, &event.subject, &hashes)?;
+    base.conn.prepare_cached("DELETE FROM without_delivery WHERE seq = ?1")?.execute([offer.event.0])?;
+    let new = New {
+        event: offer.event,
+        route: offer.route.0,
+        tenant,
+        lane: Lane {
+            person: person.unwrap_or(lanes::nobody(offer.event)),
+            destination: offer.destination.0,
+            class: offer.class,
+        },
+        cause: offer.cause,
+        flags: if states_consent(&event) { ANSWERS_CONSENT } else { 0 },
+        at,
+        failed: None,
+    };
+    Ok(lanes::make(journal, &new)? == Made::Head)
+}
+
+/// Gives a dead letter up. Anything else is refused: what is pending goes on, what is done is done.
+pub(crate) fn discard(journal: &mut Journal, id: DeliveryId, note: &str, at: Millis) -> Result<Wrote, Fault> {
+    let base = &journal.base;
+    let found: Option<(i64, i64, i64)> = base
+        .conn
+        .prepare_cached("SELECT state, destination, tenant FROM deliveries WHERE id = ?1")?
+        .query_row([id.0], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
+        .optional()?;
+    let Some((state, destination, tenant)) = found else {
+        return Err(Fault::refused("not_found", format!("there is no delivery {}", id.0)));
+    };
+    if state != State::Dead as i64 {
+        let state = State::from_number(state).map_or("unknown", State::name);
+        return Err(Fault::refused(
+            "not_dead",
+            format!("delivery {} is {state}: only a dead letter can be discarded", id.0),
+        ));
+    }
+    let reason = Reason::new("discarded", note);
+    base.conn
+        .prepare_cached(
+            "UPDATE deliveries SET state = ?2, reason_code = ?3, reason = ?4, changed_at = ?5, progress = NULL
+             WHERE id = ?1",
+        )?
+        .execute(params![id.0, State::Discarded as i64, reason.code, reason.text, at.0])?;
+    super::standing::log(base, tenant, at, "discard", id.0, note)?;
+    journal.counts.moved(destination, State::Dead, State::Discarded);
+    Ok(Wrote::Done)
+}
+
+/// What a replay of a row offers: the class that its event's type says, as when it was routed first.
+pub(crate) fn of_row(event: mailspan_core::Seq, route: i64, destination: i64, class: Class) -> Offer {
+    Offer {
+        event,
+        route: mailspan_core::RouteId(route),
+        destination: DestinationId(destination),
+        class,
+        cause: Cause::Replay,
+    }
+}

@@ -1,0 +1,116 @@
+//! Persons and their identities.
+
+use mailspan_core::{Address, Name, Person, PersonId, Subject};
+use rusqlite::{OptionalExtension, Row, params};
+
+use super::base::{Base, Fault, maybe_millis};
+use crate::prepare::{Identities, identities};
+
+/// Events are reached from their person by buckets of so many bits of `seq`.
+pub(crate) const BUCKET_BITS: u32 = 14;
+
+/// The person of a subject, made where it is not known; `None` for nobody. With both an address and
+/// an external id it is one person: the address decides, the second identity is attached.
+pub(crate) fn find_or_make(
+    base: &Base,
+    tenant: i64,
+    subject: &Subject,
+    hashes: &Identities,
+) -> Result<Option<i64>, Fault> {
+    let by_address = by_hash(base, tenant, hashes.address)?;
+    let by_id = by_hash(base, tenant, hashes.external_id)?;
+    let person = match (by_address.or(by_id), hashes.address.or(hashes.external_id)) {
+        (Some(person), _) => person,
+        (None, None) => return Ok(None),
+        (None, Some(_)) => make(base, tenant, subject)?,
+    };
+    let new_address = hashes.address.filter(|_| by_address.is_none());
+    let new_id = hashes.external_id.filter(|_| by_id.is_none());
+    for hash in new_address.into_iter().chain(new_id) {
+        attach(base, tenant, hash, person)?;
+    }
+    let was_known = by_address.or(by_id).is_some();
+    if was_known && (new_address.is_some() || new_id.is_some()) {
+        base.conn
+            .prepare_cached(
+                "UPDATE persons SET address = coalesce(address, ?2), external_id = coalesce(external_id, ?3)
+                 WHERE id = ?1",
+            )?
+            .execute(params![person, subject.address.as_ref().map(Address::as_str), subject.external_id])?;
+    }
+    Ok(Some(person))
+}
+
+/// The person as known now.
+pub(crate) fn by_subject(base: &Base, tenant: &Name, subject: &Subject) -> Result<Option<Person>, Fault> {
+    let Some(tenant) = base.tenant(tenant.as_str())? else { return Ok(None) };
+    let Some(id) = number_of(base, tenant, subject)? else { return Ok(None) };
+    let mut statement = base.conn.prepare_cached(
+        "SELECT id AS person, address, external_id, opens, clicks, opted_out_at, opted_in_at, erased
+         FROM persons WHERE id = ?1",
+    )?;
+    Ok(statement.query_row([id], person_of)?)
+}
+
+/// The number of a subject's person, where it is known.
+pub(crate) fn number_of(base: &Base, tenant: i64, subject: &Subject) -> Result<Option<i64>, Fault> {
+    let hashes = identities(subject, &base.key);
+    Ok(by_hash(base, tenant, hashes.address)?.or(by_hash(base, tenant, hashes.external_id)?))
+}
+
+/// Numbers of a text (address or external id) as a person, in one tenant or in all.
+pub(crate) fn numbers_of(base: &Base, tenant: Option<&Name>, subject: &str) -> Result<Vec<i64>, Fault> {
+    let subject = Subject::read(subject);
+    let tenants: Vec<i64> = match tenant {
+        Some(name) => base.tenant(name.as_str())?.into_iter().collect(),
+        None => {
+            let mut statement = base.conn.prepare_cached("SELECT id FROM tenants")?;
+            statement.query_map([], |row| row.get(0))?.collect::<Result<_, _>>()?
+        }
+    };
+    let mut numbers = vec![];
+    for tenant in tenants {
+        numbers.extend(number_of(base, tenant, &subject)?);
+    }
+    Ok(numbers)
+}
+
+/// From columns `person`, `address`, `external_id`, `opens`, `clicks`, `opted_out_at`, `opted_in_at`,
+/// `erased`; `None` where they are empty (a left join that found nobody).
+pub(crate) fn person_of(row: &Row) -> rusqlite::Result<Option<Person>> {
+    let Some(opens) = row.get::<_, Option<i64>>("opens")? else { return Ok(None) };
+    let address: Option<String> = row.get("address")?;
+    Ok(Some(Person {
+        id: PersonId(row.get("person")?),
+        subject: Subject {
+            address: address.and_then(|text| Address::parse(&text).ok()),
+            external_id: row.get("external_id")?,
+        },
+        opens: u64::try_from(opens).unwrap_or(0),
+        clicks: u64::try_from(row.get::<_, i64>("clicks")?).unwrap_or(0),
+        opted_out_at: maybe_millis(row, "opted_out_at")?,
+        opted_in_at: maybe_millis(row, "opted_in_at")?,
+        erased: row.get::<_, i64>("erased")? != 0,
+    }))
+}
+
+fn by_hash(base: &Base, tenant: i64, hash: Option<[u8; 16]>) -> Result<Option<i64>, Fault> {
+    let Some(hash) = hash else { return Ok(None) };
+    let mut statement =
+        base.conn.prepare_cached("SELECT person FROM identities WHERE tenant = ?1 AND hash = ?2")?;
+    Ok(statement.query_row(params![tenant, hash], |row| row.get(0)).optional()?)
+}
+
+fn make(base: &Base, tenant: i64, subject: &Subject) -> Result<i64, Fault> {
+    base.conn
+        .prepare_cached("INSERT INTO persons (tenant, address, external_id) VALUES (?1, ?2, ?3)")?
+        .execute(params![tenant, subject.address.as_ref().map(Address::as_str), subject.external_id])?;
+    Ok(base.conn.last_insert_rowid())
+}
+
+fn attach(base: &Base, tenant: i64, hash: [u8; 16], person: i64) -> Result<(), Fault> {
+    base.conn
+        .prepare_cached("INSERT INTO identities (tenant, hash, person) VALUES (?1, ?2, ?3)")?
+        .execute(params![tenant, hash, person])?;
+    Ok(())
+}

@@ -1,0 +1,270 @@
+//! Retention in small steps, always by id range: what is old is at the low end of each table.
+
+use mailspan_core::limits::RETENTION_ROWS_MAX;
+use mailspan_core::{Millis, State};
+use rusqlite::{OptionalExtension, params};
+
+use super::base::{Base, Fault};
+use super::counts::Place;
+use super::journal::Journal;
+use super::persons;
+use crate::write::{Keep, Wrote};
+
+/// Rows looked at in one step, where most of them must stay.
+const ROWS_LOOKED_AT_MAX: usize = 10 * RETENTION_ROWS_MAX;
+
+/// Where the last step stopped: rows that must stay are not looked at again before the next round.
+#[derive(Debug, Default)]
+pub(crate) struct Cursors {
+    event: i64,
+    attempt: i64,
+    transmission: Option<(i64, Vec<u8>)>,
+}
+
+/// One step: the first table that has something to drop. 0 rows when none has.
+pub(crate) fn step(journal: &mut Journal, keep: Keep) -> Result<Wrote, Fault> {
+    let older_than = |ms: i64| Millis(keep.now.0.saturating_sub(ms.max(0)));
+    let (requests, events) = (older_than(keep.requests_ms), older_than(keep.events_ms));
+    let mut rows = drop_events(journal, events)?;
+    if rows == 0 {
+        rows = drop_requests(&journal.base, requests)?;
+    }
+    if rows == 0 {
+        rows = drop_attempts(journal, requests)?;
+    }
+    if rows == 0 {
+        let (marks, until) = (journal.marks, older_than(keep.dedupe_ms));
+        rows = journal.segments.drop_step(&journal.base, &marks, until, keep.now, RETENTION_ROWS_MAX)?;
+    }
+    if rows == 0 {
+        rows = drop_answers(&journal.base, keep.now)?;
+    }
+    if rows == 0 {
+        rows = drop_transmissions(journal, events)?;
+    }
+    Ok(Wrote::Retained { rows })
+}
+
+/// An event goes with its deliveries, unless one is pending or dead, or it waits for the router.
+fn drop_events(journal: &mut Journal, until: Millis) -> Result<usize, Fault> {
+    let (old, is_end) = old_events(&journal.base, journal.cursors.event, until)?;
+    let mut rows = 0;
+    for event in &old {
+        journal.cursors.event = event.seq;
+        if !must_stay(&journal.base, event.seq)? {
+            rows += drop_event(journal, event)?;
+        }
+        if rows >= RETENTION_ROWS_MAX {
+            return Ok(rows);
+        }
+    }
+    if is_end {
+        journal.cursors.event = 0;
+    }
+    Ok(rows)
+}
+
+struct OldEvent {
+    seq: i64,
+    source: i64,
+    received_at: i64,
+}
+
+/// The next old events after the cursor, and whether none is left behind them.
+fn old_events(base: &Base, after: i64, until: Millis) -> Result<(Vec<OldEvent>, bool), Fault> {
+    let mut statement = base
+        .conn
+        .prepare_cached("SELECT seq, source, received_at FROM events WHERE seq > ?1 ORDER BY seq LIMIT ?2")?;
+    let mut rows = statement.query(params![after, ROWS_LOOKED_AT_MAX as i64])?;
+    let mut old = vec![];
+    while let Some(row) = rows.next()? {
+        let event = OldEvent { seq: row.get(0)?, source: row.get(1)?, received_at: row.get(2)? };
+        if event.received_at >= until.0 {
+            return Ok((old, true));
+        }
+        old.push(event);
+    }
+    let is_end = old.len() < ROWS_LOOKED_AT_MAX;
+    Ok((old, is_end))
+}
+
+fn must_stay(base: &Base, seq: i64) -> Result<bool, Fault> {
+    Ok(base
+        .conn
+        .prepare_cached(
+            "SELECT 1 WHERE EXISTS (SELECT 1 FROM unrouted WHERE seq = ?1)
+                OR EXISTS (SELECT 1 FROM deliveries INDEXED BY deliveries_once WHERE event = ?1 AND state IN (0, 4))",
+        )?
+        .exists([seq])?)
+}
+
+fn drop_event(journal: &mut Journal, event: &OldEvent) -> Result<usize, Fault> {
+    let mut rows = 1;
+    let found: Vec<(i64, i64, i64, i64)> = {
+        let mut statement = journal.base.conn.prepare_cached(
+            "SELECT id, destination, state, person FROM deliveries INDEXED BY deliveries_once WHERE event = ?1",
+        )?;
+        let found = statement
+            .query_map([event.seq], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)))?;
+        found.collect::<Result<_, _>>()?
+    };
+    for (id, destination, state, _) in &found {
+        let base = &journal.base;
+        rows += base.conn.prepare_cached("DELETE FROM tries WHERE delivery = ?1")?.execute([id])?;
+        rows += base.conn.prepare_cached("DELETE FROM deliveries WHERE id = ?1")?.execute([id])?;
+        let state = State::from_number(*state).ok_or_else(|| Fault::unreadable("delivery", *id))?;
+        journal.counts.raise(*destination, Place::Delivery(state), -1);
+        journal.counts.raise(*destination, Place::DroppedDelivery, 1);
+        mark_dropped(base, "deliveries", *id)?;
+    }
+    let base = &journal.base;
+    if let Some(person) = person_of(base, event.seq, found.first().map(|row| row.3))? {
+        rows += base
+            .conn
+            .prepare_cached("DELETE FROM person_events WHERE bucket = ?1 AND person = ?2 AND seq = ?3")?
+            .execute(params![event.seq >> persons::BUCKET_BITS, person, event.seq])?;
+    }
+    rows += base.conn.prepare_cached("DELETE FROM without_delivery WHERE seq = ?1")?.execute([event.seq])?;
+    base.conn.prepare_cached("DELETE FROM events WHERE seq = ?1")?.execute([event.seq])?;
+    mark_dropped(base, "events", event.seq)?;
+    journal.counts.raise(event.source, Place::DroppedEvent, 1);
+    Ok(rows)
+}
+
+/// Whose event it is: as its deliveries say, else as its subject says.
+fn person_of(base: &Base, seq: i64, of_delivery: Option<i64>) -> Result<Option<i64>, Fault> {
+    if let Some(person) = of_delivery {
+        return Ok(Some(person).filter(|person| *person > 0));
+    }
+    let Some(event) = super::events::by_seq(base, mailspan_core::Seq(seq))? else { return Ok(None) };
+    match base.tenant(event.tenant.as_str())? {
+        Some(tenant) => persons::number_of(base, tenant, &event.subject),
+        None => Ok(None),
+    }
+}
+
+/// Raw requests, and the quarantined elements that came with them.
+fn drop_requests(base: &Base, until: Millis) -> Result<usize, Fault> {
+    let requests = drop_low(base, "requests", until)?;
+    let elements = drop_low(base, "unreadable", until)?;
+    Ok(requests + elements)
+}
+
+/// Deletes from the low end of a table whose `received_at` grows with its id.
+fn drop_low(base: &Base, table: &str, until: Millis) -> Result<usize, Fault> {
+    let first_young = format!(
+        "SELECT max(id) FROM (SELECT id, received_at FROM {table} ORDER BY id LIMIT {RETENTION_ROWS_MAX})
+         WHERE received_at < ?1"
+    );
+    let last: Option<i64> = base.conn.prepare_cached(&first_young)?.query_row([until.0], |row| row.get(0))?;
+    let Some(last) = last else { return Ok(0) };
+    let rows = base
+        .conn
+        .prepare_cached(&format!("DELETE FROM {table} WHERE id <= ?1 AND received_at < ?2"))?
+        .execute(params![last, until.0])?;
+    mark_dropped(base, table, last)?;
+    Ok(rows)
+}
+
+/// Attempts of a delivery that is pending or dead stay with it.
+fn drop_attempts(journal: &mut Journal, until: Millis) -> Result<usize, Fault> {
+    let base = &journal.base;
+    let old: Vec<(i64, i64)> = {
+        let mut statement =
+            base.conn.prepare_cached("SELECT id, at FROM attempts WHERE id > ?1 ORDER BY id LIMIT ?2")?;
+        let rows = statement
+            .query_map(params![journal.cursors.attempt, ROWS_LOOKED_AT_MAX as i64], |row| {
+                Ok((row.get(0)?, row.get(1)?))
+            })?;
+        rows.collect::<Result<_, _>>()?
+    };
+    let mut is_end = old.len() < ROWS_LOOKED_AT_MAX;
+    let mut rows = 0;
+    for (id, at) in old {
+        if at >= until.0 {
+            is_end = true;
+            break;
+        }
+        if rows >= RETENTION_ROWS_MAX {
+            return Ok(rows);
+        }
+        journal.cursors.attempt = id;
+        let is_needed = base
+            .conn
+            .prepare_cached(
+                "SELECT 1 FROM tries t INDEXED BY tries_attempt CROSS JOIN deliveries d ON d.id = t.delivery
+                 WHERE t.attempt = ?1 AND d.state IN (0, 4)",
+            )?
+            .exists([id])?;
+        if !is_needed {
+            rows += base.conn.prepare_cached("DELETE FROM tries WHERE attempt = ?1")?.execute([id])?;
+            rows += base.conn.prepare_cached("DELETE FROM attempts WHERE id = ?1")?.execute([id])?;
+            mark_dropped(base, "attempts", id)?;
+        }
+    }
+    if is_end {
+        journal.cursors.attempt = 0;
+    }
+    Ok(rows)
+}
+
+fn drop_answers(base: &Base, now: Millis) -> Result<usize, Fault> {
+    Ok(base
+        .conn
+        .prepare_cached(
+            "DELETE FROM answers WHERE (tenant, api_key, key) IN
+               (SELECT tenant, api_key, key FROM answers INDEXED BY answers_until WHERE until <= ?1 LIMIT ?2)",
+        )?
+        .execute(params![now.0, RETENTION_ROWS_MAX as i64])?)
+}
+
+/// Sends have random keys and no index by time: each step reads on from where the last one stopped.
+fn drop_transmissions(journal: &mut Journal, until: Millis) -> Result<usize, Fault> {
+    let base = &journal.base;
+    let (source, hash) = journal.cursors.transmission.take().unwrap_or((0, vec![]));
+    let seen: Vec<(i64, Vec<u8>, i64)> = {
+        let mut statement = base.conn.prepare_cached(
+            "SELECT source, hash, seen_at FROM transmissions WHERE (source, hash) > (?1, ?2)
+             ORDER BY source, hash LIMIT ?3",
+        )?;
+        let rows = statement.query_map(params![source, hash, ROWS_LOOKED_AT_MAX as i64], |row| {
+            Ok((row.get(0)?, row.get(1)?, row.get(2)?))
+        })?;
+        rows.collect::<Result<_, _>>()?
+    };
+    let is_end = seen.len() < ROWS_LOOKED_AT_MAX;
+    let mut rows = 0;
+    let mut last = None;
+    for (source, hash, seen_at) in seen {
+        if seen_at < until.0 {
+            rows += base
+                .conn
+                .prepare_cached("DELETE FROM transmissions WHERE source = ?1 AND hash = ?2")?
+                .execute(params![source, hash])?;
+        }
+        last = Some((source, hash));
+        if rows >= RETENTION_ROWS_MAX {
+            break;
+        }
+    }
+    if !is_end || rows >= RETENTION_ROWS_MAX {
+        journal.cursors.transmission = last;
+    }
+    Ok(rows)
+}
+
+/// Numbers are never given twice, even when the highest row is dropped before a restart.
+fn mark_dropped(base: &Base, table: &str, id: i64) -> Result<(), Fault> {
+    let name = format!("dropped_{table}");
+    let known: Option<i64> = base
+        .conn
+        .prepare_cached("SELECT value FROM meta WHERE name = ?1")?
+        .query_row([&name], |row| row.get(0))
+        .optional()?;
+    if known.is_none_or(|known| known < id) {
+        base.conn
+            .prepare_cached("INSERT OR REPLACE INTO meta (name, value) VALUES (?1, ?2)")?
+            .execute(params![name, id])?;
+    }
+    Ok(())
+}

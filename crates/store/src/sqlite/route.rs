@@ -1,0 +1,121 @@
+//! One transaction of the router: persons, counts and deliveries appear while `unrouted` rows go.
+
+use mailspan_core::{Cause, DestinationId, Event, Seq};
+use mailspan_engine::Fence;
+use rusqlite::params;
+
+use super::base::{Base, Fault};
+use super::journal::Journal;
+use super::lanes::{self, ANSWERS_CONSENT, Lane, Made, New};
+use super::{leases, persons};
+use crate::NameKind;
+use crate::prepare::{Identities, first_16, states_consent};
+use crate::write::{Routed, Trouble, Wrote};
+
+/// Places of `without_delivery`, as stored.
+pub(crate) const UNMATCHED: i64 = 1;
+pub(crate) const TEST: i64 = 2;
+
+pub(crate) fn route(
+    journal: &mut Journal,
+    fence: Fence,
+    routed: &[Routed],
+    identities: &[Identities],
+) -> Result<Wrote, Fault> {
+    leases::check(&journal.base, leases::ROUTER, fence)?;
+    let mut destinations = vec![];
+    for (one, hashes) in routed.iter().zip(identities) {
+        route_one(journal, one, hashes, &mut destinations)?;
+    }
+    destinations.sort();
+    destinations.dedup();
+    Ok(Wrote::Offered { destinations })
+}
+
+fn route_one(
+    journal: &mut Journal,
+    routed: &Routed,
+    hashes: &Identities,
+    destinations: &mut Vec<DestinationId>,
+) -> Result<(), Fault> {
+    let event = &routed.event;
+    let Some(seq) = event.seq else {
+        return Err(Fault::refused("no_seq", "an event without a place in the journal cannot be routed"));
+    };
+    let base = &journal.base;
+    let taken = base.conn.prepare_cached("DELETE FROM unrouted WHERE seq = ?1")?.execute([seq.0])?;
+    if taken != 1 {
+        return Err(Fault::Trouble(Trouble::FenceLost));
+    }
+    let tenant = base.tenant_or_new(event.tenant.as_str())?;
+    let person = persons::find_or_make(base, tenant, &event.subject, hashes)?;
+    if let Some(person) = person {
+        keep_person(base, seq, person, routed)?;
+        keep_transmission(base, tenant, person, event)?;
+    }
+    if event.test || routed.to.is_empty() {
+        return keep_without_delivery(base, seq, event.test);
+    }
+    for towards in &routed.to {
+        let new = New {
+            event: seq,
+            route: towards.route.0,
+            tenant,
+            lane: Lane {
+                person: person.unwrap_or(lanes::nobody(seq)),
+                destination: towards.destination.0,
+                class: towards.class,
+            },
+            cause: Cause::Live,
+            flags: if states_consent(event) { ANSWERS_CONSENT } else { 0 },
+            at: event.received_at,
+            failed: towards.failed.as_ref(),
+        };
+        if lanes::make(journal, &new)? == Made::Head {
+            destinations.push(towards.destination);
+        }
+    }
+    Ok(())
+}
+
+fn keep_person(base: &Base, seq: Seq, person: i64, routed: &Routed) -> Result<(), Fault> {
+    base.conn
+        .prepare_cached("INSERT OR IGNORE INTO person_events (bucket, person, seq) VALUES (?1, ?2, ?3)")?
+        .execute(params![seq.0 >> persons::BUCKET_BITS, person, seq.0])?;
+    if routed.opens > 0 || routed.clicks > 0 {
+        base.conn
+            .prepare_cached("UPDATE persons SET opens = opens + ?2, clicks = clicks + ?3 WHERE id = ?1")?
+            .execute(params![person, routed.opens, routed.clicks])?;
+    }
+    Ok(())
+}
+
+/// Remembers whom a send went to; a second recipient makes it one for several.
+fn keep_transmission(base: &Base, tenant: i64, person: i64, event: &Event) -> Result<(), Fault> {
+    let Some(transmission) = &event.transmission else { return Ok(()) };
+    let source = base.number_or_new(tenant, NameKind::Source as u8, event.source.as_str())?;
+    base.conn
+        .prepare_cached(
+            "INSERT INTO transmissions (source, hash, tenant, recipient, several, seen_at)
+             VALUES (?1, ?2, ?3, ?4, 0, ?5)
+             ON CONFLICT (source, hash) DO UPDATE SET several = 1 WHERE recipient <> excluded.recipient AND several = 0",
+        )?
+        .execute(params![source, transmission_hash(transmission), tenant, person, event.received_at.0])?;
+    Ok(())
+}
+
+pub(crate) fn transmission_hash(transmission: &str) -> [u8; 16] {
+    first_16(aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, transmission.as_bytes()).as_ref())
+}
+
+fn keep_without_delivery(base: &Base, seq: Seq, test: bool) -> Result<(), Fault> {
+    // An offer may have come before the router.
+    let has_some =
+        base.conn.prepare_cached("SELECT 1 FROM deliveries WHERE event = ?1 LIMIT 1")?.exists([seq.0])?;
+    if !has_some {
+        base.conn
+            .prepare_cached("INSERT INTO without_delivery (seq, place) VALUES (?1, ?2)")?
+            .execute(params![seq.0, if test { TEST } else { UNMATCHED }])?;
+    }
+    Ok(())
+}

@@ -1,0 +1,259 @@
+//! One transaction of a destination's owner: states, attempts, and the next head of each lane.
+
+use mailspan_core::{
+    Attempt, Class, DestinationId, Millis, Outcome, Progress, Queue, Reason, Seq, Settlement, State, Verdict,
+};
+use mailspan_engine::Fence;
+use rusqlite::{OptionalExtension, params};
+
+use super::base::{Base, Fault};
+use super::counts::Counts;
+use super::journal::Journal;
+use super::lanes::{self, ANSWERS_CONSENT, Lane};
+use super::{leases, ledger};
+use crate::write::Wrote;
+
+/// Refused whole under an old fence. What is no longer pending was settled before: it is left as it is.
+pub(crate) fn settle(
+    journal: &mut Journal,
+    destination: DestinationId,
+    fence: Fence,
+    settlements: &[Settlement],
+    attempts: &[Attempt],
+    at: Millis,
+) -> Result<Wrote, Fault> {
+    leases::check(&journal.base, &leases::of_destination(destination), fence)?;
+    let first_attempt = journal.marks.attempt + 1;
+    for attempt in attempts {
+        journal.marks.attempt += 1;
+        keep_attempt(&journal.base, journal.marks.attempt, destination, attempt)?;
+    }
+    let mut promoted = false;
+    for settlement in settlements {
+        let Some(row) = pending(&journal.base, settlement, destination)? else { continue };
+        let attempt = settlement
+            .attempt
+            .filter(|position| *position < attempts.len())
+            .map(|position| first_attempt + position as i64);
+        let change = Change { row, settlement, attempt, at };
+        promoted |= settle_one(&journal.base, &mut journal.counts, &change)?;
+    }
+    Ok(Wrote::Settled { promoted })
+}
+
+/// What the row says before the settlement.
+struct Before {
+    event: Seq,
+    lane: Lane,
+    is_head: bool,
+    queue: i64,
+    due: Option<i64>,
+    flags: i64,
+}
+
+struct Change<'a> {
+    row: Before,
+    settlement: &'a Settlement,
+    attempt: Option<i64>,
+    at: Millis,
+}
+
+fn pending(
+    base: &Base,
+    settlement: &Settlement,
+    destination: DestinationId,
+) -> Result<Option<Before>, Fault> {
+    let mut statement = base.conn.prepare_cached(
+        "SELECT event, person, class, due, queue, flags FROM deliveries
+         WHERE id = ?1 AND destination = ?2 AND state = 0",
+    )?;
+    let row = statement
+        .query_row(params![settlement.delivery.0, destination.0], |row| {
+            let due: Option<i64> = row.get(3)?;
+            let class = Class::from_number(row.get(2)?).unwrap_or(Class::Activity);
+            Ok(Before {
+                event: Seq(row.get(0)?),
+                lane: Lane { person: row.get(1)?, destination: destination.0, class },
+                is_head: due.is_some(),
+                queue: row.get(4)?,
+                due,
+                flags: row.get(5)?,
+            })
+        })
+        .optional()?;
+    Ok(row)
+}
+
+/// True when the lane's next delivery became its head.
+fn settle_one(base: &Base, counts: &mut Counts, change: &Change) -> Result<bool, Fault> {
+    let Change { row, settlement, at, .. } = change;
+    link_attempt(base, change)?;
+    match &settlement.outcome {
+        Outcome::Ended { state, reason } => end(base, counts, change, *state, reason.as_ref(), None),
+        Outcome::CarriedBy { delivery } => {
+            end(base, counts, change, State::Coalesced, None, Some(delivery.0))
+        }
+        Outcome::Again { due, queue, class, reason } => {
+            again(base, change, *due, *queue, *class, reason.as_ref())
+        }
+        Outcome::Progressed => {
+            let after = After {
+                state: State::Pending,
+                class: row.lane.class,
+                due: row.due,
+                queue: row.queue,
+                reason: None,
+                carried_by: None,
+                progress: packed(&settlement.progress)?,
+            };
+            write(base, change, &after, *at)?;
+            Ok(false)
+        }
+    }
+}
+
+fn end(
+    base: &Base,
+    counts: &mut Counts,
+    change: &Change,
+    state: State,
+    reason: Option<&Reason>,
+    carried_by: Option<i64>,
+) -> Result<bool, Fault> {
+    let Change { row, settlement, at, .. } = change;
+    if state == State::Pending {
+        return Err(Fault::refused("not_an_end", "a delivery cannot end as pending"));
+    }
+    // Nothing is left to do in what ended well, so only a dead letter keeps how far it got.
+    let progress = if state == State::Dead { packed(&settlement.progress)? } else { None };
+    let (class, queue) = (row.lane.class, row.queue);
+    let after = After { state, class, due: None, queue, reason, carried_by, progress };
+    write(base, change, &after, *at)?;
+    counts.moved(row.lane.destination, State::Pending, state);
+    if row.flags & ANSWERS_CONSENT != 0 {
+        let verdict = ledger::verdict(state, reason);
+        let replace = row.lane.class == Class::Consent;
+        ledger::answer(base, row.event, row.lane.destination, &verdict, *at, replace)?;
+    }
+    if row.is_head { lanes::promote(base, row.lane, *at) } else { Ok(false) }
+}
+
+fn again(
+    base: &Base,
+    change: &Change,
+    due: Millis,
+    queue: Queue,
+    class: Class,
+    reason: Option<&Reason>,
+) -> Result<bool, Fault> {
+    let Change { row, settlement, at, .. } = change;
+    let moves = class != row.lane.class;
+    let to = Lane { class, ..row.lane };
+    // In its own lane it stays what it was; in another it is the head only where nothing is pending.
+    let is_head = if moves { !lanes::is_busy(base, to)? } else { row.is_head };
+    let after = After {
+        state: State::Pending,
+        class,
+        due: is_head.then_some(due.0),
+        queue: queue as i64,
+        reason,
+        carried_by: None,
+        progress: packed(&settlement.progress)?,
+    };
+    write(base, change, &after, *at)?;
+    if moves && row.lane.class == Class::Consent && row.flags & ANSWERS_CONSENT != 0 {
+        // The consent itself is done: the lower class that remains must not hide that.
+        let verdict = consent_verdict(&settlement.progress);
+        ledger::answer(base, row.event, row.lane.destination, &verdict, *at, true)?;
+    }
+    if moves && row.is_head { lanes::promote(base, row.lane, *at) } else { Ok(false) }
+}
+
+/// The row after the settlement.
+struct After<'a> {
+    state: State,
+    class: Class,
+    due: Option<i64>,
+    queue: i64,
+    reason: Option<&'a Reason>,
+    carried_by: Option<i64>,
+    progress: Option<String>,
+}
+
+fn write(base: &Base, change: &Change, after: &After, at: Millis) -> Result<(), Fault> {
+    let settlement = change.settlement;
+    base.conn
+        .prepare_cached(
+            "UPDATE deliveries SET state = ?2, class = ?3, due = ?4, queue = ?5, attempts = ?6, crashes = ?7,
+                reason_code = ?8, reason = ?9, carried_by = ?10, progress = ?11, changed_at = ?12,
+                last_attempt = coalesce(?13, last_attempt)
+             WHERE id = ?1",
+        )?
+        .execute(params![
+            settlement.delivery.0,
+            after.state as i64,
+            after.class as i64,
+            after.due,
+            after.queue,
+            settlement.attempts,
+            settlement.crashes,
+            after.reason.map(|reason| &reason.code),
+            after.reason.map(|reason| &reason.text),
+            after.carried_by,
+            after.progress.as_ref().map(String::as_bytes),
+            at.0,
+            change.attempt,
+        ])?;
+    Ok(())
+}
+
+/// What ends well at its first attempt is found by `last_attempt`; all else is linked to each attempt.
+fn link_attempt(base: &Base, change: &Change) -> Result<(), Fault> {
+    let Some(attempt) = change.attempt else { return Ok(()) };
+    let ends_well = matches!(&change.settlement.outcome,
+        Outcome::Ended { state, .. } if *state != State::Dead);
+    if ends_well && change.settlement.attempts <= 1 {
+        return Ok(());
+    }
+    base.conn
+        .prepare_cached("INSERT OR IGNORE INTO tries (delivery, attempt) VALUES (?1, ?2)")?
+        .execute(params![change.settlement.delivery.0, attempt])?;
+    Ok(())
+}
+
+fn keep_attempt(base: &Base, id: i64, destination: DestinationId, attempt: &Attempt) -> Result<(), Fault> {
+    base.conn
+        .prepare_cached(
+            "INSERT INTO attempts (id, destination, at, ms, items, status, request, answer)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+        )?
+        .execute(params![
+            id,
+            destination.0,
+            attempt.at.0,
+            attempt.took_ms,
+            attempt.items,
+            attempt.status,
+            attempt.request.as_deref().map(crate::pack::squeeze),
+            attempt.answer,
+        ])?;
+    Ok(())
+}
+
+fn packed(progress: &[Progress]) -> Result<Option<String>, Fault> {
+    if progress.is_empty() {
+        return Ok(None);
+    }
+    serde_json::to_string(progress)
+        .map(Some)
+        .map_err(|error| Fault::refused("unwritable_progress", error.to_string()))
+}
+
+fn consent_verdict(progress: &[Progress]) -> String {
+    let ended = progress.iter().filter_map(|part| part.verdict.as_ref()).find(|verdict| verdict.is_final());
+    match ended {
+        Some(Verdict::Skipped { reason }) => ledger::verdict(State::Skipped, Some(reason)),
+        Some(Verdict::Reject { reason }) => ledger::verdict(State::Dead, Some(reason)),
+        _ => State::Delivered.name().to_owned(),
+    }
+}

@@ -1,0 +1,45 @@
+//! Group commit: one thread, one transaction for all that waits, one sync.
+
+use std::sync::Arc;
+
+use crate::lock::Lock;
+use crate::queue::{Job, Queues};
+use crate::sqlite::Journal;
+
+/// The one writer of a store. The program runs it on a thread of its own.
+pub struct Writer {
+    pub(crate) queues: Arc<Queues>,
+    pub(crate) journal: Journal,
+    /// Freed last: after the file is closed.
+    pub(crate) lock: Lock,
+}
+
+impl Writer {
+    /// Writes until the store is closed (or its last handle is dropped) and nothing waits.
+    pub fn run(self) {
+        let Writer { queues, mut journal, lock } = self;
+        let _abandon = AbandonOnEnd(queues.clone());
+        while let Some(mut jobs) = queues.take_group() {
+            jobs.sort_by_key(|job| !job.write.goes_first());
+            let (writes, replies): (Vec<_>, Vec<_>) =
+                jobs.into_iter().map(|Job { write, reply }| (write, reply)).unzip();
+            let results = journal.group(&writes);
+            for (reply, result) in replies.into_iter().zip(results) {
+                // Whoever asked may have gone; the write is done all the same.
+                let _ = reply.send(result);
+            }
+            journal.tidy();
+        }
+        drop(journal);
+        drop(lock);
+    }
+}
+
+/// Should the writer end by a panic, nobody waits for ever.
+struct AbandonOnEnd(Arc<Queues>);
+
+impl Drop for AbandonOnEnd {
+    fn drop(&mut self) {
+        self.0.abandon();
+    }
+}
