@@ -1,0 +1,199 @@
+//! The built-in map: what a CRM is told of an event (design, section 5).
+
+use mailspan_core::json::{self, Node};
+use mailspan_core::limits::EXTERNAL_ID_BYTES_MAX;
+use mailspan_core::{Consent, Event, Fields, Operation, Person, RecipientRole, clip, consent_of, fields};
+
+/// What the built-in map needs beside the event.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct CrmContext {
+    pub create_contacts: bool,
+    /// The transmission was seen with several recipients: a record id in the metadata decides nothing.
+    pub several_recipients: bool,
+}
+
+/// The built-in map: event and person to operations, in the order in which they are to be done.
+///
+/// Reads `data.url`, `data.bounce` (`hard` or anything else), `data.reason`, `data.subject` and
+/// `data.correlation.{crm_contact_id, crm_deal_id, crm_owner}`, whose values may be strings or numbers.
+/// Other types than those of the table give nothing, `email.sent` among them.
+///
+/// * Without a person the counts are left out, nothing else: the positions of the operations, and with
+///   them the idempotency keys, stay the same.
+/// * `crm_contact_id` and `crm_deal_id` decide for activities and counts, and only where the
+///   transmission has one recipient who is neither `cc` nor `bcc`. Consent and bounce state have no
+///   record: they follow the recipient's address.
+/// * With `create_contacts`, the fields go into an `upsert_contact` that comes first (an event that is
+///   only an activity gets one without fields), unless the metadata names the record, which exists.
+///   Events that say something about consent create nobody.
+pub fn crm(event: &Event, person: Option<&Person>, context: CrmContext) -> Vec<Operation> {
+    let data = json::parse(event.data.get().as_bytes()).ok();
+    let facts = Facts::read(event, data.as_ref(), context);
+    let mut operations = match event.event_type.as_str() {
+        "email.delivered" => vec![facts.set([(fields::LAST_DELIVERED_AT, event.time.0.into())], None)],
+        "email.opened" => opened(&facts, person),
+        "email.clicked" => clicked(&facts, person),
+        "email.bounced" if facts.hard => vec![undeliverable(&facts)],
+        "email.bounced" => vec![facts.activity("Email bounced", facts.because("Not delivered"))],
+        "email.deferred" => vec![facts.activity("Email delayed", facts.because("Delivery delayed"))],
+        "email.complained" => complained(&facts),
+        "contact.erased" => vec![Operation::EraseContact],
+        _ => consent(&facts).into_iter().collect(),
+    };
+    if context.create_contacts && consent_of(&event.event_type).is_none() {
+        create(&mut operations);
+    }
+    operations
+}
+
+/// What the operations are made of.
+struct Facts<'a> {
+    event: &'a Event,
+    /// `“Spring news”`, or `an email` where the subject is not known.
+    mail: String,
+    url: Option<String>,
+    reason: Option<String>,
+    hard: bool,
+    record: Option<String>,
+    deal: Option<String>,
+    owner: Option<String>,
+}
+
+impl<'a> Facts<'a> {
+    fn read(event: &'a Event, data: Option<&Node<'_>>, context: CrmContext) -> Facts<'a> {
+        let text = |key: &str, chars: usize| {
+            let text = data?.get(key)?.scalar()?;
+            let text = text.trim();
+            (!text.is_empty()).then(|| clip(text, chars).into_owned())
+        };
+        let correlation = data.and_then(|data| data.get("correlation"));
+        let id = |key: &str| {
+            let text = correlation?.get(key)?.scalar()?;
+            let text = text.trim();
+            (!text.is_empty() && text.len() <= EXTERNAL_ID_BYTES_MAX).then(|| text.to_owned())
+        };
+        let copied = matches!(event.recipient_role, Some(RecipientRole::Cc | RecipientRole::Bcc));
+        let decides = !context.several_recipients && !copied;
+        Facts {
+            event,
+            mail: text("subject", 300).map_or("an email".to_owned(), |subject| format!("“{subject}”")),
+            url: text("url", 2_000),
+            reason: text("reason", 500),
+            hard: text("bounce", 10).as_deref() == Some("hard"),
+            record: id("crm_contact_id").filter(|_| decides),
+            deal: id("crm_deal_id").filter(|_| decides),
+            owner: id("crm_owner"),
+        }
+    }
+
+    /// `Not delivered: “Spring news” (mailbox full)`.
+    fn because(&self, what: &str) -> String {
+        match &self.reason {
+            Some(reason) => format!("{what}: {} ({reason})", self.mail),
+            None => format!("{what}: {}", self.mail),
+        }
+    }
+
+    fn activity(&self, title: &str, body: String) -> Operation {
+        Operation::LogActivity {
+            title: title.to_owned(),
+            body,
+            at: self.event.time,
+            record: self.record.clone(),
+            deal: self.deal.clone(),
+        }
+    }
+
+    fn set<const N: usize>(
+        &self,
+        facts: [(&str, serde_json::Value); N],
+        count: Option<(&str, u64)>,
+    ) -> Operation {
+        let count = count.map(|(name, count)| (name, serde_json::Value::from(count)));
+        let fields = facts.into_iter().chain(count).map(|(name, value)| (name.to_owned(), value)).collect();
+        Operation::SetFields { fields, record: self.record.clone() }
+    }
+
+    fn set_consent(&self, consent: Consent, reason: String) -> Operation {
+        Operation::SetConsent { consent, at: self.event.time, reason: Some(reason) }
+    }
+}
+
+fn opened(facts: &Facts<'_>, person: Option<&Person>) -> Vec<Operation> {
+    let count = person.map(|person| (fields::OPEN_COUNT, person.opens));
+    vec![
+        facts.activity("Email opened", format!("Opened {}", facts.mail)),
+        facts.set([(fields::LAST_OPENED_AT, facts.event.time.0.into())], count),
+    ]
+}
+
+fn clicked(facts: &Facts<'_>, person: Option<&Person>) -> Vec<Operation> {
+    let count = person.map(|person| (fields::CLICK_COUNT, person.clicks));
+    let link = facts.url.as_deref().unwrap_or("a link");
+    vec![
+        facts.activity("Email clicked", format!("Clicked {link} in {}", facts.mail)),
+        facts.set([(fields::LAST_CLICKED_AT, facts.event.time.0.into())], count),
+    ]
+}
+
+/// Follows the address: the record in the metadata may be another person's.
+fn undeliverable(facts: &Facts<'_>) -> Operation {
+    let at = facts.event.time.0;
+    let mut set = Fields::from([
+        (fields::EMAIL_STATUS.to_owned(), "undeliverable".into()),
+        (fields::BOUNCED_AT.to_owned(), at.into()),
+        (fields::REVALIDATE_AT.to_owned(), at.into()),
+    ]);
+    if let Some(reason) = &facts.reason {
+        set.insert(fields::BOUNCE_REASON.to_owned(), reason.as_str().into());
+    }
+    Operation::SetFields { fields: set, record: None }
+}
+
+fn complained(facts: &Facts<'_>) -> Vec<Operation> {
+    let who = facts.event.subject.shown().unwrap_or("a recipient");
+    vec![
+        facts.set_consent(
+            Consent::DoNotContact,
+            format!("spam complaint, reported by {}", facts.event.source),
+        ),
+        Operation::SetFields {
+            fields: Fields::from([(fields::DO_NOT_CONTACT.to_owned(), true.into())]),
+            record: None,
+        },
+        Operation::NotifyOwner {
+            owner: facts.owner.clone(),
+            title: "Spam complaint".to_owned(),
+            text: format!("{who} marked {} as spam. Do not contact them again.", facts.mail),
+            at: facts.event.time,
+        },
+    ]
+}
+
+/// Opt-in and opt-out; nothing for types without consent.
+fn consent(facts: &Facts<'_>) -> Option<Operation> {
+    let consent = consent_of(&facts.event.event_type)?;
+    let verb = facts.event.event_type.as_str().rsplit('.').next().unwrap_or_default();
+    let reason = match &facts.reason {
+        Some(reason) => format!("{verb}: {reason}"),
+        None => format!("{verb}, reported by {}", facts.event.source),
+    };
+    Some(facts.set_consent(consent, reason))
+}
+
+/// Puts an `upsert_contact` first, which takes the place of the fields that it carries.
+fn create(operations: &mut Vec<Operation>) {
+    let by_address = |operation: &Operation| match operation {
+        Operation::SetFields { record, .. } | Operation::LogActivity { record, .. } => record.is_none(),
+        _ => false,
+    };
+    if !operations.iter().any(by_address) {
+        return;
+    }
+    let set = operations.iter().position(|operation| matches!(operation, Operation::SetFields { .. }));
+    let fields = match set.map(|position| operations.remove(position)) {
+        Some(Operation::SetFields { fields, .. }) => fields,
+        _ => Fields::new(),
+    };
+    operations.insert(0, Operation::UpsertContact { fields });
+}

@@ -1,0 +1,91 @@
+//! Compiling a program within bounds, and running it within bounds.
+
+use std::ops::ControlFlow;
+use std::sync::{Arc, LazyLock};
+
+use mailspan_core::Reason;
+use mailspan_core::limits::RUN_STEPS_MAX;
+use vrl::compiler::runtime::Runtime;
+use vrl::compiler::state::ExternalEnv;
+use vrl::compiler::{CompileConfig, TargetValue, TimeZone, compile_with_external};
+use vrl::value::{Secrets, Value};
+
+use crate::error::{at, compile_errors, run_error};
+use crate::functions::FUNCTIONS;
+use crate::{CompileError, Purpose, guard};
+
+/// A compiled program. Cheap to clone, shared between threads.
+#[derive(Clone)]
+pub struct Program {
+    pub text: Arc<str>,
+    purpose: Purpose,
+    compiled: Arc<vrl::compiler::Program>,
+}
+
+/// Times without an offset are read as UTC, never by the machine's zone.
+static UTC: LazyLock<TimeZone> = LazyLock::new(|| TimeZone::parse("UTC").unwrap_or_default());
+
+impl Program {
+    /// Compiles VRL within the limits of [`mailspan_core::limits`]: size, nesting, index literals.
+    /// Safe on a stack of 2 MiB. Warnings are ignored; errors are never an empty list.
+    pub fn compile(text: &str, purpose: Purpose) -> Result<Program, Vec<CompileError>> {
+        guard::check(text).map_err(|error| vec![error])?;
+        if text.trim().is_empty() {
+            return Err(vec![at(text, 0, "the program is empty".to_owned())]);
+        }
+        let mut config = CompileConfig::default();
+        config.disable_unused_expression_check();
+        let compiled = compile_with_external(text, &FUNCTIONS, &ExternalEnv::default(), config)
+            .map_err(|found| compile_errors(text, found))?
+            .program;
+        if purpose == Purpose::Condition && !can_be_boolean(&compiled) {
+            let text = at(
+                text,
+                0,
+                "a condition must give true or false: compare with ==, or use exists()".to_owned(),
+            );
+            return Err(vec![text]);
+        }
+        Ok(Program { text: text.into(), purpose, compiled: Arc::new(compiled) })
+    }
+
+    /// Runs the program; the value is that of its last expression.
+    pub(crate) fn run(&self, input: Value) -> Result<Value, Reason> {
+        let mut target = TargetValue {
+            value: input,
+            metadata: Value::Object(Default::default()),
+            secrets: Secrets::new(),
+        };
+        let mut steps = 0;
+        let mut control = || {
+            steps += 1;
+            if steps > RUN_STEPS_MAX { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        };
+        Runtime::default()
+            .resolve_with_control(&mut target, &self.compiled, &UTC, &mut control)
+            .map_err(|ended| self.failed(run_error(&self.text, ended)))
+    }
+
+    /// The reason of a run that gave nothing usable; its code says what the program is for.
+    pub(crate) fn failed(&self, text: impl Into<String>) -> Reason {
+        let code = match self.purpose {
+            Purpose::Condition => "condition_failed",
+            Purpose::Map => "map_failed",
+            Purpose::Parse => "parse_failed",
+        };
+        Reason::new(code, text)
+    }
+}
+
+impl std::fmt::Debug for Program {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Program").field("purpose", &self.purpose).field("text", &self.text).finish()
+    }
+}
+
+fn can_be_boolean(compiled: &vrl::compiler::Program) -> bool {
+    let result = compiled.final_type_info().result;
+    // VRL's empty type is said to contain every type.
+    let returned = result.returns();
+    result.kind().contains_boolean() || !returned.is_never() && returned.contains_boolean()
+}
