@@ -1,0 +1,139 @@
+//! The program under test, as a process in a folder of its own.
+
+use std::fs::File;
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::client::{Reply, get, post};
+use crate::until;
+
+/// A port that nobody listens on just now.
+pub fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+/// A hub with its configuration; killed when dropped.
+pub struct Hub {
+    pub port: u16,
+    folder: TempDir,
+    binary: PathBuf,
+    env: Vec<(String, String)>,
+    process: Option<Child>,
+    /// Put before the program: a tracer, a library to preload.
+    wrapper: Vec<String>,
+}
+
+impl Hub {
+    /// Writes `hub.toml`; `{HUB}` in it becomes the hub's port.
+    pub fn new(binary: &str, config: &str, env: &[(&str, &str)]) -> Hub {
+        let port = free_port();
+        let folder = tempfile::Builder::new().prefix("mailspan-it-").tempdir().unwrap();
+        std::fs::write(folder.path().join("hub.toml"), config.replace("{HUB}", &port.to_string())).unwrap();
+        let env = env.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        Hub { port, folder, binary: binary.into(), env, process: None, wrapper: Vec::new() }
+    }
+
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// A further variable of the environment of what is started from now on.
+    pub fn set_env(&mut self, name: &str, value: &str) {
+        self.env.push((name.to_owned(), value.to_owned()));
+    }
+
+    /// Starts `serve` under a wrapper from now on.
+    pub fn wrap(&mut self, wrapper: &[&str]) {
+        self.wrapper = wrapper.iter().map(|word| (*word).to_owned()).collect();
+    }
+
+    /// Starts `serve` and waits until it is ready.
+    pub fn start(&mut self) {
+        let log = File::options().create(true).append(true).open(self.folder().join("serve.log")).unwrap();
+        let mut words = self.wrapper.clone();
+        words.push(self.binary.display().to_string());
+        let child = Command::new(&words[0])
+            .args(&words[1..])
+            .args(["serve", "--config", "hub.toml"])
+            .current_dir(self.folder())
+            .envs(self.env.iter().map(|(name, value)| (name, value)))
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().unwrap())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        self.process = Some(child);
+        let port = self.port;
+        let ready = |hub: &mut Hub| {
+            if let Some(status) = hub.process.as_mut().unwrap().try_wait().unwrap() {
+                panic!("serve ended with {status}:\n{}", hub.log());
+            }
+            get(port, "/readyz").ok().filter(|reply| reply.status == 200)
+        };
+        until(20, "the hub does not become ready", || ready(self));
+    }
+
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.folder().join("serve.log")).unwrap_or_default()
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.process.as_ref().unwrap().id()
+    }
+
+    /// SIGKILL.
+    pub fn kill(&mut self) {
+        if let Some(mut child) = self.process.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+
+    /// SIGTERM; its exit status.
+    pub fn stop(&mut self) -> Option<i32> {
+        let mut child = self.process.take().unwrap();
+        assert!(Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap().success());
+        until(15, "the hub does not stop", || child.try_wait().unwrap()).code()
+    }
+
+    pub fn post(&self, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Reply {
+        post(self.port, path, headers, body).unwrap()
+    }
+
+    /// A command beside the hub, or without it.
+    pub fn run(&self, words: &[&str]) -> Output {
+        Command::new(&self.binary)
+            .args(words)
+            .args(["--config", "hub.toml"])
+            .current_dir(self.folder())
+            .envs(self.env.iter().map(|(name, value)| (name, value)))
+            .stdin(Stdio::null())
+            .output()
+            .unwrap()
+    }
+
+    /// A listing: one object a line.
+    pub fn rows(&self, words: &[&str]) -> Vec<Value> {
+        let output = self.run(&[words, &["--json"]].concat());
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "{}: {said}", words.join(" "));
+        let text = String::from_utf8(output.stdout).unwrap();
+        text.lines()
+            .filter(|line| !line.trim().is_empty())
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect()
+    }
+}
+
+impl Drop for Hub {
+    fn drop(&mut self) {
+        self.kill();
+        if std::thread::panicking() {
+            eprintln!("--- serve.log\n{}", self.log());
+        }
+    }
+}
