@@ -14,6 +14,8 @@ pub struct Hub {
     /// The file it was read from; relative paths were taken from its folder.
     pub file: PathBuf,
     pub read_at: Millis,
+    /// Read with `--dev`: secrets in clear were taken.
+    pub dev: bool,
     pub server: Server,
     pub storage: Storage,
     pub egress_allow: Vec<Allowance>,
@@ -68,10 +70,17 @@ pub struct Source {
 /// A credential that stands beside or instead of a signature.
 #[derive(Debug, Clone)]
 pub enum Access {
-    Basic { user: String, password: Named },
-    Bearer { token: Named },
+    Basic {
+        user: String,
+        password: Named,
+    },
+    Bearer {
+        token: Named,
+    },
     /// The path is `{path}/{secret}`.
-    Path { secret: Named },
+    Path {
+        secret: Named,
+    },
 }
 
 pub struct Destination {
@@ -85,6 +94,12 @@ pub struct Destination {
     pub headers: Vec<(String, Secret)>,
     pub limits: Limits,
     pub sink: Arc<dyn contract::Sink>,
+    /// False where the file says `order = "none"`: every delivery is a lane of its own.
+    pub ordered: bool,
+    /// The settings of the kind alone, as `sink` was built from them.
+    pub own: serde_json::Value,
+    /// Of the whole section with its secrets as they were read: another number, another configuration.
+    pub digest: u64,
 }
 
 /// The credential of a destination, added after `plan`.
@@ -102,7 +117,15 @@ pub enum Sign {
     StandardWebhooks { secrets: Vec<Named> },
     /// `header: prefix + encoding(HMAC(secret, signed))`; `signed` is a recipe of `{timestamp}`,
     /// `{id}`, `{body}`; `timestamp_header` carries the seconds where the recipe has them.
-    Hmac { secret: Named, header: String, prefix: String, base64: bool, sha1: bool, signed: String, timestamp_header: Option<String> },
+    Hmac {
+        secret: Named,
+        header: String,
+        prefix: String,
+        base64: bool,
+        sha1: bool,
+        signed: String,
+        timestamp_header: Option<String>,
+    },
 }
 
 pub struct Route {

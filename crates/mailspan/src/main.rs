@@ -1,3 +1,27 @@
 //! The `mailspan` binary.
 
-fn main() {}
+mod app;
+mod cases;
+mod cli;
+mod config;
+mod deliver;
+mod http;
+mod hub;
+mod intake;
+mod jobs;
+mod open;
+mod reload;
+mod route;
+mod runtime;
+mod sandbox;
+mod serve;
+mod telemetry;
+
+use std::process::ExitCode;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    cli::run()
+}

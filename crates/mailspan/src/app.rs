@@ -1,0 +1,138 @@
+//! What every task and request may use.
+
+use std::collections::HashMap;
+use std::sync::{Arc, RwLock};
+
+use mailspan_core::{DestinationId, Name, RouteId};
+use mailspan_egress::Egress;
+use mailspan_engine::Happened;
+use mailspan_store::{NameKind, Store, Trouble};
+use tokio::sync::{Notify, mpsc, watch};
+
+use crate::hub::{Destination, Hub, Route};
+use crate::telemetry::metrics::Metrics;
+
+/// The configuration in force, with the numbers that the store gave to its names.
+pub struct Live {
+    pub hub: Hub,
+    pub egress: Arc<Egress>,
+    pub routes: HashMap<RouteId, Arc<Route>>,
+    pub destinations: HashMap<DestinationId, Arc<Destination>>,
+    route_ids: HashMap<Name, RouteId>,
+    destination_ids: HashMap<Name, DestinationId>,
+}
+
+impl Live {
+    /// Gives every route and destination its number.
+    pub async fn new(hub: Hub, store: &Store) -> Result<Live, Trouble> {
+        let egress = Arc::new(Egress::new(hub.egress_allow.clone(), crate::runtime::clock()));
+        let (mut routes, mut destinations) = (HashMap::new(), HashMap::new());
+        let (mut route_ids, mut destination_ids) = (HashMap::new(), HashMap::new());
+        for source in &hub.sources {
+            store.name(&source.tenant, NameKind::Source, &source.name).await?;
+        }
+        for route in &hub.routes {
+            let id = RouteId(store.name(&route.tenant, NameKind::Route, &route.name).await?);
+            routes.insert(id, route.clone());
+            route_ids.insert(route.name.clone(), id);
+        }
+        for destination in &hub.destinations {
+            let id = store.name(&destination.tenant, NameKind::Destination, &destination.name).await?;
+            destinations.insert(DestinationId(id), destination.clone());
+            destination_ids.insert(destination.name.clone(), DestinationId(id));
+        }
+        Ok(Live { hub, egress, routes, destinations, route_ids, destination_ids })
+    }
+
+    /// With numbers of its own, for cases that touch no store.
+    pub fn without_store(hub: Hub) -> Live {
+        let egress = Arc::new(Egress::new(Vec::new(), crate::runtime::clock()));
+        let route_ids: HashMap<_, _> =
+            (0..).map(RouteId).zip(&hub.routes).map(|(id, r)| (r.name.clone(), id)).collect();
+        let numbered = (0..).map(DestinationId).zip(&hub.destinations);
+        let destination_ids: HashMap<_, _> = numbered.map(|(id, d)| (d.name.clone(), id)).collect();
+        let routes = hub.routes.iter().map(|route| (route_ids[&route.name], route.clone())).collect();
+        let destinations = hub.destinations.iter().map(|d| (destination_ids[&d.name], d.clone())).collect();
+        Live { hub, egress, routes, destinations, route_ids, destination_ids }
+    }
+
+    pub fn route_id(&self, name: &Name) -> Option<RouteId> {
+        self.route_ids.get(name).copied()
+    }
+
+    pub fn destination_id(&self, name: &str) -> Option<DestinationId> {
+        self.destination_ids.get(&Name::new(name)).copied()
+    }
+}
+
+/// Shared by all; cheap to clone.
+#[derive(Clone)]
+pub struct App(pub Arc<Shared>);
+
+pub struct Shared {
+    live: RwLock<Arc<Live>>,
+    pub store: Store,
+    /// Into the engine; nothing in a command that runs without a hub.
+    pub engine: Option<mpsc::Sender<Happened>>,
+    /// Something waits in `unrouted`.
+    pub route_wake: Notify,
+    /// Raised whenever deliveries were made or settled: `?wait=` looks again.
+    pub moved: watch::Sender<u64>,
+    pub metrics: Metrics,
+    /// Raised once, when the program is told to stop.
+    pub stop: watch::Receiver<bool>,
+}
+
+impl std::ops::Deref for App {
+    type Target = Shared;
+
+    fn deref(&self) -> &Shared {
+        &self.0
+    }
+}
+
+impl App {
+    pub fn new(
+        live: Live,
+        store: Store,
+        engine: Option<mpsc::Sender<Happened>>,
+        stop: watch::Receiver<bool>,
+    ) -> App {
+        App(Arc::new(Shared {
+            live: RwLock::new(Arc::new(live)),
+            store,
+            engine,
+            route_wake: Notify::new(),
+            moved: watch::channel(0).0,
+            metrics: Metrics::new(),
+            stop,
+        }))
+    }
+
+    /// The configuration in force now. Hold it for one piece of work, not longer.
+    pub fn live(&self) -> Arc<Live> {
+        self.live.read().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
+    }
+
+    pub fn swap(&self, live: Live) -> Arc<Live> {
+        let mut slot = self.live.write().unwrap_or_else(std::sync::PoisonError::into_inner);
+        std::mem::replace(&mut *slot, Arc::new(live))
+    }
+
+    pub fn stopping(&self) -> bool {
+        *self.stop.borrow()
+    }
+
+    /// Tells the engine; without one (a command beside no hub) nothing needs telling.
+    pub async fn tell(&self, happened: Happened) {
+        if let Some(engine) = &self.engine {
+            // The channel closes only when the program ends.
+            let _ = engine.send(happened).await;
+        }
+    }
+
+    /// Deliveries were made or settled.
+    pub fn has_moved(&self) {
+        self.moved.send_modify(|n| *n = n.wrapping_add(1));
+    }
+}

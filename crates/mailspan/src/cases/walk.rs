@@ -1,0 +1,178 @@
+//! From a case to the requests that it makes: parse → route → map → plan → judge, without a store
+//! or a network; the vendors are the sandbox's.
+
+use mailspan_connectors::contract::{Item, Known, Plan};
+use mailspan_core::{
+    Answer, Event, EventId, Millis, Operation, Part, Person, PersonId, RawRequest, Reason, Request, Step,
+    Verdict,
+};
+use mailspan_store::{Arrived, Claim};
+use serde_json::Value;
+
+use super::vendor::Vendor;
+use super::{Case, Made};
+use crate::app::Live;
+use crate::deliver::claim;
+use crate::hub::{Destination, Route};
+use crate::intake::receive::{NotReceived, Received, receive};
+use crate::route;
+
+/// When every case happens, so that what is expected stays the same: 2026-01-01T00:00:00Z.
+const NOW: Millis = Millis(1_767_225_600_000);
+/// Requests of one operation: more is a loop in a connector.
+const EXCHANGES_MAX: usize = 16;
+
+/// What the case's body makes, in the order made; an error where it cannot be read.
+pub async fn requests(live: &Live, case: &Case) -> Result<Vec<Made>, String> {
+    let source = live.hub.source(&case.source);
+    let source = source.ok_or_else(|| format!("the configuration has no source `{}`", case.source))?;
+    let mut headers = vec![("content-type".to_owned(), b"application/json".to_vec())];
+    headers
+        .extend(case.headers.iter().map(|(name, value)| (name.to_lowercase(), value.clone().into_bytes())));
+    let raw = RawRequest {
+        method: "POST".to_owned(),
+        url: format!("{}{}", live.hub.server.public_url, source.path),
+        path: source.path.clone(),
+        query: String::new(),
+        headers,
+        body: case.body.get().to_owned().into(),
+        received_at: NOW,
+    };
+    let mut n = 0u128;
+    let mut ids = || {
+        n += 1;
+        EventId::v7(NOW, n)
+    };
+    let received = receive(source, &raw, Some("case"), NOW, &mut ids);
+    let receipt = match received {
+        Ok(Received::Receipt(receipt)) => receipt,
+        Ok(Received::Handshake { .. }) => return Ok(Vec::new()),
+        Err(NotReceived::BadBody(text)) => return Err(text),
+        Err(other) => return Err(format!("{other:?}")),
+    };
+    if let Some(unread) = receipt.unreadable.first() {
+        return Err(format!("element {} cannot be read: {}", unread.part, unread.reason.text));
+    }
+    let mut made = Vec::new();
+    for Arrived { event, .. } in receipt.arrivals {
+        of_event(live, case, event, &mut made).await?;
+    }
+    Ok(made)
+}
+
+async fn of_event(live: &Live, case: &Case, event: Event, made: &mut Vec<Made>) -> Result<(), String> {
+    let routed = route::route(live, event);
+    let person = person(case, &routed.event, u64::from(routed.opens), u64::from(routed.clicks));
+    for towards in routed.to {
+        if let Some(reason) = towards.failed {
+            return Err(format!("a condition failed: {}", reason.text));
+        }
+        let (Some(route), Some(destination)) =
+            (live.routes.get(&towards.route), live.destinations.get(&towards.destination))
+        else {
+            continue;
+        };
+        let claim = Claim {
+            delivery: mailspan_core::DeliveryId(0),
+            event: routed.event.clone(),
+            route: towards.route,
+            destination: towards.destination,
+            class: towards.class,
+            cause: mailspan_core::Cause::Live,
+            attempts: 0,
+            crashes: 0,
+            since: NOW,
+            person: person.clone(),
+            progress: Vec::new(),
+            several_recipients: false,
+        };
+        let operations =
+            claim::operations(route, destination, &claim).map_err(|reason| reason.to_string())?;
+        let vendor = Vendor::new(destination, case, &routed.event);
+        for (n, operation) in operations.into_iter().enumerate() {
+            exchange(&vendor, route, destination, &claim, (n, operation), made).await?;
+        }
+    }
+    Ok(())
+}
+
+fn person(case: &Case, event: &Event, opens: u64, clicks: u64) -> Option<Person> {
+    event.subject.shown()?;
+    Some(Person {
+        id: PersonId(1),
+        subject: event.subject.clone(),
+        opens: case.opens + opens,
+        clicks: case.clicks + clicks,
+        opted_out_at: None,
+        opted_in_at: None,
+        erased: false,
+    })
+}
+
+/// All requests of one operation, until its verdict is final.
+async fn exchange(
+    vendor: &Vendor,
+    route: &Route,
+    destination: &Destination,
+    claim: &Claim,
+    (n, operation): (usize, Operation),
+    made: &mut Vec<Made>,
+) -> Result<(), String> {
+    let key = claim::key(&claim.event, route, destination, n);
+    let mut part = Part { key, operation, step: None, verdict: None };
+    let mut known = Known::default();
+    for _ in 0..EXCHANGES_MAX {
+        let items = [Item {
+            key: &part.key,
+            person: claim.person.as_ref(),
+            operation: &part.operation,
+            step: part.step.as_ref(),
+        }];
+        let (request, asked) = match destination.sink.plan(&items, &known) {
+            Plan::Settle { verdict, .. } => return ended(verdict),
+            Plan::Send { request, .. } => (request, None),
+            Plan::Ask { question, request } => (request, Some(question)),
+        };
+        made.push(shown(destination, &request));
+        let answer: Answer = vendor.answer(&request, NOW).await;
+        let judged = destination.sink.judge(if asked.is_some() { &[] } else { &items }, &answer);
+        if let Some((question, text)) = judged.answer {
+            known.0.insert(question, text);
+            continue;
+        }
+        match judged.verdicts.into_iter().next() {
+            Some(Verdict::Next { step, .. }) => next(&mut part, step),
+            Some(verdict) => return ended(verdict),
+            None => return Err(format!("{} could not answer a look-up", destination.name)),
+        }
+    }
+    Err(format!("more than {EXCHANGES_MAX} requests for one operation"))
+}
+
+fn next(part: &mut Part, step: Step) {
+    part.step = Some(step);
+}
+
+fn ended(verdict: Verdict) -> Result<(), String> {
+    match verdict {
+        Verdict::Reject { reason } | Verdict::Retry { reason, .. } => Err(refused(&reason)),
+        _ => Ok(()),
+    }
+}
+
+fn refused(reason: &Reason) -> String {
+    format!("the destination would refuse it: {}", reason.text)
+}
+
+fn shown(destination: &Destination, request: &Request) -> Made {
+    let text = || Value::String(String::from_utf8_lossy(&request.body).into_owned());
+    let body =
+        (!request.body.is_empty()).then(|| serde_json::from_slice(&request.body).unwrap_or_else(|_| text()));
+    let path = if request.path.is_empty() { "/".to_owned() } else { request.path.clone() };
+    Made {
+        destination: destination.name.to_string(),
+        method: Some(request.method.to_owned()),
+        path: Some(path),
+        body,
+    }
+}

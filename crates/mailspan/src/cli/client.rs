@@ -1,0 +1,130 @@
+//! A client of the hub's own API: through the socket beside the store, or in process when no hub runs.
+
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context, anyhow, bail};
+use axum::Router;
+use axum::body::Body;
+use axum::http::{Method, Request, StatusCode, header};
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full};
+use hyper_util::rt::TokioIo;
+use mailspan_store::OpenError;
+use serde_json::Value;
+use tokio::net::UnixStream;
+use tokio::sync::watch;
+use tower::ServiceExt;
+
+use super::Common;
+use crate::app::{App, Live};
+use crate::http::auth::FromSocket;
+use crate::http::router;
+use crate::hub::Storage;
+use crate::open::{self, Opened};
+use crate::runtime;
+
+/// A hub that starts holds its lock before its socket is there: so many looks, 100 ms apart.
+const LOOKS_MAX: usize = 50;
+const LOOK_MS: u64 = 100;
+
+pub enum Client {
+    Socket(std::path::PathBuf),
+    InProcess { router: Router, opened: Opened, _stop: watch::Sender<bool> },
+}
+
+impl Client {
+    /// Connects to the hub of the configuration, or opens its store.
+    pub async fn open(common: &Common) -> anyhow::Result<Client> {
+        let hub = super::load(common)?;
+        let Storage::Sqlite { path } = hub.storage.clone();
+        for _ in 0..LOOKS_MAX {
+            match open::store(&hub.storage) {
+                Ok(opened) => return Client::in_process(hub, opened).await,
+                Err(OpenError::Held(holder)) => {
+                    let socket = holder.socket.unwrap_or_else(|| open::socket_path(&path));
+                    if UnixStream::connect(&socket).await.is_ok() {
+                        return Ok(Client::Socket(socket));
+                    }
+                    tracing::debug!(holder.pid, "the store is held and the socket is not there yet");
+                    runtime::sleep(LOOK_MS).await;
+                }
+                Err(error) => return Err(error).context("open the store"),
+            }
+        }
+        bail!("{} is held by a process that answers no commands: is another command at work?", path.display())
+    }
+
+    async fn in_process(hub: crate::hub::Hub, opened: Opened) -> anyhow::Result<Client> {
+        let (stop, stopped) = watch::channel(false);
+        let live = Live::new(hub, &opened.store).await.context("register names in the store")?;
+        let app = App::new(live, opened.store.clone(), None, stopped);
+        let router = router::all(app).layer(axum::Extension(FromSocket));
+        Ok(Client::InProcess { router, opened, _stop: stop })
+    }
+
+    pub async fn get(&self, path: &str) -> anyhow::Result<Value> {
+        self.call(Method::GET, path, None).await
+    }
+
+    pub async fn post(&self, path: &str, body: &Value) -> anyhow::Result<Value> {
+        self.call(Method::POST, path, Some(body)).await
+    }
+
+    pub async fn delete(&self, path: &str) -> anyhow::Result<Value> {
+        self.call(Method::DELETE, path, None).await
+    }
+
+    /// The answer's JSON, or its problem as an error.
+    async fn call(&self, method: Method, path: &str, body: Option<&Value>) -> anyhow::Result<Value> {
+        let mut request = Request::builder().method(method).uri(path).header(header::HOST, "mailspan");
+        if body.is_some() {
+            request = request.header(header::CONTENT_TYPE, "application/json");
+        }
+        let bytes = body.map(Value::to_string).unwrap_or_default();
+        let (status, answer) = match self {
+            Client::Socket(socket) => {
+                over_socket(socket, request.body(Full::new(Bytes::from(bytes)))?).await?
+            }
+            Client::InProcess { router, .. } => {
+                let response = router.clone().oneshot(request.body(Body::from(bytes))?).await?;
+                let status = response.status();
+                (status, response.into_body().collect().await?.to_bytes())
+            }
+        };
+        let value: Value = serde_json::from_slice(&answer).unwrap_or(Value::Null);
+        if status.is_success() {
+            return Ok(value);
+        }
+        let detail =
+            value["detail"].as_str().map_or_else(|| format!("the hub answered {status}"), str::to_owned);
+        Err(anyhow!(detail))
+    }
+
+    /// Ends an in-process store properly.
+    pub async fn close(self) {
+        if let Client::InProcess { router, opened, .. } = self {
+            drop(router);
+            runtime::blocking(move || opened.close()).await;
+        }
+    }
+}
+
+async fn over_socket(socket: &Path, request: Request<Full<Bytes>>) -> anyhow::Result<(StatusCode, Bytes)> {
+    let stream =
+        UnixStream::connect(socket).await.with_context(|| format!("connect to {}", socket.display()))?;
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+    runtime::spawn(async move {
+        // Its error reaches us through the request.
+        let _ = connection.await;
+    });
+    let exchange = async {
+        let response = sender.send_request(request).await?;
+        let status = response.status();
+        anyhow::Ok((status, response.into_body().collect().await?.to_bytes()))
+    };
+    let patience = Duration::from_secs(60);
+    runtime::within(patience.as_millis() as u64, exchange)
+        .await
+        .context("the hub did not answer within a minute")?
+}

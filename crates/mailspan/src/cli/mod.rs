@@ -1,0 +1,151 @@
+//! The command line. Each command is a request of the hub's own API, sent through the socket, or
+//! called in process under the store's lock when no hub runs.
+
+mod audit;
+mod check;
+mod client;
+mod dead_letters;
+mod deliveries;
+mod destinations;
+mod events;
+mod keys;
+mod records;
+mod sandbox;
+mod table;
+mod test;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::hub::Hub;
+use crate::{config, runtime, serve};
+
+/// The hub between a mailing platform, an application and its CRM.
+#[derive(Debug, Parser)]
+#[command(name = "mailspan", version, about, max_term_width = 100)]
+pub struct Cli {
+    #[command(flatten)]
+    common: Common,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Args, Clone)]
+pub struct Common {
+    /// The configuration file
+    #[arg(long, short, global = true, default_value = "mailspan.toml", env = "MAILSPAN_CONFIG")]
+    config: PathBuf,
+    /// One JSON object a line instead of a table
+    #[arg(long, global = true)]
+    json: bool,
+    /// Take secrets written in the configuration file (never in production)
+    #[arg(long, global = true)]
+    dev: bool,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the hub in the foreground
+    Serve,
+    /// A hub, fake vendors and live traffic; nothing to configure
+    Demo(crate::sandbox::demo::Demo),
+    /// One fake vendor, to rehearse against
+    #[command(subcommand)]
+    Sandbox(sandbox::Sandbox),
+    /// Say whether the configuration is right, and where it is not
+    Check,
+    /// Run cases of «these events, expect these requests»
+    Test(test::Test),
+    /// Create, list and revoke API keys; make secrets
+    #[command(subcommand)]
+    Keys(keys::Keys),
+    /// Look at what arrived; send a sample through the front door
+    #[command(subcommand)]
+    Events(events::Events),
+    /// Why an event went where it went
+    Explain(events::Explain),
+    /// Look at deliveries
+    #[command(subcommand)]
+    Deliveries(deliveries::Deliveries),
+    /// List, inspect, replay and discard what needs a human
+    #[command(subcommand)]
+    DeadLetters(dead_letters::DeadLetters),
+    /// Look at destinations; test, pause, resume, prepare them
+    #[command(subcommand)]
+    Destinations(destinations::Destinations),
+    /// The compliance log: every consent fact and what each destination answered
+    #[command(subcommand)]
+    Ledger(records::Ledger),
+    /// Requests that were refused, and what would have matched
+    Refused(records::Refused),
+    /// Elements of batches that could not be read
+    Quarantined(records::Quarantined),
+    /// Add up where every accepted event and delivery is
+    Audit,
+}
+
+/// Runs the command of the process's arguments.
+pub fn run() -> ExitCode {
+    let cli = Cli::parse();
+    let level = match cli.command {
+        Command::Serve => "info",
+        Command::Demo(_) => "warn",
+        _ => "error",
+    };
+    crate::telemetry::log::install(level);
+    let runtime = match runtime::build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("mailspan: the async runtime cannot start: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let code = runtime.block_on(async {
+        match dispatch(cli).await {
+            Ok(code) => code,
+            Err(error) => {
+                eprintln!("mailspan: {error:#}");
+                ExitCode::FAILURE
+            }
+        }
+    });
+    runtime.shutdown_background();
+    code
+}
+
+async fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
+    let common = cli.common;
+    match cli.command {
+        Command::Serve => {
+            serve::run(load(&common)?).await?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Demo(demo) => {
+            crate::sandbox::demo::run(demo).await?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Sandbox(command) => sandbox::run(command).await,
+        Command::Check => Ok(check::run(&common)),
+        Command::Test(command) => test::run(&common, command).await,
+        Command::Keys(command) => keys::run(&common, command).await,
+        Command::Events(command) => events::run(&common, command).await,
+        Command::Explain(command) => events::explain(&common, command).await,
+        Command::Deliveries(command) => deliveries::run(&common, command).await,
+        Command::DeadLetters(command) => dead_letters::run(&common, command).await,
+        Command::Destinations(command) => destinations::run(&common, command).await,
+        Command::Ledger(command) => records::ledger(&common, command).await,
+        Command::Refused(command) => records::refused(&common, command).await,
+        Command::Quarantined(command) => records::quarantined(&common, command).await,
+        Command::Audit => audit::run(&common).await,
+    }
+}
+
+/// The configuration, or all of its problems.
+fn load(common: &Common) -> anyhow::Result<Hub> {
+    let environment = |name: &str| runtime::env(name);
+    let options = config::Options { env: &environment, now: runtime::now(), dev: common.dev };
+    config::load(&common.config, &options)
+        .map_err(|problems| anyhow::anyhow!("the configuration is not right\n{problems}"))
+}

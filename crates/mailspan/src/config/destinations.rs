@@ -1,0 +1,284 @@
+//! `[destinations.NAME]`, and the destinations that `notify` makes.
+
+use std::sync::Arc;
+
+use aws_lc_rs::digest::{Context, SHA256};
+use mailspan_connectors::contract::{Kind, Policy, Sink};
+use mailspan_core::{Name, Rate, Secret, limits};
+use mailspan_egress::{Allowance, Target};
+use mailspan_engine::{Calendar, Limits};
+use serde_json::{Map, Value};
+
+use super::access::{auth, sign};
+use super::endpoint;
+use super::kinds::{self, Side};
+use super::reader::{Reader, suggestion};
+use super::retry::calendar;
+use super::settings::{BATCH, DESTINATION, names};
+use super::tree::{Entry, Node, Table};
+use crate::hub::{Auth, Destination, Sign};
+
+const HOUR_MS: u64 = 3_600_000;
+const TIMEOUT_MIN_MS: u64 = 10;
+/// A receiver that needs longer hangs.
+const TIMEOUT_MAX_MS: u64 = 300_000;
+const RETRY_AFTER_MAX_MS: u64 = 7 * 24 * HOUR_MS;
+/// No vendor takes more items in one request.
+const BATCH_MAX: u32 = 1_000;
+const BATCH_WAIT_MAX_MS: u64 = 60_000;
+
+/// Each section that holds; the others are reported.
+pub fn destinations(reader: &Reader, table: &Table, allow: &[Allowance]) -> Vec<Arc<Destination>> {
+    table.entries.iter().filter_map(|entry| destination(reader, entry, allow)).map(Arc::new).collect()
+}
+
+fn destination(reader: &Reader, entry: &Entry, allow: &[Allowance]) -> Option<Destination> {
+    let before = reader.count();
+    let place = format!("destinations.{}", entry.key);
+    let table = reader.table(&entry.node, "write [destinations.NAME] with kind = \"…\" below it")?;
+    let name = reader.name(&entry.key_at, &entry.key);
+    let tenant = reader.tenant(table);
+    let proof = proof(reader, table, &place);
+    let tls = tls(reader, table, &place);
+    let kind = kinds::kind(reader, table, &entry.key_at, &place, Side::Destination);
+    let limits = limits(reader, table, &place, kind?.sink.as_ref()?.defaults);
+    let kind = kind?;
+    let of = kind.sink.as_ref()?;
+    let timeout_ms = timeout(reader, table, of.defaults);
+    let base_url = endpoint::base_url(reader, table, &entry.key_at, &place, kind, of, allow);
+    let known = reader.count();
+    let own = kinds::own(reader, table, &place, &names(DESTINATION), &(of.schema)());
+    let sink = kinds::build(reader, entry, own.clone(), reader.count() == known, of.build);
+    let ordered = ordered(reader, table);
+    credentials(reader, entry, table, kind, &proof);
+    if reader.count() > before {
+        return None;
+    }
+    let (name, limits) = (name?, limits?);
+    let digest = digest(&name, &entry.node, &proof, &tls);
+    let target = target(&name, base_url?, &limits, timeout_ms?, tls);
+    let Proof { auth, sign, headers } = proof;
+    Some(Destination {
+        name,
+        tenant: tenant?,
+        kind,
+        target,
+        auth,
+        sign,
+        headers,
+        limits,
+        sink: sink?,
+        ordered,
+        own,
+        digest,
+    })
+}
+
+/// What is added to a request after `plan`.
+struct Proof {
+    auth: Option<Auth>,
+    sign: Option<Sign>,
+    headers: Vec<(String, Secret)>,
+}
+
+fn proof(reader: &Reader, table: &Table, place: &str) -> Proof {
+    Proof {
+        auth: table.get("auth").and_then(|node| auth(reader, node, &format!("{place}.auth"))),
+        sign: table.get("sign").and_then(|node| sign(reader, node, &format!("{place}.sign"))),
+        headers: table
+            .get("headers")
+            .map_or_else(Vec::new, |node| endpoint::headers(reader, node, &format!("{place}.headers"))),
+    }
+}
+
+#[derive(Default)]
+struct Tls {
+    ca: Option<Vec<u8>>,
+    client_certificate: Option<(Vec<u8>, Secret)>,
+    title_case_headers: bool,
+}
+
+fn tls(reader: &Reader, table: &Table, place: &str) -> Tls {
+    let certificate =
+        |node| endpoint::client_certificate(reader, node, &format!("{place}.client_certificate"));
+    Tls {
+        ca: table.get("ca").and_then(|node| endpoint::ca(reader, node, &format!("{place}.ca"))),
+        client_certificate: table.get("client_certificate").and_then(certificate),
+        title_case_headers: table
+            .get("title_case_headers")
+            .and_then(|node| reader.flag(node))
+            .unwrap_or(false),
+    }
+}
+
+fn limits(reader: &Reader, table: &Table, place: &str, of: Policy) -> Option<Limits> {
+    let before = reader.count();
+    let mut limits = defaults(of);
+    if let Some(rate) = table.get("rate").and_then(|node| reader.rate(node)) {
+        limits.rate = rate;
+    }
+    let sends_max = u32::try_from(limits::SENDS_MAX).unwrap_or(u32::MAX);
+    if let Some(number) = table.get("concurrency").and_then(|node| reader.number(node, 1, sends_max)) {
+        limits.concurrency = number;
+    }
+    if let Some(calendar) = table.get("retry").and_then(|node| calendar(reader, node, place)) {
+        limits.calendar = calendar;
+    }
+    if let Some(span) = table.get("retry_after_max").and_then(|node| reader.span(node, 1, RETRY_AFTER_MAX_MS))
+    {
+        limits.retry_after_max_ms = span.ms;
+    }
+    if let Some(node) = table.get("batch") {
+        batch(reader, node, place, &mut limits);
+    }
+    (reader.count() == before).then_some(limits)
+}
+
+fn defaults(of: Policy) -> Limits {
+    let (count, per_ms) = of.rate;
+    Limits {
+        rate: Rate { count, per_ms },
+        concurrency: of.concurrency,
+        batch_max: of.batch,
+        batch_wait_ms: of.batch_wait_ms,
+        calendar: Calendar::default(),
+        retry_after_max_ms: HOUR_MS,
+        merges: of.merges,
+    }
+}
+
+fn batch(reader: &Reader, node: &Node, place: &str, limits: &mut Limits) {
+    let Some(table) = reader.table(node, "write batch = { max = 100, wait = \"200ms\" }") else { return };
+    reader.known(table, &format!("{place}.batch"), &names(BATCH));
+    if let Some(max) = table.get("max").and_then(|node| reader.number(node, 1, BATCH_MAX)) {
+        limits.batch_max = max;
+    }
+    if let Some(wait) = table.get("wait").and_then(|node| reader.span(node, 0, BATCH_WAIT_MAX_MS)) {
+        limits.batch_wait_ms = wait.ms;
+    }
+}
+
+fn timeout(reader: &Reader, table: &Table, of: Policy) -> Option<u64> {
+    match table.get("timeout") {
+        Some(node) => reader.span(node, TIMEOUT_MIN_MS, TIMEOUT_MAX_MS).map(|span| span.ms),
+        None => Some(of.timeout_ms),
+    }
+}
+
+fn ordered(reader: &Reader, table: &Table) -> bool {
+    let Some(node) = table.get("order") else { return true };
+    match reader.text(node, "write order = \"person\" or \"none\"") {
+        Some("none") => false,
+        Some("person") | None => true,
+        Some(other) => {
+            reader.problem(&node.at, "unknown order", suggestion(other, &["person", "none"]));
+            true
+        }
+    }
+}
+
+/// One credential for one place; a vendor's API takes nothing without one.
+fn credentials(reader: &Reader, entry: &Entry, table: &Table, kind: &Kind, proof: &Proof) {
+    if let Some(sign) = table.entry("sign").filter(|_| kind.name != "http") {
+        let message = format!("`sign` means nothing for kind `{}`", kind.name);
+        reader.problem(&sign.key_at, message, "leave it out: only kind `http` signs its requests");
+    }
+    let header = match &proof.auth {
+        Some(Auth::Bearer { .. } | Auth::Basic { .. }) => Some("authorization"),
+        Some(Auth::Header { name, .. }) => Some(name.as_str()),
+        None => None,
+    };
+    if let (Some(header), Some(at)) = (header, table.entry("headers"))
+        && proof.headers.iter().any(|(name, _)| name == header)
+    {
+        reader.problem(&at.key_at, format!("both `headers` and `auth` set `{header}`"), "write one of them");
+    }
+    if kind.name != "http" && !table.has("auth") && proof.headers.is_empty() {
+        reader.warn(
+            &entry.key_at,
+            format_args!("`destinations.{}` has no `auth`: its requests carry no credential", entry.key),
+        );
+    }
+}
+
+fn target(name: &Name, base_url: String, limits: &Limits, timeout_ms: u64, tls: Tls) -> Target {
+    let mut target = Target {
+        key: String::new(),
+        base_url,
+        concurrency: limits.concurrency,
+        timeout_ms,
+        ca: tls.ca,
+        client_certificate: tls.client_certificate,
+        title_case_headers: tls.title_case_headers,
+    };
+    let numbers = format!("{} {} {}", target.concurrency, target.timeout_ms, target.title_case_headers);
+    let certificate = target.client_certificate.as_ref();
+    let number = hash(&[
+        target.base_url.as_bytes(),
+        numbers.as_bytes(),
+        target.ca.as_deref().unwrap_or_default(),
+        certificate.map_or(&[], |(chain, _)| chain),
+        certificate.map_or("", |(_, key)| key.expose()).as_bytes(),
+    ]);
+    target.key = format!("{name}-{number:016x}");
+    target
+}
+
+/// Changes with anything of the section, and with each secret that it refers to.
+fn digest(name: &Name, node: &Node, proof: &Proof, tls: &Tls) -> u64 {
+    let mut secrets: Vec<&Secret> = proof.headers.iter().map(|(_, value)| value).collect();
+    match &proof.auth {
+        Some(
+            Auth::Bearer { token: named }
+            | Auth::Basic { password: named, .. }
+            | Auth::Header { value: named, .. },
+        ) => {
+            secrets.push(&named.secret);
+        }
+        None => {}
+    }
+    match &proof.sign {
+        Some(Sign::StandardWebhooks { secrets: several }) => {
+            secrets.extend(several.iter().map(|named| &named.secret))
+        }
+        Some(Sign::Hmac { secret, .. }) => secrets.push(&secret.secret),
+        None => {}
+    }
+    let section = node.json().to_string();
+    let mut parts: Vec<&[u8]> =
+        vec![name.as_str().as_bytes(), section.as_bytes(), tls.ca.as_deref().unwrap_or_default()];
+    if let Some((chain, key)) = &tls.client_certificate {
+        parts.push(chain);
+        secrets.push(key);
+    }
+    parts.extend(secrets.iter().map(|secret| secret.expose().as_bytes()));
+    hash(&parts)
+}
+
+/// The first 64 bits of a SHA-256 over the parts with their lengths.
+fn hash(parts: &[&[u8]]) -> u64 {
+    let mut context = Context::new(&SHA256);
+    for part in parts {
+        context.update(&(part.len() as u64).to_be_bytes());
+        context.update(part);
+    }
+    let digest = context.finish();
+    digest.as_ref().iter().take(8).fold(0, |number, byte| number << 8 | u64::from(*byte))
+}
+
+/// The `http` destination of a route's `notify` URL: its name, its defaults, no credential.
+pub fn notify(
+    kind: &'static Kind,
+    sink: Arc<dyn Sink>,
+    of: Policy,
+    name: Name,
+    tenant: Name,
+    url: &str,
+) -> Destination {
+    let limits = defaults(of);
+    let target = target(&name, url.to_owned(), &limits, of.timeout_ms, Tls::default());
+    let digest = hash(&[name.as_str().as_bytes(), tenant.as_str().as_bytes(), url.as_bytes()]);
+    let (auth, sign, headers, ordered) = (None, None, Vec::new(), true);
+    let own = Value::Object(Map::new());
+    Destination { name, tenant, kind, target, auth, sign, headers, limits, sink, ordered, own, digest }
+}

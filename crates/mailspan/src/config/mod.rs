@@ -1,0 +1,189 @@
+//! The configuration file: read whole, checked whole, every problem with its place and its mend.
+//!
+//! The order is: TOML with places (`tree`), variables over it (`env`), typed readings that report
+//! and go on (`reader` and one file a section), and at the end the hub or all problems, drawn.
+
+mod access;
+mod destinations;
+mod endpoint;
+mod env;
+mod kinds;
+mod programs;
+mod reader;
+mod report;
+mod retry;
+mod routes;
+mod schema;
+mod secrets;
+mod server;
+mod settings;
+mod sources;
+mod storage;
+#[cfg(test)]
+mod tests;
+mod tree;
+
+use std::fs;
+use std::io::Read;
+use std::path::Path;
+use std::sync::Arc;
+
+use mailspan_core::{Millis, limits};
+
+pub use report::{Problem, Problems};
+pub use schema::json_schema;
+
+use crate::hub::{Destination, Hub, Route, Source};
+use reader::Reader;
+use report::{Draft, Place, draw};
+use tree::{Data, Node, Table};
+
+/// What a reading depends on beside the file.
+pub struct Options<'a> {
+    /// Reads an environment variable; the configuration reads the environment nowhere else.
+    pub env: &'a dyn Fn(&str) -> Option<String>,
+    pub now: Millis,
+    /// Secrets in clear are taken (`--dev`), with a warning.
+    pub dev: bool,
+}
+
+/// The commented example of the repository; a valid configuration.
+pub fn example() -> &'static str {
+    include_str!("../../../../mailspan.toml")
+}
+
+/// Reads a file of at most [`limits::CONFIG_BYTES_MAX`] bytes. Relative paths are taken from its folder.
+pub fn load(file: &Path, options: &Options) -> Result<Hub, Problems> {
+    let name = file.display().to_string();
+    let whole = |message: String, help: &str| {
+        let draft = Draft { at: Place::Whole, message, help: Some(help.to_owned()) };
+        draw(&name, "", vec![draft], &[])
+    };
+    let mut bytes = Vec::new();
+    fs::File::open(file)
+        .and_then(|file| file.take(limits::CONFIG_BYTES_MAX + 1).read_to_end(&mut bytes))
+        .map_err(|error| whole(format!("cannot be read: {error}"), "name another file with --config FILE"))?;
+    if bytes.len() as u64 > limits::CONFIG_BYTES_MAX {
+        let message = format!("has more than {} bytes", limits::CONFIG_BYTES_MAX);
+        return Err(whole(message, "a configuration is one TOML file; is this another one?"));
+    }
+    let text = match String::from_utf8(bytes) {
+        Ok(text) => text,
+        Err(error) => {
+            let at = error.utf8_error().valid_up_to();
+            let text = String::from_utf8_lossy(error.as_bytes()).into_owned();
+            let help = Some("save the file as UTF-8".to_owned());
+            let draft = Draft { at: Place::File(at..at), message: "not UTF-8".to_owned(), help };
+            return Err(draw(&name, &text, vec![draft], &[]));
+        }
+    };
+    read(&name, file.parent().unwrap_or(Path::new("")), &text, options)
+}
+
+/// Reads the text of a file that is shown as `file_name`.
+pub fn read(file_name: &str, folder: &Path, text: &str, options: &Options) -> Result<Hub, Problems> {
+    let reader = Reader::new(file_name, folder, text, options);
+    let hub = match tree::parse(text) {
+        Ok(mut root) => {
+            env::apply(&mut root, options.env);
+            hub(&reader, &root)
+        }
+        Err(drafts) => {
+            reader.problems(drafts);
+            None
+        }
+    };
+    let complete = hub.is_some() || reader.count() > 0;
+    if !complete {
+        // No section may fail in silence; this text says which promise was broken.
+        reader.problem(
+            &Place::Whole,
+            "refused without a reason: this is a fault of mailspan",
+            "please report it with the file",
+        );
+    }
+    let warnings = reader.finish()?;
+    match hub {
+        Some(hub) => Ok(Hub { warnings, ..hub }),
+        None => Err(Problems(Vec::new())),
+    }
+}
+
+fn hub(reader: &Reader, root: &Table) -> Option<Hub> {
+    reader.known(root, "", settings::SECTIONS);
+    let empty = Table::default();
+    let section = |key: &str| match root.get(key) {
+        Some(node) => reader.table(node, &format!("write [{key}]")).unwrap_or(&empty),
+        None => &empty,
+    };
+    let named = |key: &str| match root.get(key) {
+        Some(node) => reader.table(node, &format!("write [{key}.NAME]")).unwrap_or(&empty),
+        None => &empty,
+    };
+    let server = server::server(reader, section("server"));
+    let storage = storage::storage(reader, section("storage"));
+    let allow = server::egress(reader, section("egress"));
+    let retention = server::retention(reader, section("retention"));
+    let ends = routes::Ends { sources: named("sources"), destinations: named("destinations") };
+    let sources = sources::sources(reader, ends.sources);
+    let mut destinations = destinations::destinations(reader, ends.destinations, &allow);
+    let list: &[Node] = match root.get("routes") {
+        Some(Node { data: Data::Table(_), at }) => {
+            reader.problem(
+                at,
+                "`routes` is a table, not a list",
+                "write [[routes]] with double brackets for each route",
+            );
+            &[]
+        }
+        Some(node) => reader.list(node, "write [[routes]] for each route").unwrap_or_default(),
+        None => &[],
+    };
+    let (routes, made) = routes::routes(reader, list, &ends, &allow);
+    idle(reader, &ends, &sources, &destinations, &routes);
+    destinations.extend(made);
+    Some(Hub {
+        file: Path::new(reader.file).to_owned(),
+        read_at: reader.options.now,
+        dev: reader.options.dev,
+        server: server?,
+        storage: storage?,
+        egress_allow: allow,
+        retention: retention?,
+        sources,
+        destinations,
+        routes,
+        warnings: Vec::new(),
+    })
+}
+
+/// Sources whose events go nowhere and destinations that get none: allowed, but seldom meant.
+fn idle(
+    reader: &Reader,
+    ends: &routes::Ends,
+    sources: &[Arc<Source>],
+    destinations: &[Arc<Destination>],
+    routes: &[Arc<Route>],
+) {
+    let takes = |route: &Route, source: &Source| {
+        route.tenant == source.tenant && (route.from.is_empty() || route.from.contains(&source.name))
+    };
+    for source in sources.iter().filter(|source| !routes.iter().any(|route| takes(route, source))) {
+        if let Some(entry) = ends.sources.entry(source.name.as_str()) {
+            reader.warn(
+                &entry.key_at,
+                format_args!(
+                    "no route takes from `sources.{}`: its events are kept as unmatched",
+                    source.name
+                ),
+            );
+        }
+    }
+    for destination in
+        destinations.iter().filter(|to| !routes.iter().any(|route| route.to.contains(&to.name)))
+    {
+        if let Some(entry) = ends.destinations.entry(destination.name.as_str()) {
+            reader.warn(&entry.key_at, format_args!("no route leads to `destinations.{}`", destination.name));
+        }
+    }
+}

@@ -1,0 +1,225 @@
+//! Problems of a configuration file, drawn so that a person can mend them at once.
+
+use std::fmt;
+use std::ops::Range;
+
+/// Everything that is wrong with a file, in the order of the file; never empty.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problems(pub Vec<Problem>);
+
+/// One thing to mend.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    /// The file as its user named it, or the environment variable that holds the value.
+    pub place: String,
+    /// From 1, in lines and characters; both 0 where no place in the file can be named.
+    pub line: usize,
+    pub column: usize,
+    pub message: String,
+    /// The line with secrets masked and carets below it; empty where there is none.
+    pub excerpt: String,
+    /// What to write instead.
+    pub help: Option<String>,
+}
+
+/// Where a value was written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Place {
+    /// Bytes of the file.
+    File(Range<usize>),
+    /// An environment variable that overrides the file.
+    Env(&'static str),
+    /// The file as a whole.
+    Whole,
+}
+
+/// A problem before it is drawn: secrets may still be found in its line.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Draft {
+    pub at: Place,
+    pub message: String,
+    pub help: Option<String>,
+}
+
+/// A file that is broken everywhere helps nobody: further problems are counted, not shown.
+const SHOWN_MAX: usize = 100;
+/// What is shown of a long line, in characters before and after its first caret.
+const BEFORE_MAX: usize = 60;
+const AFTER_MAX: usize = 100;
+
+impl fmt::Display for Problems {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (n, problem) in self.0.iter().take(SHOWN_MAX).enumerate() {
+            if n > 0 {
+                writeln!(f)?;
+            }
+            writeln!(f, "{problem}")?;
+        }
+        match self.0.len().saturating_sub(SHOWN_MAX) {
+            0 => Ok(()),
+            more => writeln!(f, "\nand {more} more"),
+        }
+    }
+}
+
+impl std::error::Error for Problems {}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.line {
+            0 => write!(f, "{}: {}", self.place, self.message)?,
+            _ => write!(f, "{}:{}:{}: {}", self.place, self.line, self.column, self.message)?,
+        }
+        if !self.excerpt.is_empty() {
+            write!(f, "\n{}", self.excerpt)?;
+        }
+        match &self.help {
+            Some(help) => write!(f, "\nhelp: {help}"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Draws drafts in the order of the file, each once. `hidden` are places of the file that hold
+/// secrets in clear: they are never shown.
+pub fn draw(file: &str, text: &str, mut drafts: Vec<Draft>, hidden: &[Range<usize>]) -> Problems {
+    drafts.sort_by_key(|draft| match &draft.at {
+        Place::File(at) => (1, at.start),
+        Place::Env(_) | Place::Whole => (0, 0),
+    });
+    drafts.dedup();
+    Problems(drafts.into_iter().map(|draft| draw_one(file, text, draft, hidden)).collect())
+}
+
+fn draw_one(file: &str, text: &str, draft: Draft, hidden: &[Range<usize>]) -> Problem {
+    let (place, line, column, excerpt) = match &draft.at {
+        Place::Env(name) => ((*name).to_owned(), 0, 0, String::new()),
+        Place::Whole => (file.to_owned(), 0, 0, String::new()),
+        Place::File(at) => {
+            let (line, column) = position(text, at.start);
+            (file.to_owned(), line, column, excerpt(text, line, at, hidden))
+        }
+    };
+    let message = printable(&draft.message);
+    Problem { place, line, column, message, excerpt, help: draft.help.map(|help| printable(&help)) }
+}
+
+/// Line and column from 1, the column in characters.
+pub fn position(text: &str, at: usize) -> (usize, usize) {
+    let at = floor(text, at);
+    let start = text[..at].rfind('\n').map_or(0, |newline| newline + 1);
+    (text[..start].matches('\n').count() + 1, text[start..at].chars().count() + 1)
+}
+
+/// The nearest border of a character at or before `at`.
+fn floor(text: &str, at: usize) -> usize {
+    let mut at = at.min(text.len());
+    while !text.is_char_boundary(at) {
+        at -= 1;
+    }
+    at
+}
+
+fn excerpt(text: &str, number: usize, at: &Range<usize>, hidden: &[Range<usize>]) -> String {
+    let begin = floor(text, at.start);
+    let start = text[..begin].rfind('\n').map_or(0, |newline| newline + 1);
+    let line = text[start..].split('\n').next().unwrap_or_default().trim_end_matches('\r');
+    let shown = mask(line, start, hidden);
+    let caret = shown.iter().position(|(offset, _)| *offset >= begin).unwrap_or(shown.len());
+    let end = shown.iter().position(|(offset, _)| *offset >= at.end).unwrap_or(shown.len());
+    let from = caret.saturating_sub(BEFORE_MAX);
+    let to = shown.len().min(caret + AFTER_MAX);
+    let cut = |cut: bool| if cut { "…" } else { "" };
+    let body: String = shown[from..to].iter().map(|(_, c)| *c).collect();
+    let width = end.min(to).saturating_sub(caret).max(1);
+    let gutter = number.to_string();
+    let blank = " ".repeat(gutter.len());
+    let indent = " ".repeat(caret - from + cut(from > 0).chars().count());
+    let (before, after) = (cut(from > 0), cut(to < shown.len()));
+    format!(
+        "{blank} |\n{gutter} | {before}{}{after}\n{blank} | {indent}{}",
+        printable(&body),
+        "^".repeat(width)
+    )
+}
+
+/// The characters of a line with their offsets in the file; what may be a secret is three stars.
+fn mask(line: &str, start: usize, hidden: &[Range<usize>]) -> Vec<(usize, char)> {
+    let mut covered: Vec<Range<usize>> = hidden.to_vec();
+    covered.extend(suspects(line).into_iter().map(|at| at.start + start..at.end + start));
+    let mut shown = Vec::with_capacity(line.len());
+    let mut inside: Option<&Range<usize>> = None;
+    for (offset, c) in line.char_indices() {
+        let offset = offset + start;
+        match covered.iter().find(|at| at.contains(&offset)) {
+            Some(at) if inside == Some(at) => continue,
+            Some(at) => {
+                shown.extend([(offset, '*'); 3]);
+                inside = Some(at);
+            }
+            None => {
+                shown.push((offset, c));
+                inside = None;
+            }
+        }
+    }
+    shown
+}
+
+/// Texts of a line that stand behind a key which sounds like a secret. Works on lines that are not
+/// TOML too: a syntax error may be in the very line that holds a token.
+fn suspects(line: &str) -> Vec<Range<usize>> {
+    let mut found = Vec::new();
+    let mut secret = false;
+    let mut word = String::new();
+    let mut chars = line.char_indices().peekable();
+    while let Some((at, c)) = chars.next() {
+        match c {
+            '"' | '\'' => {
+                let mut end = line.len();
+                let mut inner = String::new();
+                while let Some((here, next)) = chars.next() {
+                    if next == c {
+                        end = here;
+                        break;
+                    }
+                    inner.push(next);
+                    if next == '\\' && c == '"' {
+                        chars.next();
+                    }
+                }
+                if secret && end > at + 1 {
+                    found.push(at + 1..end);
+                }
+                word = inner;
+            }
+            '=' => secret = sounds_secret(&word),
+            '#' => break,
+            c if c.is_alphanumeric() || matches!(c, '_' | '-') => {
+                if !line[..at]
+                    .ends_with(|before: char| before.is_alphanumeric() || matches!(before, '_' | '-'))
+                {
+                    word.clear();
+                }
+                word.push(c);
+            }
+            _ => {}
+        }
+    }
+    found
+}
+
+/// True for names of settings and headers whose values are secrets nearly always.
+pub fn sounds_secret(name: &str) -> bool {
+    let name = name.to_ascii_lowercase().replace(['-', '_'], "");
+    ["secret", "token", "password", "passwd", "authorization", "apikey", "accesskey", "credential", "cookie"]
+        .iter()
+        .any(|word| name.contains(word))
+}
+
+/// Without control characters: a file may hold escape sequences that a terminal obeys.
+pub fn printable(text: &str) -> String {
+    text.chars()
+        .map(|c| if c.is_control() && c != '\n' { if c == '\t' { ' ' } else { '\u{fffd}' } } else { c })
+        .collect()
+}

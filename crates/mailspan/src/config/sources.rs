@@ -1,0 +1,175 @@
+//! `[sources.NAME]`.
+
+use std::sync::Arc;
+
+use mailspan_connectors::contract::{Kind, SourceKind};
+use mailspan_core::{Named, clip};
+use mailspan_maps::{Program, Purpose};
+
+use super::access::access;
+use super::kinds::{self, Side};
+use super::programs::program;
+use super::reader::Reader;
+use super::secrets;
+use super::settings::{SOURCE, names};
+use super::tree::{Entry, Table};
+use crate::hub::{Access, Source};
+
+/// Where kind `api` listens.
+const API_PATH: &str = "/v1/events";
+const PATH_BYTES_MAX: usize = 200;
+/// Paths that are the hub's own.
+const OWN_PATHS: &[&str] = &["/v1", "/healthz", "/readyz", "/metrics", "/openapi.json"];
+
+/// Each section that holds; the others are reported.
+pub fn sources(reader: &Reader, table: &Table) -> Vec<Arc<Source>> {
+    let mut sources: Vec<Arc<Source>> = Vec::with_capacity(table.entries.len());
+    let mut api: Option<&str> = None;
+    for entry in &table.entries {
+        let Some(source) = source(reader, entry) else { continue };
+        if source.path == API_PATH {
+            if let Some(first) = api {
+                let message = format!("`sources.{}` is a second source of kind `api`", entry.key);
+                reader.problem(
+                    &entry.key_at,
+                    message,
+                    format!("`sources.{first}` has {API_PATH}: one is enough for all keys"),
+                );
+                continue;
+            }
+            api = Some(&entry.key);
+        }
+        if let Some(other) = sources.iter().find(|other| collide(other, &source)) {
+            let at = path_place(entry);
+            let message = format!(
+                "`sources.{}` and `sources.{}` would both get requests to `{}`",
+                other.name, source.name, source.path
+            );
+            reader.problem(at, message, "write another `path` for one of them");
+            continue;
+        }
+        sources.push(Arc::new(source));
+    }
+    sources
+}
+
+fn path_place(entry: &Entry) -> &super::report::Place {
+    match &entry.node.data {
+        super::tree::Data::Table(table) => table.get("path").map_or(&entry.key_at, |node| &node.at),
+        _ => &entry.key_at,
+    }
+}
+
+/// The same path, or one below a path whose last segment is a secret.
+fn collide(one: &Source, two: &Source) -> bool {
+    let below = |one: &Source, two: &Source| {
+        let rest = two.path.strip_prefix(one.path.as_str()).and_then(|rest| rest.strip_prefix('/'));
+        matches!(one.access, Some(Access::Path { .. })) && rest.is_some_and(|rest| !rest.contains('/'))
+    };
+    one.path == two.path || below(one, two) || below(two, one)
+}
+
+fn source(reader: &Reader, entry: &Entry) -> Option<Source> {
+    let before = reader.count();
+    let place = format!("sources.{}", entry.key);
+    let table = reader.table(&entry.node, "write [sources.NAME] with kind = \"…\" below it")?;
+    let name = reader.name(&entry.key_at, &entry.key);
+    let tenant = reader.tenant(table);
+    let given = table.get("secrets").map(|node| secrets::list(reader, node, &format!("{place}.secrets")));
+    let access = table.get("access").map(|node| access(reader, node, &format!("{place}.access")));
+    let path = path(reader, table, &entry.key);
+    let parse = table.get("parse").map(|node| program(reader, node, Purpose::Parse));
+    let kind = kinds::kind(reader, table, &entry.key_at, &place, Side::Source)?;
+    let of = kind.source.as_ref()?;
+    let known = reader.count();
+    let own = kinds::own(reader, table, &place, &names(SOURCE), &(of.schema)());
+    let logic = kinds::build(reader, entry, own, reader.count() == known, of.build);
+    proof(reader, entry, kind, of, given.as_ref().map(Option::as_deref), access.is_some());
+    if of.needs_parse && parse.is_none() {
+        let help = "write parse = '''…''' with a VRL program that makes an event of { body, headers, query }";
+        reader.problem(
+            &entry.key_at,
+            format!("`{place}` has no `parse`: kind `{}` cannot know what its senders say", kind.name),
+            help,
+        );
+    }
+    if reader.count() > before {
+        return None;
+    }
+    let path = if kind.name == "api" { API_PATH.to_owned() } else { path? };
+    let parse: Option<Program> = parse.flatten();
+    let (secrets, access) = (given.flatten().unwrap_or_default(), access.flatten());
+    Some(Source { name: name?, tenant: tenant?, kind, path, secrets, access, logic: logic?, parse })
+}
+
+/// No secret, no source: something must prove who sends. `given` is the outer `None` where the
+/// file has no `secrets`, the inner one where they are wrong and were reported.
+fn proof(
+    reader: &Reader,
+    entry: &Entry,
+    kind: &Kind,
+    of: &SourceKind,
+    given: Option<Option<&[Named]>>,
+    access: bool,
+) {
+    let super::tree::Data::Table(table) = &entry.node.data else { return };
+    let place = format!("sources.{}", entry.key);
+    if !of.needs_secret {
+        for key in ["secrets", "access", "path", "parse"] {
+            let unused = kind.name == "api" && table.has(key);
+            if let Some(found) = table.entry(key).filter(|_| unused) {
+                let help = format!(
+                    "leave it out: callers of {API_PATH} show a key of scope events:write (`mailspan keys create`)"
+                );
+                reader.problem(
+                    &found.key_at,
+                    format!("`{key}` means nothing for kind `{}`", kind.name),
+                    help,
+                );
+            }
+        }
+        return;
+    }
+    let help = secrets::example(&format!("{place}.secret"))
+        .replacen("write ", "write secrets = [", 1)
+        .replacen(" and set", "] and set", 1);
+    match given {
+        None if !access => reader.problem(
+            &entry.key_at,
+            format!("`{place}` has no `secrets`: anyone could post to it"),
+            help,
+        ),
+        Some(Some([])) if !access => {
+            let at = table.get("secrets").map_or(&entry.key_at, |node| &node.at);
+            reader.problem(at, format!("`secrets` of `{place}` is empty: anyone could post to it"), help);
+        }
+        _ => {}
+    }
+}
+
+fn path(reader: &Reader, table: &Table, name: &str) -> Option<String> {
+    let Some(node) = table.get("path") else { return Some(format!("/in/{name}")) };
+    let help =
+        "write an absolute path of letters, digits, `_`, `-`, `.` and `/`, like \"/webhooks/mailtarget\"";
+    let text = reader.text(node, help)?;
+    let fits = |segment: &str| {
+        let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.' | '~');
+        !segment.is_empty() && segment != "." && segment != ".." && segment.chars().all(plain)
+    };
+    let segments = text.strip_prefix('/').filter(|rest| rest.split('/').all(fits));
+    if segments.is_none() || text.len() > PATH_BYTES_MAX {
+        reader.problem(&node.at, format!("`{}` is no path", clip(text, 80)), help);
+        return None;
+    }
+    let taken =
+        |own: &&&str| text.strip_prefix(**own).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+    if let Some(own) = OWN_PATHS.iter().find(taken) {
+        reader.problem(
+            &node.at,
+            format!("`{own}` belongs to the hub itself"),
+            "write another path, like \"/webhooks/mailtarget\"",
+        );
+        return None;
+    }
+    Some(text.to_owned())
+}

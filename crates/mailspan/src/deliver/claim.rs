@@ -1,0 +1,95 @@
+//! From a claimed row to a parcel: today's map is run here, panics are caught.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use mailspan_core::limits::OPERATIONS_MAX;
+use mailspan_core::{Event, Key, Operation, Parcel, Part, Reason, cloudevents};
+use mailspan_maps::CrmContext;
+use mailspan_store::Claim;
+
+use crate::app::Live;
+use crate::hub::{Destination, Map, Route};
+
+/// `parts` is an error where the map failed: code `crash` for a panic.
+pub fn parcel(live: &Live, claim: Claim) -> Parcel {
+    let mapped = match (live.routes.get(&claim.route), live.destinations.get(&claim.destination)) {
+        (Some(route), Some(destination)) => mapped(route, destination, &claim),
+        (None, _) => Err(Reason::new(
+            "no_route",
+            "its route is not in the configuration any more: put it back and replay",
+        )),
+        (_, None) => {
+            Err(Reason::new("no_destination", "its destination is not in the configuration any more"))
+        }
+    };
+    Parcel {
+        delivery: claim.delivery,
+        class: claim.class,
+        cause: claim.cause,
+        attempts: claim.attempts,
+        crashes: claim.crashes,
+        since: claim.since,
+        person: claim.person,
+        parts: mapped,
+    }
+}
+
+fn mapped(route: &Route, destination: &Destination, claim: &Claim) -> Result<Vec<Part>, Reason> {
+    let made = catch_unwind(AssertUnwindSafe(|| operations(route, destination, claim)));
+    let operations = made.unwrap_or_else(|panic| Err(Reason::new("crash", panic_text(&*panic))))?;
+    if operations.len() > OPERATIONS_MAX {
+        let text =
+            format!("the map made {} operations, at most {OPERATIONS_MAX} are taken", operations.len());
+        return Err(Reason::new("too_many_operations", text));
+    }
+    let part = |(n, operation): (usize, Operation)| Part {
+        key: key(&claim.event, route, destination, n),
+        operation,
+        step: None,
+        verdict: None,
+    };
+    let mut parts: Vec<Part> = operations.into_iter().enumerate().map(part).collect();
+    // Progress belongs to the operations it was made with: under another map the parts start anew.
+    if claim.progress.len() == parts.len() {
+        for (part, progress) in parts.iter_mut().zip(&claim.progress) {
+            part.step.clone_from(&progress.step);
+            part.verdict.clone_from(&progress.verdict);
+        }
+    }
+    Ok(parts)
+}
+
+pub fn key(event: &Event, route: &Route, destination: &Destination, part: usize) -> Key {
+    let part = u16::try_from(part).unwrap_or(u16::MAX);
+    Key::derive(event.id, route.name.as_str(), destination.name.as_str(), part)
+}
+
+/// What the route wants of this destination. Pure; may panic only by a fault of a map.
+pub fn operations(route: &Route, destination: &Destination, claim: &Claim) -> Result<Vec<Operation>, Reason> {
+    let event = &claim.event;
+    let context =
+        CrmContext { create_contacts: route.create_contacts, several_recipients: claim.several_recipients };
+    let http = destination.kind.name == "http";
+    if route.notify.as_ref() == Some(&destination.name) {
+        let all = mailspan_maps::crm(event, claim.person.as_ref(), context);
+        return Ok(all.into_iter().filter(|op| matches!(op, Operation::NotifyOwner { .. })).collect());
+    }
+    match (&route.map, http) {
+        (Map::Default, true) => Ok(vec![Operation::Send {
+            content_type: cloudevents::STRUCTURED.to_owned(),
+            body: cloudevents::write(event),
+        }]),
+        (Map::Default | Map::Crm, _) => Ok(mailspan_maps::crm(event, claim.person.as_ref(), context)),
+        (Map::Program(program), true) => {
+            let send = |body| Operation::Send { content_type: "application/json".to_owned(), body };
+            Ok(program.bodies(event)?.into_iter().map(send).collect())
+        }
+        (Map::Program(program), false) => program.operations(event),
+    }
+}
+
+fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
+    let text =
+        panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
+    format!("the map panicked: {}", text.unwrap_or("without a text"))
+}

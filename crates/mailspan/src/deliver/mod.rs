@@ -1,0 +1,8 @@
+//! Delivering: claim → map → plan → send → judge → settle. The engine decides, this does.
+
+pub mod claim;
+pub mod prepare;
+pub mod shell;
+pub mod sign;
+pub mod start;
+pub mod wait;

@@ -1,0 +1,97 @@
+//! Credentials, configured headers and signatures: added after planning, so no stored request holds one.
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use mailspan_connectors::signature::{hex, hmac_sha1, hmac_sha256, standard};
+use mailspan_core::{Millis, Reason, Request};
+
+use crate::hub::{Auth, Destination, Sign};
+
+/// The request as it leaves.
+pub fn sign(destination: &Destination, mut request: Request, now: Millis) -> Result<Request, Reason> {
+    for (name, value) in &destination.headers {
+        set(&mut request, name, value.expose().to_owned());
+    }
+    match &destination.auth {
+        None => {}
+        Some(Auth::Bearer { token }) => {
+            set(&mut request, "authorization", format!("Bearer {}", token.secret.expose()));
+        }
+        Some(Auth::Basic { user, password }) => {
+            let both = STANDARD.encode(format!("{user}:{}", password.secret.expose()));
+            set(&mut request, "authorization", format!("Basic {both}"));
+        }
+        Some(Auth::Header { name, value }) => set(&mut request, name, value.secret.expose().to_owned()),
+    }
+    match &destination.sign {
+        None => {}
+        Some(Sign::StandardWebhooks { secrets }) => {
+            let id = id_of(&request);
+            let at = now.0 / 1_000;
+            let signature = standard::sign(secrets, &id, at, &request.body);
+            if signature.is_empty() {
+                return Err(Reason::new("cannot_sign", "none of its signing secrets can sign"));
+            }
+            set(&mut request, "webhook-id", id);
+            set(&mut request, "webhook-timestamp", at.to_string());
+            set(&mut request, "webhook-signature", signature);
+        }
+        Some(Sign::Hmac { secret, header, prefix, base64, sha1, signed, timestamp_header }) => {
+            let at = (now.0 / 1_000).to_string();
+            let id = id_of(&request);
+            let text = fill(signed, &at, &id, &request.body);
+            let key = secret.secret.expose().as_bytes();
+            let mac = if *sha1 { hmac_sha1(key, &text).to_vec() } else { hmac_sha256(key, &text).to_vec() };
+            let mac = if *base64 { STANDARD.encode(mac) } else { hex(&mac) };
+            set(&mut request, header, format!("{prefix}{mac}"));
+            if let Some(name) = timestamp_header {
+                set(&mut request, name, at);
+            }
+        }
+    }
+    Ok(request)
+}
+
+/// The id that is the same for every attempt: the idempotency key that the connector planned.
+fn id_of(request: &Request) -> String {
+    let key = request.headers.iter().find(|(name, _)| name == "idempotency-key");
+    key.map(|(_, value)| value.clone()).unwrap_or_default()
+}
+
+fn set(request: &mut Request, name: &str, value: String) {
+    let name = name.to_ascii_lowercase();
+    request.headers.retain(|(other, _)| *other != name);
+    request.headers.push((name, value));
+}
+
+/// Fills `{timestamp}`, `{id}` and `{body}` of a recipe; the body's bytes are taken as they are.
+fn fill(recipe: &str, timestamp: &str, id: &str, body: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(recipe.len() + body.len());
+    let mut rest = recipe;
+    while let Some(open) = rest.find('{') {
+        out.extend_from_slice(&rest.as_bytes()[..open]);
+        rest = &rest[open..];
+        let (name, after) = match rest.find('}') {
+            Some(close) => (&rest[1..close], &rest[close + 1..]),
+            None => break,
+        };
+        match name {
+            "timestamp" => out.extend_from_slice(timestamp.as_bytes()),
+            "id" => out.extend_from_slice(id.as_bytes()),
+            "body" => out.extend_from_slice(body),
+            _ => out.extend_from_slice(&rest.as_bytes()[..name.len() + 2]),
+        }
+        rest = after;
+    }
+    out.extend_from_slice(rest.as_bytes());
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn a_recipe_is_filled() {
+        assert_eq!(super::fill("{timestamp}.{body}", "17", "k", b"{}"), b"17.{}");
+        assert_eq!(super::fill("v0:{id}:{x}{", "17", "k", b""), b"v0:k:{x}{");
+    }
+}

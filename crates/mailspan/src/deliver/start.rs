@@ -1,0 +1,45 @@
+//! Takes the leases and opens a desk for each destination.
+
+use mailspan_core::{DestinationId, Millis, Name};
+use mailspan_engine::{Fence, Happened};
+use mailspan_store::{Store, Trouble, Write, Wrote};
+
+use crate::app::{App, Live};
+use crate::runtime;
+
+/// The lease of one piece of work. On SQLite the lock on the file proves that nobody else lives, so the
+/// store freed all leases when it was opened, and ours lasts as long as the lock.
+pub async fn lease(store: &Store, name: &str, owner: u128) -> Result<Fence, Trouble> {
+    let write = Write::Lease { name: name.to_owned(), owner, now: runtime::now(), until: Millis(i64::MAX) };
+    match store.write(write).await? {
+        Wrote::Lease { fence: Some(fence) } => Ok(fence),
+        _ => Err(Trouble::FenceLost),
+    }
+}
+
+/// Opens desks for all destinations of the configuration in force.
+pub async fn open_desks(app: &App, owner: u128) -> Result<(), Trouble> {
+    let live = app.live();
+    for (id, destination) in &live.destinations {
+        open_desk(app, &live, owner, *id, &destination.name).await?;
+    }
+    Ok(())
+}
+
+pub async fn open_desk(
+    app: &App,
+    live: &Live,
+    owner: u128,
+    id: DestinationId,
+    name: &Name,
+) -> Result<(), Trouble> {
+    let Some(settings) = live.destinations.get(&id) else { return Ok(()) };
+    let fence = lease(&app.store, &format!("destination/{}", id.0), owner).await?;
+    let paused = app.store.standing(id).await?.and_then(|row| row.paused);
+    if let Some(reason) = &paused {
+        tracing::warn!(destination = %name, "still paused: {reason}; `mailspan destinations resume {name}`");
+    }
+    let (limits, sink) = (settings.limits.clone(), settings.sink.clone());
+    app.tell(Happened::Opened { destination: id, fence, limits, sink, paused }).await;
+    Ok(())
+}

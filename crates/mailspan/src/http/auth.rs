@@ -1,0 +1,73 @@
+//! API keys: only their hash is kept. The command socket needs none: its file is 0600.
+
+use axum::extract::FromRequestParts;
+use axum::http::{StatusCode, header, request::Parts};
+use mailspan_connectors::signature::sha256;
+
+use crate::app::App;
+use crate::http::problem::Problem;
+use crate::runtime;
+
+/// A mark in the request's extensions: it came through the command socket, or from within.
+#[derive(Debug, Clone, Copy)]
+pub struct FromSocket;
+
+/// Who calls, and what they may do.
+#[derive(Debug, Clone)]
+pub struct Caller {
+    pub key_id: i64,
+    pub name: String,
+    pub scopes: Vec<String>,
+}
+
+/// The scopes there are, with what each allows.
+pub const SCOPES: &[(&str, &str)] = &[
+    ("events:write", "post events"),
+    ("read", "read events, deliveries, destinations, ledger, audit and metrics"),
+    ("operate", "replay and discard dead letters; test, pause and resume destinations"),
+    ("admin", "everything, keys included"),
+];
+
+impl Caller {
+    /// True when the caller may do what needs `scope`; `admin` may do all, `operate` may read.
+    pub fn may(&self, scope: &str) -> bool {
+        let has = |wanted: &str| self.scopes.iter().any(|own| own == wanted);
+        has(scope) || has("admin") || scope == "read" && has("operate")
+    }
+
+    pub fn needs(&self, scope: &str) -> Result<(), Problem> {
+        if self.may(scope) {
+            return Ok(());
+        }
+        let detail = format!("the key has not the scope `{scope}`");
+        Err(Problem::new(StatusCode::FORBIDDEN, "missing_scope", detail))
+    }
+}
+
+impl FromRequestParts<App> for Caller {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Caller, Problem> {
+        if parts.extensions.get::<FromSocket>().is_some() {
+            return Ok(Caller { key_id: 0, name: "socket".to_owned(), scopes: vec!["admin".to_owned()] });
+        }
+        let unknown = || {
+            Problem::new(
+                StatusCode::UNAUTHORIZED,
+                "unauthorized",
+                "give an API key: `Authorization: Bearer KEY`",
+            )
+        };
+        let value = parts.headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+        let (scheme, key) = value.and_then(|value| value.split_once(' ')).ok_or_else(unknown)?;
+        if !scheme.eq_ignore_ascii_case("bearer") || key.trim().is_empty() {
+            return Err(unknown());
+        }
+        let row = app.store.key_by_hash(sha256(key.trim().as_bytes())).await?.ok_or_else(unknown)?;
+        let now = runtime::now();
+        if row.revoked_at.is_some() || row.expires_at.is_some_and(|until| until <= now) {
+            return Err(unknown());
+        }
+        Ok(Caller { key_id: row.id, name: row.shown, scopes: row.scopes })
+    }
+}

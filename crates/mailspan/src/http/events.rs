@@ -1,0 +1,72 @@
+//! `POST /v1/events`: events from an application.
+
+use axum::body::Body;
+use axum::extract::{FromRequestParts, State};
+use axum::http::{Request, StatusCode};
+use axum::response::{IntoResponse, Response};
+use mailspan_core::limits::{IDEMPOTENCY_KEY_BYTES_MAX, WAIT_MS_MAX};
+use mailspan_core::{EventId, Span};
+use serde_json::json;
+
+use crate::app::App;
+use crate::deliver::wait;
+use crate::http::auth::Caller;
+use crate::http::intake;
+use crate::http::problem::Problem;
+use crate::http::v1::deliveries::shown;
+use crate::intake::door::{self, Entered, answer_body, enter};
+
+/// 202 with counts and ids after the commit; with `?wait=10s` what each destination said, or 202
+/// when the time is up.
+pub async fn post(State(app): State<App>, request: Request<Body>) -> Response {
+    match take(&app, request).await {
+        Ok(response) => response,
+        Err(problem) => problem.into_response(),
+    }
+}
+
+async fn take(app: &App, request: Request<Body>) -> Result<Response, Problem> {
+    let (mut parts, body) = request.into_parts();
+    let caller = Caller::from_request_parts(&mut parts, app).await?;
+    caller.needs("events:write")?;
+    let live = app.live();
+    let source = live.hub.sources.iter().find(|source| source.kind.name == "api").cloned();
+    let source = source.ok_or_else(|| {
+        Problem::not_found("no source of kind `api` is configured: add `[sources.app]` with `kind = \"api\"`")
+    })?;
+    let raw = intake::read(&live, &parts, body).await?;
+    let wait_ms = wait_of(&raw.query)?;
+    let idempotency_key = match raw.header("idempotency-key") {
+        Some(key) if key.len() > IDEMPOTENCY_KEY_BYTES_MAX => {
+            return Err(Problem::bad(format!(
+                "an Idempotency-Key has at most {IDEMPOTENCY_KEY_BYTES_MAX} bytes"
+            )));
+        }
+        key => key.filter(|key| !key.is_empty()).map(str::to_owned),
+    };
+    let door = door::Caller { key_id: caller.key_id, name: caller.name, idempotency_key };
+    let accepted = match enter(app, &source, raw, Some(door)).await {
+        Entered::Accepted { accepted, .. } => accepted,
+        Entered::Other(response) => return Ok(response),
+    };
+    let mut answer = answer_body(&accepted);
+    if let Some(wait_ms) = wait_ms
+        && let Some(deliveries) = said(app, &accepted.ids, wait_ms).await?
+    {
+        answer["deliveries"] = deliveries;
+        return Ok(intake::json(StatusCode::OK, &answer));
+    }
+    Ok(intake::json(StatusCode::ACCEPTED, &answer))
+}
+
+fn wait_of(query: &str) -> Result<Option<u64>, Problem> {
+    let value = query.split('&').find_map(|pair| pair.strip_prefix("wait="));
+    let Some(value) = value else { return Ok(None) };
+    let span = Span::parse(value).map_err(|why| Problem::bad(format!("field \"wait\": {why}")))?;
+    Ok(Some(span.ms.min(WAIT_MS_MAX)))
+}
+
+async fn said(app: &App, ids: &[EventId], wait_ms: u64) -> Result<Option<serde_json::Value>, Problem> {
+    let rows = wait::settled(app, ids, wait_ms).await?;
+    Ok(rows.map(|rows| json!(rows.iter().map(shown).collect::<Vec<_>>())))
+}

@@ -1,0 +1,10 @@
+//! The HTTP surface.
+
+pub mod auth;
+pub mod events;
+pub mod intake;
+pub mod limit;
+pub mod problem;
+pub mod router;
+pub mod server;
+pub mod v1;

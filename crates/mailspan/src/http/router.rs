@@ -1,0 +1,47 @@
+//! Every route of the HTTP surface, in one table.
+
+use axum::Router;
+use axum::routing::{delete, get, post};
+
+use crate::app::App;
+use crate::http::{events, intake, v1};
+
+/// What senders and load balancers reach.
+pub fn public(app: App) -> Router {
+    Router::new()
+        .route("/healthz", get(v1::health::alive))
+        .route("/readyz", get(v1::health::ready))
+        .route("/v1/events", post(events::post))
+        .fallback(intake::any)
+        .with_state(app)
+}
+
+/// What operators and their programs reach: each asks for an API key of a scope, except on the socket.
+pub fn operator(app: App) -> Router {
+    Router::new()
+        .route("/metrics", get(v1::health::metrics))
+        .route("/v1/events", get(v1::events::list))
+        .route("/v1/events/{id}", get(v1::events::show))
+        .route("/v1/events/{id}/explain", get(v1::events::explain))
+        .route("/v1/deliveries", get(v1::deliveries::list))
+        .route("/v1/deliveries/{id}", get(v1::deliveries::show))
+        .route("/v1/deliveries/{id}/replay", post(v1::deliveries::replay))
+        .route("/v1/deliveries/{id}/discard", post(v1::deliveries::discard))
+        .route("/v1/destinations", get(v1::destinations::list))
+        .route("/v1/destinations/{name}/test", post(v1::destinations::test))
+        .route("/v1/destinations/{name}/pause", post(v1::destinations::pause))
+        .route("/v1/destinations/{name}/resume", post(v1::destinations::resume))
+        .route("/v1/destinations/{name}/prepare", post(v1::destinations::prepare))
+        .route("/v1/keys", get(v1::keys::list).post(v1::keys::create))
+        .route("/v1/keys/{id}", delete(v1::keys::revoke))
+        .route("/v1/ledger", get(v1::records::ledger))
+        .route("/v1/refused", get(v1::records::refused))
+        .route("/v1/quarantined", get(v1::records::quarantined))
+        .route("/v1/audit", get(v1::records::audit))
+        .with_state(app)
+}
+
+/// Both on one address: where no `operator_listen` is set, and on the command socket.
+pub fn all(app: App) -> Router {
+    operator(app.clone()).merge(public(app))
+}

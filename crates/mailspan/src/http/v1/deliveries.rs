@@ -1,0 +1,168 @@
+//! `/v1/deliveries`: look, replay, discard.
+
+use axum::Json;
+use axum::extract::{Path, RawQuery, State};
+use axum::http::StatusCode;
+use mailspan_core::{Cause, DeliveryId, Name, Offer, State as DeliveryState};
+use mailspan_engine::Happened;
+use mailspan_store::{AttemptRow, DeliveryFilter, DeliveryRow, Write, Wrote};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use crate::app::App;
+use crate::http::auth::Caller;
+use crate::http::problem::Problem;
+use crate::http::v1::query::{Query, page};
+use crate::runtime;
+
+/// How a delivery is shown everywhere.
+pub fn shown(row: &DeliveryRow) -> Value {
+    json!({
+        "id": row.id.0.to_string(),
+        "event_id": row.event_id,
+        "type": row.event_type,
+        "subject": row.subject,
+        "tenant": row.tenant,
+        "route": row.route,
+        "destination": row.destination,
+        "class": row.class.name(),
+        "cause": match row.cause { Cause::Live => "live", Cause::Backfill => "backfill", Cause::Replay => "replay" },
+        "state": row.state.name(),
+        "attempts": row.attempts,
+        "crashes": row.crashes,
+        "due": row.due.map(|due| due.rfc3339()),
+        "last_error": row.reason.as_ref().map(|reason| reason.text.clone()),
+        "reason": row.reason.as_ref().map(|reason| reason.code.clone()),
+        "created_at": row.created_at.rfc3339(),
+        "changed_at": row.changed_at.rfc3339(),
+    })
+}
+
+fn attempt(row: &AttemptRow) -> Value {
+    json!({
+        "at": row.at.rfc3339(),
+        "took_ms": row.took_ms,
+        "items": row.items,
+        "status": row.status,
+        "request": row.request.as_ref().map(|bytes| String::from_utf8_lossy(bytes).into_owned()),
+        "answer": row.answer,
+    })
+}
+
+pub async fn list(
+    State(app): State<App>,
+    caller: Caller,
+    RawQuery(query): RawQuery,
+) -> Result<Json<Value>, Problem> {
+    caller.needs("read")?;
+    let query = Query::read(query.as_deref(), &["subject", "destination", "state", "event", "tenant"])?;
+    let state = query.get("state").map(|name| {
+        DeliveryState::from_name(name).ok_or_else(|| {
+            let names = DeliveryState::ALL.map(DeliveryState::name).join(", ");
+            Problem::bad(format!("parameter `state`: expected one of {names}"))
+        })
+    });
+    let limit = query.limit()?;
+    let filter = DeliveryFilter {
+        tenant: query.get("tenant").map(Name::new),
+        subject: query.get("subject").map(str::to_owned),
+        destination: query.get("destination").map(Name::new),
+        state: state.transpose()?,
+        event: query.get("event").map(str::parse).transpose().map_err(Problem::bad)?,
+        before: query.before()?,
+        limit,
+    };
+    let rows = app.store.deliveries(filter).await?;
+    let last = rows.last().map(|row| row.id.0);
+    Ok(Json(page(rows.iter().map(shown).collect(), limit, last)))
+}
+
+async fn find(app: &App, id: &str) -> Result<DeliveryRow, Problem> {
+    let number = id.parse().map_err(|_| {
+        Problem::bad(format!("`{}` is no delivery id: expected a number", mailspan_core::clip(id, 40)))
+    })?;
+    let row = app.store.delivery(DeliveryId(number)).await?;
+    row.ok_or_else(|| Problem::not_found(format!("there is no delivery {number}")))
+}
+
+/// A delivery with its attempts.
+pub async fn show(
+    State(app): State<App>,
+    caller: Caller,
+    Path(id): Path<String>,
+) -> Result<Json<Value>, Problem> {
+    caller.needs("read")?;
+    let row = find(&app, &id).await?;
+    let attempts = app.store.attempts(row.id).await?;
+    let mut value = shown(&row);
+    value["history"] = attempts.iter().map(attempt).collect();
+    Ok(Json(value))
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Replay {
+    /// Do again what is done already.
+    again: bool,
+}
+
+/// Opens the delivery again: the same event, today's route and map, the key that it always had.
+pub async fn replay(
+    State(app): State<App>,
+    caller: Caller,
+    Path(id): Path<String>,
+    body: Option<Json<Replay>>,
+) -> Result<Json<Value>, Problem> {
+    caller.needs("operate")?;
+    let row = find(&app, &id).await?;
+    let again = body.is_some_and(|Json(body)| body.again);
+    let offer = app.store.offer_of(row.id).await?;
+    let offer = offer.ok_or_else(|| Problem::not_found("its event was dropped by retention"))?;
+    let live = app.live();
+    let gone = |what: &str, name: &Name| {
+        let detail = format!("{what} `{name}` is not in the configuration: put it back, then replay");
+        Problem::new(StatusCode::CONFLICT, "not_configured", detail)
+    };
+    if !live.routes.contains_key(&offer.route) {
+        return Err(gone("route", &row.route));
+    }
+    if !live.destinations.contains_key(&offer.destination) {
+        return Err(gone("destination", &row.destination));
+    }
+    let offer = Offer { cause: Cause::Replay, ..offer };
+    if row.state == DeliveryState::Pending {
+        return Err(Problem::new(
+            StatusCode::CONFLICT,
+            "pending",
+            format!("delivery {} is pending already", row.id.0),
+        ));
+    }
+    let wrote = app.store.write(Write::Offer { offers: vec![offer], again, at: runtime::now() }).await?;
+    if let Wrote::Offered { destinations } = wrote {
+        for destination in destinations {
+            app.tell(Happened::Offered { destination }).await;
+        }
+    }
+    app.has_moved();
+    Ok(Json(shown(&find(&app, &id).await?)))
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Discard {
+    note: String,
+}
+
+/// Gives a dead letter up, with a note.
+pub async fn discard(
+    State(app): State<App>,
+    caller: Caller,
+    Path(id): Path<String>,
+    body: Option<Json<Discard>>,
+) -> Result<Json<Value>, Problem> {
+    caller.needs("operate")?;
+    let row = find(&app, &id).await?;
+    let note = body.map(|Json(body)| body.note).unwrap_or_default();
+    app.store.write(Write::Discard { delivery: row.id, note, at: runtime::now() }).await?;
+    Ok(Json(shown(&find(&app, &id).await?)))
+}

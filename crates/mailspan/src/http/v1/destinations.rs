@@ -1,0 +1,171 @@
+//! `/v1/destinations`: look, test, pause, resume, prepare.
+
+use axum::Json;
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use mailspan_core::{Answer, DestinationId, Reason, Request};
+use mailspan_engine::Happened;
+use mailspan_store::{StandingRow, Write};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use crate::app::App;
+use crate::deliver::sign;
+use crate::http::auth::Caller;
+use crate::http::problem::Problem;
+use crate::hub::Destination;
+use crate::runtime;
+
+/// Those of the configuration, then those that only have a queue left.
+pub async fn list(State(app): State<App>, caller: Caller) -> Result<Json<Value>, Problem> {
+    caller.needs("read")?;
+    let live = app.live();
+    let standing = app.store.destinations(None).await?;
+    let row_of = |id: Option<DestinationId>| standing.iter().find(|row| Some(row.destination) == id);
+    let mut items: Vec<Value> = Vec::new();
+    for destination in &live.hub.destinations {
+        let row = row_of(live.destination_id(destination.name.as_str()));
+        items.push(shown(destination.name.as_str(), destination.kind.name, row, false));
+    }
+    for row in &standing {
+        if !live.destinations.contains_key(&row.destination) && row.pending + row.dead > 0 {
+            items.push(shown(row.name.as_str(), "", Some(row), true));
+        }
+    }
+    Ok(Json(json!({ "items": items, "next": null })))
+}
+
+fn shown(name: &str, kind: &str, row: Option<&StandingRow>, gone: bool) -> Value {
+    let paused = row.and_then(|row| row.paused.as_ref());
+    let (state, reason) = match (gone, paused) {
+        (true, _) => ("disabled", Some("not in the configuration".to_owned())),
+        (false, Some(reason)) => ("paused", Some(reason.text.clone())),
+        (false, None) => ("active", None),
+    };
+    json!({
+        "id": name,
+        "kind": kind,
+        "state": state,
+        "pending": row.map_or(0, |row| row.pending),
+        "dead": row.map_or(0, |row| row.dead),
+        "oldest": row.and_then(|row| row.oldest).map(|at| at.rfc3339()),
+        "reason": reason,
+    })
+}
+
+fn find(app: &App, name: &str) -> Result<(DestinationId, std::sync::Arc<Destination>), Problem> {
+    let live = app.live();
+    let id = live.destination_id(name);
+    id.and_then(|id| live.destinations.get(&id).map(|found| (id, found.clone()))).ok_or_else(|| {
+        let names: Vec<&str> = live.hub.destinations.iter().map(|d| d.name.as_str()).collect();
+        Problem::not_found(format!("there is no destination `{name}`: there are {}", names.join(", ")))
+    })
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Pause {
+    note: String,
+}
+
+pub async fn pause(
+    State(app): State<App>,
+    caller: Caller,
+    Path(name): Path<String>,
+    body: Option<Json<Pause>>,
+) -> Result<Json<Value>, Problem> {
+    caller.needs("operate")?;
+    let (destination, _) = find(&app, &name)?;
+    let note = body.map(|Json(body)| body.note).filter(|note| !note.is_empty());
+    let reason = Reason::new("operator", note.unwrap_or_else(|| format!("paused by {}", caller.name)));
+    let write = Write::Stand { destination, paused: Some(reason.clone()), at: runtime::now() };
+    app.store.write(write).await?;
+    app.tell(Happened::Paused { destination, reason }).await;
+    Ok(Json(json!({ "id": name, "state": "paused" })))
+}
+
+pub async fn resume(
+    State(app): State<App>,
+    caller: Caller,
+    Path(name): Path<String>,
+) -> Result<Json<Value>, Problem> {
+    caller.needs("operate")?;
+    let (destination, _) = find(&app, &name)?;
+    app.store.write(Write::Stand { destination, paused: None, at: runtime::now() }).await?;
+    app.tell(Happened::Resumed { destination }).await;
+    Ok(Json(json!({ "id": name, "state": "active" })))
+}
+
+/// One harmless exchange that shows whether address and credential work.
+pub async fn test(
+    State(app): State<App>,
+    caller: Caller,
+    Path(name): Path<String>,
+) -> Result<Json<Value>, Problem> {
+    caller.needs("operate")?;
+    let (_, destination) = find(&app, &name)?;
+    let probe = destination.sink.probe();
+    let shown = format!("{} {}{}", probe.method, destination.target.base_url, probe.path);
+    let value = match exchange(&app, &destination, probe).await {
+        Ok(answer) => {
+            let reached = !matches!(answer.status, 401 | 403);
+            let says = match (reached, answer.status) {
+                (false, _) => "the credential was refused",
+                (true, 200..=299) => "it works",
+                (true, _) => {
+                    "it was reached and the credential was not refused; it has no answer to this harmless request"
+                }
+            };
+            json!({ "id": name, "ok": reached, "request": shown, "status": answer.status, "says": says })
+        }
+        Err(why) => json!({ "id": name, "ok": false, "request": shown, "status": null, "says": why.text }),
+    };
+    Ok(Json(value))
+}
+
+async fn exchange(app: &App, destination: &Destination, request: Request) -> Result<Answer, Reason> {
+    let request = sign::sign(destination, request, runtime::now())?;
+    let egress = app.live().egress.clone();
+    egress.send(&destination.target, request).await.map_err(|lost| lost.why)
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Prepare {
+    /// Create what is missing.
+    yes: bool,
+}
+
+/// What the vendor's account lacks for us; created on `yes`.
+pub async fn prepare(
+    State(app): State<App>,
+    caller: Caller,
+    Path(name): Path<String>,
+    body: Option<Json<Prepare>>,
+) -> Result<Json<Value>, Problem> {
+    caller.needs("operate")?;
+    let (_, destination) = find(&app, &name)?;
+    let create = body.is_some_and(|Json(body)| body.yes);
+    if destination.kind.name != "hubspot" {
+        let detail = format!("kind `{}` needs no preparation", destination.kind.name);
+        return Err(Problem::new(StatusCode::CONFLICT, "nothing_to_prepare", detail));
+    }
+    let prepare =
+        mailspan_connectors::hubspot::prepare(&destination.own).map_err(|bad| Problem::bad(bad.text))?;
+    let prepare = &prepare;
+    let ask = |request| exchange(&app, &destination, request);
+    let missing = crate::deliver::prepare::missing(prepare, ask).await.map_err(reason)?;
+    let mut created = Vec::new();
+    if create && !missing.is_empty() {
+        created = crate::deliver::prepare::create(prepare, &missing, ask).await.map_err(reason)?;
+    }
+    Ok(Json(json!({
+        "id": name,
+        "missing": missing.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        "created": created,
+    })))
+}
+
+fn reason(reason: Reason) -> Problem {
+    Problem::new(StatusCode::BAD_GATEWAY, &reason.code, reason.text)
+}

@@ -1,0 +1,104 @@
+//! `/v1/events`: the journal.
+
+use axum::Json;
+use axum::extract::{Path, RawQuery, State};
+use mailspan_core::{EventId, Name, cloudevents};
+use mailspan_store::{DeliveryFilter, EventFilter, EventRow, RequestRow};
+use serde_json::value::RawValue;
+use serde_json::{Value, json};
+
+use crate::app::App;
+use crate::http::auth::Caller;
+use crate::http::problem::Problem;
+use crate::http::v1::query::{Query, page};
+use crate::route::explain as explained;
+
+fn shown(row: &EventRow) -> Value {
+    let event = &row.event;
+    json!({
+        "id": event.id,
+        "seq": event.seq.map(|seq| seq.0.to_string()),
+        "tenant": event.tenant,
+        "source": event.source,
+        "type": event.event_type.as_str(),
+        "subject": event.subject.shown(),
+        "time": event.time.rfc3339(),
+        "received_at": event.received_at.rfc3339(),
+        "place": row.place,
+        "deliveries": row.deliveries,
+    })
+}
+
+pub async fn list(
+    State(app): State<App>,
+    caller: Caller,
+    RawQuery(query): RawQuery,
+) -> Result<Json<Value>, Problem> {
+    caller.needs("read")?;
+    let query = Query::read(query.as_deref(), &["source", "type", "subject", "tenant"])?;
+    let limit = query.limit()?;
+    let filter = EventFilter {
+        tenant: query.get("tenant").map(Name::new),
+        source: query.get("source").map(Name::new),
+        event_type: query.get("type").map(str::to_owned),
+        subject: query.get("subject").map(str::to_owned),
+        before: query.before()?,
+        limit,
+    };
+    let rows = app.store.events(filter).await?;
+    let last = rows.last().and_then(|row| row.event.seq).map(|seq| seq.0);
+    Ok(Json(page(rows.iter().map(shown).collect(), limit, last)))
+}
+
+pub async fn find(app: &App, id: &str) -> Result<EventRow, Problem> {
+    let id: EventId = id.parse().map_err(Problem::bad)?;
+    app.store.event(id).await?.ok_or_else(|| Problem::not_found(format!("there is no event {id}")))
+}
+
+/// The event to the letter, with the raw request that it came in.
+pub async fn show(
+    State(app): State<App>,
+    caller: Caller,
+    Path(id): Path<String>,
+) -> Result<Json<Value>, Problem> {
+    caller.needs("read")?;
+    let row = find(&app, &id).await?;
+    let request = app.store.request_of(row.event.id).await?;
+    let mut value = shown(&row);
+    // Numbers above 2^53 survive: the event is embedded as text.
+    let event = RawValue::from_string(cloudevents::write(&row.event));
+    value["event_json"] = json!(event.as_ref().map(|raw| raw.get()).unwrap_or_default());
+    value["several_recipients"] = json!(row.several_recipients);
+    value["request"] = request.as_ref().map(raw_request).unwrap_or_default();
+    Ok(Json(value))
+}
+
+fn raw_request(row: &RequestRow) -> Value {
+    json!({
+        "received_at": row.received_at.rfc3339(),
+        "credential": row.credential,
+        "digest": row.digest,
+        "redacted": row.redacted,
+        "method": row.method,
+        "path": row.path,
+        "query": row.query,
+        "headers": row.headers,
+        "body": String::from_utf8_lossy(&row.body),
+    })
+}
+
+/// Which routes matched, which did not and by which condition, what became of each delivery.
+pub async fn explain(
+    State(app): State<App>,
+    caller: Caller,
+    Path(id): Path<String>,
+) -> Result<Json<Value>, Problem> {
+    caller.needs("read")?;
+    let row = find(&app, &id).await?;
+    let filter = DeliveryFilter { event: Some(row.event.id), limit: 1_000, ..DeliveryFilter::default() };
+    let deliveries = app.store.deliveries(filter).await?;
+    let mut value = shown(&row);
+    value["routes"] = explained::routes(&app.live(), &row.event, &deliveries);
+    value["several_recipients"] = json!(row.several_recipients);
+    Ok(Json(value))
+}

@@ -1,0 +1,109 @@
+//! `/v1/keys`: API keys. A key is shown once, its hash is kept.
+
+use axum::Json;
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use mailspan_connectors::signature::sha256;
+use mailspan_core::{Name, Span};
+use mailspan_store::{KeyRow, NewKey, Write, Wrote};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use crate::app::App;
+use crate::http::auth::{Caller, SCOPES};
+use crate::http::problem::Problem;
+use crate::runtime;
+
+/// Characters of a key by which it is recognised in listings.
+const SHOWN_CHARS: usize = 10;
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Create {
+    scopes: Vec<String>,
+    #[serde(default)]
+    note: String,
+    /// `"90d"`; without it the key does not expire.
+    #[serde(default)]
+    expires: Option<Span>,
+    #[serde(default)]
+    tenant: Option<String>,
+}
+
+pub async fn create(
+    State(app): State<App>,
+    caller: Caller,
+    Json(body): Json<Create>,
+) -> Result<(StatusCode, Json<Value>), Problem> {
+    caller.needs("admin")?;
+    if body.scopes.is_empty() {
+        return Err(Problem::bad("field \"scopes\": give at least one"));
+    }
+    for scope in &body.scopes {
+        if !SCOPES.iter().any(|(name, _)| name == scope) {
+            let names: Vec<&str> = SCOPES.iter().map(|(name, _)| *name).collect();
+            let given = mailspan_core::clip(scope, 40);
+            return Err(Problem::bad(format!("there is no scope `{given}`: there are {}", names.join(", "))));
+        }
+    }
+    let now = runtime::now();
+    let key = new_secret("msk_");
+    let shown: String = key.chars().take(SHOWN_CHARS).collect();
+    let new = NewKey {
+        tenant: body.tenant.as_deref().map_or_else(Name::default_tenant, Name::new),
+        hash: sha256(key.as_bytes()),
+        shown: shown.clone(),
+        scopes: body.scopes.clone(),
+        note: body.note,
+        created_at: now,
+        expires_at: body.expires.map(|span| now.plus(span.ms)),
+    };
+    let expires_at = new.expires_at.map(|at| at.rfc3339());
+    let wrote = app.store.write(Write::Key(new)).await?;
+    let id = if let Wrote::Key { id } = wrote { id.to_string() } else { String::new() };
+    let value = json!({ "id": id, "key": key, "scopes": body.scopes, "expires_at": expires_at });
+    Ok((StatusCode::CREATED, Json(value)))
+}
+
+/// 256 random bits as text behind a prefix.
+pub fn new_secret(prefix: &str) -> String {
+    let bytes = [runtime::random_u128().to_be_bytes(), runtime::random_u128().to_be_bytes()].concat();
+    format!("{prefix}{}", URL_SAFE_NO_PAD.encode(bytes))
+}
+
+fn shown(row: &KeyRow) -> Value {
+    json!({
+        "id": row.id.to_string(),
+        "key": format!("{}…", row.shown),
+        "tenant": row.tenant,
+        "scopes": row.scopes,
+        "note": row.note,
+        "created_at": row.created_at.rfc3339(),
+        "expires_at": row.expires_at.map(|at| at.rfc3339()),
+        "revoked_at": row.revoked_at.map(|at| at.rfc3339()),
+        "last_used_at": row.last_used_at.map(|at| at.rfc3339()),
+    })
+}
+
+pub async fn list(State(app): State<App>, caller: Caller) -> Result<Json<Value>, Problem> {
+    caller.needs("admin")?;
+    let rows = app.store.keys().await?;
+    Ok(Json(json!({ "items": rows.iter().map(shown).collect::<Vec<_>>(), "next": null })))
+}
+
+pub async fn revoke(
+    State(app): State<App>,
+    caller: Caller,
+    Path(id): Path<String>,
+) -> Result<Json<Value>, Problem> {
+    caller.needs("admin")?;
+    let number: i64 =
+        id.parse().map_err(|_| Problem::bad("the id of a key is a number: see `mailspan keys list`"))?;
+    if !app.store.keys().await?.iter().any(|row| row.id == number) {
+        return Err(Problem::not_found(format!("there is no key {number}")));
+    }
+    app.store.write(Write::RevokeKey { id: number, at: runtime::now() }).await?;
+    Ok(Json(json!({ "id": id, "revoked": true })))
+}

@@ -1,0 +1,9 @@
+//! The hub's own API: one file a resource.
+
+pub mod deliveries;
+pub mod destinations;
+pub mod events;
+pub mod health;
+pub mod keys;
+pub mod query;
+pub mod records;

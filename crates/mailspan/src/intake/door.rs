@@ -1,0 +1,127 @@
+//! The shell of receiving: keeps what was received and answers the sender.
+
+use std::sync::Arc;
+
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use mailspan_connectors::contract::Refusal;
+use mailspan_core::limits::{BODY_BYTES_MAX, REFUSED_BODY_BYTES_MAX};
+use mailspan_core::{EventId, RawRequest};
+use mailspan_store::{Accepted, Idempotency, Receipt, RefusedRequest, Trouble, Write, Wrote};
+use serde_json::json;
+
+use crate::app::App;
+use crate::http::intake::body_problem;
+use crate::http::problem::Problem;
+use crate::hub::Source;
+use crate::intake::receive::{NotReceived, Received, receive};
+use crate::runtime;
+
+/// An API key that was checked, for kind `api`.
+pub struct Caller {
+    pub key_id: i64,
+    pub name: String,
+    pub idempotency_key: Option<String>,
+}
+
+/// What the sender gets.
+pub enum Entered {
+    Accepted { accepted: Accepted, again: bool },
+    Other(Response),
+}
+
+/// One request at a source, whole: size was checked before, the answer comes after the commit.
+pub async fn enter(app: &App, source: &Arc<Source>, request: RawRequest, caller: Option<Caller>) -> Entered {
+    let began = runtime::instant();
+    let now = request.received_at;
+    let mut ids = || EventId::v7(now, runtime::random_u128());
+    let credential = caller.as_ref().map(|caller| caller.name.as_str());
+    let received = receive(source, &request, credential, now, &mut ids);
+    let mut receipt = match received {
+        Ok(Received::Receipt(receipt)) => receipt,
+        Ok(Received::Handshake { status, content_type, body }) => {
+            let status = StatusCode::from_u16(status).unwrap_or(StatusCode::OK);
+            let headers = [(header::CONTENT_TYPE, content_type), (header::X_CONTENT_TYPE_OPTIONS, "nosniff")];
+            return Entered::Other((status, headers, body).into_response());
+        }
+        Err(NotReceived::Refused(refusal)) => {
+            return Entered::Other(refuse(app, source, &request, refusal).await);
+        }
+        Err(NotReceived::BadBody(text)) => {
+            app.metrics.intake(&source.name, "bad_body", 1);
+            return Entered::Other(Problem::new(StatusCode::BAD_REQUEST, "bad_body", text).into_response());
+        }
+        Err(NotReceived::Body(trouble)) => {
+            return Entered::Other(body_problem(trouble, BODY_BYTES_MAX).into_response());
+        }
+    };
+    if let Some(Caller { key_id, idempotency_key: Some(key), .. }) = caller {
+        receipt.idempotency = Some(Idempotency { api_key: key_id, key, body: receipt.digest });
+    }
+    let entered = keep(app, receipt).await;
+    app.metrics.acknowledged(began.elapsed());
+    match entered {
+        Ok((accepted, again)) => {
+            app.metrics.accepted(&source.name, &accepted);
+            Entered::Accepted { accepted, again }
+        }
+        Err(trouble) => Entered::Other(Problem::from(trouble).into_response()),
+    }
+}
+
+/// Everything enters by this one function: what was received is committed, and the router is woken.
+pub async fn keep(app: &App, receipt: Box<Receipt>) -> Result<(Accepted, bool), Trouble> {
+    let wrote = app.store.write(Write::Accept(receipt)).await?;
+    let Wrote::Accepted { accepted, again } = wrote else {
+        return Err(Trouble::Broken("the store gave another answer than to an accept".to_owned()));
+    };
+    if !accepted.ids.is_empty() && !again {
+        app.route_wake.notify_one();
+    }
+    Ok((accepted, again))
+}
+
+/// 401 without detail; the operator finds the reason under `refused`.
+async fn refuse(app: &App, source: &Source, request: &RawRequest, refusal: Refusal) -> Response {
+    app.metrics.intake(&source.name, "refused", 1);
+    tracing::warn!(source = %source.name, check = refusal.check, hint = refusal.hint, "request refused: {}", refusal.text);
+    let write = Write::Refused(Box::new(RefusedRequest {
+        tenant: source.tenant.clone(),
+        source: source.name.clone(),
+        at: request.received_at,
+        check: refusal.check.to_owned(),
+        text: refusal.text,
+        hint: refusal.hint,
+        headers: shown_headers(request),
+        body: request.body.slice(..request.body.len().min(REFUSED_BODY_BYTES_MAX)),
+    }));
+    // The answer is the same whether the note could be kept: a stranger learns nothing of our disk.
+    if let Err(trouble) = app.store.write(write).await {
+        tracing::warn!("a refused request could not be kept for the operator: {trouble}");
+    }
+    Problem::new(StatusCode::UNAUTHORIZED, "unauthorized", "the request is not authenticated").into_response()
+}
+
+/// Headers as received, credentials cut out.
+fn shown_headers(request: &RawRequest) -> Vec<(String, String)> {
+    let secret = ["authorization", "cookie", "proxy-authorization", "x-api-key"];
+    let show = |(name, value): &(String, Vec<u8>)| {
+        let value = if secret.contains(&name.as_str()) {
+            "[cut out]".to_owned()
+        } else {
+            String::from_utf8_lossy(value).into_owned()
+        };
+        (name.clone(), value)
+    };
+    request.headers.iter().map(show).collect()
+}
+
+/// The body of a 200 or 202: counts, and the ids of what was accepted.
+pub fn answer_body(accepted: &Accepted) -> serde_json::Value {
+    json!({
+        "accepted": accepted.ids.len(),
+        "duplicates": accepted.duplicates,
+        "quarantined": accepted.quarantined,
+        "ids": accepted.ids,
+    })
+}

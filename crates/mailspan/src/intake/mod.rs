@@ -1,0 +1,4 @@
+//! Receiving: verify, parse, keep, answer.
+
+pub mod door;
+pub mod receive;

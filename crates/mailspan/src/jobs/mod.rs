@@ -1,0 +1,3 @@
+//! Long work, done step by step beside live traffic.
+
+pub mod retention;

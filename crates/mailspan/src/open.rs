@@ -1,0 +1,81 @@
+//! Opens the store with its threads, and finds the socket beside it.
+
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::thread::JoinHandle;
+
+use anyhow::Context;
+use mailspan_store::{OpenError, OpenOptions, Store};
+
+use crate::hub::Storage;
+use crate::runtime;
+
+/// Threads that read; two suffice on two cores, and each keeps a page cache.
+const READERS: usize = 2;
+/// `sockaddr_un` holds 108 bytes, the last of them zero (unix(7)).
+const SOCKET_PATH_BYTES_MAX: usize = 107;
+
+/// An open store and the threads that serve it.
+pub struct Opened {
+    pub store: Store,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Opened {
+    /// Ends after what is queued is written; blocks until then.
+    pub fn close(self) {
+        self.store.close();
+        drop(self.store);
+        for thread in self.threads {
+            if thread.join().is_err() {
+                tracing::error!("a store thread panicked");
+            }
+        }
+    }
+}
+
+/// Opens the file of the configuration, made where it is missing. [`OpenError::Held`] names the
+/// process that holds it.
+pub fn store(storage: &Storage) -> Result<Opened, OpenError> {
+    let Storage::Sqlite { path } = storage;
+    let options = OpenOptions {
+        readers: READERS,
+        socket: Some(socket_path(path)),
+        ..OpenOptions::new(path.clone(), runtime::random_u128(), runtime::now())
+    };
+    let (store, writer, readers) = mailspan_store::open(options)?;
+    let mut threads = vec![runtime::thread("store-writer", move || writer.run())];
+    for reader in readers {
+        threads.push(runtime::thread("store-reader", move || reader.run()));
+    }
+    Ok(Opened { store, threads })
+}
+
+/// `FILE.sock`, or a short path in the temporary folder where that is too long for a socket.
+pub fn socket_path(database: &Path) -> PathBuf {
+    let mut beside = database.as_os_str().to_owned();
+    beside.push(".sock");
+    let absolute = std::path::absolute(&beside).unwrap_or_else(|_| PathBuf::from(&beside));
+    if absolute.as_os_str().len() <= SOCKET_PATH_BYTES_MAX {
+        return absolute;
+    }
+    let digest = mailspan_connectors::signature::digest(absolute.as_os_str().as_bytes());
+    std::env::temp_dir().join(format!("mailspan-{digest}.sock"))
+}
+
+/// A listener on the socket, for its owner only.
+pub fn listen(path: &Path) -> anyhow::Result<tokio::net::UnixListener> {
+    use std::os::unix::fs::PermissionsExt;
+    // We hold the store's lock, so whoever made this file is dead.
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            return Err(error).with_context(|| format!("remove the old socket {}", path.display()));
+        }
+        _ => {}
+    }
+    let listener =
+        tokio::net::UnixListener::bind(path).with_context(|| format!("listen on {}", path.display()))?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))
+        .with_context(|| format!("make {} ours alone", path.display()))?;
+    Ok(listener)
+}

@@ -1,0 +1,106 @@
+//! The only place that spawns, sleeps, reads the wall clock or the environment, or draws randomness.
+#![allow(clippy::disallowed_methods, reason = "this is the one home of what clippy.toml bans elsewhere")]
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use mailspan_core::Millis;
+
+/// A way to start tasks that is handed to code which may not spawn by itself.
+pub type Spawn = Arc<dyn Fn(Pin<Box<dyn Future<Output = ()> + Send>>) + Send + Sync>;
+
+/// The wall clock.
+pub fn now() -> Millis {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Millis(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
+}
+
+/// The monotonic clock, for measuring.
+pub fn instant() -> Instant {
+    Instant::now()
+}
+
+/// The wall clock as it is injected into the egress client and the sandbox.
+pub fn clock() -> Arc<dyn Fn() -> Millis + Send + Sync> {
+    Arc::new(now)
+}
+
+/// A variable of the environment; nothing where it is not UTF-8.
+pub fn env(name: &str) -> Option<String> {
+    std::env::var(name).ok()
+}
+
+/// 128 random bits of the system's generator.
+pub fn random_u128() -> u128 {
+    let mut bytes = [0u8; 16];
+    aws_lc_rs::rand::fill(&mut bytes).expect("the system's random generator cannot fail once it is seeded");
+    u128::from_be_bytes(bytes)
+}
+
+pub fn random_u64() -> u64 {
+    random_u128() as u64
+}
+
+/// Starts a task of the running runtime.
+pub fn spawn(task: impl Future<Output = ()> + Send + 'static) {
+    tokio::spawn(task);
+}
+
+/// [`spawn`] as a value.
+pub fn spawner() -> Spawn {
+    Arc::new(|task| spawn(task))
+}
+
+/// Starts a thread with a name that shows in `top -H`.
+pub fn thread(name: &str, body: impl FnOnce() + Send + 'static) -> std::thread::JoinHandle<()> {
+    let started = std::thread::Builder::new().name(name.to_owned()).spawn(body);
+    started.expect("a process that cannot start its few threads cannot work at all")
+}
+
+/// Runs on a thread of the blocking pool.
+pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+    tokio::task::spawn_blocking(work).await.ok()
+}
+
+pub async fn sleep(ms: u64) {
+    tokio::time::sleep(Duration::from_millis(ms)).await;
+}
+
+/// Sleeps until a wall-clock time.
+pub async fn sleep_until(at: Millis) {
+    sleep(at.since(now())).await;
+}
+
+/// The future's result, or nothing when it took longer.
+pub async fn within<T>(ms: u64, future: impl Future<Output = T>) -> Option<T> {
+    tokio::time::timeout(Duration::from_millis(ms), future).await.ok()
+}
+
+/// The tokio runtime of the program: as many workers as there are cores.
+pub fn build() -> std::io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("mailspan").build()
+}
+
+/// Resolves at the first SIGTERM or SIGINT.
+pub async fn told_to_stop() {
+    use tokio::signal::unix::{SignalKind, signal};
+    match (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) {
+        (Ok(mut term), Ok(mut int)) => {
+            tokio::select! { _ = term.recv() => {}, _ = int.recv() => {} }
+        }
+        _ => std::future::pending().await,
+    }
+}
+
+/// Resolves at the next SIGHUP.
+pub async fn told_to_reload() {
+    use tokio::signal::unix::{SignalKind, signal};
+    match signal(SignalKind::hangup()) {
+        Ok(mut hup) => {
+            hup.recv().await;
+        }
+        Err(_) => std::future::pending().await,
+    }
+}

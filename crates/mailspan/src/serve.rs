@@ -1,0 +1,131 @@
+//! `mailspan serve`: everything put together.
+
+use std::path::PathBuf;
+
+use anyhow::{Context, bail};
+use mailspan_core::limits::DRAIN_MS_MAX;
+use mailspan_store::OpenError;
+use tokio::net::TcpListener;
+use tokio::sync::{mpsc, watch};
+
+use crate::app::{App, Live};
+use crate::deliver::{shell, start};
+use crate::http::auth::FromSocket;
+use crate::http::{router, server};
+use crate::hub::{Hub, Storage};
+use crate::open::{self, Opened};
+use crate::{jobs, reload, route, runtime};
+
+/// Happenings that wait for the engine: each is small, and who sends waits.
+const INBOX_MAX: usize = 4_096;
+
+/// A hub that serves.
+pub struct Serving {
+    pub app: App,
+    opened: Opened,
+    socket: PathBuf,
+    stop: watch::Sender<bool>,
+    ends: Vec<tokio::sync::oneshot::Receiver<()>>,
+}
+
+/// Runs until SIGTERM or SIGINT, then drains.
+pub async fn run(hub: Hub) -> anyhow::Result<()> {
+    let serving = begin(hub).await?;
+    tracing::info!("ready");
+    runtime::told_to_stop().await;
+    tracing::info!("stopping: no new work is taken, what is in flight is finished");
+    end(serving).await;
+    Ok(())
+}
+
+/// Opens the store, binds, takes the leases, starts every task.
+pub async fn begin(hub: Hub) -> anyhow::Result<Serving> {
+    for warning in &hub.warnings {
+        tracing::warn!("{warning}");
+    }
+    let opened = match open::store(&hub.storage) {
+        Ok(opened) => opened,
+        Err(OpenError::Held(holder)) => {
+            let Storage::Sqlite { path } = &hub.storage;
+            bail!(
+                "{} is held by process {}: stop it first, or name another file in [storage] url",
+                path.display(),
+                holder.pid
+            );
+        }
+        Err(error) => return Err(error).context("open the store"),
+    };
+    let Storage::Sqlite { path } = &hub.storage;
+    let socket = open::socket_path(path);
+    let (stop, stopped) = watch::channel(false);
+    let (engine, inbox) = mpsc::channel(INBOX_MAX);
+    let (listen, operator_listen) = (hub.server.listen, hub.server.operator_listen);
+    let live = Live::new(hub, &opened.store).await.context("register names in the store")?;
+    let app = App::new(live, opened.store.clone(), Some(engine), stopped);
+    let mut serving = Serving { app: app.clone(), opened, socket, stop, ends: Vec::new() };
+
+    let bind = |address| async move {
+        TcpListener::bind(address)
+            .await
+            .with_context(|| format!("listen on {address}: is another program there?"))
+    };
+    let public = bind(listen).await?;
+    let operator = match operator_listen {
+        Some(address) => Some(bind(address).await?),
+        None => None,
+    };
+    let unix = open::listen(&serving.socket)?;
+
+    let owner = runtime::random_u128();
+    serving.task(shell::run(app.clone(), inbox));
+    let fence = start::lease(&app.store, "router", owner).await.context("take the router's lease")?;
+    start::open_desks(&app, owner).await.context("take the destinations' leases")?;
+    serving.task(route::follow::follow(app.clone(), fence));
+    serving.task(jobs::retention::run(app.clone()));
+    runtime::spawn(reload::on_signal(app.clone(), owner));
+
+    let stop = || app.stop.clone();
+    let public_routes = match &operator {
+        Some(_) => router::public(app.clone()),
+        None => router::all(app.clone()),
+    };
+    tracing::info!("listening on http://{listen}");
+    serving.task(server::serve(public, public_routes, stop(), runtime::spawner()));
+    if let Some(operator) = operator {
+        serving.task(server::serve(operator, router::operator(app.clone()), stop(), runtime::spawner()));
+    }
+    let commands = router::all(app.clone()).layer(axum::Extension(FromSocket));
+    serving.task(server::serve_unix(unix, commands, stop(), runtime::spawner()));
+    Ok(serving)
+}
+
+impl Serving {
+    fn task(&mut self, task: impl Future<Output = ()> + Send + 'static) {
+        let (done, end) = tokio::sync::oneshot::channel();
+        self.ends.push(end);
+        runtime::spawn(async move {
+            task.await;
+            // The receiver is gone when the deadline has passed.
+            let _ = done.send(());
+        });
+    }
+}
+
+/// Stops taking work, finishes what is in flight, closes the store. At most `DRAIN_MS_MAX`, then the rest.
+pub async fn end(serving: Serving) {
+    let Serving { app, opened, socket, stop, ends } = serving;
+    // Nobody listens any more only when all have ended already.
+    let _ = stop.send(true);
+    app.route_wake.notify_one();
+    let all = async {
+        for end in ends {
+            let _ = end.await;
+        }
+    };
+    if runtime::within(DRAIN_MS_MAX, all).await.is_none() {
+        tracing::warn!("something was still in flight: it is sent again at the next start");
+    }
+    drop(app);
+    let _ = std::fs::remove_file(&socket);
+    runtime::blocking(move || opened.close()).await;
+}

@@ -1,0 +1,4 @@
+//! What the program says of itself: logs and metrics.
+
+pub mod log;
+pub mod metrics;

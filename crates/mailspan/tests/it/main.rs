@@ -1,0 +1,11 @@
+//! The program as its users see it: a process, its HTTP surface and its command line.
+#![allow(clippy::disallowed_methods, reason = "tests start threads and read clocks as their user would")]
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod api;
+mod commands;
+mod deliver;
+mod intake;
+mod kill;
+mod support;
+mod tidy;
