@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use mailspan_connectors::contract::{self, Kind};
-use mailspan_core::{EventType, Millis, Name, Named, Secret, Span};
+use mailspan_core::{EventType, Name, Named, Secret, Span};
 use mailspan_egress::{Allowance, Target};
 use mailspan_engine::Limits;
 use mailspan_maps::Program;
@@ -13,7 +13,6 @@ use mailspan_maps::Program;
 pub struct Hub {
     /// The file it was read from; relative paths were taken from its folder.
     pub file: PathBuf,
-    pub read_at: Millis,
     /// Read with `--dev`: secrets in clear were taken.
     pub dev: bool,
     pub server: Server,

@@ -48,7 +48,7 @@ pub async fn reload(app: &App, owner: u128) -> Result<usize, String> {
 
 fn read(before: &Hub) -> Result<Hub, String> {
     let environment = |name: &str| runtime::env(name);
-    let options = config::Options { env: &environment, now: runtime::now(), dev: before.dev };
+    let options = config::Options { env: &environment, dev: before.dev };
     config::load(&before.file, &options).map_err(|problems| problems.to_string())
 }
 

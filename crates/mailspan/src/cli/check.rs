@@ -2,13 +2,33 @@
 
 use std::process::ExitCode;
 
+use clap::Args;
+
 use super::Common;
 use crate::{config, runtime};
 
+#[derive(Debug, Args)]
+pub struct Check {
+    /// Print a commented example instead
+    #[arg(long, conflicts_with = "schema")]
+    example: bool,
+    /// Print the JSON Schema of the configuration, for editors
+    #[arg(long)]
+    schema: bool,
+}
+
 /// Prints what is there, or every problem with its place.
-pub fn run(common: &Common) -> ExitCode {
+pub fn run(common: &Common, command: &Check) -> ExitCode {
+    if command.example {
+        print!("{}", config::example());
+        return ExitCode::SUCCESS;
+    }
+    if command.schema {
+        println!("{}", config::json_schema());
+        return ExitCode::SUCCESS;
+    }
     let environment = |name: &str| runtime::env(name);
-    let options = config::Options { env: &environment, now: runtime::now(), dev: common.dev };
+    let options = config::Options { env: &environment, dev: common.dev };
     match config::load(&common.config, &options) {
         Ok(hub) => {
             for warning in &hub.warnings {

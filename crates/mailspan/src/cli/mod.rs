@@ -9,6 +9,7 @@ mod deliveries;
 mod destinations;
 mod events;
 mod keys;
+mod migrate;
 mod records;
 mod sandbox;
 mod table;
@@ -55,7 +56,7 @@ enum Command {
     #[command(subcommand)]
     Sandbox(sandbox::Sandbox),
     /// Say whether the configuration is right, and where it is not
-    Check,
+    Check(check::Check),
     /// Run cases of «these events, expect these requests»
     Test(test::Test),
     /// Create, list and revoke API keys; make secrets
@@ -82,6 +83,8 @@ enum Command {
     Refused(records::Refused),
     /// Elements of batches that could not be read
     Quarantined(records::Quarantined),
+    /// Bring the store to this version's schema
+    Migrate,
     /// Add up where every accepted event and delivery is
     Audit,
 }
@@ -127,7 +130,7 @@ async fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
         Command::Sandbox(command) => sandbox::run(command).await,
-        Command::Check => Ok(check::run(&common)),
+        Command::Check(command) => Ok(check::run(&common, &command)),
         Command::Test(command) => test::run(&common, command).await,
         Command::Keys(command) => keys::run(&common, command).await,
         Command::Events(command) => events::run(&common, command).await,
@@ -138,6 +141,7 @@ async fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Ledger(command) => records::ledger(&common, command).await,
         Command::Refused(command) => records::refused(&common, command).await,
         Command::Quarantined(command) => records::quarantined(&common, command).await,
+        Command::Migrate => migrate::run(&common).await,
         Command::Audit => audit::run(&common).await,
     }
 }
@@ -145,7 +149,7 @@ async fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
 /// The configuration, or all of its problems.
 fn load(common: &Common) -> anyhow::Result<Hub> {
     let environment = |name: &str| runtime::env(name);
-    let options = config::Options { env: &environment, now: runtime::now(), dev: common.dev };
+    let options = config::Options { env: &environment, dev: common.dev };
     config::load(&common.config, &options)
         .map_err(|problems| anyhow::anyhow!("the configuration is not right\n{problems}"))
 }

@@ -10,9 +10,10 @@ use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use url::{Host, Url};
 
-use super::access::header_name;
+use super::choice::header_name;
+use super::mask::sounds_secret;
 use super::reader::Reader;
-use super::report::{Place, sounds_secret};
+use super::report::Place;
 use super::secrets;
 use super::settings::{CLIENT_CERTIFICATE, names};
 use super::tree::{Data, Node, Table};

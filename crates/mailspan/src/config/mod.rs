@@ -4,10 +4,13 @@
 //! and go on (`reader` and one file a section), and at the end the hub or all problems, drawn.
 
 mod access;
+mod choice;
 mod destinations;
 mod endpoint;
 mod env;
 mod kinds;
+mod limits;
+mod mask;
 mod programs;
 mod reader;
 mod report;
@@ -17,6 +20,7 @@ mod schema;
 mod secrets;
 mod server;
 mod settings;
+mod sign;
 mod sources;
 mod storage;
 #[cfg(test)]
@@ -28,10 +32,9 @@ use std::io::Read;
 use std::path::Path;
 use std::sync::Arc;
 
-use mailspan_core::{Millis, limits};
+use mailspan_core::limits::CONFIG_BYTES_MAX;
 
-pub use report::{Problem, Problems};
-pub use schema::json_schema;
+pub use report::Problems;
 
 use crate::hub::{Destination, Hub, Route, Source};
 use reader::Reader;
@@ -42,9 +45,13 @@ use tree::{Data, Node, Table};
 pub struct Options<'a> {
     /// Reads an environment variable; the configuration reads the environment nowhere else.
     pub env: &'a dyn Fn(&str) -> Option<String>,
-    pub now: Millis,
     /// Secrets in clear are taken (`--dev`), with a warning.
     pub dev: bool,
+}
+
+/// The JSON Schema of the file (draft 2020-12), for editors.
+pub fn json_schema() -> serde_json::Value {
+    schema::json_schema()
 }
 
 /// The commented example of the repository; a valid configuration.
@@ -52,7 +59,7 @@ pub fn example() -> &'static str {
     include_str!("../../../../mailspan.toml")
 }
 
-/// Reads a file of at most [`limits::CONFIG_BYTES_MAX`] bytes. Relative paths are taken from its folder.
+/// Reads a file of at most [`CONFIG_BYTES_MAX`] bytes. Relative paths are taken from its folder.
 pub fn load(file: &Path, options: &Options) -> Result<Hub, Problems> {
     let name = file.display().to_string();
     let whole = |message: String, help: &str| {
@@ -61,10 +68,10 @@ pub fn load(file: &Path, options: &Options) -> Result<Hub, Problems> {
     };
     let mut bytes = Vec::new();
     fs::File::open(file)
-        .and_then(|file| file.take(limits::CONFIG_BYTES_MAX + 1).read_to_end(&mut bytes))
+        .and_then(|file| file.take(CONFIG_BYTES_MAX + 1).read_to_end(&mut bytes))
         .map_err(|error| whole(format!("cannot be read: {error}"), "name another file with --config FILE"))?;
-    if bytes.len() as u64 > limits::CONFIG_BYTES_MAX {
-        let message = format!("has more than {} bytes", limits::CONFIG_BYTES_MAX);
+    if bytes.len() as u64 > CONFIG_BYTES_MAX {
+        let message = format!("has more than {} bytes", CONFIG_BYTES_MAX);
         return Err(whole(message, "a configuration is one TOML file; is this another one?"));
     }
     let text = match String::from_utf8(bytes) {
@@ -89,6 +96,7 @@ pub fn read(file_name: &str, folder: &Path, text: &str, options: &Options) -> Re
             hub(&reader, &root)
         }
         Err(drafts) => {
+            drafts.iter().for_each(|draft| hide_odd_line(&reader, &draft.at));
             reader.problems(drafts);
             None
         }
@@ -106,6 +114,21 @@ pub fn read(file_name: &str, folder: &Path, text: &str, options: &Options) -> Re
     match hub {
         Some(hub) => Ok(Hub { warnings, ..hub }),
         None => Err(Problems(Vec::new())),
+    }
+}
+
+/// A line of broken TOML without a key may be the middle of a secret: it is not shown.
+fn hide_odd_line(reader: &Reader, at: &Place) {
+    let Place::File(at) = at else { return };
+    let Some((before, after)) = reader.text.split_at_checked(at.start) else { return };
+    let start = before.rfind('\n').map_or(0, |newline| newline + 1);
+    let line = [&before[start..], after.split('\n').next().unwrap_or_default()].concat();
+    let keyed = line.split_once('=').is_some_and(|(key, value)| {
+        let plain = |c: char| c.is_ascii_alphanumeric() || "_-.\"' {,".contains(c);
+        !key.trim().is_empty() && key.chars().all(plain) && !value.trim_matches(['=', ' ']).is_empty()
+    });
+    if !keyed && !line.trim_start().starts_with('[') {
+        reader.hide(&Place::File(start..start + line.len()));
     }
 }
 
@@ -144,7 +167,6 @@ fn hub(reader: &Reader, root: &Table) -> Option<Hub> {
     destinations.extend(made);
     Some(Hub {
         file: Path::new(reader.file).to_owned(),
-        read_at: reader.options.now,
         dev: reader.options.dev,
         server: server?,
         storage: storage?,

@@ -35,10 +35,14 @@ pub fn program(reader: &Reader, node: &Node, purpose: Purpose) -> Option<Program
 fn worded(text: &str) -> (String, String) {
     let mut lines = text.lines();
     let first = lines.next().unwrap_or_default();
-    let (message, expected) = first.split_once("; expected one of: ").unwrap_or((first, ""));
     let mut help: Vec<String> = lines.map(str::to_owned).collect();
-    if !expected.is_empty() {
+    let mut message = first;
+    if let Some((before, expected)) = first.split_once("; expected one of: ") {
         help.insert(0, format!("expected one of {}", clip(expected, HELP_CHARS_MAX)));
+        message = before;
+    } else if let Some((before, near)) = first.split_once("; did you mean ") {
+        help.insert(0, format!("did you mean {near}"));
+        message = before;
     }
     (format!("the program does not compile: {message}"), help.join("\n      "))
 }

@@ -132,6 +132,10 @@ impl<'a> Reader<'a> {
             Ok(value) => Some(value),
             Err(text) => {
                 let (message, help) = text.split_once(": ").unwrap_or((&text, ""));
+                // Some texts begin with the value alone.
+                let bare =
+                    message.starts_with('`') && message.matches('`').count() == 2 && message.ends_with('`');
+                let message = if bare { format!("{message} cannot be taken") } else { message.to_owned() };
                 self.problem(&node.at, message, help);
                 None
             }
@@ -175,6 +179,9 @@ impl<'a> Reader<'a> {
             "" => format!("unknown section `{}`", clip(&entry.key, 60)),
             place => format!("unknown key `{}` in `{place}`", clip(&entry.key, 60)),
         };
+        if nearest(&entry.key, SECRET_WORDS).is_some() {
+            self.hide(&entry.node.at);
+        }
         self.problem(&entry.key_at, message, suggestion(&entry.key, known));
     }
 
@@ -218,6 +225,10 @@ impl<'a> Reader<'a> {
 
 /// Names stand in addresses, metrics and table columns.
 const NAME_BYTES_MAX: usize = 64;
+
+/// An unknown key that was meant to be one of these has a secret for its value.
+const SECRET_WORDS: &[&str] =
+    &["token", "secret", "secrets", "password", "auth", "access", "sign", "api_key", "key"];
 
 /// `did you mean …?`, or what there is.
 pub fn suggestion(word: &str, known: &[&str]) -> String {

@@ -17,16 +17,13 @@ const SECRETS_MAX: usize = 10;
 /// 128 bits written as hex have 32 characters, as base64 22; a shorter one than this can be guessed.
 const SHORT: usize = 16;
 
-/// One secret: `{ env = "NAME" }` or `{ file = "path" }`. `place` is the setting's full name.
+/// A secret that its user may choose: `{ env = "NAME" }` or `{ file = "path" }`, with a warning where it
+/// is short. `place` is the setting's full name.
 pub fn read(reader: &Reader, node: &Node, place: &str) -> Option<Named> {
     let named = resolve(reader, node, place)?;
-    let length = named.secret.expose().chars().count();
-    if length < SHORT {
-        let text = format!(
-            "the secret of `{place}` ({}) has only {length} characters: use at least {SHORT}",
-            named.name
-        );
-        reader.warn(&node.at, format_args!("{text}; `mailspan keys secret` makes one"));
+    if named.secret.expose().chars().count() < SHORT {
+        let text = format!("the secret of `{place}` ({}) is shorter than {SHORT} characters", named.name);
+        reader.warn(&node.at, format_args!("{text}: `mailspan keys secret` makes a better one"));
     }
     Some(named)
 }
@@ -68,7 +65,7 @@ pub fn list(reader: &Reader, node: &Node, place: &str) -> Option<Vec<Named>> {
 
 const LIST: &str = "write secrets = [{ env = \"NAME\" }], two while one is rotated out";
 
-/// The text behind a reference, without a judgement of its length: certificates, keys.
+/// The text behind a reference, without a judgement of its length: a vendor's token, a certificate.
 pub fn resolve(reader: &Reader, node: &Node, place: &str) -> Option<Named> {
     let key = place.rsplit('.').next().unwrap_or(place);
     match &node.data {

@@ -3,6 +3,7 @@
 use axum::extract::FromRequestParts;
 use axum::http::{StatusCode, header, request::Parts};
 use mailspan_connectors::signature::sha256;
+use mailspan_store::Write;
 
 use crate::app::App;
 use crate::http::problem::Problem;
@@ -19,6 +20,9 @@ pub struct Caller {
     pub name: String,
     pub scopes: Vec<String>,
 }
+
+/// How exactly the last use of a key is known.
+const USED_MS: u64 = 60_000;
 
 /// The scopes there are, with what each allows.
 pub const SCOPES: &[(&str, &str)] = &[
@@ -67,6 +71,15 @@ impl FromRequestParts<App> for Caller {
         let now = runtime::now();
         if row.revoked_at.is_some() || row.expires_at.is_some_and(|until| until <= now) {
             return Err(unknown());
+        }
+        if row.last_used_at.is_none_or(|at| now.since(at) > USED_MS) {
+            let app = app.clone();
+            // Known to the minute is enough, and the caller does not wait for it.
+            runtime::spawn(async move {
+                if let Err(trouble) = app.store.write(Write::KeyUsed { id: row.id, at: now }).await {
+                    tracing::warn!("the use of a key could not be noted: {trouble}");
+                }
+            });
         }
         Ok(Caller { key_id: row.id, name: row.shown, scopes: row.scopes })
     }

@@ -2,7 +2,7 @@
 
 use axum::body::Body;
 use axum::extract::{FromRequestParts, State};
-use axum::http::{Request, StatusCode};
+use axum::http::{HeaderValue, Request, StatusCode};
 use axum::response::{IntoResponse, Response};
 use mailspan_core::limits::{IDEMPOTENCY_KEY_BYTES_MAX, WAIT_MS_MAX};
 use mailspan_core::{EventId, Span};
@@ -11,12 +11,13 @@ use serde_json::json;
 use crate::app::App;
 use crate::deliver::wait;
 use crate::http::auth::Caller;
-use crate::http::intake;
 use crate::http::problem::Problem;
 use crate::http::v1::deliveries::shown;
+use crate::http::{intake, peer};
 use crate::intake::door::{self, Entered, answer_body, enter};
 
-/// 202 with counts and ids after the commit; with `?wait=10s` what each destination said, or 202
+/// 202 with counts and ids after the commit (`Idempotent-Replayed: true` where it is the first answer
+/// again); with `?wait=10s` what each destination said, or 202
 /// when the time is up.
 pub async fn post(State(app): State<App>, request: Request<Body>) -> Response {
     match take(&app, request).await {
@@ -45,8 +46,9 @@ async fn take(app: &App, request: Request<Body>) -> Result<Response, Problem> {
         key => key.filter(|key| !key.is_empty()).map(str::to_owned),
     };
     let door = door::Caller { key_id: caller.key_id, name: caller.name, idempotency_key };
-    let accepted = match enter(app, &source, raw, Some(door)).await {
-        Entered::Accepted { accepted, .. } => accepted,
+    let peer = peer::client(&parts, &live.hub.server.trusted_proxies);
+    let (accepted, again) = match enter(app, &source, raw, peer, Some(door)).await {
+        Entered::Accepted { accepted, again } => (accepted, again),
         Entered::Other(response) => return Ok(response),
     };
     let mut answer = answer_body(&accepted);
@@ -56,7 +58,11 @@ async fn take(app: &App, request: Request<Body>) -> Result<Response, Problem> {
         answer["deliveries"] = deliveries;
         return Ok(intake::json(StatusCode::OK, &answer));
     }
-    Ok(intake::json(StatusCode::ACCEPTED, &answer))
+    let mut response = intake::json(StatusCode::ACCEPTED, &answer);
+    if again {
+        response.headers_mut().insert("idempotent-replayed", HeaderValue::from_static("true"));
+    }
+    Ok(response)
 }
 
 fn wait_of(query: &str) -> Result<Option<u64>, Problem> {

@@ -13,6 +13,7 @@ use serde_json::Value;
 
 use crate::app::{App, Live};
 use crate::http::limit::{self, BodyTrouble};
+use crate::http::peer;
 use crate::http::problem::Problem;
 use crate::hub::{Access, Source};
 use crate::intake::door::{Entered, answer_body, enter};
@@ -35,7 +36,8 @@ async fn take(app: &App, request: Request<Body>) -> Result<Response, Problem> {
         return Err(Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", detail));
     }
     let raw = read(&live, &parts, body).await?;
-    match enter(app, &source, raw, None).await {
+    let peer = peer::client(&parts, &live.hub.server.trusted_proxies);
+    match enter(app, &source, raw, peer, None).await {
         Entered::Accepted { accepted, .. } => Ok(json(StatusCode::OK, &answer_body(&accepted))),
         Entered::Other(response) => Ok(response),
     }
@@ -70,7 +72,9 @@ pub fn body_problem(trouble: BodyTrouble, max: usize) -> Problem {
         BodyTrouble::TooSlow => {
             Problem::new(StatusCode::REQUEST_TIMEOUT, "too_slow", "the body did not come in time")
         }
-        BodyTrouble::Broken => Problem::bad("the body ended before its announced length"),
+        BodyTrouble::Broken => Problem::bad(
+            "the body ended before its announced length, or is not what its Content-Encoding says",
+        ),
         BodyTrouble::Encoding => Problem::new(
             StatusCode::UNSUPPORTED_MEDIA_TYPE,
             "encoding",

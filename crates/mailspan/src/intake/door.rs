@@ -1,5 +1,6 @@
 //! The shell of receiving: keeps what was received and answers the sender.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use axum::http::{StatusCode, header};
@@ -31,7 +32,14 @@ pub enum Entered {
 }
 
 /// One request at a source, whole: size was checked before, the answer comes after the commit.
-pub async fn enter(app: &App, source: &Arc<Source>, request: RawRequest, caller: Option<Caller>) -> Entered {
+/// `peer` is shown to the operator where the request is refused.
+pub async fn enter(
+    app: &App,
+    source: &Arc<Source>,
+    request: RawRequest,
+    peer: Option<IpAddr>,
+    caller: Option<Caller>,
+) -> Entered {
     let began = runtime::instant();
     let now = request.received_at;
     let mut ids = || EventId::v7(now, runtime::random_u128());
@@ -45,7 +53,7 @@ pub async fn enter(app: &App, source: &Arc<Source>, request: RawRequest, caller:
             return Entered::Other((status, headers, body).into_response());
         }
         Err(NotReceived::Refused(refusal)) => {
-            return Entered::Other(refuse(app, source, &request, refusal).await);
+            return Entered::Other(refuse(app, source, &request, peer, refusal).await);
         }
         Err(NotReceived::BadBody(text)) => {
             app.metrics.intake(&source.name, "bad_body", 1);
@@ -82,15 +90,22 @@ pub async fn keep(app: &App, receipt: Box<Receipt>) -> Result<(Accepted, bool), 
 }
 
 /// 401 without detail; the operator finds the reason under `refused`.
-async fn refuse(app: &App, source: &Source, request: &RawRequest, refusal: Refusal) -> Response {
+async fn refuse(
+    app: &App,
+    source: &Source,
+    request: &RawRequest,
+    peer: Option<IpAddr>,
+    refusal: Refusal,
+) -> Response {
+    let from = peer.map(|peer| peer.to_string()).unwrap_or_default();
     app.metrics.intake(&source.name, "refused", 1);
-    tracing::warn!(source = %source.name, check = refusal.check, hint = refusal.hint, "request refused: {}", refusal.text);
+    tracing::warn!(source = %source.name, from, check = refusal.check, hint = refusal.hint, "request refused: {}", refusal.text);
     let write = Write::Refused(Box::new(RefusedRequest {
         tenant: source.tenant.clone(),
         source: source.name.clone(),
         at: request.received_at,
         check: refusal.check.to_owned(),
-        text: refusal.text,
+        text: if from.is_empty() { refusal.text } else { format!("{} (from {from})", refusal.text) },
         hint: refusal.hint,
         headers: shown_headers(request),
         body: request.body.slice(..request.body.len().min(REFUSED_BODY_BYTES_MAX)),

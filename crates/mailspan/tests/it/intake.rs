@@ -42,7 +42,7 @@ fn a_refused_signature_tells_the_operator_and_nobody_else() {
     let rows = hub.rows(&["refused"]);
     assert_eq!(rows.len(), 2);
     let hint = rows[0]["hint"].as_str().unwrap_or_default();
-    assert!(hint.contains("serial"), "the hint should name the re-serialised body, it says: {hint:?}");
+    assert!(hint.contains("changed the body"), "the hint should name the changed body, it says: {hint:?}");
     assert_eq!(hub.rows(&["audit"])[0]["refused"], 2);
 }
 

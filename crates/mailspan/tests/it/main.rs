@@ -6,6 +6,8 @@ mod api;
 mod commands;
 mod deliver;
 mod intake;
+mod interop;
 mod kill;
 mod support;
+mod sync;
 mod tidy;

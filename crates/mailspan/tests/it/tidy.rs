@@ -33,8 +33,11 @@ fn files_are_small_and_finished() {
                 path.display()
             ));
         }
-        for word in ["TO".to_owned() + "DO", "FIX".to_owned() + "ME", "XX".to_owned() + "X:"] {
-            if text.contains(&word) {
+        // Put together here, so that this file does not hold them itself.
+        for word in
+            ["TO", "FIX", "XX"].map(str::to_owned).into_iter().zip(["DO", "ME", "X"]).map(|(a, b)| a + b)
+        {
+            if text.contains(&format!("// {word}")) || text.contains(&format!("{word}:")) {
                 wrong.push(format!("{} is unfinished: {word}", path.display()));
             }
         }

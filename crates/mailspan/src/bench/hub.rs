@@ -1,0 +1,179 @@
+//! The hub under load: a configuration as a user would write it, a process of its own.
+
+use std::ffi::OsStr;
+use std::net::SocketAddr;
+use std::path::Path;
+
+use anyhow::{Context, bail};
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use super::{Goal, MapKind, Plan, SECRET_FILE, child};
+use crate::cli::client::Client;
+use crate::open;
+use crate::runtime;
+
+const CONFIG_FILE: &str = "hub.toml";
+/// How long the router may need for what was accepted.
+const ROUTED_MS_MAX: u64 = 120_000;
+const LOOK_MS: u64 = 50;
+/// Pages of a thousand events.
+const PAGES_MAX: usize = 10_000;
+/// Never reached: the bench measures the hub, not a limit that a user would set.
+const RATE: &str = "1000000/1s";
+
+/// A hub that was started, with its command socket.
+pub struct Running {
+    pub child: child::Child,
+    pub address: SocketAddr,
+    client: Client,
+}
+
+/// Starts a hub in a folder. `receiver` is where its destinations send.
+pub async fn start(plan: &Plan, folder: &Path, receiver: SocketAddr) -> anyhow::Result<Running> {
+    let address = child::free_address()?;
+    let config = folder.join(CONFIG_FILE);
+    if plan.signed() {
+        let key = base64::Engine::encode(
+            &base64::engine::general_purpose::STANDARD,
+            runtime::random_u128().to_be_bytes().repeat(2),
+        );
+        super::write_private(&folder.join("sign.secret"), &format!("whsec_{key}"))?;
+    }
+    super::write_private(&config, &configuration(plan, address, receiver))?;
+    let args = [OsStr::new("--config"), config.as_os_str(), OsStr::new("serve")];
+    let mut child = child::start(folder, &args)?;
+    child.ready(address, "/readyz").await?;
+    let client = Client::Socket(open::socket_path(&folder.join("hub.db")));
+    let running = Running { child, address, client };
+    if let Goal::Ingest { matching: true, .. } = plan.goal {
+        running.client.post("/v1/destinations/crm0/pause", &json!({})).await.context("pause the destination")?;
+    }
+    Ok(running)
+}
+
+impl Running {
+    pub async fn audit(&self) -> anyhow::Result<Value> {
+        self.client.get("/v1/audit").await.context("ask the hub for its audit")
+    }
+
+    /// Waits until nothing waits for the router.
+    pub async fn routed(&self) -> anyhow::Result<()> {
+        let began = runtime::instant();
+        while began.elapsed().as_millis() < u128::from(ROUTED_MS_MAX) {
+            if self.audit().await?["waiting"] == 0 {
+                return Ok(());
+            }
+            runtime::sleep(LOOK_MS).await;
+        }
+        bail!("after {ROUTED_MS_MAX} ms the hub had not routed what it accepted")
+    }
+
+    /// The ids of all events in the order of the journal.
+    pub async fn journal(&self) -> anyhow::Result<Vec<u128>> {
+        let mut newest_first = Vec::new();
+        let mut path = "/v1/events?limit=1000".to_owned();
+        for _ in 0..PAGES_MAX {
+            let page = self.client.get(&path).await.context("list the hub's events")?;
+            let items = page["items"].as_array().map_or(&[][..], Vec::as_slice);
+            let id = |item: &Value| Uuid::parse_str(item["id"].as_str()?).ok();
+            newest_first.extend(items.iter().filter_map(id).map(|id| id.as_u128()));
+            let Some(next) = page["next"].as_str() else { break };
+            path = format!("/v1/events?limit=1000&before={next}");
+        }
+        newest_first.reverse();
+        Ok(newest_first)
+    }
+}
+
+fn configuration(plan: &Plan, listen: SocketAddr, receiver: SocketAddr) -> String {
+    let mut text = format!(
+        "[server]\nlisten = \"{listen}\"\n\n[storage]\nurl = \"sqlite:hub.db\"\n\n[egress]\nallow = [\"{receiver}\"]\n\n\
+         [sources.mailtarget]\nkind = \"mailtarget\"\nsecrets = [{{ file = \"{SECRET_FILE}\" }}]\n"
+    );
+    for number in 0..plan.destinations() {
+        text += &destination(plan, number, receiver);
+    }
+    match plan.goal {
+        Goal::Ingest { routes, matching } => {
+            let condition = match matching {
+                true => ".data.provider == \"mailtarget\"",
+                false => ".data.url == \"https://elsewhere.example/\"",
+            };
+            for number in 0..routes {
+                text += &format!(
+                    "\n[[routes]]\nname = \"route{number}\"\nevents = [\"email.clicked\"]\n\
+                     when = '{condition}'\nto = [\"crm0\"]\n"
+                );
+            }
+        }
+        Goal::Deliver { map, fan_out, .. } => {
+            let to: Vec<String> = (0..fan_out).map(|number| format!("\"crm{number}\"")).collect();
+            text += &format!("\n[[routes]]\nname = \"all\"\nto = [{}]\n", to.join(", "));
+            if map == MapKind::Vrl {
+                text += VRL_MAP;
+            }
+        }
+    }
+    text
+}
+
+/// The same activity that the floor makes in native code.
+const VRL_MAP: &str = r#"map = '''
+{
+  "eventId": .data.raw.eventId,
+  "person": .subject,
+  "kind": "click",
+  "link": .data.url,
+  "contact": .data.correlation.crm_contact_id,
+  "deal": .data.correlation.crm_deal_id,
+  "at": .time,
+}
+'''
+"#;
+
+fn destination(plan: &Plan, number: u16, receiver: SocketAddr) -> String {
+    let concurrency = super::floor::POSTERS;
+    let mut text = format!(
+        "\n[destinations.crm{number}]\nkind = \"http\"\nurl = \"http://{receiver}/{number}\"\nrate = \"{RATE}\"\n\
+         concurrency = {concurrency}\nretry = [\"1s\", \"2s\", \"5s\"]\n"
+    );
+    if let Goal::Deliver { batch, signed, .. } = plan.goal {
+        if batch > 1 {
+            text += &format!("batch = {{ max = {batch}, wait = \"50ms\" }}\n");
+        }
+        if signed {
+            text += "sign = { kind = \"standard_webhooks\", secret = { file = \"sign.secret\" } }\n";
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config;
+
+    fn check(goal: Goal) {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join(SECRET_FILE), "a-secret-of-the-bench-0123456789").unwrap();
+        let sign = "whsec_bWFpbHNwYW4tYmVuY2gtc2VjcmV0LTAxMjM0NTY3ODk=";
+        std::fs::write(folder.path().join("sign.secret"), sign).unwrap();
+        let plan = Plan { goal, ..Plan::default() };
+        let address = "127.0.0.1:18080".parse().unwrap();
+        let file = folder.path().join(CONFIG_FILE);
+        std::fs::write(&file, configuration(&plan, address, address)).unwrap();
+        let options = config::Options { env: &|_| None, dev: false };
+        if let Err(problems) = config::load(&file, &options) {
+            panic!("the bench wrote a configuration that the hub does not take:\n{problems}");
+        }
+    }
+
+    #[test]
+    fn the_configuration_holds() {
+        check(Goal::Ingest { routes: 1, matching: false });
+        check(Goal::Ingest { routes: 10, matching: true });
+        check(Goal::Deliver { batch: 1, fan_out: 1, signed: false, map: MapKind::Vrl });
+        check(Goal::Deliver { batch: 100, fan_out: 10, signed: true, map: MapKind::None });
+    }
+}
