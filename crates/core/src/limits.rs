@@ -61,6 +61,9 @@ pub const SENDS_MAX: usize = 512;
 pub const SEGMENT_KEYS_MAX: i64 = 262_144;
 /// Age of a dedupe segment.
 pub const SEGMENT_AGE_MS_MAX: i64 = 86_400_000;
+/// Closed dedupe segments: 67 million keys, with at most 128 MiB of filters in memory. Beyond that the
+/// oldest goes before its time, with a warning.
+pub const DEDUPE_SEGMENTS_MAX: usize = 256;
 /// How long the first answer to an `Idempotency-Key` is kept.
 pub const IDEMPOTENCY_MS: i64 = 86_400_000;
 pub const IDEMPOTENCY_KEY_BYTES_MAX: usize = 255;

@@ -87,9 +87,9 @@ impl Desk {
             None => Retries::ByCalendar,
             Some(Signal::Split) => Retries::InHalves,
             Some(Signal::Throttled { until }) if until.since(cx.now) > self.limits.retry_after_max_ms => {
+                let until = until.rfc3339();
                 let text = format!(
-                    "asked to send nothing until {}, longer than retry_after_max: resume it then, or raise the limit",
-                    until.rfc3339()
+                    "asked to send nothing until {until}, longer than retry_after_max: resume it then"
                 );
                 self.pause(Reason::new("throttled", text), cx);
                 Retries::Uncounted(cx.now)

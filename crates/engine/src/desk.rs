@@ -1,13 +1,13 @@
 //! One destination: its policy, what it holds, what is in flight.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use mailspan_connectors::contract::{Question, Sink};
-use mailspan_core::limits::QUEUE_ROOM;
 use mailspan_core::{DeliveryId, DestinationId, Millis, Queue, Reason, Request, SplitMix64};
 
 use crate::budget::{Budget, Grant};
+use crate::claims::Claims;
 use crate::held::{Held, Place};
 use crate::line::{Batching, Line};
 use crate::questions::Questions;
@@ -25,7 +25,7 @@ pub(crate) struct Desk {
     pub(crate) paused: Option<Reason>,
     pub(crate) budget: Budget,
     pub(crate) held: BTreeMap<DeliveryId, Held>,
-    /// Held deliveries of each queue, at most [`QUEUE_ROOM`].
+    /// Held deliveries of each queue, at most [`mailspan_core::limits::QUEUE_ROOM`].
     pub(crate) count: [u16; QUEUES],
     pub(crate) lines: [Line; QUEUES],
     pub(crate) shares: Shares,
@@ -51,23 +51,6 @@ pub(crate) struct Call {
     pub(crate) items: Vec<DeliveryId>,
     pub(crate) question: Option<Question>,
     pub(crate) at: Millis,
-}
-
-/// What is known of the store's rows that are not held.
-#[derive(Default)]
-pub(crate) struct Claims {
-    /// The room asked for in the claim that is in flight.
-    pub(crate) in_flight: Option<[u16; QUEUES]>,
-    /// Something was offered or came due while the claim was in flight: it may not have seen it.
-    pub(crate) again: bool,
-    /// The store may have due rows of this queue that are not held.
-    pub(crate) more: [bool; QUEUES],
-    /// Let go of while the claim was in flight: its answer may show them as they were before.
-    pub(crate) stale: BTreeSet<DeliveryId>,
-    /// The earliest row that is not due yet.
-    pub(crate) next_due: Option<Millis>,
-    /// After a failure.
-    pub(crate) not_before: Option<Millis>,
 }
 
 /// What a step of the engine hands down.
@@ -229,38 +212,5 @@ impl Desk {
             self.let_go(delivery);
         }
         self.claims.offered();
-    }
-
-    fn claim(&mut self, cx: &mut Context) {
-        if self.claims.in_flight.is_some() || self.claims.not_before.is_some_and(|at| at > cx.now) {
-            return;
-        }
-        self.claims.not_before = None;
-        let mut room = [0; QUEUES];
-        for queue in 0..QUEUES {
-            // Held rows are still due in the store and come again, so all the room is asked for.
-            if self.claims.more[queue] && self.count[queue] < QUEUE_ROOM[queue] / 2 {
-                room[queue] = QUEUE_ROOM[queue];
-            }
-        }
-        if room == [0; QUEUES] {
-            return;
-        }
-        self.claims.in_flight = Some(room);
-        self.claims.again = false;
-        self.claims.stale.clear();
-        cx.out.push(Command::Claim { destination: self.id, room });
-    }
-}
-
-impl Claims {
-    /// Any queue may have due rows now.
-    pub(crate) fn offered(&mut self) {
-        self.more = [true; QUEUES];
-        self.again = true;
-    }
-
-    pub(crate) fn due(&mut self, at: Millis) {
-        self.next_due = Some(self.next_due.map_or(at, |due| due.min(at)));
     }
 }

@@ -32,7 +32,8 @@ pub struct Limits {
 }
 
 pub enum Happened {
-    /// The lease was taken, or settings changed: the desk starts anew under this fence.
+    /// The lease was taken: the desk starts anew under this fence. Or, under the fence it has, settings
+    /// changed: what is in flight ends under the old ones, what waits is claimed and mapped again.
     Opened {
         destination: DestinationId,
         fence: Fence,
@@ -61,13 +62,14 @@ pub enum Happened {
         call: CallId,
         answer: Result<Answer, Lost>,
     },
-    /// The settlements of one `Settle` are committed, or were not.
+    /// The settlements of one `Settle` are committed, or were not: all of its deliveries, in any order.
+    /// Where the commit made another delivery the head of a lane, an `Offered` follows.
     Settled {
         destination: DestinationId,
         deliveries: Vec<DeliveryId>,
         outcome: Result<(), SettleFailed>,
     },
-    /// An operator paused or resumed the destination.
+    /// An operator paused or resumed the destination; answered by a `Stand`.
     Paused {
         destination: DestinationId,
         reason: Reason,

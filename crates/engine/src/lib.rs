@@ -9,7 +9,7 @@ mod attempt;
 mod budget;
 mod calendar;
 mod caught;
-mod claimed;
+mod claims;
 mod command;
 mod desk;
 mod happened;

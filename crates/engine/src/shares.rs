@@ -19,7 +19,7 @@ pub(crate) struct Shares {
 impl Shares {
     /// The next queue among those that have work (indexed by [`Queue`]).
     pub(crate) fn pick(&mut self, has_work: [bool; Queue::ALL.len()]) -> Option<Queue> {
-        for queue in 0..Queue::ALL.len() {
+        for queue in Queue::ALL.map(|queue| queue as usize) {
             if has_work[queue] && !self.had_work[queue] {
                 self.spent[queue] = self.spent[queue].max(self.level);
             }

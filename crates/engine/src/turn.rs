@@ -95,8 +95,8 @@ impl Desk {
     /// that cannot be, or that leave the first one out, mean the first alone.
     fn part(&mut self, queue: Queue, batch: Vec<DeliveryId>, takes: &[usize]) -> Vec<DeliveryId> {
         let mut free = vec![true; batch.len()];
-        let sound = takes.contains(&0)
-            && takes.iter().all(|at| free.get_mut(*at).is_some_and(|free| std::mem::take(free)));
+        let sound =
+            takes.contains(&0) && takes.iter().all(|at| free.get_mut(*at).is_some_and(std::mem::take));
         if !sound {
             free = vec![true; batch.len()];
             free[0] = false;

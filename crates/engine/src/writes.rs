@@ -75,9 +75,12 @@ impl Desk {
     ) {
         let Some(first) = deliveries.first().and_then(|delivery| self.held.get(delivery)) else { return };
         let Place::Settling(number) = first.at else { return };
-        let fits =
-            |write: &Write| write.settlements.iter().map(|settlement| &settlement.delivery).eq(deliveries);
-        if !self.writes.open.get(&number).is_some_and(fits) {
+        let here = |delivery: &DeliveryId| {
+            self.held.get(delivery).is_some_and(|held| held.at == Place::Settling(number))
+        };
+        let whole =
+            self.writes.open.get(&number).is_some_and(|write| write.settlements.len() == deliveries.len());
+        if !whole || !deliveries.iter().all(here) {
             return;
         }
         match outcome {

@@ -151,6 +151,9 @@ pub enum Map {
     Program(Program),
 }
 
+/// The name of the hub's own source: what it reports of itself.
+pub const SYSTEM: &str = "system";
+
 impl Route {
     /// By source and type alone; the condition comes after.
     pub fn takes(&self, tenant: &Name, source: &Name, event_type: &EventType) -> bool {
@@ -158,9 +161,12 @@ impl Route {
             Some(family) => event_type.as_str().starts_with(family),
             None => pattern == event_type.as_str(),
         };
-        *tenant == self.tenant
-            && (self.from.is_empty() || self.from.contains(source))
-            && (self.events.is_empty() || self.events.iter().any(fits))
+        // Who takes everything from everywhere did not ask for what the hub says of itself.
+        let from = match self.from.is_empty() {
+            true => source.as_str() != SYSTEM || !self.events.is_empty(),
+            false => self.from.contains(source),
+        };
+        *tenant == self.tenant && from && (self.events.is_empty() || self.events.iter().any(fits))
     }
 }
 

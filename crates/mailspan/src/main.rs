@@ -1,6 +1,7 @@
 //! The `mailspan` binary.
 
 mod app;
+mod bench;
 mod cases;
 mod cli;
 mod config;

@@ -64,6 +64,11 @@ pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'stat
     tokio::task::spawn_blocking(work).await.ok()
 }
 
+/// Holds up the calling thread, which must be its own: finer than [`sleep`], which wakes by the millisecond.
+pub fn pause(time: Duration) {
+    std::thread::sleep(time);
+}
+
 pub async fn sleep(ms: u64) {
     tokio::time::sleep(Duration::from_millis(ms)).await;
 }

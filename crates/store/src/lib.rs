@@ -26,6 +26,7 @@ pub use open::{OpenError, OpenOptions, open};
 pub use pack::{Cut, pack_request};
 pub use reader::Reader;
 pub use rows::*;
+pub use sqlite::SCHEMA;
 pub use write::*;
 pub use writer::Writer;
 

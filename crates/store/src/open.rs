@@ -1,7 +1,7 @@
 //! Opening a store: lock, file, migrations, connections.
 
 use std::io;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -88,7 +88,12 @@ pub fn open(options: OpenOptions) -> Result<(Store, Writer, Vec<Reader>), OpenEr
     Ok((Store::Sqlite(store), Writer { queues, journal, lock }, readers))
 }
 
-/// SQLite gives its log and shared memory the mode of the file.
+/// Readable by its owner alone, also where it was made by another tool. SQLite gives its log and
+/// shared memory the mode of the file.
 fn make_private(path: &Path) -> io::Result<()> {
-    std::fs::File::options().write(true).create(true).truncate(false).mode(0o600).open(path).map(drop)
+    let file = std::fs::File::options().write(true).create(true).truncate(false).mode(0o600).open(path)?;
+    if file.metadata()?.permissions().mode() & 0o077 != 0 {
+        file.set_permissions(std::fs::Permissions::from_mode(0o600))?;
+    }
+    Ok(())
 }

@@ -163,6 +163,8 @@ pub struct Sizes {
     /// Pending and dead deliveries of each destination that has had any.
     pub destinations: Vec<DestinationSize>,
     pub unrouted: u64,
+    /// Duplicates are known back to here.
+    pub dedupe_from: Option<Millis>,
     pub file_bytes: u64,
     pub wal_bytes: u64,
     /// Writes that wait for the writer now.

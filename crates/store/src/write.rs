@@ -132,6 +132,8 @@ pub struct Towards {
     pub destination: DestinationId,
     pub class: Class,
     pub failed: Option<Reason>,
+    /// False where the receiver does not care for order: due at once, whatever waits in its lane.
+    pub ordered: bool,
 }
 
 #[derive(Debug)]
@@ -192,7 +194,7 @@ pub enum Wrote {
     Lease {
         fence: Option<Fence>,
     },
-    /// Rows dropped; 0 when there is nothing left to drop.
+    /// Rows dropped or passed over; 0 when a whole round has ended: nothing is left to drop.
     Retained {
         rows: usize,
     },

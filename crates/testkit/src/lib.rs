@@ -8,6 +8,7 @@
 mod client;
 mod hub;
 mod receiver;
+pub mod shim;
 
 pub use client::{Reply, get, post, request};
 pub use hub::{Hub, free_port};

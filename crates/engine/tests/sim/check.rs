@@ -145,10 +145,8 @@ impl Watch {
                 State::Dead if row.reason.is_none() => {
                     return Err(format!("{} is dead without a reason", row.id));
                 }
-                State::Delivered => {
-                    if !row.keys.iter().any(|key| self.acted.contains(&*key.0)) {
-                        return Err(format!("{} is delivered, the receiver has nothing", row.id));
-                    }
+                State::Delivered if !row.keys.iter().any(|key| self.acted.contains(&*key.0)) => {
+                    return Err(format!("{} is delivered, the receiver has nothing", row.id));
                 }
                 _ => {}
             }

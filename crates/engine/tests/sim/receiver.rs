@@ -104,7 +104,7 @@ fn done(
                 Verdict::Retry { after_ms, reason: Reason::new("flaky", "not now") }
             }
             _ if item.op["op"] == "log_activity" && item.step.is_none() => {
-                let after_ms = if number % 2 == 0 { 0 } else { 700 };
+                let after_ms = if number.is_multiple_of(2) { 0 } else { 700 };
                 floors.push((item.key.clone(), after_ms));
                 acted.push(item);
                 Verdict::Next { step: mailspan_core::Step("made".to_owned()), after_ms }

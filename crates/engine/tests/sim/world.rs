@@ -1,21 +1,21 @@
 //! Virtual time: a node, its store, its receivers, and everything that can go wrong between them.
 
+mod node;
+
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use mailspan_core::limits::SENDS_MAX;
 use mailspan_core::{
-    Answer, DeliveryId, DestinationId, Lost, Millis, Parcel, Person, PersonId, Reason, Request, Settlement,
-    SplitMix64, Subject,
+    Answer, DestinationId, Lost, Millis, Outcome, Parcel, Person, PersonId, Reason, Request, SplitMix64,
+    Subject,
 };
-use mailspan_engine::{CallId, Command, Engine, Fence, Happened, Limits, SettleFailed};
+use mailspan_engine::{CallId, Command, Happened, Limits};
 
 use crate::Planted;
 use crate::check::Watch;
+use crate::draw;
 use crate::receiver::{self, Reply};
-use crate::sink::SimSink;
 use crate::store::{self, Settled, Store};
-use crate::{draw, fault_of};
 
 /// Deliveries are offered until then; receivers and the store are healthy some time after it.
 const OFFERS_UNTIL: i64 = 40_000;
@@ -37,25 +37,11 @@ pub struct World {
     limits: BTreeMap<DestinationId, Limits>,
     planted: Option<Planted>,
     next_row: i64,
+    /// Kills while something is being written.
+    kills_left: u64,
     pub steps: usize,
     /// How often each kind of thing happened.
-    pub seen: BTreeMap<&'static str, usize>,
-}
-
-struct Node {
-    engine: Engine,
-    wake: Option<Millis>,
-    draining: bool,
-    calls: BTreeMap<CallId, DestinationId>,
-    paused: BTreeMap<DestinationId, bool>,
-    /// Writes that wait for the next commit.
-    writes: Vec<Write>,
-    committing: bool,
-}
-
-enum Write {
-    Settle { destination: DestinationId, fence: Fence, settlements: Vec<Settlement> },
-    Stand { destination: DestinationId, paused: Option<Reason> },
+    pub seen: BTreeMap<String, usize>,
 }
 
 enum Ev {
@@ -91,6 +77,8 @@ enum Inner {
     Wake(Millis),
 }
 
+use node::{Node, Write};
+
 type Checked = Result<(), String>;
 
 impl World {
@@ -123,6 +111,7 @@ impl World {
             limits,
             planted,
             next_row: 1,
+            kills_left: 0,
             steps: 0,
             seen: BTreeMap::new(),
         };
@@ -146,15 +135,16 @@ impl World {
     fn schedule(&mut self) {
         let start = self.now.0;
         self.at(start, Ev::Open);
-        let burst = if self.random.chance(5) { 150 } else { 0 };
+        let burst = if self.random.chance(3) { 120 } else { 0 };
         for _ in 0..burst {
             self.at(start + 1, Ev::Offer);
         }
-        for _ in 0..20 + self.random.below(40) {
+        for _ in 0..10 + self.random.below(20) {
             let at = start + self.random.below(OFFERS_UNTIL as u64) as i64;
             self.at(at, Ev::Offer);
         }
-        for _ in 0..self.random.below(4) {
+        self.kills_left = self.random.below(4);
+        for _ in 0..self.random.below(3) {
             let at = start + self.random.below(FAULTS_UNTIL as u64) as i64;
             let event = if self.random.chance(30) { Ev::Drain } else { Ev::Kill };
             self.at(at, event);
@@ -192,7 +182,9 @@ impl World {
             Ev::Kill => self.kill(),
             Ev::Open => return self.open(),
             Ev::Late(write) => {
-                self.apply(&write);
+                if let Some(Settled::FenceLost) = self.apply(&write) {
+                    self.saw("fence lost");
+                }
             }
             Ev::Node(epoch, inner) if epoch == self.epoch && self.node.is_some() => {
                 return self.inner(*inner);
@@ -207,8 +199,6 @@ impl World {
             Inner::Hear(happened) => self.hear(happened),
             Inner::Read { destination, room } => {
                 let (parcels, next_due) = self.store.claim(destination, room, self.now);
-                self.saw("claim", 1);
-                self.saw("parcel", parcels.len());
                 self.claimed(destination, parcels, next_due);
                 Ok(())
             }
@@ -225,6 +215,7 @@ impl World {
                 let Some(node) = &mut self.node else { return Ok(()) };
                 let Some(destination) = node.calls.remove(&call) else { return Ok(()) };
                 let at = answer.as_ref().map_or(self.now, |answer| answer.at);
+                self.saw(&answer.as_ref().map_or("lost".to_owned(), |answer| answer.status.to_string()));
                 self.watch.answered(self.now, destination, floors, throttled_ms, at);
                 self.hear(Happened::Answered { call, answer })
             }
@@ -243,8 +234,11 @@ impl World {
         }
     }
 
-    fn saw(&mut self, what: &'static str, times: usize) {
-        *self.seen.entry(what).or_default() += times;
+    fn saw(&mut self, what: &str) {
+        match self.seen.get_mut(what) {
+            Some(times) => *times += 1,
+            None => drop(self.seen.insert(what.to_owned(), 1)),
+        }
     }
 
     /// One step of the engine, and what it commands.
@@ -257,7 +251,6 @@ impl World {
         }
         node.engine.step(self.now, happened, &mut out);
         for command in out {
-            self.saw(name(&command), 1);
             self.command(command)?;
         }
         let Some(node) = &self.node else { return Ok(()) };
@@ -293,10 +286,12 @@ impl World {
             }
             Command::Settle { destination, fence, settlements, .. } => {
                 self.watch.settling(&settlements)?;
+                settlements.iter().for_each(|settlement| self.saw(&shown(&settlement.outcome)));
                 self.write(Write::Settle { destination, fence, settlements });
             }
             Command::Stand { destination, paused } => {
                 node.paused.insert(destination, paused.is_some());
+                self.saw(paused.as_ref().map_or("resumed", |_| "paused"));
                 if paused.is_some() {
                     self.after(8_000, Ev::Resume(destination));
                 }
@@ -346,56 +341,6 @@ impl World {
         self.hear_opened(destination)
     }
 
-    /// Some writes are lost, some reach the store late, under a fence that is old by then.
-    fn kill(&mut self) {
-        let Some(node) = self.node.take() else { return };
-        self.epoch += 1;
-        self.watch.killed();
-        for write in node.writes {
-            if self.random.chance(50) {
-                self.after(6_000, Ev::Late(write));
-            }
-        }
-        // No request of the old node is on its way any longer when the next one begins.
-        let pause = 300 + self.random.below(2_000);
-        self.after_exactly(pause, Ev::Open);
-    }
-
-    fn open(&mut self) -> Checked {
-        if self.node.is_some() {
-            return Ok(());
-        }
-        let fault = self.planted.and_then(fault_of);
-        self.node = Some(Node {
-            engine: Engine::with_fault(self.random.next_u64(), fault),
-            wake: None,
-            draining: false,
-            calls: BTreeMap::new(),
-            paused: BTreeMap::new(),
-            writes: Vec::new(),
-            committing: false,
-        });
-        for destination in (1..=self.destinations).map(DestinationId) {
-            self.store.fences.entry(destination).or_insert(Fence(0)).0 += 1;
-            if self.store.paused.contains_key(&destination) {
-                self.after(5_000, Ev::Resume(destination));
-            }
-            self.hear_opened(destination)?;
-        }
-        Ok(())
-    }
-
-    fn hear_opened(&mut self, destination: DestinationId) -> Checked {
-        let paused = self.store.paused.get(&destination).cloned();
-        if let Some(node) = &mut self.node {
-            node.paused.insert(destination, paused.is_some());
-        }
-        let limits = self.limits[&destination].clone();
-        let sink = Arc::new(SimSink { batches: limits.batch_max > 1 });
-        let fence = self.store.fences[&destination];
-        self.hear(Happened::Opened { destination, fence, limits, sink, paused })
-    }
-
     fn claimed(&mut self, destination: DestinationId, parcels: Vec<Parcel>, next_due: Option<Millis>) {
         let failed = !self.healthy() && self.random.chance(3);
         let happened = match failed {
@@ -403,59 +348,6 @@ impl World {
             false => Happened::Claimed { destination, parcels, next_due },
         };
         self.after(60, Ev::Node(self.epoch, Box::new(Inner::Hear(happened))));
-    }
-
-    fn write(&mut self, write: Write) {
-        let Some(node) = &mut self.node else { return };
-        node.writes.push(write);
-        if !std::mem::replace(&mut node.committing, true) {
-            self.after(10, Ev::Node(self.epoch, Box::new(Inner::Commit)));
-        }
-    }
-
-    /// All that waits, in one commit; now and then the disk is full.
-    fn commit(&mut self) {
-        let Some(node) = &mut self.node else { return };
-        node.committing = false;
-        let writes = std::mem::take(&mut node.writes);
-        let broken = !self.healthy() && self.random.chance(3);
-        for write in writes {
-            let settled = if broken { None } else { self.apply(&write) };
-            let Write::Settle { destination, settlements, .. } = write else { continue };
-            let outcome = match settled {
-                Some(Settled::Ok { promoted }) => {
-                    if promoted {
-                        self.after(
-                            5,
-                            Ev::Node(self.epoch, Box::new(Inner::Hear(Happened::Offered { destination }))),
-                        );
-                    }
-                    Ok(())
-                }
-                Some(Settled::FenceLost) => Err(SettleFailed::FenceLost),
-                None => Err(SettleFailed::Broken),
-            };
-            let deliveries: Vec<DeliveryId> =
-                settlements.iter().map(|settlement| settlement.delivery).collect();
-            let happened = Happened::Settled { destination, deliveries, outcome };
-            self.after(5, Ev::Node(self.epoch, Box::new(Inner::Hear(happened))));
-        }
-    }
-
-    fn apply(&mut self, write: &Write) -> Option<Settled> {
-        match write {
-            Write::Settle { destination, fence, settlements } => {
-                Some(self.store.settle(*destination, *fence, settlements, self.now))
-            }
-            Write::Stand { destination, paused: Some(reason) } => {
-                self.store.paused.insert(*destination, reason.clone());
-                None
-            }
-            Write::Stand { destination, paused: None } => {
-                self.store.paused.remove(destination);
-                None
-            }
-        }
     }
 
     fn check(&mut self) -> Checked {
@@ -500,12 +392,13 @@ impl World {
     }
 }
 
-fn name(command: &Command) -> &'static str {
-    match command {
-        Command::Claim { .. } => "to claim",
-        Command::Send { .. } => "send",
-        Command::Settle { .. } => "settle",
-        Command::WakeAt(_) => "wake",
-        Command::Stand { .. } => "stand",
+fn shown(outcome: &Outcome) -> String {
+    let code =
+        |reason: &Option<Reason>| reason.as_ref().map_or(String::new(), |reason| format!(" {}", reason.code));
+    match outcome {
+        Outcome::Progressed => "progressed".to_owned(),
+        Outcome::Ended { state, reason } => format!("{}{}", state.name(), code(reason)),
+        Outcome::Again { class, reason, .. } => format!("again {}{}", class.name(), code(reason)),
+        Outcome::CarriedBy { .. } => "carried".to_owned(),
     }
 }

@@ -11,6 +11,8 @@ use rustix::process::{Pid, Signal, kill_process};
 use super::link::Link;
 use crate::runtime;
 
+/// The very file that runs, also where a build has put another in its place since (proc_pid_exe(5)).
+const THIS_PROGRAM: &str = "/proc/self/exe";
 const READY_MS_MAX: u64 = 30_000;
 const LOOK_MS: u64 = 20;
 /// A hub drains for at most eight seconds.
@@ -28,13 +30,12 @@ pub struct Child {
 /// Starts this binary with arguments. It sees no environment: a variable of the user's must not
 /// change what is measured. What it logs goes to a file of the folder.
 pub fn start(folder: &Path, args: &[&OsStr]) -> anyhow::Result<Child> {
-    let program = std::env::current_exe().context("find this program's own file")?;
     let log = folder.join("log");
     let file = std::fs::File::create(&log).with_context(|| format!("make {}", log.display()))?;
-    let mut command = tokio::process::Command::new(&program);
-    command.args(args).env_clear().current_dir(folder).kill_on_drop(true);
+    let mut command = tokio::process::Command::new(THIS_PROGRAM);
+    command.arg0("mailspan").args(args).env_clear().current_dir(folder).kill_on_drop(true);
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(file);
-    let process = command.spawn().with_context(|| format!("start {}", program.display()))?;
+    let process = command.spawn().context("start this program again")?;
     let pid = process.id().context("it ended at once")?;
     Ok(Child { process, pid, log })
 }

@@ -23,7 +23,12 @@ impl Maker {
     /// `run` tells the ids of one run from those of another.
     pub fn new(secret: &str, run: u64, connections: u64, now_ms: i64) -> Maker {
         let run = format!("{}", 10_000_000 + run % 90_000_000);
-        Maker { key: hmac::Key::new(hmac::HMAC_SHA256, secret.as_bytes()), run, connections, timestamp_ms: now_ms }
+        Maker {
+            key: hmac::Key::new(hmac::HMAC_SHA256, secret.as_bytes()),
+            run,
+            connections,
+            timestamp_ms: now_ms,
+        }
     }
 
     /// The body of event number `index` and its signature in hex.

@@ -66,7 +66,9 @@ pub fn median(mut values: Vec<f64>) -> f64 {
     match (values.len() % 2, values.get(middle)) {
         (_, None) => 0.0,
         (1, Some(value)) => *value,
-        (_, Some(value)) => values.get(middle.wrapping_sub(1)).map_or(*value, |before| (before + value) / 2.0),
+        (_, Some(value)) => {
+            values.get(middle.wrapping_sub(1)).map_or(*value, |before| (before + value) / 2.0)
+        }
     }
 }
 
@@ -76,7 +78,8 @@ mod tests {
 
     #[test]
     fn medians_of_rounds() {
-        let check = |values: &[f64], expected: f64| assert_eq!(median(values.to_vec()), expected, "{values:?}");
+        let check =
+            |values: &[f64], expected: f64| assert_eq!(median(values.to_vec()), expected, "{values:?}");
         check(&[], 0.0);
         check(&[3.0], 3.0);
         check(&[9.0, 1.0], 5.0);

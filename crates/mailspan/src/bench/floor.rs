@@ -55,12 +55,17 @@ struct Floor {
 }
 
 struct Post {
-    row: u64,
+    row: i64,
     body: Bytes,
 }
 
 /// Serves until it is told to stop. `to` is the receiver of `deliver`.
-pub async fn run(kind: Kind, listen: SocketAddr, folder: &Path, to: Option<SocketAddr>) -> anyhow::Result<()> {
+pub async fn run(
+    kind: Kind,
+    listen: SocketAddr,
+    folder: &Path,
+    to: Option<SocketAddr>,
+) -> anyhow::Result<()> {
     let router = match kind {
         Kind::Receiver => Router::new().route("/ready", get(ready)).fallback(discard),
         Kind::Ingest | Kind::Deliver => storing(folder, to).await?,

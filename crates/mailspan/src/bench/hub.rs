@@ -47,7 +47,11 @@ pub async fn start(plan: &Plan, folder: &Path, receiver: SocketAddr) -> anyhow::
     let client = Client::Socket(open::socket_path(&folder.join("hub.db")));
     let running = Running { child, address, client };
     if let Goal::Ingest { matching: true, .. } = plan.goal {
-        running.client.post("/v1/destinations/crm0/pause", &json!({})).await.context("pause the destination")?;
+        running
+            .client
+            .post("/v1/destinations/crm0/pause", &json!({}))
+            .await
+            .context("pause the destination")?;
     }
     Ok(running)
 }
@@ -86,7 +90,8 @@ impl Running {
     }
 }
 
-fn configuration(plan: &Plan, listen: SocketAddr, receiver: SocketAddr) -> String {
+/// The configuration of a hub that listens at one address and delivers to another.
+pub fn configuration(plan: &Plan, listen: SocketAddr, receiver: SocketAddr) -> String {
     let mut text = format!(
         "[server]\nlisten = \"{listen}\"\n\n[storage]\nurl = \"sqlite:hub.db\"\n\n[egress]\nallow = [\"{receiver}\"]\n\n\
          [sources.mailtarget]\nkind = \"mailtarget\"\nsecrets = [{{ file = \"{SECRET_FILE}\" }}]\n"

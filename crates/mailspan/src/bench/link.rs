@@ -1,6 +1,9 @@
 //! One keep-alive connection to a program of the bench itself. No egress: it would add its own work
 //! to what is measured, and the addresses are the bench's.
-#![allow(clippy::disallowed_methods, reason = "it dials only loopback addresses that the bench itself listens at")]
+#![allow(
+    clippy::disallowed_methods,
+    reason = "it dials only loopback addresses that the bench itself listens at"
+)]
 
 use std::net::SocketAddr;
 
@@ -29,13 +32,26 @@ impl Link {
         Link { address, host: address.to_string(), sender: None }
     }
 
+    /// Connects now, so that the first request does not have to.
+    pub async fn open(&mut self) -> anyhow::Result<()> {
+        let connected =
+            runtime::within(ANSWER_MS_MAX, self.connect()).await.context("no connection within 30 s")?;
+        self.sender = Some(connected?);
+        Ok(())
+    }
+
     pub async fn get(&mut self, path: &str) -> anyhow::Result<(u16, Bytes)> {
         let request = Request::get(path).header(header::HOST, &self.host).body(Full::default())?;
         self.exchange(request).await
     }
 
     /// Posts JSON, with one more header where it is given.
-    pub async fn post(&mut self, path: &str, more: Option<(&str, &str)>, body: Bytes) -> anyhow::Result<(u16, Bytes)> {
+    pub async fn post(
+        &mut self,
+        path: &str,
+        more: Option<(&str, &str)>,
+        body: Bytes,
+    ) -> anyhow::Result<(u16, Bytes)> {
         let mut request = Request::builder().method(Method::POST).uri(path).header(header::HOST, &self.host);
         request = request.header(header::CONTENT_TYPE, "application/json");
         if let Some((name, value)) = more {
@@ -46,11 +62,16 @@ impl Link {
 
     async fn exchange(&mut self, request: Request<Full<Bytes>>) -> anyhow::Result<(u16, Bytes)> {
         let exchange = async {
-            let mut sender = match self.sender.take() {
-                Some(sender) => sender,
-                None => self.connect().await?,
+            let kept = self.sender.take();
+            let mut sender = match kept {
+                Some(sender) if !sender.is_closed() => sender,
+                _ => self.connect().await?,
             };
-            sender.ready().await?;
+            if sender.ready().await.is_err() {
+                // The other side closed it while it was idle: nothing was sent.
+                sender = self.connect().await?;
+                sender.ready().await?;
+            }
             let answer = sender.send_request(request).await?;
             let status = answer.status().as_u16();
             let body = answer.into_body().collect().await?.to_bytes();
@@ -63,7 +84,8 @@ impl Link {
     }
 
     async fn connect(&self) -> anyhow::Result<SendRequest<Full<Bytes>>> {
-        let stream = TcpStream::connect(self.address).await.with_context(|| format!("connect to {}", self.address))?;
+        let stream =
+            TcpStream::connect(self.address).await.with_context(|| format!("connect to {}", self.address))?;
         stream.set_nodelay(true)?;
         let (sender, connection) = handshake(TokioIo::new(stream)).await?;
         runtime::spawn(async move {

@@ -65,10 +65,17 @@ pub struct Load {
 /// Sends; `first_round` is `next_round` of the load before.
 pub async fn run(aim: &Aim, pace: Pace, first_round: u64) -> Load {
     let acknowledged = Arc::new(AtomicU64::new(0));
-    let mut ends = Vec::new();
-    let mut queues = Vec::new();
+    let mut senders = Vec::new();
     for connection in 0..aim.connections {
         let mut sender = Sender::new(aim.clone(), connection, acknowledged.clone());
+        // Where that fails the first request tries again, and its trouble is reported.
+        let _ = sender.link.open().await;
+        senders.push(sender);
+    }
+    let began = micros(aim.epoch);
+    let mut ends = Vec::new();
+    let mut queues = Vec::new();
+    for mut sender in senders {
         let (done, end) = oneshot::channel();
         ends.push(end);
         match pace {
@@ -82,7 +89,7 @@ pub async fn run(aim: &Aim, pace: Pace, first_round: u64) -> Load {
             }
             Pace::Full { ms, events_max } => {
                 let rounds = first_round..first_round + events_max / aim.connections;
-                let until = micros(aim.epoch) + ms * 1_000;
+                let until = began + ms * 1_000;
                 runtime::spawn(async move {
                     sender.full(rounds, until).await;
                     let _ = done.send(sender);
@@ -106,7 +113,13 @@ pub async fn run(aim: &Aim, pace: Pace, first_round: u64) -> Load {
 
 /// Hands each event to its connection at its instant. A thread of its own: the timers of the async
 /// runtime wake by the millisecond, which would be a part of every latency.
-fn pace_events(queues: &[mpsc::Sender<(u64, u64)>], epoch: Instant, first_round: u64, per_second: u64, events: u64) {
+fn pace_events(
+    queues: &[mpsc::Sender<(u64, u64)>],
+    epoch: Instant,
+    first_round: u64,
+    per_second: u64,
+    events: u64,
+) {
     let began = micros(epoch);
     let connections = queues.len() as u64;
     for (event, queue) in (0..events).zip(queues.iter().cycle()) {

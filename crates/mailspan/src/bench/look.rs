@@ -184,7 +184,11 @@ mod tests {
         check(&[0, later], &[u128::from(later) + 100, 100], (0, 0, 1));
         let unanswered = Sent { acknowledged: None, hub_id: 0, ..sent(1) };
         let found = in_journal(&maker(), &[sent(0), unanswered], &[100, 101]);
-        assert_eq!((found.refused, found.lost, found.duplicated), (1, 0, 0), "it may have been accepted unseen");
+        assert_eq!(
+            (found.refused, found.lost, found.duplicated),
+            (1, 0, 0),
+            "it may have been accepted unseen"
+        );
     }
 
     #[test]

@@ -53,7 +53,8 @@ struct Inbox {
 pub async fn start(maker: Arc<Maker>, epoch: Instant) -> anyhow::Result<Receiver> {
     let count = Arc::new(AtomicU64::new(0));
     let inbox = Arc::new(Inbox { maker, epoch, count: count.clone(), receipts: Mutex::default() });
-    let router = Router::new().fallback(take).layer(DefaultBodyLimit::max(BODY_BYTES_MAX)).with_state(inbox.clone());
+    let router =
+        Router::new().fallback(take).layer(DefaultBodyLimit::max(BODY_BYTES_MAX)).with_state(inbox.clone());
     let listener = TcpListener::bind("127.0.0.1:0").await.context("listen as the receiver")?;
     let address = listener.local_addr()?;
     let (stop, stopped) = watch::channel(false);

@@ -15,8 +15,14 @@ const WAITING_MAX: usize = 4_096;
 
 pub enum Row {
     /// `done` hears the number of the row after the commit.
-    Keep { key: [u8; 16], body: Bytes, done: oneshot::Sender<u64> },
-    Done { row: u64 },
+    Keep {
+        key: [u8; 16],
+        body: Bytes,
+        done: oneshot::Sender<i64>,
+    },
+    Done {
+        row: i64,
+    },
 }
 
 /// Opens the file and starts its writer, which ends when the sender is dropped.
@@ -33,7 +39,7 @@ pub fn start(file: &Path) -> anyhow::Result<mpsc::Sender<Row>> {
 }
 
 /// Rows kept and rows done.
-pub fn count(file: &Path) -> rusqlite::Result<(u64, u64)> {
+pub fn count(file: &Path) -> rusqlite::Result<(i64, i64)> {
     let connection = Connection::open(file)?;
     connection.query_row("SELECT count(*), count(done) FROM row", [], |row| Ok((row.get(0)?, row.get(1)?)))
 }
@@ -51,7 +57,7 @@ fn write(mut connection: Connection, mut waiting: mpsc::Receiver<Row>) {
     }
 }
 
-type Kept = Vec<(u64, oneshot::Sender<u64>)>;
+type Kept = Vec<(i64, oneshot::Sender<i64>)>;
 
 fn commit(connection: &mut Connection, group: &mut Vec<Row>) -> rusqlite::Result<Kept> {
     let mut kept = Vec::with_capacity(group.len());
@@ -63,7 +69,7 @@ fn commit(connection: &mut Connection, group: &mut Vec<Row>) -> rusqlite::Result
             match row {
                 Row::Keep { key, body, done } => {
                     let id = keep.insert(params![key, &body[..]])?;
-                    kept.push((id.unsigned_abs(), done));
+                    kept.push((id, done));
                 }
                 Row::Done { row } => {
                     mark.execute([row])?;

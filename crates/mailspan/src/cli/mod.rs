@@ -2,8 +2,9 @@
 //! called in process under the store's lock when no hub runs.
 
 mod audit;
+mod bench;
 mod check;
-mod client;
+pub mod client;
 mod dead_letters;
 mod deliveries;
 mod destinations;
@@ -87,6 +88,9 @@ enum Command {
     Migrate,
     /// Add up where every accepted event and delivery is
     Audit,
+    /// Measure the hub on this machine beside bare programs, and look for everything that was sent
+    #[command(subcommand)]
+    Bench(bench::Bench),
 }
 
 /// Runs the command of the process's arguments.
@@ -143,6 +147,7 @@ async fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Quarantined(command) => records::quarantined(&common, command).await,
         Command::Migrate => migrate::run(&common).await,
         Command::Audit => audit::run(&common).await,
+        Command::Bench(command) => bench::run(&common, command).await,
     }
 }
 

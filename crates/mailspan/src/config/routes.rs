@@ -160,6 +160,10 @@ fn ends_of(reader: &Reader, node: &Node, what: &str, sections: &Table, tenant: O
     }
     let mut found: Vec<Name> = Vec::with_capacity(texts.len());
     for (item, text) in texts {
+        if what == "source" && text == crate::hub::SYSTEM {
+            found.push(Name::new(text));
+            continue;
+        }
         let Some(entry) = sections.entry(text) else {
             let mut help = suggestion(text, &known);
             if nearest(text, &known).is_none() {

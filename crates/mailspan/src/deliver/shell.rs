@@ -2,13 +2,16 @@
 
 use std::sync::Arc;
 
-use mailspan_core::{Answer, Attempt, DestinationId, Lost, Millis, Outcome, Reason, Request, Settlement};
+use mailspan_core::{
+    Answer, Attempt, DeliveryId, DestinationId, Lost, Millis, Outcome, Reason, Request, Settlement, State,
+};
 use mailspan_engine::{CallId, Command, Engine, Fence, Happened, SettleFailed};
 use mailspan_store::{Trouble, Write, Wrote};
 use tokio::sync::mpsc;
 
 use crate::app::App;
 use crate::deliver::{claim, sign};
+use crate::intake::system;
 use crate::runtime;
 
 /// Runs until told to stop and nothing is in flight any more, or `DRAIN_MS_MAX` is over.
@@ -117,6 +120,7 @@ async fn settle(
     attempts: Vec<Attempt>,
 ) {
     let deliveries = settlements.iter().map(|settlement| settlement.delivery).collect();
+    let dead: Vec<DeliveryId> = settlements.iter().filter(|s| is_dead(s)).map(|s| s.delivery).collect();
     count(app, destination, &settlements);
     let at = runtime::now();
     let wrote = app.store.write(Write::Settle { destination, fence, settlements, attempts, at }).await;
@@ -130,10 +134,19 @@ async fn settle(
         }
     };
     app.tell(Happened::Settled { destination, deliveries, outcome }).await;
+    if outcome.is_ok() {
+        for id in dead {
+            system::dead_letter(app, id).await;
+        }
+    }
     if promoted {
         app.tell(Happened::Offered { destination }).await;
     }
     app.has_moved();
+}
+
+fn is_dead(settlement: &Settlement) -> bool {
+    matches!(settlement.outcome, Outcome::Ended { state: State::Dead, .. })
 }
 
 fn count(app: &App, destination: DestinationId, settlements: &[Settlement]) {
@@ -142,7 +155,7 @@ fn count(app: &App, destination: DestinationId, settlements: &[Settlement]) {
     for settlement in settlements {
         if let Outcome::Ended { state, reason } = &settlement.outcome {
             app.metrics.settled(&settings.name, state.name());
-            if *state == mailspan_core::State::Dead {
+            if *state == State::Dead {
                 let why = reason.as_ref().map(ToString::to_string).unwrap_or_default();
                 tracing::warn!(
                     destination = %settings.name, delivery = settlement.delivery.0,
@@ -162,6 +175,9 @@ async fn stand(app: &App, destination: DestinationId, paused: Option<Reason>) {
             "paused, its queue is kept: {reason}; mend it, then `mailspan destinations resume {name}`"
         ),
         None => tracing::info!(destination = name, "active again"),
+    }
+    if let Some(settings) = live.destinations.get(&destination) {
+        system::standing(app, &settings.tenant, &settings.name, paused.as_ref()).await;
     }
     let write = Write::Stand { destination, paused, at: runtime::now() };
     if let Err(trouble) = app.store.write(write).await {

@@ -3,6 +3,7 @@
 use axum::extract::FromRequestParts;
 use axum::http::{StatusCode, header, request::Parts};
 use mailspan_connectors::signature::sha256;
+use mailspan_core::Name;
 use mailspan_store::Write;
 
 use crate::app::App;
@@ -19,6 +20,8 @@ pub struct Caller {
     pub key_id: i64,
     pub name: String,
     pub scopes: Vec<String>,
+    /// The one tenant whose rows it may see; nothing: all (the command socket).
+    pub tenant: Option<Name>,
 }
 
 /// How exactly the last use of a key is known.
@@ -39,6 +42,21 @@ impl Caller {
         has(scope) || has("admin") || scope == "read" && has("operate")
     }
 
+    /// True when rows of that tenant may be shown.
+    pub fn sees(&self, tenant: &Name) -> bool {
+        self.tenant.as_ref().is_none_or(|own| own == tenant)
+    }
+
+    /// What is about the whole hub is for the default tenant's keys and the socket.
+    pub fn needs_whole(&self, scope: &str) -> Result<(), Problem> {
+        self.needs(scope)?;
+        if self.sees(&Name::default_tenant()) {
+            return Ok(());
+        }
+        let detail = "the key is of one tenant, and this is about the whole hub";
+        Err(Problem::new(StatusCode::FORBIDDEN, "other_tenant", detail))
+    }
+
     pub fn needs(&self, scope: &str) -> Result<(), Problem> {
         if self.may(scope) {
             return Ok(());
@@ -53,7 +71,12 @@ impl FromRequestParts<App> for Caller {
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Caller, Problem> {
         if parts.extensions.get::<FromSocket>().is_some() {
-            return Ok(Caller { key_id: 0, name: "socket".to_owned(), scopes: vec!["admin".to_owned()] });
+            return Ok(Caller {
+                key_id: 0,
+                name: "socket".to_owned(),
+                scopes: vec!["admin".to_owned()],
+                tenant: None,
+            });
         }
         let unknown = || {
             Problem::new(
@@ -81,6 +104,6 @@ impl FromRequestParts<App> for Caller {
                 }
             });
         }
-        Ok(Caller { key_id: row.id, name: row.shown, scopes: row.scopes })
+        Ok(Caller { key_id: row.id, name: row.shown, scopes: row.scopes, tenant: Some(row.tenant) })
     }
 }

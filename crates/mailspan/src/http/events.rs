@@ -35,6 +35,10 @@ async fn take(app: &App, request: Request<Body>) -> Result<Response, Problem> {
     let source = source.ok_or_else(|| {
         Problem::not_found("no source of kind `api` is configured: add `[sources.app]` with `kind = \"api\"`")
     })?;
+    if !caller.sees(&source.tenant) {
+        let detail = format!("the key is of another tenant than the source `{}`", source.name);
+        return Err(Problem::new(StatusCode::FORBIDDEN, "other_tenant", detail));
+    }
     let raw = intake::read(&live, &parts, body).await?;
     let wait_ms = wait_of(&raw.query)?;
     let idempotency_key = match raw.header("idempotency-key") {

@@ -42,9 +42,10 @@ pub fn route(live: &Live, event: Event) -> Routed {
         };
         let Some(route_id) = live.route_id(&route.name) else { continue };
         for destination in destinations(live, route, &event) {
-            let Some(destination) = live.destination_id(destination.as_str()) else { continue };
+            let Some(id) = live.destination_id(destination.as_str()) else { continue };
+            let ordered = live.destinations.get(&id).is_none_or(|settings| settings.ordered);
             let class = event.event_type.class();
-            to.push(Towards { route: route_id, destination, class, failed: failed.clone() });
+            to.push(Towards { route: route_id, destination: id, class, failed: failed.clone(), ordered });
         }
     }
     let counts = |word| u32::from(!event.test && event.event_type.as_str() == word);

@@ -40,7 +40,8 @@ fn node(script: &str) -> Command {
 
 /// Runs a script to its end; a package that is missing (exit status 2) ends the test.
 fn run(mut command: Command, words: &[&str], input: &str) -> Output {
-    let child = command.args(words).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+    let child =
+        command.args(words).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
     let program = command.get_program().display().to_string();
     let mut child = child.unwrap_or_else(|error| panic!("{program} does not start ({error}): {INSTALL}"));
     // A script that reads nothing may have closed its end.

@@ -89,7 +89,11 @@ fn what_was_acknowledged_survives_power_cuts_under_load() {
     }
     let acknowledged = load.end();
     let kept = accepted(&hub);
-    assert!(kept >= acknowledged.len() as u64, "{kept} events are kept of {} acknowledged", acknowledged.len());
+    assert!(
+        kept >= acknowledged.len() as u64,
+        "{kept} events are kept of {} acknowledged",
+        acknowledged.len()
+    );
     let arrived = || -> HashSet<String> { crm.ok().iter().map(|seen| seen.subject()).collect() };
     until(60, "acknowledged events never arrived", || {
         let got = arrived();
@@ -169,7 +173,10 @@ fn orders(shim: &Shim, hub: &Hub) -> Vec<Result<(), String>> {
     order.steps.drain(..from);
     let again = order.steps.iter().any(|step| matches!(step, Step::Write { at: 0, .. }));
     assert!(!again, "SQLite started its log again during the test: send fewer events");
-    answered.iter().map(|event| order.written_synced_answered(offset_in(&log, &event.id), event.port)).collect()
+    answered
+        .iter()
+        .map(|event| order.written_synced_answered(offset_in(&log, &event.id), event.port))
+        .collect()
 }
 
 #[test]

@@ -289,8 +289,8 @@ fn the_deepest_programs_fit_a_small_stack() {
         format!(".a{} = 1\n.", ".a".repeat(60)),
         format!(".a{} = 1\n.", "[0]".repeat(40)),
         format!("x = \"a\"\n\"{}\"", "{{x}}-".repeat(30)),
-        deep("if .a == 1 { x = [{\"a\": (1 + ", "1", ")}] }", 7),
-        deep("{ .x = {\"a\": !(.a == 1 || ", "true", ")} }", 8),
+        deep("{ if .a == 1 { x = [{\"a\": ", "1", "}] } }", 9),
+        deep("{ .x = {\"a\": [.a == 1 || ", "true", "]} }", 9),
         ". = {\"a\": .}\n".repeat(16),
         "x = 1\n".to_owned() + &"x = [x, x]\n".repeat(8),
     ];
@@ -301,4 +301,29 @@ fn the_deepest_programs_fit_a_small_stack() {
         }
     };
     std::thread::Builder::new().stack_size(2 << 20).spawn(run).unwrap().join().unwrap();
+}
+
+/// Every example of the reference compiles, for what its section is about.
+#[test]
+fn the_examples_of_the_reference_compile() {
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/MAPS.md");
+    let text = std::fs::read_to_string(path).unwrap();
+    let mut seen = 0;
+    for section in text.split("\n## ") {
+        let purpose = match section.split('\n').next().unwrap_or_default() {
+            "Conditions" => Purpose::Condition,
+            "Parse programs" => Purpose::Parse,
+            _ => Purpose::Map,
+        };
+        let blocks = section.split("```coffee\n").skip(1).filter_map(|rest| rest.split("```").next());
+        for block in blocks {
+            let each: Vec<&str> =
+                if purpose == Purpose::Condition { block.lines().collect() } else { vec![block] };
+            seen += each.len();
+            for program in each {
+                compile(program, purpose);
+            }
+        }
+    }
+    assert!(seen >= 10, "docs/MAPS.md has {seen} examples in ```coffee blocks");
 }

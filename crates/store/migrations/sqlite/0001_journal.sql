@@ -45,9 +45,10 @@ CREATE TABLE unrouted (seq INTEGER PRIMARY KEY) STRICT;
 -- Routed, but to nothing. Place: 1 unmatched, 2 test.
 CREATE TABLE without_delivery (seq INTEGER PRIMARY KEY, place INTEGER NOT NULL) STRICT;
 
--- Elements that cannot be read. The id is request * 8192 + part.
+-- Elements that cannot be read. The id is request * 8192 + a running number in it; `part` is its place there.
 CREATE TABLE unreadable (
-    id INTEGER PRIMARY KEY, tenant INTEGER NOT NULL, source INTEGER NOT NULL, received_at INTEGER NOT NULL,
+    id INTEGER PRIMARY KEY, tenant INTEGER NOT NULL, source INTEGER NOT NULL, part INTEGER NOT NULL,
+    received_at INTEGER NOT NULL,
     reason_code TEXT NOT NULL, reason TEXT NOT NULL, raw BLOB NOT NULL, redacted INTEGER NOT NULL DEFAULT 0
 ) STRICT;
 

@@ -82,8 +82,7 @@ fn keep_event(
     if arrival.identities.is_some() {
         flags |= STATES_CONSENT;
     }
-    base.conn
-        .prepare_cached(
+    let kept = base.sql(
             "INSERT INTO events (seq, id, tenant, source, type, request, part, happened_at, received_at, flags, packed)
              VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
         )?
@@ -99,8 +98,11 @@ fn keep_event(
             event.received_at.0,
             flags,
             arrival.packed,
-        ])?;
-    base.conn.prepare_cached("INSERT INTO unrouted (seq) VALUES (?1)")?.execute([seq.0])?;
+        ]);
+    if let Err(error) = kept {
+        return Err(id_conflict(error, event.id));
+    }
+    base.sql("INSERT INTO unrouted (seq) VALUES (?1)")?.execute([seq.0])?;
     if let (Some(identities), Some(consent)) = (&arrival.identities, consent_of(&event.event_type)) {
         let person = persons::find_or_make(base, door.tenant, &event.subject, identities)?;
         ledger::append(base, door.tenant, person, consent, event, seq, receipt.digest)?;
@@ -108,42 +110,51 @@ fn keep_event(
     Ok(true)
 }
 
+/// Ids are made from the clock and 74 random bits: one that exists was given, not made.
+fn id_conflict(error: rusqlite::Error, id: mailspan_core::EventId) -> Fault {
+    match error.sqlite_error_code() {
+        Some(rusqlite::ErrorCode::ConstraintViolation) => {
+            Fault::refused("event_id_exists", format!("event {id} exists already: give it a new id"))
+        }
+        _ => Fault::Sql(error),
+    }
+}
+
 fn keep_unreadable(base: &Base, door: &Door, receipt: &Receipt) -> Result<(), Fault> {
-    for element in &receipt.unreadable {
-        base.conn
-            .prepare_cached(
-                "INSERT INTO unreadable (id, tenant, source, received_at, reason_code, reason, raw)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
-            )?
-            .execute(params![
-                super::refused::unreadable_id(door.request, element.part),
-                door.tenant,
-                door.source,
-                receipt.received_at.0,
-                element.reason.code,
-                element.reason.text,
-                crate::pack::squeeze(element.raw.as_bytes()),
-            ])?;
+    for (position, element) in receipt.unreadable.iter().enumerate() {
+        base.sql(
+            "INSERT INTO unreadable (id, tenant, source, part, received_at, reason_code, reason, raw)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+        )?
+        .execute(params![
+            super::refused::unreadable_id(door.request, position)?,
+            door.tenant,
+            door.source,
+            element.part,
+            receipt.received_at.0,
+            element.reason.code,
+            element.reason.text,
+            crate::pack::squeeze(element.raw.as_bytes()),
+        ])?;
     }
     Ok(())
 }
 
 fn keep_request(base: &Base, door: &Door, receipt: &Receipt) -> Result<(), Fault> {
     let Some(packed) = &receipt.packed else { return Ok(()) };
-    base.conn
-        .prepare_cached(
-            "INSERT INTO requests (id, tenant, source, received_at, digest, credential, packed)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
-        )?
-        .execute(params![
-            door.request,
-            door.tenant,
-            door.source,
-            receipt.received_at.0,
-            receipt.digest.0,
-            receipt.credential,
-            packed,
-        ])?;
+    base.sql(
+        "INSERT INTO requests (id, tenant, source, received_at, digest, credential, packed)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+    )?
+    .execute(params![
+        door.request,
+        door.tenant,
+        door.source,
+        receipt.received_at.0,
+        receipt.digest.0,
+        receipt.credential,
+        packed,
+    ])?;
     Ok(())
 }
 
@@ -154,9 +165,7 @@ fn first_answer(
     asked: &Idempotency,
     receipt: &Receipt,
 ) -> Result<Option<Accepted>, Fault> {
-    let found: Option<([u8; 16], String)> = base
-        .conn
-        .prepare_cached(
+    let found: Option<([u8; 16], String)> = base.sql(
             "SELECT body_digest, answer FROM answers WHERE tenant = ?1 AND api_key = ?2 AND key = ?3 AND until > ?4",
         )?
         .query_row(params![tenant, asked.api_key, key_digest(asked), receipt.received_at.0], |row| {
@@ -182,20 +191,19 @@ fn keep_answer(
 ) -> Result<(), Fault> {
     let answer = serde_json::to_string(accepted)
         .map_err(|error| Fault::refused("unwritable_answer", error.to_string()))?;
-    base.conn
-        .prepare_cached(
-            "INSERT OR REPLACE INTO answers (tenant, api_key, key, body_digest, until, v, answer)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
-        )?
-        .execute(params![
-            tenant,
-            asked.api_key,
-            key_digest(asked),
-            asked.body.0,
-            receipt.received_at.0.saturating_add(IDEMPOTENCY_MS),
-            ANSWER_VERSION,
-            answer,
-        ])?;
+    base.sql(
+        "INSERT OR REPLACE INTO answers (tenant, api_key, key, body_digest, until, v, answer)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+    )?
+    .execute(params![
+        tenant,
+        asked.api_key,
+        key_digest(asked),
+        asked.body.0,
+        receipt.received_at.0.saturating_add(IDEMPOTENCY_MS),
+        ANSWER_VERSION,
+        answer,
+    ])?;
     Ok(())
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use aws_lc_rs::hmac;
 use mailspan_core::limits::{PAGE_ROWS, PAGE_ROWS_MAX};
 use mailspan_core::{Millis, Reason};
-use rusqlite::{Connection, ErrorCode, OpenFlags, Row};
+use rusqlite::{CachedStatement, Connection, ErrorCode, OpenFlags, Row};
 
 use super::names::Names;
 use crate::prepare::first_16;
@@ -33,6 +33,13 @@ impl Base {
         let secret: Vec<u8> =
             conn.query_row("SELECT value FROM meta WHERE name = 'identity_key'", [], |row| row.get(0))?;
         Ok(Base { conn, names: RefCell::default(), key: IdentityKey::new(&secret) })
+    }
+
+    /// A statement, prepared once. Every one of them passes here, so the test of plans sees them all.
+    pub(crate) fn sql(&self, text: &str) -> rusqlite::Result<CachedStatement<'_>> {
+        #[cfg(test)]
+        super::plans::saw(text);
+        self.conn.prepare_cached(text)
     }
 }
 

@@ -48,7 +48,7 @@ fn claim_queue(
     now: Millis,
     claims: &mut Vec<Claim>,
 ) -> Result<usize, Fault> {
-    let mut statement = base.conn.prepare_cached(&claim_sql())?;
+    let mut statement = base.sql(&claim_sql())?;
     let mut rows = statement.query(params![destination.0, queue as i64, now.0, limit])?;
     let mut taken = 0;
     while let Some(row) = rows.next()? {
@@ -100,7 +100,7 @@ fn next_due(
     queue: Queue,
     taken: usize,
 ) -> Result<Option<Millis>, Fault> {
-    let mut statement = base.conn.prepare_cached(NEXT_DUE_SQL)?;
+    let mut statement = base.sql(NEXT_DUE_SQL)?;
     let mut rows = statement.query(params![destination.0, queue as i64, taken as i64])?;
     Ok(rows.next()?.map(|row| row.get(0).map(Millis)).transpose()?)
 }
@@ -110,7 +110,7 @@ pub(crate) const WORK_SQL: &str = "SELECT destination FROM deliveries INDEXED BY
 
 /// Destinations that have a head: one step of the index for each.
 pub(crate) fn work(base: &Base) -> Result<Vec<DestinationId>, Fault> {
-    let mut statement = base.conn.prepare_cached(WORK_SQL)?;
+    let mut statement = base.sql(WORK_SQL)?;
     let mut destinations: Vec<DestinationId> = vec![];
     loop {
         let last = destinations.last().map_or(i64::MIN, |last| last.0);

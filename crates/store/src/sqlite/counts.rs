@@ -63,7 +63,7 @@ impl Counts {
         if self.raised.is_empty() {
             return Ok(());
         }
-        let mut statement = base.conn.prepare_cached(
+        let mut statement = base.sql(
             "INSERT INTO counts (about, place, n) VALUES (?1, ?2, ?3)
              ON CONFLICT (about, place) DO UPDATE SET n = n + excluded.n",
         )?;
@@ -77,7 +77,6 @@ impl Counts {
 
 /// The written sum of one place over everything it is counted for.
 pub(crate) fn total(base: &Base, place: Place) -> Result<i64, Fault> {
-    let mut statement =
-        base.conn.prepare_cached("SELECT coalesce(sum(n), 0) FROM counts WHERE place = ?1")?;
+    let mut statement = base.sql("SELECT coalesce(sum(n), 0) FROM counts WHERE place = ?1")?;
     Ok(statement.query_row([place.number()], |row| row.get(0))?)
 }

@@ -16,7 +16,7 @@ const COLUMNS: &str = "d.*, e.id AS event_id, e.type AS event_type, e.packed AS 
 pub(crate) fn by_id(base: &Base, id: DeliveryId) -> Result<Option<DeliveryRow>, Fault> {
     let sql =
         format!("SELECT {COLUMNS} FROM deliveries d CROSS JOIN events e ON e.seq = d.event WHERE d.id = ?1");
-    let mut statement = base.conn.prepare_cached(&sql)?;
+    let mut statement = base.sql(&sql)?;
     let mut rows = statement.query([id.0])?;
     rows.next()?.map(|row| delivery_of(base, row)).transpose()
 }
@@ -37,6 +37,7 @@ pub(crate) fn list(base: &Base, filter: &DeliveryFilter) -> Result<Vec<DeliveryR
     }
     let index = match filter.state {
         Some(State::Dead) => "INDEXED BY deliveries_dead",
+        Some(State::Pending) => "INDEXED BY deliveries_lane",
         _ => "NOT INDEXED",
     };
     narrow.read(base, index, None)
@@ -74,8 +75,7 @@ impl Narrow {
         let destinations = match &filter.destination {
             None => None,
             Some(name) => {
-                let mut statement =
-                    base.conn.prepare_cached("SELECT id FROM names WHERE kind = ?1 AND name = ?2")?;
+                let mut statement = base.sql("SELECT id FROM names WHERE kind = ?1 AND name = ?2")?;
                 let ids = statement
                     .query_map(params![NameKind::Destination as u8, name.as_str()], |row| row.get(0))?;
                 Some(ids.collect::<Result<Vec<i64>, _>>()?)
@@ -105,13 +105,15 @@ impl Narrow {
             conditions.push(format!("d.destination IN ({marks})"));
             values.extend(ids.iter().map(|id| Value::Integer(*id)));
         }
+        // Ids first: where rows must be sorted, only their ids are.
         let sql = format!(
-            "SELECT {COLUMNS} FROM deliveries d {index} CROSS JOIN events e ON e.seq = d.event
-             WHERE {} ORDER BY d.id DESC LIMIT {}",
+            "SELECT {COLUMNS} FROM deliveries d CROSS JOIN events e ON e.seq = d.event
+             WHERE d.id IN (SELECT d.id FROM deliveries d {index} WHERE {} ORDER BY d.id DESC LIMIT {})
+             ORDER BY d.id DESC",
             conditions.join(" AND "),
             self.limit
         );
-        let mut statement = base.conn.prepare_cached(&sql)?;
+        let mut statement = base.sql(&sql)?;
         let mut rows = statement.query(params_from_iter(values))?;
         let mut found = vec![];
         while let Some(row) = rows.next()? {
@@ -148,7 +150,7 @@ fn delivery_of(base: &Base, row: &Row) -> Result<DeliveryRow, Fault> {
 }
 
 pub(crate) fn offer_of(base: &Base, id: DeliveryId) -> Result<Option<Offer>, Fault> {
-    let mut statement = base.conn.prepare_cached(
+    let mut statement = base.sql(
         "SELECT d.event, d.route, d.destination, e.type FROM deliveries d CROSS JOIN events e ON e.seq = d.event
          WHERE d.id = ?1",
     )?;
@@ -161,7 +163,7 @@ pub(crate) fn offer_of(base: &Base, id: DeliveryId) -> Result<Option<Offer>, Fau
 }
 
 pub(crate) fn progress(base: &Base, id: DeliveryId) -> Result<Vec<Progress>, Fault> {
-    let mut statement = base.conn.prepare_cached("SELECT progress FROM deliveries WHERE id = ?1")?;
+    let mut statement = base.sql("SELECT progress FROM deliveries WHERE id = ?1")?;
     let packed: Option<Option<Vec<u8>>> = statement.query_row([id.0], |row| row.get(0)).optional()?;
     match packed.flatten() {
         Some(bytes) => serde_json::from_slice(&bytes).map_err(|_| Fault::unreadable("delivery", id.0)),
@@ -171,7 +173,7 @@ pub(crate) fn progress(base: &Base, id: DeliveryId) -> Result<Vec<Progress>, Fau
 
 /// Oldest first: those it is linked to, and its last one.
 pub(crate) fn attempts(base: &Base, id: DeliveryId) -> Result<Vec<AttemptRow>, Fault> {
-    let mut statement = base.conn.prepare_cached(
+    let mut statement = base.sql(
         "SELECT at, ms, items, status, request, answer FROM attempts
          WHERE id IN (SELECT attempt FROM tries WHERE delivery = ?1
                       UNION SELECT last_attempt FROM deliveries WHERE id = ?1)

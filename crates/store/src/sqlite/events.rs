@@ -40,18 +40,23 @@ pub(crate) fn unrouted(base: &Base, limit: usize) -> Result<Vec<Event>, Fault> {
     let sql = format!(
         "SELECT {EVENT_COLUMNS} FROM unrouted u CROSS JOIN events e ON e.seq = u.seq ORDER BY u.seq LIMIT ?1"
     );
-    let mut statement = base.conn.prepare_cached(&sql)?;
+    let mut statement = base.sql(&sql)?;
     let mut rows = statement.query([limit as i64])?;
     let mut events = vec![];
     while let Some(row) = rows.next()? {
-        events.push(event_of(base, row)?);
+        match event_of(base, row) {
+            Ok(event) => events.push(event),
+            // One damaged row must not stop the router: it stays, and shows as waiting.
+            Err(Fault::Trouble(trouble)) => tracing::error!(%trouble, "a waiting event was passed over"),
+            Err(fault) => return Err(fault),
+        }
     }
     Ok(events)
 }
 
 pub(crate) fn by_seq(base: &Base, seq: Seq) -> Result<Option<Event>, Fault> {
     let sql = format!("SELECT {EVENT_COLUMNS} FROM events e WHERE e.seq = ?1");
-    let mut statement = base.conn.prepare_cached(&sql)?;
+    let mut statement = base.sql(&sql)?;
     let mut rows = statement.query([seq.0])?;
     rows.next()?.map(|row| event_of(base, row)).transpose()
 }
@@ -64,15 +69,15 @@ pub(crate) fn by_id(base: &Base, id: EventId) -> Result<Option<EventRow>, Fault>
 }
 
 pub(crate) fn seq_of(base: &Base, id: EventId) -> Result<Option<Seq>, Fault> {
-    let mut statement = base.conn.prepare_cached("SELECT seq FROM events WHERE id = ?1")?;
+    let mut statement = base.sql("SELECT seq FROM events WHERE id = ?1")?;
     Ok(statement.query_row([id.0.to_be_bytes()], |row| row.get(0).map(Seq)).optional()?)
 }
 
 fn row_of(base: &Base, seq: Seq) -> Result<Option<EventRow>, Fault> {
     let Some(event) = by_seq(base, seq)? else { return Ok(None) };
-    let mut statement = base.conn.prepare_cached(
+    let mut statement = base.sql(
         "SELECT (SELECT 1 FROM unrouted WHERE seq = ?1), (SELECT place FROM without_delivery WHERE seq = ?1),
-                (SELECT count(*) FROM deliveries WHERE event = ?1)",
+         (SELECT count(*) FROM deliveries WHERE event = ?1)",
     )?;
     let (waits, nowhere, deliveries): (Option<i64>, Option<i64>, u32) =
         statement.query_row([seq.0], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
@@ -91,8 +96,7 @@ pub(crate) fn is_for_several(base: &Base, event: &Event) -> Result<bool, Fault> 
     let Some(transmission) = &event.transmission else { return Ok(false) };
     let Some(tenant) = base.tenant(event.tenant.as_str())? else { return Ok(false) };
     let source = base.number(tenant, NameKind::Source as u8, event.source.as_str())?;
-    let mut statement =
-        base.conn.prepare_cached("SELECT several FROM transmissions WHERE source = ?1 AND hash = ?2")?;
+    let mut statement = base.sql("SELECT several FROM transmissions WHERE source = ?1 AND hash = ?2")?;
     let several: Option<i64> =
         statement.query_row(params![source, transmission_hash(transmission)], |row| row.get(0)).optional()?;
     Ok(several == Some(1))
@@ -134,12 +138,12 @@ fn fits(event: &Event, filter: &EventFilter) -> bool {
 /// The `seq` of a person's events below `before`, newest first: one probe a bucket.
 pub(crate) fn of_person(base: &Base, person: i64, before: i64, limit: usize) -> Result<Vec<i64>, Fault> {
     let bucket = |sql: &str| -> Result<Option<i64>, Fault> {
-        Ok(base.conn.prepare_cached(sql)?.query_row([], |row| row.get(0)).optional()?)
+        Ok(base.sql(sql)?.query_row([], |row| row.get(0)).optional()?)
     };
     let first = bucket("SELECT bucket FROM person_events ORDER BY bucket LIMIT 1")?;
     let last = bucket("SELECT bucket FROM person_events ORDER BY bucket DESC LIMIT 1")?;
     let (Some(first), Some(last)) = (first, last) else { return Ok(vec![]) };
-    let mut statement = base.conn.prepare_cached(
+    let mut statement = base.sql(
         "SELECT seq FROM person_events WHERE bucket = ?1 AND person = ?2 AND seq < ?3 ORDER BY seq DESC LIMIT ?4",
     )?;
     let mut seqs: Vec<i64> = vec![];
@@ -162,7 +166,7 @@ fn waiting_for(base: &Base, subject: &str, before: i64) -> Result<Vec<i64>, Faul
     );
     let wanted = mailspan_core::Subject::read(subject);
     let wanted = crate::prepare::identities(&wanted, &base.key);
-    let mut statement = base.conn.prepare_cached(&sql)?;
+    let mut statement = base.sql(&sql)?;
     let mut rows = statement.query(params![before, PAGE_ROWS_MAX as i64])?;
     let mut seqs = vec![];
     while let Some(row) = rows.next()? {
@@ -177,7 +181,7 @@ fn waiting_for(base: &Base, subject: &str, before: i64) -> Result<Vec<i64>, Faul
 }
 
 fn matching(base: &Base, filter: &EventFilter, before: i64, limit: usize) -> Result<Vec<i64>, Fault> {
-    let mut statement = base.conn.prepare_cached(
+    let mut statement = base.sql(
         "SELECT e.seq FROM events e
          WHERE e.seq < ?1
            AND (?2 IS NULL OR e.tenant = (SELECT id FROM tenants WHERE name = ?2))
@@ -194,7 +198,7 @@ fn matching(base: &Base, filter: &EventFilter, before: i64, limit: usize) -> Res
 }
 
 pub(crate) fn request_of(base: &Base, id: EventId) -> Result<Option<RequestRow>, Fault> {
-    let mut statement = base.conn.prepare_cached(
+    let mut statement = base.sql(
         "SELECT r.id, r.received_at, r.credential, r.digest, r.redacted, r.packed
          FROM events e CROSS JOIN requests r ON r.id = e.request WHERE e.id = ?1",
     )?;

@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use mailspan_core::{DestinationId, Event, Millis, Name, Queue};
+use mailspan_core::{DestinationId, Event, Millis, Name, Person, Queue, Subject};
 use rusqlite::Connection;
 
 use super::base::{Base, Fault, IdentityKey};
@@ -11,11 +11,12 @@ use super::counts::Counts;
 use super::retain::Cursors;
 use super::segments::Segments;
 use super::{
-    accept, audit, claim, deliveries, events, keys, leases, offer, refused, retain, route, settle, standing,
+    accept, audit, claim, deliveries, events, keys, leases, ledger, offer, persons, refused, retain, route,
+    settle, standing,
 };
 use crate::prepare::{Prepared, What, prepare, prepare_name};
 use crate::write::{Trouble, Write, Wrote};
-use crate::{Audit, Claim, DeliveryFilter, DeliveryRow, NameKind, OpenError};
+use crate::{Audit, Claim, DeliveryFilter, DeliveryRow, Fact, FactFilter, NameKind, OpenError};
 
 /// The log is cut back at this size, should readers have kept it from being reused (a long-lived
 /// reader once grew one to 15 GB beside a 4 GB file).
@@ -49,7 +50,7 @@ impl Marks {
         let highest = |table: &str, column: &str| -> rusqlite::Result<i64> {
             let sql = format!(
                 "SELECT max(coalesce((SELECT max({column}) FROM {table}), 0),
-                            coalesce((SELECT value FROM meta WHERE name = 'dropped_{table}'), 0))"
+                 coalesce((SELECT value FROM meta WHERE name = 'dropped_{table}'), 0))"
             );
             conn.query_row(&sql, [], |row| row.get(0))
         };
@@ -135,6 +136,14 @@ impl Journal {
         deliveries::list(&self.base, filter).map_err(Fault::trouble)
     }
 
+    pub fn person(&self, tenant: &Name, subject: &Subject) -> Result<Option<Person>, Trouble> {
+        persons::by_subject(&self.base, tenant, subject).map_err(Fault::trouble)
+    }
+
+    pub fn facts(&self, filter: &FactFilter) -> Result<Vec<Fact>, Trouble> {
+        ledger::list(&self.base, filter).map_err(Fault::trouble)
+    }
+
     pub fn audit(&self) -> Result<Audit, Trouble> {
         audit::audit(&self.base).map_err(Fault::trouble)
     }
@@ -161,7 +170,7 @@ impl Journal {
     fn transaction(
         &mut self,
         writes: &[Prepared],
-        apply: fn(&mut Journal, &Prepared) -> Result<Result<Wrote, Trouble>, GroupFault>,
+        apply: fn(&mut Journal, &Prepared) -> Applied,
     ) -> Result<Vec<Result<Wrote, Trouble>>, GroupFault> {
         let marks = self.marks;
         let done = self.base.conn.execute_batch("BEGIN IMMEDIATE").map_err(broken).and_then(|()| {
@@ -181,7 +190,7 @@ impl Journal {
     }
 
     /// Without a savepoint: a refusal that has changed nothing stands; one that has ends the transaction.
-    fn apply_plain(&mut self, write: &Prepared) -> Result<Result<Wrote, Trouble>, GroupFault> {
+    fn apply_plain(&mut self, write: &Prepared) -> Applied {
         let before = self.base.conn.total_changes();
         match self.apply(write) {
             Ok(wrote) => Ok(Ok(wrote)),
@@ -191,7 +200,7 @@ impl Journal {
         }
     }
 
-    fn apply_guarded(&mut self, write: &Prepared) -> Result<Result<Wrote, Trouble>, GroupFault> {
+    fn apply_guarded(&mut self, write: &Prepared) -> Applied {
         let (counts, marks) = (self.counts.clone(), self.marks);
         self.base.conn.execute_batch("SAVEPOINT one").map_err(broken)?;
         let result = self.apply(write);
@@ -273,6 +282,9 @@ impl Journal {
     }
 }
 
+/// Inside: what is told to whoever asked for this write. Outside: the transaction cannot go on.
+type Applied = Result<Result<Wrote, Trouble>, GroupFault>;
+
 /// Why a transaction was ended.
 enum GroupFault {
     /// The file or the disk.
@@ -283,4 +295,88 @@ enum GroupFault {
 
 fn broken(error: rusqlite::Error) -> GroupFault {
     GroupFault::All(Trouble::Broken(error.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use mailspan_core::{DeliveryId, Digest, EventId, EventType, RawValue};
+    use mailspan_engine::Fence;
+
+    use crate::{Arrived, Receipt, Routed};
+
+    fn journal() -> Journal {
+        let mut journal = Journal::in_memory(1, 100).unwrap();
+        let router = "router".to_owned();
+        let lease = Write::Lease { name: router, owner: 1, now: Millis(0), until: Millis(i64::MAX) };
+        journal.write(lease).unwrap();
+        journal
+    }
+
+    fn accept(n: u128) -> Write {
+        let event = Event {
+            seq: None,
+            id: EventId(n),
+            tenant: Name::default_tenant(),
+            source: Name::new("s"),
+            event_type: EventType::known("app.x"),
+            subject: Subject::read("a@b.co"),
+            time: Millis(1),
+            received_at: Millis(1),
+            test: false,
+            transmission: None,
+            recipient_role: None,
+            data: RawValue::from_string(format!("{{\"n\":\"{}\"}}", "x".repeat(100))).unwrap().into(),
+        };
+        Write::Accept(Box::new(Receipt {
+            tenant: Name::default_tenant(),
+            source: Name::new("s"),
+            credential: String::new(),
+            received_at: Millis(1),
+            digest: Digest([0; 16]),
+            packed: None,
+            arrivals: vec![Arrived { event, part: 0, dedupe: Some(Digest(n.to_le_bytes())) }],
+            unreadable: vec![],
+            idempotency: None,
+        }))
+    }
+
+    fn group(journal: &mut Journal, writes: Vec<Write>) -> Vec<Result<Wrote, Trouble>> {
+        let prepared: Vec<_> = writes.into_iter().map(|write| prepare(write, &journal.base.key)).collect();
+        journal.group(&prepared)
+    }
+
+    /// The first refusal has changed nothing, the second (an event routed twice) has.
+    #[test]
+    fn in_a_group_what_is_refused_fails_alone() {
+        let mut journal = journal();
+        journal.write(accept(1)).unwrap();
+        let event = journal.unrouted(1).unwrap().remove(0);
+        let routed = |event: &Event| Routed { event: event.clone(), to: vec![], opens: 0, clicks: 0 };
+        let twice = Write::Route { fence: Fence(1), routed: vec![routed(&event), routed(&event)] };
+        let discard = Write::Discard { delivery: DeliveryId(9), note: String::new(), at: Millis(0) };
+        let results = group(&mut journal, vec![accept(2), discard, twice, accept(3), accept(2)]);
+        let refused: Vec<_> = results.iter().map(Result::is_err).collect();
+        assert_eq!(refused, [false, true, true, false, false], "{results:?}");
+        let audit = journal.audit().unwrap();
+        assert_eq!((audit.accepted, audit.duplicates, audit.waiting, audit.adds_up), (3, 1, 3, true));
+        let seqs: Vec<_> = journal.unrouted(9).unwrap().iter().map(|event| event.seq.unwrap().0).collect();
+        assert_eq!(seqs, [1, 2, 3]);
+    }
+
+    #[test]
+    fn a_full_disk_fails_all_and_loses_nothing_that_was_committed() {
+        let mut journal = journal();
+        journal.write(accept(1)).unwrap();
+        let pages: i64 = journal.base.conn.query_row("PRAGMA page_count", [], |row| row.get(0)).unwrap();
+        journal.base.conn.pragma_update(None, "max_page_count", pages + 2).unwrap();
+        let results = group(&mut journal, (2..500).map(accept).collect());
+        assert!(results.iter().all(|result| matches!(result, Err(Trouble::Broken(_)))), "{:?}", results[0]);
+        assert_eq!(journal.audit().unwrap().accepted, 1);
+        journal.base.conn.pragma_update(None, "max_page_count", 1_000_000).unwrap();
+        let results = group(&mut journal, (2..500).map(accept).collect());
+        assert!(results.iter().all(Result::is_ok));
+        let audit = journal.audit().unwrap();
+        assert_eq!((audit.accepted, audit.duplicates, audit.adds_up), (499, 0, true), "{audit:?}");
+    }
 }

@@ -9,27 +9,26 @@ use crate::KeyRow;
 use crate::write::{NewKey, Wrote};
 
 pub(crate) fn make(base: &Base, key: &NewKey) -> Result<Wrote, Fault> {
-    let known = base.conn.prepare_cached("SELECT 1 FROM api_keys WHERE hash = ?1")?.exists([key.hash])?;
+    let known = base.sql("SELECT 1 FROM api_keys WHERE hash = ?1")?.exists([key.hash])?;
     if known {
         return Err(Fault::refused("key_exists", "this key exists already: make another"));
     }
     let scopes = serde_json::to_string(&key.scopes)
         .map_err(|error| Fault::refused("unwritable_scopes", error.to_string()))?;
     let tenant = base.tenant_or_new(key.tenant.as_str())?;
-    base.conn
-        .prepare_cached(
-            "INSERT INTO api_keys (tenant, hash, shown, scopes, note, created_at, expires_at)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
-        )?
-        .execute(params![
-            tenant,
-            key.hash,
-            key.shown,
-            scopes,
-            key.note,
-            key.created_at.0,
-            key.expires_at.map(|at| at.0),
-        ])?;
+    base.sql(
+        "INSERT INTO api_keys (tenant, hash, shown, scopes, note, created_at, expires_at)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+    )?
+    .execute(params![
+        tenant,
+        key.hash,
+        key.shown,
+        scopes,
+        key.note,
+        key.created_at.0,
+        key.expires_at.map(|at| at.0),
+    ])?;
     let id = base.conn.last_insert_rowid();
     standing::log(base, tenant, key.created_at, "make key", id, &key.note)?;
     Ok(Wrote::Key { id })
@@ -38,8 +37,7 @@ pub(crate) fn make(base: &Base, key: &NewKey) -> Result<Wrote, Fault> {
 /// Revoking twice keeps the first time.
 pub(crate) fn revoke(base: &Base, id: i64, at: Millis) -> Result<Wrote, Fault> {
     let found = base
-        .conn
-        .prepare_cached("UPDATE api_keys SET revoked_at = coalesce(revoked_at, ?2) WHERE id = ?1")?
+        .sql("UPDATE api_keys SET revoked_at = coalesce(revoked_at, ?2) WHERE id = ?1")?
         .execute(params![id, at.0])?;
     if found == 0 {
         return Err(Fault::refused(
@@ -52,22 +50,19 @@ pub(crate) fn revoke(base: &Base, id: i64, at: Millis) -> Result<Wrote, Fault> {
 }
 
 pub(crate) fn used(base: &Base, id: i64, at: Millis) -> Result<Wrote, Fault> {
-    base.conn
-        .prepare_cached(
-            "UPDATE api_keys SET last_used_at = max(coalesce(last_used_at, 0), ?2) WHERE id = ?1",
-        )?
+    base.sql("UPDATE api_keys SET last_used_at = max(coalesce(last_used_at, 0), ?2) WHERE id = ?1")?
         .execute(params![id, at.0])?;
     Ok(Wrote::Done)
 }
 
 pub(crate) fn by_hash(base: &Base, hash: &[u8; 32]) -> Result<Option<KeyRow>, Fault> {
-    let mut statement = base.conn.prepare_cached("SELECT * FROM api_keys WHERE hash = ?1")?;
+    let mut statement = base.sql("SELECT * FROM api_keys WHERE hash = ?1")?;
     let mut rows = statement.query([hash])?;
     rows.next()?.map(|row| key_of(base, row)).transpose()
 }
 
 pub(crate) fn list(base: &Base) -> Result<Vec<KeyRow>, Fault> {
-    let mut statement = base.conn.prepare_cached("SELECT * FROM api_keys ORDER BY id LIMIT 10000")?;
+    let mut statement = base.sql("SELECT * FROM api_keys ORDER BY id LIMIT 10000")?;
     let mut rows = statement.query([])?;
     let mut keys = vec![];
     while let Some(row) = rows.next()? {

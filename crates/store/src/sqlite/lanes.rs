@@ -29,22 +29,22 @@ pub(crate) fn nobody(seq: Seq) -> i64 {
 /// True when something is pending in the lane.
 pub(crate) fn is_busy(base: &Base, lane: Lane) -> Result<bool, Fault> {
     Ok(base
-        .conn
-        .prepare_cached(
+        .sql(
             "SELECT 1 FROM deliveries INDEXED BY deliveries_lane
              WHERE person = ?1 AND destination = ?2 AND class = ?3 AND state = 0 LIMIT 1",
         )?
         .exists(params![lane.person, lane.destination, lane.class as i64])?)
 }
 
-/// Makes the lowest pending delivery the head. Only for a lane whose head has just gone.
+/// Makes the lowest delivery that waits the head. Only for a lane whose head has just gone. Where order does
+/// not count nothing waits, and what is due later stays due then.
 pub(crate) fn promote(base: &Base, lane: Lane, at: Millis) -> Result<bool, Fault> {
     let promoted = base
-        .conn
-        .prepare_cached(
+        .sql(
             "UPDATE deliveries SET due = ?4 WHERE id =
-               (SELECT id FROM deliveries INDEXED BY deliveries_lane
-                WHERE person = ?1 AND destination = ?2 AND class = ?3 AND state = 0 ORDER BY id LIMIT 1)",
+             (SELECT id FROM deliveries INDEXED BY deliveries_lane
+              WHERE person = ?1 AND destination = ?2 AND class = ?3 AND state = 0 AND due IS NULL
+              ORDER BY id LIMIT 1)",
         )?
         .execute(params![lane.person, lane.destination, lane.class as i64, at.0])?;
     Ok(promoted == 1)
@@ -59,6 +59,8 @@ pub(crate) struct New<'a> {
     pub cause: Cause,
     pub flags: i64,
     pub at: Millis,
+    /// False: due at once, whatever waits in its lane.
+    pub ordered: bool,
     /// A dead letter from the start.
     pub failed: Option<&'a Reason>,
 }
@@ -78,14 +80,12 @@ pub(crate) fn make(journal: &mut Journal, new: &New) -> Result<Made, Fault> {
     let state = if new.failed.is_some() { State::Dead } else { State::Pending };
     let made = match state {
         State::Dead => Made::Dead,
-        _ if is_busy(base, new.lane)? => Made::Waits,
+        _ if new.ordered && is_busy(base, new.lane)? => Made::Waits,
         _ => Made::Head,
     };
     let due = (made == Made::Head).then_some(new.at.0);
     let id = journal.marks.delivery + 1;
-    let inserted = base
-        .conn
-        .prepare_cached(
+    let inserted = base.sql(
             "INSERT INTO deliveries (id, event, route, destination, tenant, person, class, cause, state, due, queue,
                 flags, since, created_at, changed_at, reason_code, reason, v)
              VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?13, ?13, ?14, ?15, ?16)

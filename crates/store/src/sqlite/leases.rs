@@ -16,8 +16,7 @@ pub(crate) fn of_destination(destination: DestinationId) -> String {
 /// Renews for the owner (the fence stays), gives a free or expired one to a new owner (the fence grows).
 pub(crate) fn take(base: &Base, name: &str, owner: u128, now: Millis, until: Millis) -> Result<Wrote, Fault> {
     let held: Option<([u8; 16], i64, i64)> = base
-        .conn
-        .prepare_cached("SELECT owner, until, fence FROM leases WHERE name = ?1")?
+        .sql("SELECT owner, until, fence FROM leases WHERE name = ?1")?
         .query_row([name], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
         .optional()?;
     let owner = owner.to_be_bytes();
@@ -27,20 +26,17 @@ pub(crate) fn take(base: &Base, name: &str, owner: u128, now: Millis, until: Mil
         Some((_, until, fence)) if until <= now.0 => fence + 1,
         Some(_) => return Ok(Wrote::Lease { fence: None }),
     };
-    base.conn
-        .prepare_cached(
-            "INSERT INTO leases (name, owner, until, fence) VALUES (?1, ?2, ?3, ?4)
-             ON CONFLICT (name) DO UPDATE SET owner = ?2, until = ?3, fence = ?4",
-        )?
-        .execute(params![name, owner, until.0, fence])?;
+    base.sql(
+        "INSERT INTO leases (name, owner, until, fence) VALUES (?1, ?2, ?3, ?4)
+         ON CONFLICT (name) DO UPDATE SET owner = ?2, until = ?3, fence = ?4",
+    )?
+    .execute(params![name, owner, until.0, fence])?;
     Ok(Wrote::Lease { fence: Some(Fence(fence)) })
 }
 
 /// `FenceLost` unless the lease stands at this fence.
 pub(crate) fn check(base: &Base, name: &str, fence: Fence) -> Result<(), Fault> {
-    let stands = base
-        .conn
-        .prepare_cached("SELECT 1 FROM leases WHERE name = ?1 AND fence = ?2")?
-        .exists(params![name, fence.0])?;
+    let stands =
+        base.sql("SELECT 1 FROM leases WHERE name = ?1 AND fence = ?2")?.exists(params![name, fence.0])?;
     if stands { Ok(()) } else { Err(Fault::Trouble(Trouble::FenceLost)) }
 }

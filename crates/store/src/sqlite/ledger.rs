@@ -18,21 +18,20 @@ pub(crate) fn append(
     seq: Seq,
     digest: Digest,
 ) -> Result<(), Fault> {
-    base.conn
-        .prepare_cached(
-            "INSERT INTO ledger (tenant, person, what, happened_at, learned_at, event, event_id, digest)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
-        )?
-        .execute(params![
-            tenant,
-            person,
-            number(what),
-            event.time.0,
-            event.received_at.0,
-            seq.0,
-            event.id.0.to_be_bytes(),
-            digest.0,
-        ])?;
+    base.sql(
+        "INSERT INTO ledger (tenant, person, what, happened_at, learned_at, event, event_id, digest)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+    )?
+    .execute(params![
+        tenant,
+        person,
+        number(what),
+        event.time.0,
+        event.received_at.0,
+        seq.0,
+        event.id.0.to_be_bytes(),
+        digest.0,
+    ])?;
     let Some(person) = person else { return Ok(()) };
     let sql = match what {
         Consent::OptIn => "UPDATE persons SET opted_in_at = max(coalesce(opted_in_at, ?2), ?2) WHERE id = ?1",
@@ -40,7 +39,7 @@ pub(crate) fn append(
             "UPDATE persons SET opted_out_at = max(coalesce(opted_out_at, ?2), ?2) WHERE id = ?1"
         }
     };
-    base.conn.prepare_cached(sql)?.execute(params![person, event.time.0])?;
+    base.sql(sql)?.execute(params![person, event.time.0])?;
     Ok(())
 }
 
@@ -54,8 +53,7 @@ pub(crate) fn answer(
     replace: bool,
 ) -> Result<(), Fault> {
     let fact: Option<i64> = base
-        .conn
-        .prepare_cached("SELECT id FROM ledger WHERE event = ?1")?
+        .sql("SELECT id FROM ledger WHERE event = ?1")?
         .query_row([event.0], |row| row.get(0))
         .optional()?;
     let Some(fact) = fact else { return Ok(()) };
@@ -67,7 +65,7 @@ pub(crate) fn answer(
             "INSERT OR IGNORE INTO ledger_answers (fact, destination, verdict, at) VALUES (?1, ?2, ?3, ?4)"
         }
     };
-    base.conn.prepare_cached(sql)?.execute(params![fact, destination, verdict, at.0])?;
+    base.sql(sql)?.execute(params![fact, destination, verdict, at.0])?;
     Ok(())
 }
 
@@ -117,7 +115,7 @@ fn read(
         WHERE l.person = ?1 AND l.id > ?2 AND (?3 IS NULL OR l.tenant = ?3) ORDER BY l.id LIMIT ?4";
     let all = "SELECT l.*, p.address, p.external_id FROM ledger l LEFT JOIN persons p ON p.id = l.person
         WHERE ?1 IS NULL AND l.id > ?2 AND (?3 IS NULL OR l.tenant = ?3) ORDER BY l.id LIMIT ?4";
-    let mut statement = base.conn.prepare_cached(if person.is_some() { by_person } else { all })?;
+    let mut statement = base.sql(if person.is_some() { by_person } else { all })?;
     let mut rows = statement.query(params![person, filter.after, tenant, page(filter.limit)])?;
     while let Some(row) = rows.next()? {
         let id: i64 = row.get("id")?;
@@ -138,9 +136,8 @@ fn read(
 }
 
 fn answers(base: &Base, fact: i64) -> Result<Vec<(mailspan_core::Name, String, Millis)>, Fault> {
-    let mut statement = base.conn.prepare_cached(
-        "SELECT destination, verdict, at FROM ledger_answers WHERE fact = ?1 ORDER BY destination",
-    )?;
+    let mut statement =
+        base.sql("SELECT destination, verdict, at FROM ledger_answers WHERE fact = ?1 ORDER BY destination")?;
     let mut rows = statement.query([fact])?;
     let mut answers = vec![];
     while let Some(row) = rows.next()? {

@@ -11,6 +11,8 @@ use crate::OpenError;
 /// Number, name, text. A text that was released is never changed.
 const MIGRATIONS: &[(i64, &str, &str)] =
     &[(1, "journal", include_str!("../../migrations/sqlite/0001_journal.sql"))];
+/// The number of the newest migration that this version knows.
+pub const SCHEMA: i64 = MIGRATIONS.len() as i64;
 /// `MSPN`: what `file` and other tools may know the file by.
 const APPLICATION_ID: i64 = 0x4d53_504e;
 

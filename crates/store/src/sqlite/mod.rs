@@ -14,10 +14,12 @@ pub(crate) mod keys;
 mod lanes;
 pub(crate) mod leases;
 pub(crate) mod ledger;
-mod migrate;
+pub(crate) mod migrate;
 mod names;
 pub(crate) mod offer;
 pub(crate) mod persons;
+#[cfg(test)]
+mod plans;
 pub(crate) mod refused;
 pub(crate) mod retain;
 pub(crate) mod route;
@@ -25,7 +27,8 @@ mod segments;
 pub(crate) mod settle;
 pub(crate) mod standing;
 
-pub(crate) use base::{Base, Fault, IdentityKey, connect_reader, connect_writer, page};
+pub(crate) use base::{Base, IdentityKey, connect_reader, connect_writer};
 pub use handle::Sqlite;
 pub use journal::Journal;
+pub use migrate::SCHEMA;
 pub(crate) use migrate::migrate;

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use mailspan_core::{EventType, Name};
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{OptionalExtension, params};
 
 use super::base::{Base, Fault};
 
@@ -39,8 +39,7 @@ impl Base {
             return Ok(Some(*id));
         }
         let id: Option<i64> = self
-            .conn
-            .prepare_cached("SELECT id FROM tenants WHERE name = ?1")?
+            .sql("SELECT id FROM tenants WHERE name = ?1")?
             .query_row([name], |row| row.get(0))
             .optional()?;
         if let Some(id) = id {
@@ -57,8 +56,7 @@ impl Base {
             return Ok(Some(*id));
         }
         let id: Option<i64> = self
-            .conn
-            .prepare_cached("SELECT id FROM names WHERE tenant = ?1 AND kind = ?2 AND name = ?3")?
+            .sql("SELECT id FROM names WHERE tenant = ?1 AND kind = ?2 AND name = ?3")?
             .query_row(params![tenant, kind, name], |row| row.get(0))
             .optional()?;
         if let Some(id) = id {
@@ -73,7 +71,7 @@ impl Base {
         if let Some(id) = self.tenant(name)? {
             return Ok(id);
         }
-        self.conn.prepare_cached("INSERT INTO tenants (name) VALUES (?1)")?.execute([name])?;
+        self.sql("INSERT INTO tenants (name) VALUES (?1)")?.execute([name])?;
         Ok(self.conn.last_insert_rowid())
     }
 
@@ -81,8 +79,7 @@ impl Base {
         if let Some(id) = self.number(tenant, kind, name)? {
             return Ok(id);
         }
-        self.conn
-            .prepare_cached("INSERT INTO names (tenant, kind, name) VALUES (?1, ?2, ?3)")?
+        self.sql("INSERT INTO names (tenant, kind, name) VALUES (?1, ?2, ?3)")?
             .execute(params![tenant, kind, name])?;
         Ok(self.conn.last_insert_rowid())
     }
@@ -91,7 +88,7 @@ impl Base {
         if let Some(name) = self.names.borrow().shown.get(&id) {
             return Ok(name.clone());
         }
-        let name = Name::new(&text(&self.conn, "SELECT name FROM names WHERE id = ?1", id)?);
+        let name = Name::new(&text(self, "SELECT name FROM names WHERE id = ?1", id)?);
         let mut names = self.names.borrow_mut();
         names.count();
         names.shown.insert(id, name.clone());
@@ -102,7 +99,7 @@ impl Base {
         if let Some(name) = self.names.borrow().shown_tenants.get(&id) {
             return Ok(name.clone());
         }
-        let name = Name::new(&text(&self.conn, "SELECT name FROM tenants WHERE id = ?1", id)?);
+        let name = Name::new(&text(self, "SELECT name FROM tenants WHERE id = ?1", id)?);
         let mut names = self.names.borrow_mut();
         names.count();
         names.shown_tenants.insert(id, name.clone());
@@ -113,7 +110,7 @@ impl Base {
         if let Some(event_type) = self.names.borrow().types.get(&id) {
             return Ok(event_type.clone());
         }
-        let written = text(&self.conn, "SELECT name FROM names WHERE id = ?1", id)?;
+        let written = text(self, "SELECT name FROM names WHERE id = ?1", id)?;
         let event_type = EventType::parse(&written).map_err(|_| Fault::unreadable("event type", id))?;
         let mut names = self.names.borrow_mut();
         names.count();
@@ -127,6 +124,6 @@ impl Base {
     }
 }
 
-fn text(conn: &Connection, sql: &str, id: i64) -> Result<String, Fault> {
-    Ok(conn.prepare_cached(sql)?.query_row([id], |row| row.get(0))?)
+fn text(base: &Base, sql: &str, id: i64) -> Result<String, Fault> {
+    Ok(base.sql(sql)?.query_row([id], |row| row.get(0))?)
 }

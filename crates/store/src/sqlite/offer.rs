@@ -43,7 +43,7 @@ struct Existing {
 }
 
 fn existing(base: &Base, offer: &Offer) -> Result<Option<Existing>, Fault> {
-    let mut statement = base.conn.prepare_cached(
+    let mut statement = base.sql(
         "SELECT id, person, state, progress FROM deliveries WHERE event = ?1 AND route = ?2 AND destination = ?3",
     )?;
     let found: Option<(i64, i64, i64, Option<Vec<u8>>)> = statement
@@ -76,8 +76,7 @@ fn reopen(
     let lane = Lane { person: row.person, destination: offer.destination.0, class: offer.class };
     let is_head = !lanes::is_busy(base, lane)?;
     let kept = if again { None } else { done_kept(&row.progress, row.id)? };
-    base.conn
-        .prepare_cached(
+    base.sql(
             "UPDATE deliveries SET state = 0, class = ?2, cause = ?3, due = ?4, queue = ?5, attempts = 0, crashes = 0,
                 since = ?6, changed_at = ?6, reason_code = NULL, reason = NULL, carried_by = NULL, progress = ?7
              WHERE id = ?1",
@@ -129,7 +128,7 @@ fn make(journal: &mut Journal, offer: &Offer, at: Millis) -> Result<bool, Fault>
     let tenant = base.tenant_or_new(event.tenant.as_str())?;
     let hashes = identities(&event.subject, &base.key);
     let person = persons::find_or_make(base, tenant, &event.subject, &hashes)?;
-    base.conn.prepare_cached("DELETE FROM without_delivery WHERE seq = ?1")?.execute([offer.event.0])?;
+    base.sql("DELETE FROM without_delivery WHERE seq = ?1")?.execute([offer.event.0])?;
     let new = New {
         event: offer.event,
         route: offer.route.0,
@@ -142,6 +141,7 @@ fn make(journal: &mut Journal, offer: &Offer, at: Millis) -> Result<bool, Fault>
         cause: offer.cause,
         flags: if states_consent(&event) { ANSWERS_CONSENT } else { 0 },
         at,
+        ordered: true,
         failed: None,
     };
     Ok(lanes::make(journal, &new)? == Made::Head)
@@ -151,8 +151,7 @@ fn make(journal: &mut Journal, offer: &Offer, at: Millis) -> Result<bool, Fault>
 pub(crate) fn discard(journal: &mut Journal, id: DeliveryId, note: &str, at: Millis) -> Result<Wrote, Fault> {
     let base = &journal.base;
     let found: Option<(i64, i64, i64)> = base
-        .conn
-        .prepare_cached("SELECT state, destination, tenant FROM deliveries WHERE id = ?1")?
+        .sql("SELECT state, destination, tenant FROM deliveries WHERE id = ?1")?
         .query_row([id.0], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
         .optional()?;
     let Some((state, destination, tenant)) = found else {
@@ -166,12 +165,11 @@ pub(crate) fn discard(journal: &mut Journal, id: DeliveryId, note: &str, at: Mil
         ));
     }
     let reason = Reason::new("discarded", note);
-    base.conn
-        .prepare_cached(
-            "UPDATE deliveries SET state = ?2, reason_code = ?3, reason = ?4, changed_at = ?5, progress = NULL
-             WHERE id = ?1",
-        )?
-        .execute(params![id.0, State::Discarded as i64, reason.code, reason.text, at.0])?;
+    base.sql(
+        "UPDATE deliveries SET state = ?2, reason_code = ?3, reason = ?4, changed_at = ?5, progress = NULL
+         WHERE id = ?1",
+    )?
+    .execute(params![id.0, State::Discarded as i64, reason.code, reason.text, at.0])?;
     super::standing::log(base, tenant, at, "discard", id.0, note)?;
     journal.counts.moved(destination, State::Dead, State::Discarded);
     Ok(Wrote::Done)

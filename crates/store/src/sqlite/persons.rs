@@ -31,12 +31,15 @@ pub(crate) fn find_or_make(
     }
     let was_known = by_address.or(by_id).is_some();
     if was_known && (new_address.is_some() || new_id.is_some()) {
-        base.conn
-            .prepare_cached(
-                "UPDATE persons SET address = coalesce(address, ?2), external_id = coalesce(external_id, ?3)
-                 WHERE id = ?1",
-            )?
-            .execute(params![person, subject.address.as_ref().map(Address::as_str), subject.external_id])?;
+        base.sql(
+            "UPDATE persons SET address = coalesce(address, ?2), external_id = coalesce(external_id, ?3)
+             WHERE id = ?1",
+        )?
+        .execute(params![
+            person,
+            subject.address.as_ref().map(Address::as_str),
+            subject.external_id
+        ])?;
     }
     Ok(Some(person))
 }
@@ -45,7 +48,7 @@ pub(crate) fn find_or_make(
 pub(crate) fn by_subject(base: &Base, tenant: &Name, subject: &Subject) -> Result<Option<Person>, Fault> {
     let Some(tenant) = base.tenant(tenant.as_str())? else { return Ok(None) };
     let Some(id) = number_of(base, tenant, subject)? else { return Ok(None) };
-    let mut statement = base.conn.prepare_cached(
+    let mut statement = base.sql(
         "SELECT id AS person, address, external_id, opens, clicks, opted_out_at, opted_in_at, erased
          FROM persons WHERE id = ?1",
     )?;
@@ -64,7 +67,7 @@ pub(crate) fn numbers_of(base: &Base, tenant: Option<&Name>, subject: &str) -> R
     let tenants: Vec<i64> = match tenant {
         Some(name) => base.tenant(name.as_str())?.into_iter().collect(),
         None => {
-            let mut statement = base.conn.prepare_cached("SELECT id FROM tenants")?;
+            let mut statement = base.sql("SELECT id FROM tenants")?;
             statement.query_map([], |row| row.get(0))?.collect::<Result<_, _>>()?
         }
     };
@@ -96,21 +99,21 @@ pub(crate) fn person_of(row: &Row) -> rusqlite::Result<Option<Person>> {
 
 fn by_hash(base: &Base, tenant: i64, hash: Option<[u8; 16]>) -> Result<Option<i64>, Fault> {
     let Some(hash) = hash else { return Ok(None) };
-    let mut statement =
-        base.conn.prepare_cached("SELECT person FROM identities WHERE tenant = ?1 AND hash = ?2")?;
+    let mut statement = base.sql("SELECT person FROM identities WHERE tenant = ?1 AND hash = ?2")?;
     Ok(statement.query_row(params![tenant, hash], |row| row.get(0)).optional()?)
 }
 
 fn make(base: &Base, tenant: i64, subject: &Subject) -> Result<i64, Fault> {
-    base.conn
-        .prepare_cached("INSERT INTO persons (tenant, address, external_id) VALUES (?1, ?2, ?3)")?
-        .execute(params![tenant, subject.address.as_ref().map(Address::as_str), subject.external_id])?;
+    base.sql("INSERT INTO persons (tenant, address, external_id) VALUES (?1, ?2, ?3)")?.execute(params![
+        tenant,
+        subject.address.as_ref().map(Address::as_str),
+        subject.external_id
+    ])?;
     Ok(base.conn.last_insert_rowid())
 }
 
 fn attach(base: &Base, tenant: i64, hash: [u8; 16], person: i64) -> Result<(), Fault> {
-    base.conn
-        .prepare_cached("INSERT INTO identities (tenant, hash, person) VALUES (?1, ?2, ?3)")?
+    base.sql("INSERT INTO identities (tenant, hash, person) VALUES (?1, ?2, ?3)")?
         .execute(params![tenant, hash, person])?;
     Ok(())
 }

@@ -12,9 +12,15 @@ use crate::{NameKind, RefusedRow, UnreadableRow};
 
 const RING: i64 = REFUSED_KEPT_MAX as i64;
 
-/// An element's id: its request, and its place in it (a request has fewer than 8,192 elements).
-pub(crate) fn unreadable_id(request: i64, part: u32) -> i64 {
-    request << 13 | i64::from(part & 0x1fff)
+/// An element's id: its request, and its place among the elements of it that cannot be read.
+pub(crate) fn unreadable_id(request: i64, position: usize) -> Result<i64, Fault> {
+    match i64::try_from(position) {
+        Ok(position) if position < 8_192 => Ok(request << 13 | position),
+        _ => Err(Fault::refused(
+            "too_many_elements",
+            "a request has at most 8,192 elements: send smaller batches",
+        )),
+    }
 }
 
 /// The oldest of the source goes when the ring is full: writing costs the same then.
@@ -25,36 +31,34 @@ pub(crate) fn keep(journal: &mut Journal, request: &RefusedRequest) -> Result<Wr
     let tenant = base.tenant_or_new(request.tenant.as_str())?;
     let source = base.number_or_new(tenant, NameKind::Source as u8, request.source.as_str())?;
     let written: Option<i64> = base
-        .conn
-        .prepare_cached("SELECT n FROM counts WHERE about = ?1 AND place = ?2")?
+        .sql("SELECT n FROM counts WHERE about = ?1 AND place = ?2")?
         .query_row(params![source, Place::Refused.number()], |row| row.get(0))
         .optional()?;
     let n = written.unwrap_or(0) + journal.counts.waiting(source, Place::Refused);
     let body = &request.body[..request.body.len().min(REFUSED_BODY_BYTES_MAX)];
-    base.conn
-        .prepare_cached(
-            "INSERT OR REPLACE INTO refused (id, n, tenant, source, at, failed, text, hint, headers, body)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
-        )?
-        .execute(params![
-            source * RING + n % RING,
-            n,
-            tenant,
-            source,
-            request.at.0,
-            request.check,
-            request.text,
-            request.hint,
-            headers,
-            body,
-        ])?;
+    base.sql(
+        "INSERT OR REPLACE INTO refused (id, n, tenant, source, at, failed, text, hint, headers, body)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
+    )?
+    .execute(params![
+        source * RING + n % RING,
+        n,
+        tenant,
+        source,
+        request.at.0,
+        request.check,
+        request.text,
+        request.hint,
+        headers,
+        body,
+    ])?;
     journal.counts.raise(source, Place::Refused, 1);
     Ok(Wrote::Done)
 }
 
 /// Newest first.
 pub(crate) fn list(base: &Base, source: Option<&Name>, limit: usize) -> Result<Vec<RefusedRow>, Fault> {
-    let mut statement = base.conn.prepare_cached(
+    let mut statement = base.sql(
         "SELECT id, source, at, failed, text, hint, headers, body FROM refused
          WHERE ?1 IS NULL OR source IN (SELECT id FROM names WHERE kind = 1 AND name = ?1)
          ORDER BY at DESC, n DESC LIMIT ?2",
@@ -84,8 +88,8 @@ pub(crate) fn unreadable(
     limit: usize,
     before: Option<i64>,
 ) -> Result<Vec<UnreadableRow>, Fault> {
-    let mut statement = base.conn.prepare_cached(
-        "SELECT id, source, received_at, reason_code, reason, raw FROM unreadable
+    let mut statement = base.sql(
+        "SELECT id, source, received_at, reason_code, reason, raw, part FROM unreadable
          WHERE id < ?1 ORDER BY id DESC LIMIT ?2",
     )?;
     let mut rows = statement.query(params![before.unwrap_or(i64::MAX), page(limit)])?;
@@ -99,7 +103,7 @@ pub(crate) fn unreadable(
             id,
             source: base.name(row.get(1)?)?,
             received_at: Millis(row.get(2)?),
-            part: (id & 0x1fff) as u32,
+            part: row.get(6)?,
             reason: Reason { code: row.get(3)?, text: row.get(4)? },
             raw: String::from_utf8_lossy(&raw).into_owned(),
         });

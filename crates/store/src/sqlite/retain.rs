@@ -13,36 +13,45 @@ use crate::write::{Keep, Wrote};
 /// Rows looked at in one step, where most of them must stay.
 const ROWS_LOOKED_AT_MAX: usize = 10 * RETENTION_ROWS_MAX;
 
+/// What operators decided is kept as long as evidence of consent: three years.
+const OPERATOR_LOG_MS: i64 = 3 * 365 * 86_400_000;
+
 /// Where the last step stopped: rows that must stay are not looked at again before the next round.
 #[derive(Debug, Default)]
 pub(crate) struct Cursors {
+    table: usize,
     event: i64,
     attempt: i64,
     transmission: Option<(i64, Vec<u8>)>,
 }
 
-/// One step: the first table that has something to drop. 0 rows when none has.
+/// One step of one table, each table after the other. 0 rows when a round over all of them has ended;
+/// a step that only looked at rows that must stay counts as one.
 pub(crate) fn step(journal: &mut Journal, keep: Keep) -> Result<Wrote, Fault> {
     let older_than = |ms: i64| Millis(keep.now.0.saturating_sub(ms.max(0)));
     let (requests, events) = (older_than(keep.requests_ms), older_than(keep.events_ms));
-    let mut rows = drop_events(journal, events)?;
-    if rows == 0 {
-        rows = drop_requests(&journal.base, requests)?;
+    loop {
+        let rows = match journal.cursors.table {
+            0 => drop_events(journal, events)?,
+            1 => drop_requests(&journal.base, requests)?,
+            2 => drop_attempts(journal, requests)?,
+            3 => {
+                let (marks, until) = (journal.marks, older_than(keep.dedupe_ms));
+                journal.segments.drop_step(&journal.base, &marks, until, keep.now, RETENTION_ROWS_MAX)?
+            }
+            4 => drop_answers(&journal.base, keep.now)?,
+            5 => drop_transmissions(journal, events)?,
+            6 => drop_operator_log(&journal.base, older_than(OPERATOR_LOG_MS))?,
+            _ => {
+                journal.cursors.table = 0;
+                return Ok(Wrote::Retained { rows: 0 });
+            }
+        };
+        if rows > 0 {
+            return Ok(Wrote::Retained { rows });
+        }
+        journal.cursors.table += 1;
     }
-    if rows == 0 {
-        rows = drop_attempts(journal, requests)?;
-    }
-    if rows == 0 {
-        let (marks, until) = (journal.marks, older_than(keep.dedupe_ms));
-        rows = journal.segments.drop_step(&journal.base, &marks, until, keep.now, RETENTION_ROWS_MAX)?;
-    }
-    if rows == 0 {
-        rows = drop_answers(&journal.base, keep.now)?;
-    }
-    if rows == 0 {
-        rows = drop_transmissions(journal, events)?;
-    }
-    Ok(Wrote::Retained { rows })
 }
 
 /// An event goes with its deliveries, unless one is pending or dead, or it waits for the router.
@@ -60,8 +69,9 @@ fn drop_events(journal: &mut Journal, until: Millis) -> Result<usize, Fault> {
     }
     if is_end {
         journal.cursors.event = 0;
+        return Ok(rows);
     }
-    Ok(rows)
+    Ok(rows.max(1))
 }
 
 struct OldEvent {
@@ -72,9 +82,8 @@ struct OldEvent {
 
 /// The next old events after the cursor, and whether none is left behind them.
 fn old_events(base: &Base, after: i64, until: Millis) -> Result<(Vec<OldEvent>, bool), Fault> {
-    let mut statement = base
-        .conn
-        .prepare_cached("SELECT seq, source, received_at FROM events WHERE seq > ?1 ORDER BY seq LIMIT ?2")?;
+    let mut statement =
+        base.sql("SELECT seq, source, received_at FROM events WHERE seq > ?1 ORDER BY seq LIMIT ?2")?;
     let mut rows = statement.query(params![after, ROWS_LOOKED_AT_MAX as i64])?;
     let mut old = vec![];
     while let Some(row) = rows.next()? {
@@ -89,11 +98,9 @@ fn old_events(base: &Base, after: i64, until: Millis) -> Result<(Vec<OldEvent>, 
 }
 
 fn must_stay(base: &Base, seq: i64) -> Result<bool, Fault> {
-    Ok(base
-        .conn
-        .prepare_cached(
+    Ok(base.sql(
             "SELECT 1 WHERE EXISTS (SELECT 1 FROM unrouted WHERE seq = ?1)
-                OR EXISTS (SELECT 1 FROM deliveries INDEXED BY deliveries_once WHERE event = ?1 AND state IN (0, 4))",
+             OR EXISTS (SELECT 1 FROM deliveries INDEXED BY deliveries_once WHERE event = ?1 AND state IN (0, 4))",
         )?
         .exists([seq])?)
 }
@@ -101,7 +108,7 @@ fn must_stay(base: &Base, seq: i64) -> Result<bool, Fault> {
 fn drop_event(journal: &mut Journal, event: &OldEvent) -> Result<usize, Fault> {
     let mut rows = 1;
     let found: Vec<(i64, i64, i64, i64)> = {
-        let mut statement = journal.base.conn.prepare_cached(
+        let mut statement = journal.base.sql(
             "SELECT id, destination, state, person FROM deliveries INDEXED BY deliveries_once WHERE event = ?1",
         )?;
         let found = statement
@@ -110,8 +117,8 @@ fn drop_event(journal: &mut Journal, event: &OldEvent) -> Result<usize, Fault> {
     };
     for (id, destination, state, _) in &found {
         let base = &journal.base;
-        rows += base.conn.prepare_cached("DELETE FROM tries WHERE delivery = ?1")?.execute([id])?;
-        rows += base.conn.prepare_cached("DELETE FROM deliveries WHERE id = ?1")?.execute([id])?;
+        rows += base.sql("DELETE FROM tries WHERE delivery = ?1")?.execute([id])?;
+        rows += base.sql("DELETE FROM deliveries WHERE id = ?1")?.execute([id])?;
         let state = State::from_number(*state).ok_or_else(|| Fault::unreadable("delivery", *id))?;
         journal.counts.raise(*destination, Place::Delivery(state), -1);
         journal.counts.raise(*destination, Place::DroppedDelivery, 1);
@@ -120,12 +127,11 @@ fn drop_event(journal: &mut Journal, event: &OldEvent) -> Result<usize, Fault> {
     let base = &journal.base;
     if let Some(person) = person_of(base, event.seq, found.first().map(|row| row.3))? {
         rows += base
-            .conn
-            .prepare_cached("DELETE FROM person_events WHERE bucket = ?1 AND person = ?2 AND seq = ?3")?
+            .sql("DELETE FROM person_events WHERE bucket = ?1 AND person = ?2 AND seq = ?3")?
             .execute(params![event.seq >> persons::BUCKET_BITS, person, event.seq])?;
     }
-    rows += base.conn.prepare_cached("DELETE FROM without_delivery WHERE seq = ?1")?.execute([event.seq])?;
-    base.conn.prepare_cached("DELETE FROM events WHERE seq = ?1")?.execute([event.seq])?;
+    rows += base.sql("DELETE FROM without_delivery WHERE seq = ?1")?.execute([event.seq])?;
+    base.sql("DELETE FROM events WHERE seq = ?1")?.execute([event.seq])?;
     mark_dropped(base, "events", event.seq)?;
     journal.counts.raise(event.source, Place::DroppedEvent, 1);
     Ok(rows)
@@ -156,11 +162,10 @@ fn drop_low(base: &Base, table: &str, until: Millis) -> Result<usize, Fault> {
         "SELECT max(id) FROM (SELECT id, received_at FROM {table} ORDER BY id LIMIT {RETENTION_ROWS_MAX})
          WHERE received_at < ?1"
     );
-    let last: Option<i64> = base.conn.prepare_cached(&first_young)?.query_row([until.0], |row| row.get(0))?;
+    let last: Option<i64> = base.sql(&first_young)?.query_row([until.0], |row| row.get(0))?;
     let Some(last) = last else { return Ok(0) };
     let rows = base
-        .conn
-        .prepare_cached(&format!("DELETE FROM {table} WHERE id <= ?1 AND received_at < ?2"))?
+        .sql(&format!("DELETE FROM {table} WHERE id <= ?1 AND received_at < ?2"))?
         .execute(params![last, until.0])?;
     mark_dropped(base, table, last)?;
     Ok(rows)
@@ -170,8 +175,7 @@ fn drop_low(base: &Base, table: &str, until: Millis) -> Result<usize, Fault> {
 fn drop_attempts(journal: &mut Journal, until: Millis) -> Result<usize, Fault> {
     let base = &journal.base;
     let old: Vec<(i64, i64)> = {
-        let mut statement =
-            base.conn.prepare_cached("SELECT id, at FROM attempts WHERE id > ?1 ORDER BY id LIMIT ?2")?;
+        let mut statement = base.sql("SELECT id, at FROM attempts WHERE id > ?1 ORDER BY id LIMIT ?2")?;
         let rows = statement
             .query_map(params![journal.cursors.attempt, ROWS_LOOKED_AT_MAX as i64], |row| {
                 Ok((row.get(0)?, row.get(1)?))
@@ -190,30 +194,29 @@ fn drop_attempts(journal: &mut Journal, until: Millis) -> Result<usize, Fault> {
         }
         journal.cursors.attempt = id;
         let is_needed = base
-            .conn
-            .prepare_cached(
+            .sql(
                 "SELECT 1 FROM tries t INDEXED BY tries_attempt CROSS JOIN deliveries d ON d.id = t.delivery
                  WHERE t.attempt = ?1 AND d.state IN (0, 4)",
             )?
             .exists([id])?;
         if !is_needed {
-            rows += base.conn.prepare_cached("DELETE FROM tries WHERE attempt = ?1")?.execute([id])?;
-            rows += base.conn.prepare_cached("DELETE FROM attempts WHERE id = ?1")?.execute([id])?;
+            rows += base.sql("DELETE FROM tries WHERE attempt = ?1")?.execute([id])?;
+            rows += base.sql("DELETE FROM attempts WHERE id = ?1")?.execute([id])?;
             mark_dropped(base, "attempts", id)?;
         }
     }
     if is_end {
         journal.cursors.attempt = 0;
+        return Ok(rows);
     }
-    Ok(rows)
+    Ok(rows.max(1))
 }
 
 fn drop_answers(base: &Base, now: Millis) -> Result<usize, Fault> {
     Ok(base
-        .conn
-        .prepare_cached(
+        .sql(
             "DELETE FROM answers WHERE (tenant, api_key, key) IN
-               (SELECT tenant, api_key, key FROM answers INDEXED BY answers_until WHERE until <= ?1 LIMIT ?2)",
+             (SELECT tenant, api_key, key FROM answers INDEXED BY answers_until WHERE until <= ?1 LIMIT ?2)",
         )?
         .execute(params![now.0, RETENTION_ROWS_MAX as i64])?)
 }
@@ -223,7 +226,7 @@ fn drop_transmissions(journal: &mut Journal, until: Millis) -> Result<usize, Fau
     let base = &journal.base;
     let (source, hash) = journal.cursors.transmission.take().unwrap_or((0, vec![]));
     let seen: Vec<(i64, Vec<u8>, i64)> = {
-        let mut statement = base.conn.prepare_cached(
+        let mut statement = base.sql(
             "SELECT source, hash, seen_at FROM transmissions WHERE (source, hash) > (?1, ?2)
              ORDER BY source, hash LIMIT ?3",
         )?;
@@ -238,8 +241,7 @@ fn drop_transmissions(journal: &mut Journal, until: Millis) -> Result<usize, Fau
     for (source, hash, seen_at) in seen {
         if seen_at < until.0 {
             rows += base
-                .conn
-                .prepare_cached("DELETE FROM transmissions WHERE source = ?1 AND hash = ?2")?
+                .sql("DELETE FROM transmissions WHERE source = ?1 AND hash = ?2")?
                 .execute(params![source, hash])?;
         }
         last = Some((source, hash));
@@ -247,24 +249,31 @@ fn drop_transmissions(journal: &mut Journal, until: Millis) -> Result<usize, Fau
             break;
         }
     }
-    if !is_end || rows >= RETENTION_ROWS_MAX {
-        journal.cursors.transmission = last;
+    if is_end && rows < RETENTION_ROWS_MAX {
+        return Ok(rows);
     }
-    Ok(rows)
+    journal.cursors.transmission = last;
+    Ok(rows.max(1))
+}
+
+fn drop_operator_log(base: &Base, until: Millis) -> Result<usize, Fault> {
+    Ok(base
+        .sql(
+            "DELETE FROM operator_log WHERE at < ?1
+             AND id <= (SELECT max(id) FROM (SELECT id FROM operator_log ORDER BY id LIMIT ?2))",
+        )?
+        .execute(params![until.0, RETENTION_ROWS_MAX as i64])?)
 }
 
 /// Numbers are never given twice, even when the highest row is dropped before a restart.
 fn mark_dropped(base: &Base, table: &str, id: i64) -> Result<(), Fault> {
     let name = format!("dropped_{table}");
     let known: Option<i64> = base
-        .conn
-        .prepare_cached("SELECT value FROM meta WHERE name = ?1")?
+        .sql("SELECT value FROM meta WHERE name = ?1")?
         .query_row([&name], |row| row.get(0))
         .optional()?;
     if known.is_none_or(|known| known < id) {
-        base.conn
-            .prepare_cached("INSERT OR REPLACE INTO meta (name, value) VALUES (?1, ?2)")?
-            .execute(params![name, id])?;
+        base.sql("INSERT OR REPLACE INTO meta (name, value) VALUES (?1, ?2)")?.execute(params![name, id])?;
     }
     Ok(())
 }

@@ -43,7 +43,7 @@ fn route_one(
         return Err(Fault::refused("no_seq", "an event without a place in the journal cannot be routed"));
     };
     let base = &journal.base;
-    let taken = base.conn.prepare_cached("DELETE FROM unrouted WHERE seq = ?1")?.execute([seq.0])?;
+    let taken = base.sql("DELETE FROM unrouted WHERE seq = ?1")?.execute([seq.0])?;
     if taken != 1 {
         return Err(Fault::Trouble(Trouble::FenceLost));
     }
@@ -69,6 +69,7 @@ fn route_one(
             cause: Cause::Live,
             flags: if states_consent(event) { ANSWERS_CONSENT } else { 0 },
             at: event.received_at,
+            ordered: towards.ordered,
             failed: towards.failed.as_ref(),
         };
         if lanes::make(journal, &new)? == Made::Head {
@@ -79,12 +80,10 @@ fn route_one(
 }
 
 fn keep_person(base: &Base, seq: Seq, person: i64, routed: &Routed) -> Result<(), Fault> {
-    base.conn
-        .prepare_cached("INSERT OR IGNORE INTO person_events (bucket, person, seq) VALUES (?1, ?2, ?3)")?
+    base.sql("INSERT OR IGNORE INTO person_events (bucket, person, seq) VALUES (?1, ?2, ?3)")?
         .execute(params![seq.0 >> persons::BUCKET_BITS, person, seq.0])?;
     if routed.opens > 0 || routed.clicks > 0 {
-        base.conn
-            .prepare_cached("UPDATE persons SET opens = opens + ?2, clicks = clicks + ?3 WHERE id = ?1")?
+        base.sql("UPDATE persons SET opens = opens + ?2, clicks = clicks + ?3 WHERE id = ?1")?
             .execute(params![person, routed.opens, routed.clicks])?;
     }
     Ok(())
@@ -94,8 +93,7 @@ fn keep_person(base: &Base, seq: Seq, person: i64, routed: &Routed) -> Result<()
 fn keep_transmission(base: &Base, tenant: i64, person: i64, event: &Event) -> Result<(), Fault> {
     let Some(transmission) = &event.transmission else { return Ok(()) };
     let source = base.number_or_new(tenant, NameKind::Source as u8, event.source.as_str())?;
-    base.conn
-        .prepare_cached(
+    base.sql(
             "INSERT INTO transmissions (source, hash, tenant, recipient, several, seen_at)
              VALUES (?1, ?2, ?3, ?4, 0, ?5)
              ON CONFLICT (source, hash) DO UPDATE SET several = 1 WHERE recipient <> excluded.recipient AND several = 0",
@@ -110,11 +108,9 @@ pub(crate) fn transmission_hash(transmission: &str) -> [u8; 16] {
 
 fn keep_without_delivery(base: &Base, seq: Seq, test: bool) -> Result<(), Fault> {
     // An offer may have come before the router.
-    let has_some =
-        base.conn.prepare_cached("SELECT 1 FROM deliveries WHERE event = ?1 LIMIT 1")?.exists([seq.0])?;
+    let has_some = base.sql("SELECT 1 FROM deliveries WHERE event = ?1 LIMIT 1")?.exists([seq.0])?;
     if !has_some {
-        base.conn
-            .prepare_cached("INSERT INTO without_delivery (seq, place) VALUES (?1, ?2)")?
+        base.sql("INSERT INTO without_delivery (seq, place) VALUES (?1, ?2)")?
             .execute(params![seq.0, if test { TEST } else { UNMATCHED }])?;
     }
     Ok(())

@@ -1,7 +1,7 @@
 //! Dedupe keys in runs: the tree being written stays small, closed runs answer from a filter in
 //! memory, and retention drops a run whole.
 
-use mailspan_core::limits::SEGMENT_AGE_MS_MAX;
+use mailspan_core::limits::{DEDUPE_SEGMENTS_MAX, SEGMENT_AGE_MS_MAX};
 use mailspan_core::{Millis, Seq};
 use rusqlite::{Connection, OptionalExtension, params};
 
@@ -70,27 +70,45 @@ impl Segments {
 
     /// Closes the open segment when it is full or a day old, and sees to it that one is open.
     pub(crate) fn roll(&mut self, base: &Base, marks: &Marks, now: Millis) -> Result<(), Fault> {
-        if let Some(open) = &self.open {
-            if open.keys < self.keys_max && now.0 < open.opened_at.saturating_add(SEGMENT_AGE_MS_MAX) {
-                return Ok(());
-            }
+        if let Some(open) = &self.open
+            && open.keys < self.keys_max
+            && now.0 < open.opened_at.saturating_add(SEGMENT_AGE_MS_MAX)
+        {
+            return Ok(());
         }
         self.changed = true;
         if let Some(open) = self.open.take() {
-            base.conn
-                .prepare_cached(
-                    "UPDATE segments SET state = ?2, closed_at = ?3, v = ?4, filter = ?5 WHERE id = ?1",
-                )?
-                .execute(params![open.id, CLOSED, now.0, FILTER_VERSION, open.filter.as_bytes()])?;
-            self.closed.push((open.id, open.filter));
+            self.close(base, open, now)?;
         }
-        base.conn
-            .prepare_cached(
+        base.sql(
                 "INSERT INTO segments (first_seq, first_request, opened_at, state, v) VALUES (?1, ?2, ?3, ?4, ?5)",
             )?
             .execute(params![marks.seq + 1, marks.request + 1, now.0, OPEN, FILTER_VERSION])?;
         let id = base.conn.last_insert_rowid();
         self.open = Some(Open { id, opened_at: now.0, keys: 0, filter: Filter::for_keys(self.keys_max) });
+        Ok(())
+    }
+
+    fn close(&mut self, base: &Base, open: Open, now: Millis) -> Result<(), Fault> {
+        // A quiet day needs no filter for a loud one.
+        let filter = if open.keys <= self.keys_max / 2 {
+            fill(&base.conn, open.id, open.keys)?.1
+        } else {
+            open.filter
+        };
+        base.sql("UPDATE segments SET state = ?2, closed_at = ?3, v = ?4, filter = ?5 WHERE id = ?1")?
+            .execute(params![open.id, CLOSED, now.0, FILTER_VERSION, filter.as_bytes()])?;
+        self.closed.push((open.id, filter));
+        if self.closed.len() > DEDUPE_SEGMENTS_MAX {
+            let (oldest, _) = self.closed.remove(0);
+            tracing::warn!(
+                segment = oldest,
+                "too many dedupe keys: the oldest are forgotten before their time; duplicates that old will be accepted"
+            );
+            // Retention drops the rows at its next step, whatever the time.
+            base.sql("UPDATE segments SET state = ?2, closed_at = 0, filter = NULL WHERE id = ?1")?
+                .execute(params![oldest, DROPPING])?;
+        }
         Ok(())
     }
 
@@ -105,10 +123,7 @@ impl Segments {
             return Err(Fault::refused("no_segment", "no dedupe segment is open"));
         };
         let kept = base
-            .conn
-            .prepare_cached(
-                "INSERT INTO keys_seen (segment, key, seq) VALUES (?1, ?2, ?3) ON CONFLICT DO NOTHING",
-            )?
+            .sql("INSERT INTO keys_seen (segment, key, seq) VALUES (?1, ?2, ?3) ON CONFLICT DO NOTHING")?
             .execute(params![open.id, key, seq.0])?;
         if kept == 1 {
             open.keys += 1;
@@ -131,35 +146,27 @@ impl Segments {
             self.roll(base, marks, now)?;
         }
         let oldest: Option<i64> = base
-            .conn
-            .prepare_cached(
-                "SELECT id FROM segments WHERE state IN (1, 2) AND closed_at < ?1 ORDER BY id LIMIT 1",
-            )?
+            .sql("SELECT id FROM segments WHERE state IN (1, 2) AND closed_at < ?1 ORDER BY id LIMIT 1")?
             .query_row([until.0], |row| row.get(0))
             .optional()?;
         let Some(id) = oldest else { return Ok(0) };
         self.changed = true;
         self.closed.retain(|(closed, _)| *closed != id);
         let rows = base
-            .conn
-            .prepare_cached(
+            .sql(
                 "DELETE FROM keys_seen WHERE segment = ?1
                  AND key IN (SELECT key FROM keys_seen WHERE segment = ?1 ORDER BY key LIMIT ?2)",
             )?
             .execute(params![id, rows_max as i64])?;
         let state = if rows < rows_max { DROPPED } else { DROPPING };
-        base.conn
-            .prepare_cached("UPDATE segments SET state = ?2, filter = NULL WHERE id = ?1")?
+        base.sql("UPDATE segments SET state = ?2, filter = NULL WHERE id = ?1")?
             .execute(params![id, state])?;
         Ok(rows.max(1))
     }
 }
 
 fn holds(base: &Base, segment: i64, key: &[u8; 16]) -> Result<bool, Fault> {
-    Ok(base
-        .conn
-        .prepare_cached("SELECT 1 FROM keys_seen WHERE segment = ?1 AND key = ?2")?
-        .exists(params![segment, key])?)
+    Ok(base.sql("SELECT 1 FROM keys_seen WHERE segment = ?1 AND key = ?2")?.exists(params![segment, key])?)
 }
 
 fn fill(conn: &Connection, segment: i64, keys_max: i64) -> rusqlite::Result<(i64, Filter)> {

@@ -47,7 +47,6 @@ struct Before {
     lane: Lane,
     is_head: bool,
     queue: i64,
-    due: Option<i64>,
     flags: i64,
 }
 
@@ -63,7 +62,7 @@ fn pending(
     settlement: &Settlement,
     destination: DestinationId,
 ) -> Result<Option<Before>, Fault> {
-    let mut statement = base.conn.prepare_cached(
+    let mut statement = base.sql(
         "SELECT event, person, class, due, queue, flags FROM deliveries
          WHERE id = ?1 AND destination = ?2 AND state = 0",
     )?;
@@ -76,7 +75,6 @@ fn pending(
                 lane: Lane { person: row.get(1)?, destination: destination.0, class },
                 is_head: due.is_some(),
                 queue: row.get(4)?,
-                due,
                 flags: row.get(5)?,
             })
         })
@@ -86,9 +84,8 @@ fn pending(
 
 /// True when the lane's next delivery became its head.
 fn settle_one(base: &Base, counts: &mut Counts, change: &Change) -> Result<bool, Fault> {
-    let Change { row, settlement, at, .. } = change;
     link_attempt(base, change)?;
-    match &settlement.outcome {
+    match &change.settlement.outcome {
         Outcome::Ended { state, reason } => end(base, counts, change, *state, reason.as_ref(), None),
         Outcome::CarriedBy { delivery } => {
             end(base, counts, change, State::Coalesced, None, Some(delivery.0))
@@ -96,20 +93,27 @@ fn settle_one(base: &Base, counts: &mut Counts, change: &Change) -> Result<bool,
         Outcome::Again { due, queue, class, reason } => {
             again(base, change, *due, *queue, *class, reason.as_ref())
         }
-        Outcome::Progressed => {
-            let after = After {
-                state: State::Pending,
-                class: row.lane.class,
-                due: row.due,
-                queue: row.queue,
-                reason: None,
-                carried_by: None,
-                progress: packed(&settlement.progress)?,
-            };
-            write(base, change, &after, *at)?;
-            Ok(false)
-        }
+        Outcome::Progressed => progressed(base, change).map(|()| false),
     }
+}
+
+/// State, due, queue, class and reason stay as they are.
+fn progressed(base: &Base, change: &Change) -> Result<(), Fault> {
+    let Change { settlement, attempt, at, .. } = change;
+    base.sql(
+        "UPDATE deliveries SET attempts = ?2, crashes = ?3, progress = ?4, changed_at = ?5,
+            last_attempt = coalesce(?6, last_attempt)
+         WHERE id = ?1",
+    )?
+    .execute(params![
+        settlement.delivery.0,
+        settlement.attempts,
+        settlement.crashes,
+        packed(&settlement.progress)?.as_ref().map(String::as_bytes),
+        at.0,
+        attempt,
+    ])?;
+    Ok(())
 }
 
 fn end(
@@ -182,28 +186,27 @@ struct After<'a> {
 
 fn write(base: &Base, change: &Change, after: &After, at: Millis) -> Result<(), Fault> {
     let settlement = change.settlement;
-    base.conn
-        .prepare_cached(
-            "UPDATE deliveries SET state = ?2, class = ?3, due = ?4, queue = ?5, attempts = ?6, crashes = ?7,
-                reason_code = ?8, reason = ?9, carried_by = ?10, progress = ?11, changed_at = ?12,
-                last_attempt = coalesce(?13, last_attempt)
-             WHERE id = ?1",
-        )?
-        .execute(params![
-            settlement.delivery.0,
-            after.state as i64,
-            after.class as i64,
-            after.due,
-            after.queue,
-            settlement.attempts,
-            settlement.crashes,
-            after.reason.map(|reason| &reason.code),
-            after.reason.map(|reason| &reason.text),
-            after.carried_by,
-            after.progress.as_ref().map(String::as_bytes),
-            at.0,
-            change.attempt,
-        ])?;
+    base.sql(
+        "UPDATE deliveries SET state = ?2, class = ?3, due = ?4, queue = ?5, attempts = ?6, crashes = ?7,
+            reason_code = ?8, reason = ?9, carried_by = ?10, progress = ?11, changed_at = ?12,
+            last_attempt = coalesce(?13, last_attempt)
+         WHERE id = ?1",
+    )?
+    .execute(params![
+        settlement.delivery.0,
+        after.state as i64,
+        after.class as i64,
+        after.due,
+        after.queue,
+        settlement.attempts,
+        settlement.crashes,
+        after.reason.map(|reason| &reason.code),
+        after.reason.map(|reason| &reason.text),
+        after.carried_by,
+        after.progress.as_ref().map(String::as_bytes),
+        at.0,
+        change.attempt,
+    ])?;
     Ok(())
 }
 
@@ -215,28 +218,26 @@ fn link_attempt(base: &Base, change: &Change) -> Result<(), Fault> {
     if ends_well && change.settlement.attempts <= 1 {
         return Ok(());
     }
-    base.conn
-        .prepare_cached("INSERT OR IGNORE INTO tries (delivery, attempt) VALUES (?1, ?2)")?
+    base.sql("INSERT OR IGNORE INTO tries (delivery, attempt) VALUES (?1, ?2)")?
         .execute(params![change.settlement.delivery.0, attempt])?;
     Ok(())
 }
 
 fn keep_attempt(base: &Base, id: i64, destination: DestinationId, attempt: &Attempt) -> Result<(), Fault> {
-    base.conn
-        .prepare_cached(
-            "INSERT INTO attempts (id, destination, at, ms, items, status, request, answer)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
-        )?
-        .execute(params![
-            id,
-            destination.0,
-            attempt.at.0,
-            attempt.took_ms,
-            attempt.items,
-            attempt.status,
-            attempt.request.as_deref().map(crate::pack::squeeze),
-            attempt.answer,
-        ])?;
+    base.sql(
+        "INSERT INTO attempts (id, destination, at, ms, items, status, request, answer)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+    )?
+    .execute(params![
+        id,
+        destination.0,
+        attempt.at.0,
+        attempt.took_ms,
+        attempt.items,
+        attempt.status,
+        attempt.request.as_deref().map(crate::pack::squeeze),
+        attempt.answer,
+    ])?;
     Ok(())
 }
 

@@ -13,11 +13,10 @@ pub(crate) fn name(base: &Base, tenant: &Name, kind: NameKind, name: &Name) -> R
     let tenant = base.tenant_or_new(tenant.as_str())?;
     let id = base.number_or_new(tenant, kind as u8, name.as_str())?;
     if kind == NameKind::Destination {
-        base.conn
-            .prepare_cached(
-                "INSERT OR IGNORE INTO destinations (id, tenant, origin, changed_at) VALUES (?1, ?2, 0, 0)",
-            )?
-            .execute(params![id, tenant])?;
+        base.sql(
+            "INSERT OR IGNORE INTO destinations (id, tenant, origin, changed_at) VALUES (?1, ?2, 0, 0)",
+        )?
+        .execute(params![id, tenant])?;
     }
     Ok(Wrote::Key { id })
 }
@@ -28,17 +27,20 @@ pub(crate) fn stand(
     paused: Option<&Reason>,
     at: Millis,
 ) -> Result<Wrote, Fault> {
-    let found = base
-        .conn
-        .prepare_cached(
-            "UPDATE destinations SET paused_code = ?2, paused = ?3, changed_at = ?4 WHERE id = ?1",
-        )?
-        .execute(params![destination.0, paused.map(|r| &r.code), paused.map(|r| &r.text), at.0])?;
-    if found == 0 {
+    let known = base.sql("SELECT 1 FROM destinations WHERE id = ?1")?.exists([destination.0])?;
+    if !known {
         return Err(Fault::refused("not_found", format!("there is no destination {}", destination.0)));
     }
-    let (what, note) = paused.map_or(("resume", ""), |reason| ("pause", reason.text.as_str()));
-    log(base, 0, at, what, destination.0, note)?;
+    let changed = base
+        .sql(
+            "UPDATE destinations SET paused_code = ?2, paused = ?3, changed_at = ?4
+             WHERE id = ?1 AND (paused_code IS NOT ?2 OR paused IS NOT ?3)",
+        )?
+        .execute(params![destination.0, paused.map(|r| &r.code), paused.map(|r| &r.text), at.0])?;
+    if changed > 0 {
+        let (what, note) = paused.map_or(("resume", ""), |reason| ("pause", reason.text.as_str()));
+        log(base, 0, at, what, destination.0, note)?;
+    }
     Ok(Wrote::Done)
 }
 
@@ -51,10 +53,7 @@ pub(crate) fn log(
     about: i64,
     note: &str,
 ) -> Result<(), Fault> {
-    base.conn
-        .prepare_cached(
-            "INSERT INTO operator_log (tenant, at, what, about, note) VALUES (?1, ?2, ?3, ?4, ?5)",
-        )?
+    base.sql("INSERT INTO operator_log (tenant, at, what, about, note) VALUES (?1, ?2, ?3, ?4, ?5)")?
         .execute(params![tenant, at.0, what, about, note])?;
     Ok(())
 }
@@ -65,7 +64,7 @@ pub(crate) fn list(base: &Base, tenant: Option<&Name>) -> Result<Vec<StandingRow
     let sql = format!(
         "{STANDING} WHERE ?1 IS NULL OR d.tenant = (SELECT id FROM tenants WHERE name = ?1) ORDER BY d.id LIMIT 10000"
     );
-    let mut statement = base.conn.prepare_cached(&sql)?;
+    let mut statement = base.sql(&sql)?;
     let mut rows = statement.query([tenant.map(|name| name.as_str())])?;
     let mut found = vec![];
     while let Some(row) = rows.next()? {
@@ -76,7 +75,7 @@ pub(crate) fn list(base: &Base, tenant: Option<&Name>) -> Result<Vec<StandingRow
 
 pub(crate) fn one(base: &Base, destination: DestinationId) -> Result<Option<StandingRow>, Fault> {
     let sql = format!("{STANDING} WHERE d.id = ?1");
-    let mut statement = base.conn.prepare_cached(&sql)?;
+    let mut statement = base.sql(&sql)?;
     let mut rows = statement.query([destination.0])?;
     rows.next()?.map(|row| standing_of(base, row)).transpose()
 }
@@ -95,9 +94,8 @@ fn standing_of(base: &Base, row: &rusqlite::Row) -> Result<StandingRow, Fault> {
 }
 
 fn count(base: &Base, destination: i64, state: State) -> Result<u64, Fault> {
-    let mut statement = base
-        .conn
-        .prepare_cached("SELECT coalesce((SELECT n FROM counts WHERE about = ?1 AND place = ?2), 0)")?;
+    let mut statement =
+        base.sql("SELECT coalesce((SELECT n FROM counts WHERE about = ?1 AND place = ?2), 0)")?;
     let n: i64 =
         statement.query_row(params![destination, Place::Delivery(state).number()], |row| row.get(0))?;
     Ok(u64::try_from(n).unwrap_or(0))
@@ -105,7 +103,7 @@ fn count(base: &Base, destination: i64, state: State) -> Result<u64, Fault> {
 
 /// Of each queue the head that is due first; the oldest of those. Exact where nothing was retried.
 fn oldest(base: &Base, destination: i64) -> Result<Option<Millis>, Fault> {
-    let mut statement = base.conn.prepare_cached(
+    let mut statement = base.sql(
         "SELECT created_at FROM deliveries INDEXED BY deliveries_due
          WHERE destination = ?1 AND queue = ?2 AND due IS NOT NULL ORDER BY due, id LIMIT 1",
     )?;
@@ -122,8 +120,7 @@ fn oldest(base: &Base, destination: i64) -> Result<Option<Millis>, Fault> {
 
 /// Running sums only; sizes of files and queues are added by the handle.
 pub(crate) fn sizes(base: &Base) -> Result<Sizes, Fault> {
-    let unrouted: i64 =
-        base.conn.prepare_cached("SELECT count(*) FROM unrouted")?.query_row([], |row| row.get(0))?;
+    let unrouted: i64 = base.sql("SELECT count(*) FROM unrouted")?.query_row([], |row| row.get(0))?;
     let destinations = list(base, None)?
         .into_iter()
         .map(|row| DestinationSize {
@@ -134,5 +131,9 @@ pub(crate) fn sizes(base: &Base) -> Result<Sizes, Fault> {
             dead: row.dead,
         })
         .collect();
-    Ok(Sizes { destinations, unrouted: unrouted as u64, ..Sizes::default() })
+    let dedupe_from: Option<i64> = base
+        .sql("SELECT min(opened_at) FROM segments WHERE state IN (0, 1)")?
+        .query_row([], |row| row.get(0))?;
+    let dedupe_from = dedupe_from.map(Millis);
+    Ok(Sizes { destinations, unrouted: unrouted as u64, dedupe_from, ..Sizes::default() })
 }

@@ -64,7 +64,7 @@ pub async fn list(
     });
     let limit = query.limit()?;
     let filter = DeliveryFilter {
-        tenant: query.get("tenant").map(Name::new),
+        tenant: caller.tenant.clone().or_else(|| query.get("tenant").map(Name::new)),
         subject: query.get("subject").map(str::to_owned),
         destination: query.get("destination").map(Name::new),
         state: state.transpose()?,
@@ -77,12 +77,13 @@ pub async fn list(
     Ok(Json(page(rows.iter().map(shown).collect(), limit, last)))
 }
 
-async fn find(app: &App, id: &str) -> Result<DeliveryRow, Problem> {
+async fn find(app: &App, caller: &Caller, id: &str) -> Result<DeliveryRow, Problem> {
     let number = id.parse().map_err(|_| {
         Problem::bad(format!("`{}` is no delivery id: expected a number", mailspan_core::clip(id, 40)))
     })?;
     let row = app.store.delivery(DeliveryId(number)).await?;
-    row.ok_or_else(|| Problem::not_found(format!("there is no delivery {number}")))
+    row.filter(|row| caller.sees(&row.tenant))
+        .ok_or_else(|| Problem::not_found(format!("there is no delivery {number}")))
 }
 
 /// A delivery with its attempts.
@@ -92,7 +93,7 @@ pub async fn show(
     Path(id): Path<String>,
 ) -> Result<Json<Value>, Problem> {
     caller.needs("read")?;
-    let row = find(&app, &id).await?;
+    let row = find(&app, &caller, &id).await?;
     let attempts = app.store.attempts(row.id).await?;
     let mut value = shown(&row);
     value["history"] = attempts.iter().map(attempt).collect();
@@ -114,7 +115,7 @@ pub async fn replay(
     body: Option<Json<Replay>>,
 ) -> Result<Json<Value>, Problem> {
     caller.needs("operate")?;
-    let row = find(&app, &id).await?;
+    let row = find(&app, &caller, &id).await?;
     let again = body.is_some_and(|Json(body)| body.again);
     let offer = app.store.offer_of(row.id).await?;
     let offer = offer.ok_or_else(|| Problem::not_found("its event was dropped by retention"))?;
@@ -144,7 +145,7 @@ pub async fn replay(
         }
     }
     app.has_moved();
-    Ok(Json(shown(&find(&app, &id).await?)))
+    Ok(Json(shown(&find(&app, &caller, &id).await?)))
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -161,8 +162,8 @@ pub async fn discard(
     body: Option<Json<Discard>>,
 ) -> Result<Json<Value>, Problem> {
     caller.needs("operate")?;
-    let row = find(&app, &id).await?;
+    let row = find(&app, &caller, &id).await?;
     let note = body.map(|Json(body)| body.note).unwrap_or_default();
     app.store.write(Write::Discard { delivery: row.id, note, at: runtime::now() }).await?;
-    Ok(Json(shown(&find(&app, &id).await?)))
+    Ok(Json(shown(&find(&app, &caller, &id).await?)))
 }

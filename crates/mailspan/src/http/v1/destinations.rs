@@ -23,11 +23,11 @@ pub async fn list(State(app): State<App>, caller: Caller) -> Result<Json<Value>,
     let standing = app.store.destinations(None).await?;
     let row_of = |id: Option<DestinationId>| standing.iter().find(|row| Some(row.destination) == id);
     let mut items: Vec<Value> = Vec::new();
-    for destination in &live.hub.destinations {
+    for destination in live.hub.destinations.iter().filter(|destination| caller.sees(&destination.tenant)) {
         let row = row_of(live.destination_id(destination.name.as_str()));
         items.push(shown(destination.name.as_str(), destination.kind.name, row, false));
     }
-    for row in &standing {
+    for row in standing.iter().filter(|row| caller.sees(&row.tenant)) {
         if !live.destinations.contains_key(&row.destination) && row.pending + row.dead > 0 {
             items.push(shown(row.name.as_str(), "", Some(row), true));
         }
@@ -53,11 +53,17 @@ fn shown(name: &str, kind: &str, row: Option<&StandingRow>, gone: bool) -> Value
     })
 }
 
-fn find(app: &App, name: &str) -> Result<(DestinationId, std::sync::Arc<Destination>), Problem> {
+fn find(
+    app: &App,
+    caller: &Caller,
+    name: &str,
+) -> Result<(DestinationId, std::sync::Arc<Destination>), Problem> {
     let live = app.live();
     let id = live.destination_id(name);
-    id.and_then(|id| live.destinations.get(&id).map(|found| (id, found.clone()))).ok_or_else(|| {
-        let names: Vec<&str> = live.hub.destinations.iter().map(|d| d.name.as_str()).collect();
+    let found = id.and_then(|id| live.destinations.get(&id).map(|found| (id, found.clone())));
+    found.filter(|(_, found)| caller.sees(&found.tenant)).ok_or_else(|| {
+        let seen = live.hub.destinations.iter().filter(|d| caller.sees(&d.tenant));
+        let names: Vec<&str> = seen.map(|d| d.name.as_str()).collect();
         Problem::not_found(format!("there is no destination `{name}`: there are {}", names.join(", ")))
     })
 }
@@ -75,7 +81,7 @@ pub async fn pause(
     body: Option<Json<Pause>>,
 ) -> Result<Json<Value>, Problem> {
     caller.needs("operate")?;
-    let (destination, _) = find(&app, &name)?;
+    let (destination, _) = find(&app, &caller, &name)?;
     let note = body.map(|Json(body)| body.note).filter(|note| !note.is_empty());
     let reason = Reason::new("operator", note.unwrap_or_else(|| format!("paused by {}", caller.name)));
     let write = Write::Stand { destination, paused: Some(reason.clone()), at: runtime::now() };
@@ -90,7 +96,7 @@ pub async fn resume(
     Path(name): Path<String>,
 ) -> Result<Json<Value>, Problem> {
     caller.needs("operate")?;
-    let (destination, _) = find(&app, &name)?;
+    let (destination, _) = find(&app, &caller, &name)?;
     app.store.write(Write::Stand { destination, paused: None, at: runtime::now() }).await?;
     app.tell(Happened::Resumed { destination }).await;
     Ok(Json(json!({ "id": name, "state": "active" })))
@@ -103,7 +109,7 @@ pub async fn test(
     Path(name): Path<String>,
 ) -> Result<Json<Value>, Problem> {
     caller.needs("operate")?;
-    let (_, destination) = find(&app, &name)?;
+    let (_, destination) = find(&app, &caller, &name)?;
     let probe = destination.sink.probe();
     let shown = format!("{} {}{}", probe.method, destination.target.base_url, probe.path);
     let value = match exchange(&app, &destination, probe).await {
@@ -144,7 +150,7 @@ pub async fn prepare(
     body: Option<Json<Prepare>>,
 ) -> Result<Json<Value>, Problem> {
     caller.needs("operate")?;
-    let (_, destination) = find(&app, &name)?;
+    let (_, destination) = find(&app, &caller, &name)?;
     let create = body.is_some_and(|Json(body)| body.yes);
     if destination.kind.name != "hubspot" {
         let detail = format!("kind `{}` needs no preparation", destination.kind.name);

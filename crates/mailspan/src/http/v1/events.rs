@@ -38,7 +38,7 @@ pub async fn list(
     let query = Query::read(query.as_deref(), &["source", "type", "subject", "tenant"])?;
     let limit = query.limit()?;
     let filter = EventFilter {
-        tenant: query.get("tenant").map(Name::new),
+        tenant: caller.tenant.clone().or_else(|| query.get("tenant").map(Name::new)),
         source: query.get("source").map(Name::new),
         event_type: query.get("type").map(str::to_owned),
         subject: query.get("subject").map(str::to_owned),
@@ -50,9 +50,10 @@ pub async fn list(
     Ok(Json(page(rows.iter().map(shown).collect(), limit, last)))
 }
 
-pub async fn find(app: &App, id: &str) -> Result<EventRow, Problem> {
+async fn find(app: &App, caller: &Caller, id: &str) -> Result<EventRow, Problem> {
     let id: EventId = id.parse().map_err(Problem::bad)?;
-    app.store.event(id).await?.ok_or_else(|| Problem::not_found(format!("there is no event {id}")))
+    let row = app.store.event(id).await?.filter(|row| caller.sees(&row.event.tenant));
+    row.ok_or_else(|| Problem::not_found(format!("there is no event {id}")))
 }
 
 /// The event to the letter, with the raw request that it came in.
@@ -62,7 +63,7 @@ pub async fn show(
     Path(id): Path<String>,
 ) -> Result<Json<Value>, Problem> {
     caller.needs("read")?;
-    let row = find(&app, &id).await?;
+    let row = find(&app, &caller, &id).await?;
     let request = app.store.request_of(row.event.id).await?;
     let mut value = shown(&row);
     // Numbers above 2^53 survive: the event is embedded as text.
@@ -94,7 +95,7 @@ pub async fn explain(
     Path(id): Path<String>,
 ) -> Result<Json<Value>, Problem> {
     caller.needs("read")?;
-    let row = find(&app, &id).await?;
+    let row = find(&app, &caller, &id).await?;
     let filter = DeliveryFilter { event: Some(row.event.id), limit: 1_000, ..DeliveryFilter::default() };
     let deliveries = app.store.deliveries(filter).await?;
     let mut value = shown(&row);

@@ -25,7 +25,7 @@ pub async fn ready(State(app): State<App>) -> Response {
 }
 
 pub async fn metrics(State(app): State<App>, caller: Caller) -> Result<Response, Problem> {
-    caller.needs("read")?;
+    caller.needs_whole("read")?;
     let live = app.live();
     for row in app.store.destinations(None).await? {
         if let Some(destination) = live.destinations.get(&row.destination) {

@@ -37,7 +37,7 @@ pub async fn create(
     caller: Caller,
     Json(body): Json<Create>,
 ) -> Result<(StatusCode, Json<Value>), Problem> {
-    caller.needs("admin")?;
+    caller.needs_whole("admin")?;
     if body.scopes.is_empty() {
         return Err(Problem::bad("field \"scopes\": give at least one"));
     }
@@ -88,7 +88,7 @@ fn shown(row: &KeyRow) -> Value {
 }
 
 pub async fn list(State(app): State<App>, caller: Caller) -> Result<Json<Value>, Problem> {
-    caller.needs("admin")?;
+    caller.needs_whole("admin")?;
     let rows = app.store.keys().await?;
     Ok(Json(json!({ "items": rows.iter().map(shown).collect::<Vec<_>>(), "next": null })))
 }
@@ -98,7 +98,7 @@ pub async fn revoke(
     caller: Caller,
     Path(id): Path<String>,
 ) -> Result<Json<Value>, Problem> {
-    caller.needs("admin")?;
+    caller.needs_whole("admin")?;
     let number: i64 =
         id.parse().map_err(|_| Problem::bad("the id of a key is a number: see `mailspan keys list`"))?;
     if !app.store.keys().await?.iter().any(|row| row.id == number) {

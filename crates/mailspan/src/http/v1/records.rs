@@ -45,7 +45,7 @@ pub async fn ledger(
     let query = Query::read(query.as_deref(), &["subject", "after"])?;
     let limit = query.limit()?;
     let filter = FactFilter {
-        tenant: None,
+        tenant: caller.tenant.clone(),
         subject: query.get("subject").map(str::to_owned),
         after: query.number("after")?.unwrap_or(0),
         limit,
@@ -74,7 +74,7 @@ pub async fn refused(
     caller: Caller,
     RawQuery(query): RawQuery,
 ) -> Result<Json<Value>, Problem> {
-    caller.needs("read")?;
+    caller.needs_whole("read")?;
     let query = Query::read(query.as_deref(), &["source"])?;
     let limit = query.limit()?;
     let rows = app.store.refused(query.get("source").map(Name::new), limit).await?;
@@ -98,7 +98,7 @@ pub async fn quarantined(
     caller: Caller,
     RawQuery(query): RawQuery,
 ) -> Result<Json<Value>, Problem> {
-    caller.needs("read")?;
+    caller.needs_whole("read")?;
     let query = Query::read(query.as_deref(), &[])?;
     let limit = query.limit()?;
     let rows = app.store.unreadable(limit, query.before()?).await?;
@@ -108,6 +108,6 @@ pub async fn quarantined(
 
 /// The sums by place, over all that was ever accepted.
 pub async fn audit(State(app): State<App>, caller: Caller) -> Result<Json<Value>, Problem> {
-    caller.needs("read")?;
+    caller.needs_whole("read")?;
     Ok(Json(json!(app.store.audit().await?)))
 }

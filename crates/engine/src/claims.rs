@@ -1,16 +1,58 @@
-//! Taking in what a claim brought.
+//! Claiming due deliveries, and taking in what a claim brought.
+
+use std::collections::BTreeSet;
 
 use mailspan_core::limits::QUEUE_ROOM;
-use mailspan_core::{Millis, Outcome, Parcel, Queue, Reason, Settlement, State};
+use mailspan_core::{DeliveryId, Millis, Outcome, Parcel, Queue, Reason, Settlement, State};
 
-use crate::Fault;
 use crate::desk::{Context, Desk};
 use crate::held::{Held, Place};
+use crate::{Command, Fault};
 
 /// How long until a claim is repeated that failed, or whose answer contradicts itself.
 const AGAIN_MS: u64 = 1_000;
+const QUEUES: usize = Queue::ALL.len();
+
+/// What is known of the store's rows that are not held.
+#[derive(Default)]
+pub(crate) struct Claims {
+    /// The room asked for in the claim that is in flight.
+    pub(crate) in_flight: Option<[u16; QUEUES]>,
+    /// Something was offered or came due while the claim was in flight: it may not have seen it.
+    pub(crate) again: bool,
+    /// The store may have due rows of this queue that are not held.
+    pub(crate) more: [bool; QUEUES],
+    /// Let go of while the claim was in flight: its answer may show them as they were before.
+    pub(crate) stale: BTreeSet<DeliveryId>,
+    /// The earliest row that is not due yet.
+    pub(crate) next_due: Option<Millis>,
+    /// After a failure.
+    pub(crate) not_before: Option<Millis>,
+}
 
 impl Desk {
+    /// One claim at a time, for the queues of which less than half the room is taken.
+    pub(crate) fn claim(&mut self, cx: &mut Context) {
+        if self.claims.in_flight.is_some() || self.claims.not_before.is_some_and(|at| at > cx.now) {
+            return;
+        }
+        self.claims.not_before = None;
+        let mut room = [0; QUEUES];
+        for queue in 0..QUEUES {
+            // Held rows are still due in the store and come again, so all the room is asked for.
+            if self.claims.more[queue] && self.count[queue] < QUEUE_ROOM[queue] / 2 {
+                room[queue] = QUEUE_ROOM[queue];
+            }
+        }
+        if room == [0; QUEUES] {
+            return;
+        }
+        self.claims.in_flight = Some(room);
+        self.claims.again = false;
+        self.claims.stale.clear();
+        cx.out.push(Command::Claim { destination: self.id, room });
+    }
+
     /// A claim is a read: what it shows of deliveries that are held, or were let go of since it was
     /// asked for, is out of date.
     pub(crate) fn claimed(&mut self, parcels: Vec<Parcel>, next_due: Option<Millis>, cx: &mut Context) {
@@ -19,8 +61,8 @@ impl Desk {
             self.claims.offered();
             return;
         }
-        let mut came = [0_u16; Queue::ALL.len()];
-        let mut left = [false; Queue::ALL.len()];
+        let mut came = [0_u16; QUEUES];
+        let mut left = [false; QUEUES];
         let mut settlements = Vec::new();
         for parcel in parcels {
             let queue = Queue::of(parcel.class, parcel.cause, parcel.attempts);
@@ -37,7 +79,7 @@ impl Desk {
                 settlements.extend(self.admit(parcel, queue, cx));
             }
         }
-        for queue in 0..Queue::ALL.len() {
+        for queue in 0..QUEUES {
             let full = room[queue] > 0 && came[queue] >= room[queue];
             let unseen = room[queue] == 0 && self.claims.more[queue];
             self.claims.more[queue] = full || unseen || left[queue] || self.claims.again;
@@ -60,7 +102,7 @@ impl Desk {
         let Some(due) = next_due else { return };
         if due > now {
             self.claims.due(due);
-        } else if self.claims.more == [false; Queue::ALL.len()] {
+        } else if self.claims.more == [false; QUEUES] {
             // A row is due that no queue accounts for: look again, but not at once.
             self.claims.due(now.plus(AGAIN_MS));
         }
@@ -107,5 +149,17 @@ impl Desk {
         let settlement = held.settlement(outcome, None);
         self.held.insert(delivery, held);
         Some(settlement)
+    }
+}
+
+impl Claims {
+    /// Any queue may have due rows now.
+    pub(crate) fn offered(&mut self) {
+        self.more = [true; QUEUES];
+        self.again = true;
+    }
+
+    pub(crate) fn due(&mut self, at: Millis) {
+        self.next_due = Some(self.next_due.map_or(at, |due| due.min(at)));
     }
 }

@@ -1,0 +1,141 @@
+//! The node: how it begins and ends, and what it writes.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use mailspan_core::{DeliveryId, DestinationId, Millis, Reason, Settlement};
+use mailspan_engine::{CallId, Engine, Fence, Happened, SettleFailed};
+
+use super::{Checked, Ev, Inner, World};
+use crate::fault_of;
+use crate::sink::SimSink;
+use crate::store::Settled;
+
+pub(super) struct Node {
+    pub(super) engine: Engine,
+    pub(super) wake: Option<Millis>,
+    pub(super) draining: bool,
+    pub(super) calls: BTreeMap<CallId, DestinationId>,
+    pub(super) paused: BTreeMap<DestinationId, bool>,
+    /// Writes that wait for the next commit.
+    pub(super) writes: Vec<Write>,
+    pub(super) committing: bool,
+}
+
+pub(super) enum Write {
+    Settle { destination: DestinationId, fence: Fence, settlements: Vec<Settlement> },
+    Stand { destination: DestinationId, paused: Option<Reason> },
+}
+
+impl World {
+    /// Some writes are lost, some reach the store late, under a fence that is old by then.
+    pub(super) fn kill(&mut self) {
+        let Some(node) = self.node.take() else { return };
+        self.epoch += 1;
+        self.watch.killed();
+        for write in node.writes {
+            if self.random.chance(70) {
+                self.after(6_000, Ev::Late(write));
+            }
+        }
+        // No request of the old node is on its way any longer when the next one begins.
+        let pause = 300 + self.random.below(2_000);
+        self.after_exactly(pause, Ev::Open);
+    }
+
+    pub(super) fn open(&mut self) -> Checked {
+        if self.node.is_some() {
+            return Ok(());
+        }
+        let fault = self.planted.and_then(fault_of);
+        self.node = Some(Node {
+            engine: Engine::with_fault(self.random.next_u64(), fault),
+            wake: None,
+            draining: false,
+            calls: BTreeMap::new(),
+            paused: BTreeMap::new(),
+            writes: Vec::new(),
+            committing: false,
+        });
+        for destination in (1..=self.destinations).map(DestinationId) {
+            self.store.fences.entry(destination).or_insert(Fence(0)).0 += 1;
+            self.hear_opened(destination)?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn hear_opened(&mut self, destination: DestinationId) -> Checked {
+        let paused = self.store.paused.get(&destination).cloned();
+        if paused.is_some() {
+            self.after(5_000, Ev::Resume(destination));
+        }
+        if let Some(node) = &mut self.node {
+            node.paused.insert(destination, paused.is_some());
+        }
+        let limits = self.limits[&destination].clone();
+        let sink = Arc::new(SimSink { batches: limits.batch_max > 1 });
+        let fence = self.store.fences[&destination];
+        self.hear(Happened::Opened { destination, fence, limits, sink, paused })
+    }
+
+    pub(super) fn write(&mut self, write: Write) {
+        let Some(node) = &mut self.node else { return };
+        node.writes.push(write);
+        if self.kills_left > 0 && self.random.chance(4) {
+            self.kills_left -= 1;
+            self.after_exactly(0, Ev::Kill);
+        }
+        let Some(node) = &mut self.node else { return };
+        if !std::mem::replace(&mut node.committing, true) {
+            self.after(10, Ev::Node(self.epoch, Box::new(Inner::Commit)));
+        }
+    }
+
+    /// All that waits, in one commit; now and then the disk is full.
+    pub(super) fn commit(&mut self) {
+        let Some(node) = &mut self.node else { return };
+        node.committing = false;
+        let writes = std::mem::take(&mut node.writes);
+        let broken = !self.healthy() && self.random.chance(3);
+        for write in writes {
+            let settled = if broken { None } else { self.apply(&write) };
+            let Write::Settle { destination, settlements, .. } = write else { continue };
+            let outcome = match settled {
+                Some(Settled::Ok { promoted }) => {
+                    if promoted {
+                        self.after(
+                            5,
+                            Ev::Node(self.epoch, Box::new(Inner::Hear(Happened::Offered { destination }))),
+                        );
+                    }
+                    Ok(())
+                }
+                Some(Settled::FenceLost) => Err(SettleFailed::FenceLost),
+                None => {
+                    self.saw("broken");
+                    Err(SettleFailed::Broken)
+                }
+            };
+            let deliveries: Vec<DeliveryId> =
+                settlements.iter().map(|settlement| settlement.delivery).collect();
+            let happened = Happened::Settled { destination, deliveries, outcome };
+            self.after(5, Ev::Node(self.epoch, Box::new(Inner::Hear(happened))));
+        }
+    }
+
+    pub(super) fn apply(&mut self, write: &Write) -> Option<Settled> {
+        match write {
+            Write::Settle { destination, fence, settlements } => {
+                Some(self.store.settle(*destination, *fence, settlements, self.now))
+            }
+            Write::Stand { destination, paused: Some(reason) } => {
+                self.store.paused.insert(*destination, reason.clone());
+                None
+            }
+            Write::Stand { destination, paused: None } => {
+                self.store.paused.remove(destination);
+                None
+            }
+        }
+    }
+}

@@ -1,0 +1,267 @@
+//! `mailspan bench store`: journal, router and queue on the store alone, without HTTP and in this process.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Instant;
+
+use anyhow::{Context, bail};
+use mailspan_connectors::contract::Refusal;
+use mailspan_core::limits::QUEUE_ROOM;
+use mailspan_core::{Attempt, DestinationId, EventId, Outcome, RawRequest, Settlement, State};
+use mailspan_engine::Fence;
+use mailspan_store::{Claim, Store, Write};
+use serde_json::{Map, Value, json};
+use tokio::sync::{oneshot, watch};
+
+use super::event::{Maker, hex};
+use super::figures::{Figure, Unit};
+use super::report::{STORE, key, rounded};
+use super::table::shown;
+use super::{Folder, Goal, Plan, cpu, hub, in_memory};
+use crate::app::{App, Live};
+use crate::deliver::start::lease;
+use crate::hub::Source;
+use crate::intake::receive::{NotReceived, Received, receive};
+use crate::{config, open, route, runtime};
+
+/// What is written, and by how many at once.
+#[derive(Debug, Clone)]
+pub struct StorePlan {
+    pub events: u64,
+    /// Requests at once; each waits for its commit.
+    pub writers: u64,
+    /// Deliveries of each event.
+    pub routes: u16,
+    pub folder: Option<PathBuf>,
+}
+
+/// What was measured.
+pub struct StoreReport {
+    plan: StorePlan,
+    figures: Vec<Figure>,
+    notes: Vec<String>,
+    /// Every event is in the journal and every delivery is done.
+    pub whole: bool,
+}
+
+/// Accepts, routes, then claims and settles; the store's audit must agree.
+pub async fn run(plan: StorePlan) -> anyhow::Result<StoreReport> {
+    let folder = Folder::make(plan.folder.as_deref())?;
+    let secret = hex(&runtime::random_u128().to_be_bytes());
+    super::write_private(&folder.path.join(super::SECRET_FILE), &secret)?;
+    let goal = Goal::Ingest { routes: plan.routes, matching: true };
+    let file = folder.path.join("hub.toml");
+    let nowhere = "127.0.0.1:9".parse()?;
+    super::write_private(&file, &hub::configuration(&Plan { goal, ..Plan::default() }, nowhere, nowhere))?;
+    let options = config::Options { env: &|_| None, dev: false };
+    let hub = config::load(&file, &options).map_err(|problems| anyhow::anyhow!("{problems}"))?;
+    let opened = open::store(&hub.storage).context("open the store")?;
+    let (_stop, stopped) = watch::channel(false);
+    let live = Live::new(hub, &opened.store).await.context("register names in the store")?;
+    let app = App::new(live, opened.store.clone(), None, stopped);
+    let done = tokio::select! {
+        done = measure(&plan, &app, &secret) => done,
+        () = runtime::told_to_stop() => Err(anyhow::anyhow!("stopped before the end: there is no result")),
+    };
+    drop(app);
+    let mut notes = super::warnings(in_memory(&folder.path));
+    runtime::blocking(move || opened.close()).await;
+    let (figures, trouble) = done?;
+    let whole = trouble.is_none();
+    notes.extend(trouble);
+    Ok(StoreReport { plan, figures, notes, whole })
+}
+
+async fn measure(plan: &StorePlan, app: &App, secret: &str) -> anyhow::Result<(Vec<Figure>, Option<String>)> {
+    let mut figures = Vec::new();
+    let began = Clock::start();
+    let halves = accept(plan, app, secret).await?;
+    figures.extend(began.figures("journal", "events", plan.events));
+    figures.push(Figure::new("journal, last tenth of events", Unit::PerSecond, halves));
+
+    let deliveries = plan.events * u64::from(plan.routes);
+    let fence = lease(&app.store, "router", runtime::random_u128()).await?;
+    let began = Clock::start();
+    while route::follow::step(app, fence).await? > 0 {}
+    figures.extend(began.figures("router", "deliveries", deliveries));
+
+    let began = Clock::start();
+    settle_all(app).await?;
+    figures.extend(began.figures("queue", "deliveries", deliveries));
+
+    let audit = app.store.audit().await?;
+    let right = audit.adds_up && audit.accepted == plan.events && audit.delivered == deliveries;
+    let trouble = (!right).then(|| {
+        format!(
+            "{} events of {} and {} deliveries of {deliveries} are in the store",
+            audit.accepted, plan.events, audit.delivered
+        )
+    });
+    Ok((figures, trouble))
+}
+
+/// Time and processor time of one part.
+struct Clock {
+    began: Instant,
+    cpu_ms: u64,
+}
+
+impl Clock {
+    fn start() -> Clock {
+        Clock { began: runtime::instant(), cpu_ms: cpu::used_ms(std::process::id()) }
+    }
+
+    fn figures(&self, part: &str, what: &str, count: u64) -> [Figure; 2] {
+        let cpu_ms = cpu::used_ms(std::process::id()).saturating_sub(self.cpu_ms);
+        let count = count.max(1) as f64;
+        let speed = count / self.began.elapsed().as_secs_f64();
+        [
+            Figure::new(&format!("{part}, {what}/s"), Unit::PerSecond, speed),
+            Figure::new(&format!("{part}, CPU of each"), Unit::Micros, cpu_ms as f64 * 1_000.0 / count),
+        ]
+    }
+}
+
+/// Verifies, parses and keeps every event, as the front door does; the speed of the last tenth, to be
+/// compared with the whole: it falls where keys of earlier events make later ones dearer.
+async fn accept(plan: &StorePlan, app: &App, secret: &str) -> anyhow::Result<f64> {
+    let maker = Arc::new(Maker::new(secret, runtime::random_u64(), plan.writers, runtime::now().0));
+    let live = app.live();
+    let source = live.hub.source("mailtarget").context("the bench's own source is not there")?;
+    let last = plan.events / 10;
+    write_range(plan, &app.store, source, &maker, 0..plan.events - last).await?;
+    let began = runtime::instant();
+    write_range(plan, &app.store, source, &maker, plan.events - last..plan.events).await?;
+    Ok(last as f64 / began.elapsed().as_secs_f64().max(f64::MIN_POSITIVE))
+}
+
+async fn write_range(
+    plan: &StorePlan,
+    store: &Store,
+    source: &Arc<Source>,
+    maker: &Arc<Maker>,
+    range: std::ops::Range<u64>,
+) -> anyhow::Result<()> {
+    let mut tasks = Vec::new();
+    for writer in 0..plan.writers {
+        let (store, source, maker, range) = (store.clone(), source.clone(), maker.clone(), range.clone());
+        let step = usize::try_from(plan.writers)?;
+        tasks.push(async move {
+            for index in (range.start + writer..range.end).step_by(step) {
+                store.write(receipt(&source, &maker, index)?).await?;
+            }
+            anyhow::Ok(())
+        });
+    }
+    together(tasks).await
+}
+
+fn receipt(source: &Source, maker: &Maker, index: u64) -> anyhow::Result<Write> {
+    let (body, signature) = maker.event(index);
+    let now = runtime::now();
+    let header = |name: &str, value: &str| (name.to_owned(), value.as_bytes().to_vec());
+    let request = RawRequest {
+        method: "POST".to_owned(),
+        url: format!("http://127.0.0.1{}", source.path),
+        path: source.path.clone(),
+        query: String::new(),
+        headers: vec![
+            header("host", "127.0.0.1"),
+            header("content-type", "application/json"),
+            header("x-mailtarget-signature", &signature),
+        ],
+        body,
+        received_at: now,
+    };
+    let mut ids = || EventId::v7(now, runtime::random_u128());
+    match receive(source, &request, None, now, &mut ids) {
+        Ok(Received::Receipt(receipt)) => Ok(Write::Accept(receipt)),
+        Err(NotReceived::Refused(Refusal { text, .. })) => bail!("the hub refuses the bench's event: {text}"),
+        _ => bail!("the hub does not read the bench's event"),
+    }
+}
+
+/// Claims and settles as delivered, one settlement a write as with one event a request, until nothing is due.
+async fn settle_all(app: &App) -> anyhow::Result<()> {
+    let live = app.live();
+    for destination in live.destinations.keys().copied() {
+        let fence =
+            lease(&app.store, &format!("destination/{}", destination.0), runtime::random_u128()).await?;
+        loop {
+            let (claims, _) = app.store.claim(destination, QUEUE_ROOM, runtime::now()).await?;
+            if claims.is_empty() {
+                break;
+            }
+            let settle = |claim: Claim| {
+                let (store, write) = (app.store.clone(), settlement(destination, fence, &claim));
+                async move {
+                    store.write(write).await?;
+                    anyhow::Ok(())
+                }
+            };
+            together(claims.into_iter().map(settle).collect()).await?;
+        }
+    }
+    Ok(())
+}
+
+fn settlement(destination: DestinationId, fence: Fence, claim: &Claim) -> Write {
+    let at = runtime::now();
+    let settlement = Settlement {
+        delivery: claim.delivery,
+        outcome: Outcome::Ended { state: State::Delivered, reason: None },
+        attempts: claim.attempts + 1,
+        crashes: claim.crashes,
+        progress: Vec::new(),
+        attempt: Some(0),
+    };
+    let attempt = Attempt { at, took_ms: 1, items: 1, status: 200, request: None, answer: None };
+    Write::Settle { destination, fence, settlements: vec![settlement], attempts: vec![attempt], at }
+}
+
+/// Runs all at once; the first error.
+async fn together<F>(tasks: Vec<F>) -> anyhow::Result<()>
+where
+    F: Future<Output = anyhow::Result<()>> + Send + 'static,
+{
+    let mut ends = Vec::new();
+    for task in tasks {
+        let (done, end) = oneshot::channel();
+        ends.push(end);
+        runtime::spawn(async move {
+            // Nobody listens any more where another has failed.
+            let _ = done.send(task.await);
+        });
+    }
+    for end in ends {
+        end.await.context("a writer of the bench panicked")??;
+    }
+    Ok(())
+}
+
+impl StoreReport {
+    fn headline(&self) -> String {
+        let StorePlan { events, writers, routes, .. } = &self.plan;
+        format!("bench store: {events} events, {writers} writers at once, {routes} deliveries of each event")
+    }
+
+    /// For people.
+    pub fn table(&self) -> String {
+        let line =
+            |figure: &Figure| format!("  {:32}{:>12}\n", figure.name, shown(figure.unit, figure.value));
+        let lines: String = self.figures.iter().map(line).collect();
+        let notes: String = self.notes.iter().map(|note| format!("note: {note}\n")).collect();
+        let whole = if self.whole { "ok    everything is there" } else { "FAIL  something is missing" };
+        format!("{}\nstore: {STORE}\n\n{lines}\n{whole}\n{notes}", self.headline())
+    }
+
+    /// For programs.
+    pub fn json(&self) -> Value {
+        let figures: Map<String, Value> =
+            self.figures.iter().map(|figure| (key(figure), json!(rounded(figure.value)))).collect();
+        json!({
+            "bench": "store", "settings": self.headline(), "store": STORE, "figures": figures,
+            "whole": self.whole, "notes": self.notes,
+        })
+    }
+}

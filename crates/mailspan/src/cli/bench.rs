@@ -1,0 +1,166 @@
+//! `mailspan bench`.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Subcommand};
+use mailspan_core::Span;
+
+use super::Common;
+use crate::bench::store::{self, StorePlan};
+use crate::bench::{self, Goal, MapKind, Plan, floor};
+
+#[derive(Debug, Subcommand)]
+pub enum Bench {
+    /// From a signed request to its acknowledgement, then every event looked for in the journal
+    Ingest(Ingest),
+    /// From a signed request to a receiver, then every event looked for there
+    Deliver(Deliver),
+    /// Journal, router and queue on the store alone, without HTTP
+    Store(Store),
+    /// A bare program to compare with
+    #[command(hide = true)]
+    Floor(Floor),
+}
+
+#[derive(Debug, Args)]
+pub struct Load {
+    /// Events a second of the open loop, or `max` for full speed alone
+    #[arg(long, default_value = "1000", value_parser = rate)]
+    rate: Rate,
+    /// How long the open loop runs (with `--rate max`: full speed)
+    #[arg(long = "for", default_value = "10s", value_parser = Span::parse)]
+    open: Span,
+    /// How long full speed runs after the open loop; 0s for not at all
+    #[arg(long, default_value = "5s", value_parser = Span::parse)]
+    max_for: Span,
+    /// Connections of the sender, kept alive
+    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u64).range(1..=1_000))]
+    connections: u64,
+    /// How often each of floor and hub is measured, in turns
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=20))]
+    rounds: u32,
+    /// Where the stores go while it runs; the system's temporary folder without it
+    #[arg(long)]
+    folder: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub struct Ingest {
+    #[command(flatten)]
+    load: Load,
+    /// Routes that look at each event
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=100))]
+    routes: u16,
+    /// Their conditions hold: deliveries are written, for a destination that is paused
+    #[arg(long)]
+    matching: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct Deliver {
+    #[command(flatten)]
+    load: Load,
+    /// Events in one request to the receiver, at most
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1_000))]
+    batch: u32,
+    /// Destinations of each event
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=20))]
+    fan_out: u16,
+    /// Sign each request as Standard Webhooks
+    #[arg(long)]
+    signed: bool,
+    /// What the route makes of an event
+    #[arg(long, default_value = "vrl")]
+    map: MapKind,
+}
+
+#[derive(Debug, Args)]
+pub struct Store {
+    /// Events to write
+    #[arg(long, default_value_t = 50_000, value_parser = clap::value_parser!(u64).range(10..=20_000_000))]
+    events: u64,
+    /// Requests at once
+    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u64).range(1..=1_000))]
+    writers: u64,
+    /// Deliveries of each event
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=100))]
+    routes: u16,
+    /// Where the store goes while it runs; the system's temporary folder without it
+    #[arg(long)]
+    folder: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub struct Floor {
+    kind: floor::Kind,
+    #[arg(long)]
+    listen: SocketAddr,
+    #[arg(long)]
+    folder: PathBuf,
+    /// The receiver of `deliver`
+    #[arg(long)]
+    to: Option<SocketAddr>,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Rate {
+    PerSecond(u64),
+    Max,
+}
+
+/// A generator on the same machine reaches no more than about half of this.
+const RATE_MAX: u64 = 200_000;
+const SPAN_MS_MAX: u64 = 3_600_000;
+
+fn rate(text: &str) -> Result<Rate, String> {
+    if text == "max" {
+        return Ok(Rate::Max);
+    }
+    match text.parse() {
+        Ok(number @ 1..=RATE_MAX) => Ok(Rate::PerSecond(number)),
+        _ => Err(format!("write events a second, 1 to {RATE_MAX}, or `max`")),
+    }
+}
+
+/// Exit status 1 when something was lost or out of order.
+pub async fn run(common: &Common, command: Bench) -> anyhow::Result<ExitCode> {
+    let plan = match command {
+        Bench::Ingest(Ingest { load, routes, matching }) => plan(load, Goal::Ingest { routes, matching })?,
+        Bench::Deliver(Deliver { load, batch, fan_out, signed, map }) => {
+            plan(load, Goal::Deliver { batch, fan_out, signed, map })?
+        }
+        Bench::Store(Store { events, writers, routes, folder }) => {
+            let report = store::run(StorePlan { events, writers, routes, folder }).await?;
+            print(common, report.json(), report.table());
+            return Ok(if report.whole { ExitCode::SUCCESS } else { ExitCode::FAILURE });
+        }
+        Bench::Floor(Floor { kind, listen, folder, to }) => {
+            floor::run(kind, listen, &folder, to).await?;
+            return Ok(ExitCode::SUCCESS);
+        }
+    };
+    let report = bench::run(plan).await?;
+    print(common, report.json(), report.table());
+    Ok(if report.whole() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn print(common: &Common, json: serde_json::Value, table: String) {
+    use std::io::Write;
+    let mut out = std::io::stdout().lock();
+    // A closed pipe is no error of ours.
+    let _ = if common.json { writeln!(out, "{json}") } else { write!(out, "{table}") };
+}
+
+fn plan(load: Load, goal: Goal) -> anyhow::Result<Plan> {
+    let (per_second, full) = match load.rate {
+        Rate::PerSecond(number) => (Some(number), load.max_for),
+        Rate::Max => (None, load.open),
+    };
+    if load.open.ms == 0 || load.open.ms.max(full.ms) > SPAN_MS_MAX {
+        anyhow::bail!("--for takes 1ms to 1h, --max-for at most 1h");
+    }
+    let Load { connections, rounds, folder, open, .. } = load;
+    Ok(Plan { goal, per_second, open_ms: open.ms, full_ms: full.ms, connections, rounds, folder })
+}

@@ -1,0 +1,172 @@
+//! The plan of every statement that a day of work uses, as the database tells it.
+
+use std::cell::RefCell;
+use std::collections::BTreeSet;
+
+use mailspan_core::limits::SEGMENT_KEYS_MAX;
+use mailspan_core::{
+    Attempt, Cause, Class, DestinationId, Digest, Event, EventId, EventType, Millis, Name, Offer, Outcome,
+    Queue, RawValue, Reason, RouteId, Seq, Settlement, State, Subject,
+};
+use mailspan_engine::Fence;
+
+use super::Journal;
+use crate::{Arrived, Keep, NameKind, Receipt, Routed, Towards, Unread, Write};
+
+thread_local! {
+    static SEEN: RefCell<BTreeSet<String>> = const { RefCell::new(BTreeSet::new()) };
+}
+
+pub(crate) fn saw(sql: &str) {
+    SEEN.with_borrow_mut(|seen| {
+        seen.insert(sql.to_owned());
+    });
+}
+
+/// What may be read from end to end in hot paths: it is empty at rest, or as long as the configuration.
+const SMALL: [&str; 3] = ["unrouted", "destinations", "tenants"];
+
+/// Statements that must use this index: part of the text, then the index.
+const EXPECTED: [(&str, &str); 10] = [
+    ("FROM deliveries d INDEXED BY deliveries_due CROSS JOIN events", "deliveries_due"),
+    ("SELECT due FROM deliveries", "deliveries_due"),
+    ("SELECT destination FROM deliveries", "COVERING INDEX deliveries_due"),
+    ("SELECT 1 FROM deliveries INDEXED BY deliveries_lane", "COVERING INDEX deliveries_lane"),
+    ("UPDATE deliveries SET due", "deliveries_lane"),
+    ("WHERE event = ?1 AND route = ?2 AND destination = ?3", "deliveries_once"),
+    ("SELECT 1 FROM deliveries WHERE event", "deliveries_once"),
+    ("SELECT person FROM identities", "PRIMARY KEY"),
+    ("SELECT several FROM transmissions", "PRIMARY KEY"),
+    ("SELECT id FROM ledger WHERE event", "ledger_event"),
+];
+
+#[test]
+fn each_hot_statement_uses_its_index() {
+    let mut journal = Journal::in_memory(7, SEGMENT_KEYS_MAX).unwrap();
+    a_day_of_work(&mut journal);
+    let seen = SEEN.with_borrow(Clone::clone);
+    assert!(seen.len() > 40, "only {} statements were seen: does the day still work?", seen.len());
+    for sql in &seen {
+        let plan = plan_of(&journal, sql);
+        check_no_scan(sql, &plan);
+    }
+    for (part, index) in EXPECTED {
+        let sql = seen.iter().find(|sql| sql.contains(part));
+        let sql = sql.unwrap_or_else(|| panic!("no statement has `{part}`: name its new text here"));
+        let plan = plan_of(&journal, sql);
+        assert!(plan.contains(index), "expected {index}\n{sql}\n{plan}");
+    }
+}
+
+fn plan_of(journal: &Journal, sql: &str) -> String {
+    let mut statement = journal.base.conn.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).unwrap();
+    let nulls = vec![rusqlite::types::Null; statement.parameter_count()];
+    let rows = statement.query_map(rusqlite::params_from_iter(nulls), |row| row.get::<_, String>(3)).unwrap();
+    rows.map(Result::unwrap).collect::<Vec<_>>().join("\n")
+}
+
+/// A bounded walk in the order of the primary key is no scan.
+fn check_no_scan(sql: &str, plan: &str) {
+    let bounded = sql.contains("LIMIT") && !plan.contains("TEMP B-TREE");
+    for line in plan.lines().filter(|line| line.starts_with("SCAN ")) {
+        let name = line.trim_start_matches("SCAN ").split(' ').next().unwrap_or_default();
+        let is_small = SMALL.contains(&name) || matches!(name, "u" | "d" | "CONSTANT" | "(subquery-1)");
+        assert!(is_small || bounded, "a scan of {name} in a hot path:\n{sql}\n{plan}");
+    }
+}
+
+fn a_day_of_work(journal: &mut Journal) {
+    let tenant = Name::default_tenant();
+    let name =
+        |journal: &mut Journal, kind, name: &str| journal.name(&tenant, kind, &Name::new(name)).unwrap();
+    let route = RouteId(name(journal, NameKind::Route, "r"));
+    let destination = DestinationId(name(journal, NameKind::Destination, "d"));
+    let lease = |journal: &mut Journal, name: &str| {
+        let (now, until) = (Millis(0), Millis(i64::MAX));
+        journal.write(Write::Lease { name: name.to_owned(), owner: 1, now, until }).unwrap();
+    };
+    lease(journal, "router");
+    lease(journal, &format!("destination/{}", destination.0));
+    for n in 0..200 {
+        journal.write(Write::Accept(Box::new(receipt(n)))).unwrap();
+    }
+    let routed = journal.unrouted(1_000).unwrap().into_iter().map(|event| Routed {
+        to: match event.seq {
+            // One in seven is unmatched.
+            Some(Seq(seq)) if seq % 7 == 0 => vec![],
+            _ => vec![Towards {
+                route,
+                destination,
+                class: event.event_type.class(),
+                failed: None,
+                ordered: true,
+            }],
+        },
+        event,
+        opens: 1,
+        clicks: 0,
+    });
+    let routed = routed.collect();
+    journal.write(Write::Route { fence: Fence(1), routed }).unwrap();
+    let (claims, _) = journal.claim(destination, [100; 6], Millis(10_000)).unwrap();
+    journal.work().unwrap();
+    let settlements = claims.iter().enumerate().map(|(n, claim)| Settlement {
+        delivery: claim.delivery,
+        outcome: match n % 3 {
+            0 => Outcome::Ended { state: State::Delivered, reason: None },
+            1 => Outcome::Ended { state: State::Dead, reason: Some(Reason::new("x", "y")) },
+            _ => Outcome::Again {
+                due: Millis(20_000),
+                queue: Queue::Retry,
+                class: Class::Activity,
+                reason: None,
+            },
+        },
+        attempts: 1,
+        crashes: 0,
+        progress: vec![],
+        attempt: Some(0),
+    });
+    let settlements = settlements.collect();
+    let attempts =
+        vec![Attempt { at: Millis(10), took_ms: 1, items: 1, status: 200, request: None, answer: None }];
+    let at = Millis(10_000);
+    journal.write(Write::Settle { destination, fence: Fence(1), settlements, attempts, at }).unwrap();
+    let class = Class::Activity;
+    let offers = (1..=200).map(|n| Offer { event: Seq(n), route, destination, class, cause: Cause::Replay });
+    journal.write(Write::Offer { offers: offers.collect(), again: true, at }).unwrap();
+    let year = Millis(365 * 86_400_000);
+    for _ in 0..20 {
+        let keep = Keep { now: year, requests_ms: 1, events_ms: 1, dedupe_ms: 1 };
+        journal.write(Write::Retain(keep)).unwrap();
+    }
+}
+
+fn receipt(n: u128) -> Receipt {
+    let kinds = ["email.opened", "contact.unsubscribed", "email.bounced"];
+    let event = Event {
+        seq: None,
+        id: EventId(n),
+        tenant: Name::default_tenant(),
+        source: Name::new("s"),
+        event_type: EventType::known(kinds[(n % 3) as usize]),
+        subject: Subject::read(&format!("a{}@example.org", n % 20)),
+        time: Millis(1_000),
+        received_at: Millis(1_000),
+        test: false,
+        transmission: Some(format!("t{}", n % 40)),
+        recipient_role: None,
+        data: RawValue::from_string("{}".to_owned()).unwrap().into(),
+    };
+    Receipt {
+        tenant: Name::default_tenant(),
+        source: Name::new("s"),
+        credential: "c".to_owned(),
+        received_at: Millis(1_000),
+        digest: Digest([0; 16]),
+        packed: Some(vec![0]),
+        arrivals: vec![Arrived { event, part: 0, dedupe: Some(Digest(n.to_le_bytes())) }],
+        unreadable: vec![Unread { part: 1, reason: Reason::new("x", "y"), raw: "z".to_owned() }],
+        idempotency: Some(crate::Idempotency { api_key: 1, key: n.to_string(), body: Digest([0; 16]) }),
+    }
+}

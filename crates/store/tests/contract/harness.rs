@@ -1,0 +1,173 @@
+//! A store with its threads, and short ways to fill it.
+
+use std::path::PathBuf;
+use std::thread::JoinHandle;
+
+use mailspan_core::{
+    DeliveryId, DestinationId, Digest, Event, EventId, EventType, Millis, Name, Outcome, Progress, RawValue,
+    RouteId, Settlement, State, Subject,
+};
+use mailspan_engine::Fence;
+use mailspan_store::{
+    Accepted, Arrived, Claim, DeliveryFilter, DeliveryRow, NameKind, OpenOptions, Receipt, Routed, Store,
+    Towards, Trouble, Write, Wrote, open,
+};
+
+pub const SEGMENT_KEYS: i64 = 50;
+pub const NOW: Millis = Millis(1_700_000_000_000);
+
+pub struct Harness {
+    pub store: Store,
+    pub folder: tempfile::TempDir,
+    threads: Vec<JoinHandle<()>>,
+}
+
+pub fn sqlite() -> Harness {
+    let folder = tempfile::tempdir().unwrap();
+    let (store, threads) = start(folder.path().join("hub.db"));
+    Harness { store, folder, threads }
+}
+
+fn start(path: PathBuf) -> (Store, Vec<JoinHandle<()>>) {
+    let mut options = OpenOptions::new(path, 42, NOW);
+    options.segment_keys_max = SEGMENT_KEYS;
+    let (store, writer, readers) = open(options).unwrap();
+    let mut threads = vec![std::thread::spawn(move || writer.run())];
+    threads.extend(readers.into_iter().map(|reader| std::thread::spawn(move || reader.run())));
+    (store, threads)
+}
+
+impl Harness {
+    /// Ends it by dropping every handle, without a word, and opens the same store again.
+    pub fn reopened(self) -> Harness {
+        let Harness { store, folder, threads } = self;
+        let path = store.path().to_owned();
+        drop(store);
+        threads.into_iter().for_each(|thread| thread.join().unwrap());
+        let (store, threads) = start(path);
+        Harness { store, folder, threads }
+    }
+
+    pub async fn accept(&self, arrivals: Vec<Arrived>) -> Accepted {
+        accepted(self.store.write(Write::Accept(Box::new(receipt(arrivals)))).await)
+    }
+
+    pub async fn destination(&self, name: &str) -> DestinationId {
+        let id =
+            self.store.name(&Name::default_tenant(), NameKind::Destination, &Name::new(name)).await.unwrap();
+        DestinationId(id)
+    }
+
+    pub async fn route_id(&self, name: &str) -> RouteId {
+        let id = self.store.name(&Name::default_tenant(), NameKind::Route, &Name::new(name)).await.unwrap();
+        RouteId(id)
+    }
+
+    pub async fn lease(&self, name: &str) -> Fence {
+        let write = Write::Lease { name: name.to_owned(), owner: 1, now: NOW, until: Millis(i64::MAX) };
+        match self.store.write(write).await.unwrap() {
+            Wrote::Lease { fence: Some(fence) } => fence,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// Routes all that waits by one route to one destination.
+    pub async fn route_all(&self, to: DestinationId) -> Vec<DestinationId> {
+        let route = self.route_id("r").await;
+        let fence = self.lease("router").await;
+        let events = self.store.unrouted(10_000).await.unwrap();
+        let routed = events.into_iter().map(|event| routed(event, route, Some(to))).collect();
+        match self.store.write(Write::Route { fence, routed }).await.unwrap() {
+            Wrote::Offered { destinations } => destinations,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    pub async fn claim(&self, destination: DestinationId) -> Vec<Claim> {
+        self.store.claim(destination, [100; 6], Millis(NOW.0 + 1_000_000)).await.unwrap().0
+    }
+
+    pub async fn settle(
+        &self,
+        destination: DestinationId,
+        settlements: Vec<Settlement>,
+    ) -> Result<Wrote, Trouble> {
+        let fence = self.lease(&format!("destination/{}", destination.0)).await;
+        let write =
+            Write::Settle { destination, fence, settlements, attempts: vec![], at: Millis(NOW.0 + 5) };
+        self.store.write(write).await
+    }
+
+    pub async fn all(&self) -> Vec<DeliveryRow> {
+        let mut rows =
+            self.store.deliveries(DeliveryFilter { limit: 1_000, ..Default::default() }).await.unwrap();
+        rows.reverse();
+        rows
+    }
+
+    pub async fn audit_adds_up(&self) -> mailspan_store::Audit {
+        let audit = self.store.audit().await.unwrap();
+        assert!(audit.adds_up, "{audit:#?}");
+        audit
+    }
+}
+
+pub fn routed(event: Event, route: RouteId, to: Option<DestinationId>) -> Routed {
+    let class = event.event_type.class();
+    let to = to.map(|destination| Towards { route, destination, class, failed: None, ordered: true });
+    let (opens, clicks) = (u32::from(event.event_type.as_str() == "email.opened"), 0);
+    Routed { event, to: to.into_iter().collect(), opens, clicks }
+}
+
+pub fn accepted(wrote: Result<Wrote, Trouble>) -> Accepted {
+    match wrote {
+        Ok(Wrote::Accepted { accepted, .. }) => accepted,
+        other => panic!("{other:?}"),
+    }
+}
+
+pub fn receipt(arrivals: Vec<Arrived>) -> Receipt {
+    Receipt {
+        tenant: Name::default_tenant(),
+        source: Name::new("mailtarget"),
+        credential: "secret one".to_owned(),
+        received_at: NOW,
+        digest: Digest([7; 16]),
+        packed: None,
+        arrivals,
+        unreadable: vec![],
+        idempotency: None,
+    }
+}
+
+/// An event with a dedupe key; `n` is its id and its key.
+pub fn event(n: u64, event_type: &'static str, subject: &str) -> Arrived {
+    let event = Event {
+        seq: None,
+        id: EventId(u128::from(n)),
+        tenant: Name::default_tenant(),
+        source: Name::new("mailtarget"),
+        event_type: EventType::known(event_type),
+        subject: Subject::read(subject),
+        time: Millis(NOW.0 - 1_000 + n as i64),
+        received_at: NOW,
+        test: false,
+        transmission: None,
+        recipient_role: None,
+        data: RawValue::from_string(format!("{{\"n\":{n}}}")).unwrap().into(),
+    };
+    let mut key = [0; 16];
+    // Keys are digests: spread over all their bytes.
+    let mut random = mailspan_core::SplitMix64(n);
+    key[..8].copy_from_slice(&random.next_u64().to_le_bytes());
+    key[8..].copy_from_slice(&random.next_u64().to_le_bytes());
+    Arrived { event, part: 0, dedupe: Some(Digest(key)) }
+}
+
+pub fn settlement(delivery: DeliveryId, outcome: Outcome, progress: Vec<Progress>) -> Settlement {
+    Settlement { delivery, outcome, attempts: 1, crashes: 0, progress, attempt: None }
+}
+
+pub fn ended(delivery: DeliveryId, state: State) -> Settlement {
+    settlement(delivery, Outcome::Ended { state, reason: None }, vec![])
+}

@@ -1,0 +1,141 @@
+//! One suite over a store, whatever is behind it. A new back end adds an `open` and a module like `sqlite`.
+
+// A test starts threads itself; the product does so in runtime.rs only.
+#![allow(clippy::unwrap_used, clippy::disallowed_methods)]
+
+mod accept;
+mod deliver;
+mod harness;
+mod keep;
+mod open;
+
+use std::future::Future;
+
+use harness::{Harness, sqlite};
+
+/// Runs a case of the suite against a back end.
+fn run<F: Future<Output = ()>>(open: fn() -> Harness, case: impl FnOnce(Harness) -> F) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(case(open()));
+}
+
+mod on_sqlite {
+    use super::*;
+
+    #[test]
+    fn what_is_accepted_is_read_back() {
+        run(sqlite, accept::what_is_accepted_is_read_back);
+    }
+    #[test]
+    fn duplicates_are_counted_not_kept() {
+        run(sqlite, accept::duplicates_are_counted_not_kept);
+    }
+    #[test]
+    fn dedupe_reaches_over_closed_segments_and_a_restart() {
+        run(sqlite, accept::dedupe_reaches_over_closed_segments_and_a_restart);
+    }
+    #[test]
+    fn the_first_answer_comes_again_for_the_same_key() {
+        run(sqlite, accept::the_first_answer_comes_again_for_the_same_key);
+    }
+    #[test]
+    fn one_bad_write_fails_alone_in_its_group() {
+        run(sqlite, accept::one_bad_write_fails_alone_in_its_group);
+    }
+    #[test]
+    fn consent_is_known_from_the_answer_on() {
+        run(sqlite, accept::consent_is_known_from_the_answer_on);
+    }
+    #[test]
+    fn two_identities_are_one_person() {
+        run(sqlite, accept::two_identities_are_one_person);
+    }
+    #[test]
+    fn the_ring_of_refused_keeps_the_newest() {
+        run(sqlite, accept::the_ring_of_refused_keeps_the_newest);
+    }
+    #[test]
+    fn keys_are_found_by_hash_and_revoked() {
+        run(sqlite, accept::keys_are_found_by_hash_and_revoked);
+    }
+    #[test]
+    fn an_event_goes_through_its_places() {
+        run(sqlite, deliver::an_event_goes_through_its_places);
+    }
+    #[test]
+    fn a_route_under_an_old_fence_or_twice_is_refused_whole() {
+        run(sqlite, deliver::a_route_under_an_old_fence_or_twice_is_refused_whole);
+    }
+    #[test]
+    fn a_settle_under_an_old_fence_is_refused_whole() {
+        run(sqlite, deliver::a_settle_under_an_old_fence_is_refused_whole);
+    }
+    #[test]
+    fn a_lane_has_one_head_and_lanes_run_beside_each_other() {
+        run(sqlite, deliver::a_lane_has_one_head_and_lanes_run_beside_each_other);
+    }
+    #[test]
+    fn a_class_that_is_lowered_frees_the_consent_lane() {
+        run(sqlite, deliver::a_class_that_is_lowered_frees_the_consent_lane);
+    }
+    #[test]
+    fn a_replay_keeps_what_is_done() {
+        run(sqlite, deliver::a_replay_keeps_what_is_done);
+    }
+    #[test]
+    fn only_a_dead_letter_is_discarded() {
+        run(sqlite, deliver::only_a_dead_letter_is_discarded);
+    }
+    #[test]
+    fn attempts_are_found_from_their_delivery() {
+        run(sqlite, deliver::attempts_are_found_from_their_delivery);
+    }
+    #[test]
+    fn a_claim_says_when_to_come_again() {
+        run(sqlite, deliver::a_claim_says_when_to_come_again);
+    }
+    #[test]
+    fn a_send_to_two_people_is_marked() {
+        run(sqlite, deliver::a_send_to_two_people_is_marked);
+    }
+    #[test]
+    fn leases_only_grow() {
+        run(sqlite, deliver::leases_only_grow);
+    }
+    #[test]
+    fn a_paused_destination_says_so() {
+        run(sqlite, deliver::a_paused_destination_says_so);
+    }
+    #[test]
+    fn retention_keeps_the_audit_adding_up() {
+        run(sqlite, keep::retention_keeps_the_audit_adding_up);
+    }
+    #[test]
+    fn what_needs_a_human_stays() {
+        run(sqlite, keep::what_needs_a_human_stays);
+    }
+    #[test]
+    fn what_stays_hides_nothing_behind_it() {
+        run(sqlite, keep::what_stays_hides_nothing_behind_it);
+    }
+    #[test]
+    fn numbers_are_never_given_twice() {
+        run(sqlite, keep::numbers_are_never_given_twice);
+    }
+    #[test]
+    fn dedupe_keys_go_after_their_time() {
+        run(sqlite, keep::dedupe_keys_go_after_their_time);
+    }
+    #[test]
+    fn what_was_committed_is_there_after_an_end_without_close() {
+        run(sqlite, open::what_was_committed_is_there_after_an_end_without_close);
+    }
+    #[test]
+    fn a_copy_of_the_files_at_any_moment_has_what_was_answered() {
+        run(sqlite, open::a_copy_of_the_files_at_any_moment_has_what_was_answered);
+    }
+    #[test]
+    fn a_closed_store_says_so() {
+        run(sqlite, open::a_closed_store_says_so);
+    }
+}
