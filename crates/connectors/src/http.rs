@@ -209,9 +209,13 @@ impl Sink for Http {
             (all, format, _) => joined(all, format),
         };
         let mut headers = vec![("content-type".to_owned(), content_type)];
+        let keys: Vec<&str> = takes.iter().map(|&at| &*items[at].key.0).collect();
+        let key = key_of(&keys);
+        if self.idempotency_header != default_idempotency_header() {
+            headers.push((mailspan_core::KEY.to_owned(), key.clone()));
+        }
         if !self.idempotency_header.is_empty() {
-            let keys: Vec<&str> = takes.iter().map(|&at| &*items[at].key.0).collect();
-            headers.push((self.idempotency_header.clone(), key_of(&keys)));
+            headers.push((self.idempotency_header.clone(), key));
         }
         let request = Request { method: self.method, path: String::new(), headers, body: body.into() };
         Plan::Send { request, takes }

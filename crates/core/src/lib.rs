@@ -25,7 +25,7 @@ pub use ids::{DeliveryId, DestinationId, Digest, EventId, Key, Name, PersonId, R
 pub use operation::{Consent, Fields, Operation, fields};
 pub use person::{Person, superseded};
 pub use random::SplitMix64;
-pub use request::{Answer, Lost, Named, RawRequest, Request};
+pub use request::{Answer, KEY, Lost, Named, RawRequest, Request};
 pub use secret::{Secret, SecretRef};
 pub use serde_json::value::RawValue;
 pub use subject::{Address, Subject};

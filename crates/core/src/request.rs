@@ -26,6 +26,10 @@ impl RawRequest {
     }
 }
 
+/// A planned request whose idempotency key goes under another header, or under none, carries it here for
+/// whoever signs it: the same for every attempt. It is no header and never leaves.
+pub const KEY: &str = ":key";
+
 /// A request that a connector planned. Credentials and signatures are added after `plan`,
 /// so a stored request never holds one.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -50,7 +50,7 @@ pub fn spawn(task: impl Future<Output = ()> + Send + 'static) {
 
 /// [`spawn`] as a value.
 pub fn spawner() -> Spawn {
-    Arc::new(|task| spawn(task))
+    Arc::new(spawn)
 }
 
 /// Starts a thread with a name that shows in `top -H`.

@@ -30,6 +30,7 @@ impl Writer {
             }
             journal.tidy();
         }
+        journal.checkpoint();
         drop(journal);
         drop(lock);
     }

@@ -134,7 +134,7 @@ impl Stage<'_> {
         all.extend(&load.sent);
         let firsts = self.settle(all).await?;
         let after = self.cpu_ms();
-        Ok(self.figures(&load, &firsts, (after.0 - before.0, after.1 - before.1)))
+        Ok(self.figures(&load, &firsts, (after.0.saturating_sub(before.0), after.1.saturating_sub(before.1))))
     }
 
     /// Processor time of the subject, and of all: the subject, the generator and the receiver.

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use anyhow::{Context, bail};
 use mailspan_connectors::contract::Refusal;
-use mailspan_core::limits::QUEUE_ROOM;
+use mailspan_core::limits::{BODY_BYTES_MAX, QUEUE_ROOM};
 use mailspan_core::{Attempt, DestinationId, EventId, Outcome, RawRequest, Settlement, State};
 use mailspan_engine::Fence;
 use mailspan_store::{Claim, Store, Write};
@@ -75,9 +75,9 @@ pub async fn run(plan: StorePlan) -> anyhow::Result<StoreReport> {
 async fn measure(plan: &StorePlan, app: &App, secret: &str) -> anyhow::Result<(Vec<Figure>, Option<String>)> {
     let mut figures = Vec::new();
     let began = Clock::start();
-    let halves = accept(plan, app, secret).await?;
+    let last_tenth = accept(plan, app, secret).await?;
     figures.extend(began.figures("journal", "events", plan.events));
-    figures.push(Figure::new("journal, last tenth of events", Unit::PerSecond, halves));
+    figures.push(Figure::new("journal, last tenth of events", Unit::PerSecond, last_tenth));
 
     let deliveries = plan.events * u64::from(plan.routes);
     let fence = lease(&app.store, "router", runtime::random_u128()).await?;
@@ -174,7 +174,7 @@ fn receipt(source: &Source, maker: &Maker, index: u64) -> anyhow::Result<Write> 
         received_at: now,
     };
     let mut ids = || EventId::v7(now, runtime::random_u128());
-    match receive(source, &request, None, now, &mut ids) {
+    match receive(source, &request, None, BODY_BYTES_MAX, now, &mut ids) {
         Ok(Received::Receipt(receipt)) => Ok(Write::Accept(receipt)),
         Err(NotReceived::Refused(Refusal { text, .. })) => bail!("the hub refuses the bench's event: {text}"),
         _ => bail!("the hub does not read the bench's event"),

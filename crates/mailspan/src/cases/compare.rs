@@ -1,6 +1,7 @@
 //! Expected against made.
 
-use serde_json::Value;
+use mailspan_core::json::{self, Node, Value};
+use serde_json::value::RawValue;
 
 use super::Made;
 
@@ -29,8 +30,8 @@ pub fn differences(expected: &[Made], made: &[Made]) -> Vec<String> {
 
 fn line(made: &Made) -> String {
     let part = |text: &Option<String>| text.clone().unwrap_or_else(|| "*".to_owned());
-    let body = made.body.as_ref().map(ToString::to_string).unwrap_or_default();
-    format!("{} {} {}", part(&made.method), part(&made.path), mailspan_core::clip(&body, 300))
+    let body = made.body.as_ref().map(|body| body.get()).unwrap_or_default();
+    format!("{} {} {}", part(&made.method), part(&made.path), mailspan_core::clip(body, 300))
 }
 
 fn one(at: &str, wanted: &Made, got: &Made, out: &mut Vec<String>) {
@@ -41,25 +42,36 @@ fn one(at: &str, wanted: &Made, got: &Made, out: &mut Vec<String>) {
         }
     }
     if let Some(wanted) = &wanted.body {
-        value(&format!("{at}: body"), wanted, got.body.as_ref().unwrap_or(&Value::Null), out);
+        bodies(&format!("{at}: body"), wanted, got.body.as_deref(), out);
     }
 }
 
-/// Objects may have more members than expected; arrays must have as many elements.
-fn value(at: &str, wanted: &Value, got: &Value, out: &mut Vec<String>) {
-    match (wanted, got) {
-        (Value::Object(members), Value::Object(_)) => {
+fn bodies(at: &str, wanted: &RawValue, got: Option<&RawValue>, out: &mut Vec<String>) {
+    let got = got.map_or("null", RawValue::get);
+    match (json::parse(wanted.get().as_bytes()), json::parse(got.as_bytes())) {
+        (Ok(wanted), Ok(got)) => value(at, &wanted, Some(&got), out),
+        (Err(why), _) => out.push(format!("{at}: the expectation cannot be read: {why}")),
+        (_, Err(why)) => out.push(format!("{at}: what was made cannot be read: {why}")),
+    }
+}
+
+/// Objects may have more members than expected; arrays must have as many elements; numbers are
+/// compared as they are written.
+fn value(at: &str, wanted: &Node, got: Option<&Node>, out: &mut Vec<String>) {
+    match (&wanted.value, got.map(|got| &got.value)) {
+        (Value::Object(members), Some(Value::Object(_))) => {
             for (name, wanted) in members {
-                value(&format!("{at}.{name}"), wanted, &got[name.as_str()], out);
+                value(&format!("{at}.{name}"), wanted, got.and_then(|got| got.get(name)), out);
             }
         }
-        (Value::Array(wanted), Value::Array(got)) if wanted.len() == got.len() => {
+        (Value::Array(wanted), Some(Value::Array(got))) if wanted.len() == got.len() => {
             for (n, (wanted, got)) in wanted.iter().zip(got).enumerate() {
-                value(&format!("{at}[{n}]"), wanted, got, out);
+                value(&format!("{at}[{n}]"), wanted, Some(got), out);
             }
         }
-        _ if wanted == got => {}
-        _ => out.push(format!("{at}: expected {wanted}, got {got}")),
+        (Value::String(wanted), Some(Value::String(got))) if wanted == got => {}
+        _ if got.is_some_and(|got| got.raw == wanted.raw) => {}
+        _ => out.push(format!("{at}: expected {}, got {}", wanted.raw, got.map_or("nothing", |got| got.raw))),
     }
 }
 
@@ -67,18 +79,24 @@ fn value(at: &str, wanted: &Value, got: &Value, out: &mut Vec<String>) {
 mod tests {
     use super::*;
 
-    fn check(wanted: Value, got: Value, expected: &[&str]) {
+    fn check(wanted: &str, got: &str, expected: &[&str]) {
+        let raw = |text: &str| RawValue::from_string(text.to_owned()).unwrap();
         let mut out = Vec::new();
-        value("b", &wanted, &got, &mut out);
+        bodies("b", &raw(wanted), Some(&raw(got)), &mut out);
         assert_eq!(out, expected);
     }
 
     #[test]
     fn an_expectation_may_leave_out_but_not_differ() {
-        use serde_json::json;
-        check(json!({"a": 1}), json!({"a": 1, "b": 2}), &[]);
-        check(json!({"a": {"c": [1]}}), json!({"a": {"c": [2]}}), &["b.a.c[0]: expected 1, got 2"]);
-        check(json!([1]), json!([1, 2]), &["b: expected [1], got [1,2]"]);
-        check(json!({"a": 1}), json!({}), &["b.a: expected 1, got null"]);
+        check(r#"{"a": 1}"#, r#"{"a":1,"b":2}"#, &[]);
+        check(r#"{"a": {"c": [1]}}"#, r#"{"a": {"c": [2]}}"#, &["b.a.c[0]: expected 1, got 2"]);
+        check("[1]", "[1,2]", &["b: expected [1], got [1,2]"]);
+        check(r#"{"a": 1}"#, "{}", &["b.a: expected 1, got nothing"]);
+        check(
+            "92356927693813856123",
+            "92356927693813856124",
+            &["b: expected 92356927693813856123, got 92356927693813856124"],
+        );
+        check(r#""a/b""#, r#""a\/b""#, &[]);
     }
 }

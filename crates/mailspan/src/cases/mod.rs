@@ -7,8 +7,8 @@ mod walk;
 use std::path::Path;
 
 use anyhow::Context;
+use mailspan_core::json::{self, Node, Value};
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 use serde_json::value::RawValue;
 
 pub use compare::differences;
@@ -47,7 +47,7 @@ fn is_false(b: &bool) -> bool {
 }
 
 /// A request that was made, or is expected. In an expectation what is left out may be anything.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Made {
     pub destination: String,
@@ -56,10 +56,32 @@ pub struct Made {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub path: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub body: Option<Value>,
+    /// To the letter: numbers above 2^53 survive.
+    pub body: Option<Box<RawValue>>,
 }
 
 pub fn read(file: &Path) -> anyhow::Result<Vec<Case>> {
     let text = std::fs::read_to_string(file).with_context(|| format!("read {}", file.display()))?;
     serde_json::from_str(&text).with_context(|| format!("{} is no list of cases", file.display()))
+}
+
+/// JSON over several lines with its numbers as they were written; `depth` is that of the line it begins in.
+fn pretty(node: &Node, depth: usize) -> String {
+    let inside = "  ".repeat(depth + 1);
+    let lines = |open: &str, items: Vec<String>, close: &str| match items.is_empty() {
+        true => format!("{open}{close}"),
+        false => {
+            format!("{open}\n{inside}{}\n{}{close}", items.join(&format!(",\n{inside}")), "  ".repeat(depth))
+        }
+    };
+    match &node.value {
+        Value::Object(members) => {
+            let member = |(name, node): &(std::borrow::Cow<str>, Node)| {
+                format!("{}: {}", json::quote(name), pretty(node, depth + 1))
+            };
+            lines("{", members.iter().map(member).collect(), "}")
+        }
+        Value::Array(items) => lines("[", items.iter().map(|item| pretty(item, depth + 1)).collect(), "]"),
+        _ => node.raw.to_owned(),
+    }
 }

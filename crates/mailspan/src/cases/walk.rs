@@ -2,12 +2,14 @@
 //! or a network; the vendors are the sandbox's.
 
 use mailspan_connectors::contract::{Item, Known, Plan};
+use mailspan_core::json;
+use mailspan_core::limits::BODY_BYTES_MAX;
 use mailspan_core::{
     Answer, Event, EventId, Millis, Operation, Part, Person, PersonId, RawRequest, Reason, Request, Step,
     Verdict,
 };
 use mailspan_store::{Arrived, Claim};
-use serde_json::Value;
+use serde_json::value::RawValue;
 
 use super::vendor::Vendor;
 use super::{Case, Made};
@@ -17,6 +19,8 @@ use crate::hub::{Destination, Route};
 use crate::intake::receive::{NotReceived, Received, receive};
 use crate::route;
 
+/// How deep a body stands in a file of cases.
+const BODY_DEPTH: usize = 4;
 /// When every case happens, so that what is expected stays the same: 2026-01-01T00:00:00Z.
 const NOW: Millis = Millis(1_767_225_600_000);
 /// Requests of one operation: more is a loop in a connector.
@@ -43,7 +47,7 @@ pub async fn requests(live: &Live, case: &Case) -> Result<Vec<Made>, String> {
         n += 1;
         EventId::v7(NOW, n)
     };
-    let received = receive(source, &raw, Some("case"), NOW, &mut ids);
+    let received = receive(source, &raw, Some("case"), BODY_BYTES_MAX, NOW, &mut ids);
     let receipt = match received {
         Ok(Received::Receipt(receipt)) => receipt,
         Ok(Received::Handshake { .. }) => return Ok(Vec::new()),
@@ -128,14 +132,13 @@ async fn exchange(
             operation: &part.operation,
             step: part.step.as_ref(),
         }];
-        let (request, asked) = match destination.sink.plan(&items, &known) {
+        let request = match destination.sink.plan(&items, &known) {
             Plan::Settle { verdict, .. } => return ended(verdict),
-            Plan::Send { request, .. } => (request, None),
-            Plan::Ask { question, request } => (request, Some(question)),
+            Plan::Send { request, .. } | Plan::Ask { request, .. } => request,
         };
         made.push(shown(destination, &request));
         let answer: Answer = vendor.answer(&request, NOW).await;
-        let judged = destination.sink.judge(if asked.is_some() { &[] } else { &items }, &answer);
+        let judged = destination.sink.judge(&items, &answer);
         if let Some((question, text)) = judged.answer {
             known.0.insert(question, text);
             continue;
@@ -164,15 +167,20 @@ fn refused(reason: &Reason) -> String {
     format!("the destination would refuse it: {}", reason.text)
 }
 
+/// The path as it goes out: that of the destination's URL, and what was planned behind it.
 fn shown(destination: &Destination, request: &Request) -> Made {
-    let text = || Value::String(String::from_utf8_lossy(&request.body).into_owned());
-    let body =
-        (!request.body.is_empty()).then(|| serde_json::from_slice(&request.body).unwrap_or_else(|_| text()));
-    let path = if request.path.is_empty() { "/".to_owned() } else { request.path.clone() };
+    let text = match json::parse(&request.body) {
+        Ok(node) => super::pretty(&node, BODY_DEPTH),
+        Err(_) => json::quote(&String::from_utf8_lossy(&request.body)),
+    };
+    let body = RawValue::from_string(text);
+    let base = url::Url::parse(&destination.target.base_url).ok();
+    let base = base.as_ref().map_or("", |url| url.path()).trim_end_matches('/');
+    let path = format!("{base}{}", request.path);
     Made {
         destination: destination.name.to_string(),
         method: Some(request.method.to_owned()),
-        path: Some(path),
-        body,
+        path: Some(if path.is_empty() { "/".to_owned() } else { path }),
+        body: body.ok().filter(|_| !request.body.is_empty()),
     }
 }

@@ -112,6 +112,9 @@ enum Rate {
 
 /// A generator on the same machine reaches no more than about half of this.
 const RATE_MAX: u64 = 200_000;
+/// A connection that waits longer for its next event may be closed by the hub just when that comes:
+/// at a low rate fewer are used.
+const IDLE_S_MAX: u64 = 5;
 const SPAN_MS_MAX: u64 = 3_600_000;
 
 fn rate(text: &str) -> Result<Rate, String> {
@@ -161,6 +164,10 @@ fn plan(load: Load, goal: Goal) -> anyhow::Result<Plan> {
     if load.open.ms == 0 || load.open.ms.max(full.ms) > SPAN_MS_MAX {
         anyhow::bail!("--for takes 1ms to 1h, --max-for at most 1h");
     }
-    let Load { connections, rounds, folder, open, .. } = load;
+    let Load { rounds, folder, open, .. } = load;
+    let connections = match per_second {
+        Some(rate) => load.connections.min(rate.saturating_mul(IDLE_S_MAX)),
+        None => load.connections,
+    };
     Ok(Plan { goal, per_second, open_ms: open.ms, full_ms: full.ms, connections, rounds, folder })
 }

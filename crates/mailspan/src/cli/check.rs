@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use clap::Args;
 
 use super::Common;
+use super::table::say;
 use crate::{config, runtime};
 
 #[derive(Debug, Args)]
@@ -20,11 +21,11 @@ pub struct Check {
 /// Prints what is there, or every problem with its place.
 pub fn run(common: &Common, command: &Check) -> ExitCode {
     if command.example {
-        print!("{}", config::example());
+        say(format_args!("{}", config::example().trim_end()));
         return ExitCode::SUCCESS;
     }
     if command.schema {
-        println!("{}", config::json_schema());
+        say(format_args!("{}", config::json_schema()));
         return ExitCode::SUCCESS;
     }
     let environment = |name: &str| runtime::env(name);
@@ -32,15 +33,15 @@ pub fn run(common: &Common, command: &Check) -> ExitCode {
     match config::load(&common.config, &options) {
         Ok(hub) => {
             for warning in &hub.warnings {
-                println!("warning: {warning}");
+                say(format_args!("warning: {warning}"));
             }
-            println!(
+            say(format_args!(
                 "{} is right: {} sources, {} destinations, {} routes",
                 common.config.display(),
                 hub.sources.len(),
                 hub.destinations.len(),
                 hub.routes.len()
-            );
+            ));
             ExitCode::SUCCESS
         }
         Err(problems) => {

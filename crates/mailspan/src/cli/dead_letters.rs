@@ -12,13 +12,28 @@ use super::{Common, table};
 #[derive(Debug, Subcommand)]
 pub enum DeadLetters {
     /// List what needs a human, the newest first
-    List(Filter),
+    List(Dead),
     /// Show one with its attempts: the request without credentials, the answer
     Show { id: String },
     /// Try again with today's route and map
     Replay(Replay),
     /// Give up, with a note
     Discard(Discard),
+}
+
+#[derive(Debug, Args)]
+pub struct Dead {
+    /// An address or external id
+    #[arg(long)]
+    subject: Option<String>,
+    #[arg(long)]
+    destination: Option<String>,
+    /// An event's id
+    #[arg(long)]
+    event: Option<String>,
+    /// At most so many rows
+    #[arg(long, default_value_t = 1_000)]
+    limit: usize,
 }
 
 #[derive(Debug, Args)]
@@ -41,8 +56,8 @@ pub struct Discard {
 
 pub async fn run(common: &Common, command: DeadLetters) -> anyhow::Result<ExitCode> {
     match command {
-        DeadLetters::List(filter) => {
-            let filter = Filter { state: Some("dead".to_owned()), ..filter };
+        DeadLetters::List(Dead { subject, destination, event, limit }) => {
+            let filter = Filter { subject, destination, state: Some("dead".to_owned()), event, limit };
             list(common, &filter, "there are no dead letters").await
         }
         DeadLetters::Show { id } => show(common, &id).await,
@@ -67,7 +82,7 @@ async fn each(
     for id in ids {
         match client.post(&format!("/v1/deliveries/{}/{verb}", segment(id)), body).await {
             Ok(row) if common.json => table::one(common, &row),
-            Ok(row) => println!("{id}: {}", row["state"].as_str().unwrap_or_default()),
+            Ok(row) => table::say(format_args!("{id}: {}", row["state"].as_str().unwrap_or_default())),
             Err(error) => {
                 eprintln!("mailspan: {id}: {error:#}");
                 code = ExitCode::FAILURE;

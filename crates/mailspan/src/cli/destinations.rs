@@ -78,16 +78,16 @@ fn prepared(common: &Common, id: &str, yes: bool, answer: &Value) -> ExitCode {
     let missing = texts("missing");
     if !common.json {
         for text in &missing {
-            println!("missing: {}", text.as_str().unwrap_or_default());
+            table::say(format_args!("missing: {}", text.as_str().unwrap_or_default()));
         }
         for text in texts("created") {
-            println!("created: {}", text.as_str().unwrap_or_default());
+            table::say(format_args!("created: {}", text.as_str().unwrap_or_default()));
         }
         match (missing.is_empty(), yes) {
-            (true, _) => println!("{id} has all that is needed"),
-            (false, false) => {
-                println!("`mailspan destinations prepare {id} --yes` creates what can be created")
-            }
+            (true, _) => table::say(format_args!("{id} has all that is needed")),
+            (false, false) => table::say(format_args!(
+                "`mailspan destinations prepare {id} --yes` creates what can be created"
+            )),
             (false, true) => {}
         }
     }

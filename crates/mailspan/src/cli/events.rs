@@ -87,28 +87,30 @@ pub async fn explain(common: &Common, command: Explain) -> anyhow::Result<ExitCo
         return Ok(ExitCode::SUCCESS);
     }
     let text = |value: &Value| value.as_str().unwrap_or("-").to_owned();
-    println!(
+    table::say(format_args!(
         "{} about {}, from {}: {}",
         text(&value["type"]),
         text(&value["subject"]),
         text(&value["source"]),
         text(&value["place"])
-    );
+    ));
     if value["several_recipients"] == true {
-        println!("its transmission has several recipients: record ids in its metadata decide nothing");
+        table::say(format_args!(
+            "its transmission has several recipients: record ids in its metadata decide nothing"
+        ));
     }
     for route in value["routes"].as_array().into_iter().flatten() {
         let mark = if route["matched"] == true { "matched" } else { "not matched" };
-        println!("\nroute {}: {mark}: {}", text(&route["route"]), text(&route["why"]));
+        table::say(format_args!("\nroute {}: {mark}: {}", text(&route["route"]), text(&route["why"])));
         for row in route["deliveries"].as_array().into_iter().flatten() {
             let error = row["last_error"].as_str().map(|error| format!(" ({error})")).unwrap_or_default();
-            println!(
-                "  delivery {} to {}: {} after {} attempts{error}",
+            table::say(format_args!(
+                "  delivery {} to {}: {}, attempts: {}{error}",
                 text(&row["id"]),
                 text(&row["destination"]),
                 text(&row["state"]),
                 row["attempts"]
-            );
+            ));
         }
     }
     Ok(ExitCode::SUCCESS)
@@ -133,7 +135,7 @@ async fn send_sample(common: &Common, send: Send) -> anyhow::Result<ExitCode> {
     let text = String::from_utf8_lossy(&answer.body).into_owned();
     let value = serde_json::from_str(&text).unwrap_or(Value::String(text));
     if !common.json {
-        println!("HTTP {}", answer.status);
+        table::say(format_args!("HTTP {}", answer.status));
     }
     table::one(common, &value);
     let taken = (200..300).contains(&answer.status);

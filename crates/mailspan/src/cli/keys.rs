@@ -26,8 +26,11 @@ pub enum Keys {
         #[arg(long)]
         tenant: Option<String>,
     },
+    /// List keys by their first characters, with scopes and last use
     List,
+    /// Make a key stop working at once
     Revoke {
+        /// As `keys list` shows it
         id: String,
     },
     /// Print a long random secret, for a webhook or a signing key
@@ -40,7 +43,7 @@ pub enum Keys {
 
 pub async fn run(common: &Common, command: Keys) -> anyhow::Result<ExitCode> {
     if let Keys::Secret { standard_webhooks } = command {
-        println!("{}", secret(standard_webhooks));
+        table::say(format_args!("{}", secret(standard_webhooks)));
         return Ok(ExitCode::SUCCESS);
     }
     let client = Client::open(common).await?;

@@ -6,6 +6,7 @@ use anyhow::{Context, bail};
 use mailspan_store::OpenError;
 
 use super::Common;
+use super::table::say;
 use crate::hub::Storage;
 use crate::{open, runtime};
 
@@ -15,11 +16,11 @@ pub async fn run(common: &Common) -> anyhow::Result<ExitCode> {
     let Storage::Sqlite { path } = &hub.storage;
     match open::store(&hub.storage) {
         Ok(opened) => {
-            println!(
+            say(format_args!(
                 "{} has schema {}, the newest that this version knows",
                 path.display(),
                 mailspan_store::SCHEMA
-            );
+            ));
             runtime::blocking(move || opened.close()).await;
             Ok(ExitCode::SUCCESS)
         }

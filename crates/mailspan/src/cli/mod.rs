@@ -13,7 +13,7 @@ mod keys;
 mod migrate;
 mod records;
 mod sandbox;
-mod table;
+pub mod table;
 mod test;
 
 use std::path::PathBuf;

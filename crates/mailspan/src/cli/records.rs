@@ -9,7 +9,7 @@ use super::{Common, table};
 
 #[derive(Debug, Subcommand)]
 pub enum Ledger {
-    /// List facts, the newest first; `--json` is the export
+    /// List facts, the oldest first; `--json` is the export
     List {
         /// An address
         #[arg(long)]

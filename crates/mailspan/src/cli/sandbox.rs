@@ -13,6 +13,7 @@ use mailspan_sandbox::mailtarget::{Generation, Mailtarget, Reader, Settings, crm
 use mailspan_sandbox::receiver::Receiver;
 use tokio::sync::watch;
 
+use super::table::say;
 use crate::{runtime, sandbox};
 
 #[derive(Debug, Subcommand)]
@@ -85,7 +86,7 @@ pub async fn run(command: Sandbox) -> anyhow::Result<ExitCode> {
             let make = if hubspot.bare { HubSpot::bare } else { HubSpot::new };
             let account = make(&hubspot.token, faults, hubspot.common.seed, runtime::clock());
             for email in &hubspot.contacts {
-                println!("contact {email} is record {}", account.add_contact(email));
+                say(format_args!("contact {email} is record {}", account.add_contact(email)));
             }
             (hubspot.common, account.router())
         }
@@ -96,10 +97,10 @@ pub async fn run(command: Sandbox) -> anyhow::Result<ExitCode> {
         Sandbox::Mailtarget(platform) => mailtarget(platform)?,
     };
     let serving = sandbox::serve(common.listen, router, stopped).await?;
-    println!(
+    say(format_args!(
         "http://{}/ shows what happened; POST a text to /_sandbox/faults to break it, `none` mends it",
         common.listen
-    );
+    ));
     runtime::spawn(serving);
     runtime::told_to_stop().await;
     // The task ends with the program.

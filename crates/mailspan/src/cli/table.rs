@@ -6,6 +6,14 @@ use serde_json::Value;
 
 use super::Common;
 
+/// A table is looked over, not read: longer cells are cut. `show` and `--json` have the whole.
+const CELL_CHARS_MAX: usize = 120;
+
+/// Prints a line. A closed pipe (`| head`) is no error of ours.
+pub fn say(line: std::fmt::Arguments) {
+    let _ = writeln!(std::io::stdout().lock(), "{line}");
+}
+
 /// Prints rows; `columns` are the members shown in a table.
 pub fn rows(common: &Common, columns: &[&str], items: &[Value], none: &str) {
     let mut out = std::io::stdout().lock();
@@ -24,7 +32,8 @@ pub fn rows(common: &Common, columns: &[&str], items: &[Value], none: &str) {
     table.load_style(comfy_table::presets::NOTHING);
     table.set_header(columns.iter().map(|column| column.to_uppercase().replace('_', " ")));
     for item in items {
-        table.add_row(columns.iter().map(|column| cell(&item[*column])));
+        let short = |column: &&str| mailspan_core::clip(&cell(&item[*column]), CELL_CHARS_MAX).into_owned();
+        table.add_row(columns.iter().map(short));
     }
     let _ = writeln!(out, "{}", table.to_string().lines().map(str::trim_end).collect::<Vec<_>>().join("\n"));
 }
@@ -55,5 +64,5 @@ fn cell(value: &Value) -> String {
         Value::Array(items) => items.iter().map(cell).collect::<Vec<_>>().join(", "),
         other => other.to_string(),
     };
-    mailspan_core::clip(&text, 200).chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
+    text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
 }

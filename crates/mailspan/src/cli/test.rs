@@ -7,6 +7,7 @@ use anyhow::Context;
 use clap::Args;
 
 use super::Common;
+use super::table::say;
 use crate::app::Live;
 use crate::cases::{self, Case};
 use crate::{config, runtime};
@@ -45,7 +46,7 @@ pub async fn run(common: &Common, command: Test) -> anyhow::Result<ExitCode> {
             std::fs::write(file, text).with_context(|| format!("write {}", file.display()))?;
         }
     }
-    println!("{passed} passed, {failed} failed");
+    say(format_args!("{passed} passed, {failed} failed"));
     Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
@@ -59,9 +60,9 @@ async fn hold(live: &Live, case: &mut Case, write: bool) -> bool {
         Err(why) => vec![why],
     };
     let mark = if differences.is_empty() { "ok   " } else { "FAIL " };
-    println!("{mark} {}", case.name);
+    say(format_args!("{mark} {}", case.name));
     for difference in &differences {
-        println!("      {difference}");
+        say(format_args!("      {difference}"));
     }
     differences.is_empty()
 }

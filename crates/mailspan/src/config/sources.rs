@@ -74,6 +74,10 @@ fn source(reader: &Reader, entry: &Entry) -> Option<Source> {
     let place = format!("sources.{}", entry.key);
     let table = reader.table(&entry.node, "write [sources.NAME] with kind = \"…\" below it")?;
     let name = reader.name(&entry.key_at, &entry.key);
+    if entry.key == crate::hub::SYSTEM {
+        let help = "write another name: routes take the hub's own events from `system`";
+        reader.problem(&entry.key_at, "the name `system` is the hub's own source".to_owned(), help);
+    }
     let tenant = reader.tenant(table);
     let given = table.get("secrets").map(|node| secrets::list(reader, node, &format!("{place}.secrets")));
     let access = table.get("access").map(|node| access(reader, node, &format!("{place}.access")));

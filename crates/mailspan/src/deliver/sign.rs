@@ -3,7 +3,7 @@
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use mailspan_connectors::signature::{hex, hmac_sha1, hmac_sha256, standard};
-use mailspan_core::{Millis, Reason, Request};
+use mailspan_core::{KEY, Millis, Reason, Request};
 
 use crate::hub::{Auth, Destination, Sign};
 
@@ -49,13 +49,14 @@ pub fn sign(destination: &Destination, mut request: Request, now: Millis) -> Res
             }
         }
     }
+    request.headers.retain(|(name, _)| name != KEY);
     Ok(request)
 }
 
 /// The id that is the same for every attempt: the idempotency key that the connector planned.
 fn id_of(request: &Request) -> String {
-    let key = request.headers.iter().find(|(name, _)| name == "idempotency-key");
-    key.map(|(_, value)| value.clone()).unwrap_or_default()
+    let under = |wanted: &str| request.headers.iter().find(|(name, _)| name == wanted);
+    under(KEY).or_else(|| under("idempotency-key")).map(|(_, value)| value.clone()).unwrap_or_default()
 }
 
 fn set(request: &mut Request, name: &str, value: String) {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use mailspan_connectors::contract::Refusal;
-use mailspan_core::limits::{BODY_BYTES_MAX, REFUSED_BODY_BYTES_MAX};
+use mailspan_core::limits::REFUSED_BODY_BYTES_MAX;
 use mailspan_core::{EventId, RawRequest};
 use mailspan_store::{Accepted, Idempotency, Receipt, RefusedRequest, Trouble, Write, Wrote};
 use serde_json::json;
@@ -44,7 +44,8 @@ pub async fn enter(
     let now = request.received_at;
     let mut ids = || EventId::v7(now, runtime::random_u128());
     let credential = caller.as_ref().map(|caller| caller.name.as_str());
-    let received = receive(source, &request, credential, now, &mut ids);
+    let body_bytes_max = app.live().hub.server.body_bytes_max;
+    let received = receive(source, &request, credential, body_bytes_max, now, &mut ids);
     let mut receipt = match received {
         Ok(Received::Receipt(receipt)) => receipt,
         Ok(Received::Handshake { status, content_type, body }) => {
@@ -60,7 +61,7 @@ pub async fn enter(
             return Entered::Other(Problem::new(StatusCode::BAD_REQUEST, "bad_body", text).into_response());
         }
         Err(NotReceived::Body(trouble)) => {
-            return Entered::Other(body_problem(trouble, BODY_BYTES_MAX).into_response());
+            return Entered::Other(body_problem(trouble, body_bytes_max).into_response());
         }
     };
     if let Some(Caller { key_id, idempotency_key: Some(key), .. }) = caller {

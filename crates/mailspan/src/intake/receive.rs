@@ -3,7 +3,7 @@
 use mailspan_connectors::api::event_from_json;
 use mailspan_connectors::contract::{Arrival, BadBody, Dedupe, Parsed, Refusal, Unreadable, Verified};
 use mailspan_connectors::signature::{digest, same};
-use mailspan_core::limits::{BODY_BYTES_MAX, EVENT_DATA_BYTES_MAX, EVENTS_PER_REQUEST_MAX};
+use mailspan_core::limits::{EVENT_DATA_BYTES_MAX, EVENTS_PER_REQUEST_MAX};
 use mailspan_core::{Digest, Event, EventId, Millis, RawRequest, Reason};
 use mailspan_store::{Arrived, Cut, Receipt, Unread};
 
@@ -27,11 +27,12 @@ pub enum NotReceived {
     Body(BodyTrouble),
 }
 
-/// `credential`: the API key that was checked before, for kind `api`.
+/// `body_bytes_max` holds for what a packed body unpacks to. `credential`: the API key that was checked before, for kind `api`.
 pub fn receive(
     source: &Source,
     request: &RawRequest,
     credential: Option<&str>,
+    body_bytes_max: usize,
     now: Millis,
     ids: &mut dyn FnMut() -> EventId,
 ) -> Result<Received, NotReceived> {
@@ -47,7 +48,7 @@ pub fn receive(
     };
     let parsed = match request.header("content-encoding") {
         // The signature was over the bytes as they came; what is read is what they hold.
-        Some(encoding) => inflated(source, request, encoding)?,
+        Some(encoding) => inflated(source, request, encoding, body_bytes_max)?,
         _ => parse(source, request).map_err(bad_body)?,
     };
     if parsed.arrivals.len() + parsed.unreadable.len() > EVENTS_PER_REQUEST_MAX {
@@ -84,8 +85,13 @@ fn bad_body(bad: BadBody) -> NotReceived {
     NotReceived::BadBody(bad.text)
 }
 
-fn inflated(source: &Source, request: &RawRequest, encoding: &str) -> Result<Parsed, NotReceived> {
-    let body = limit::inflate(&request.body, encoding, BODY_BYTES_MAX).map_err(NotReceived::Body)?;
+fn inflated(
+    source: &Source,
+    request: &RawRequest,
+    encoding: &str,
+    max: usize,
+) -> Result<Parsed, NotReceived> {
+    let body = limit::inflate(&request.body, encoding, max).map_err(NotReceived::Body)?;
     parse(source, &RawRequest { body, ..request.clone() }).map_err(bad_body)
 }
 

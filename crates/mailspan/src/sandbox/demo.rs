@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use mailspan_core::Span;
 use mailspan_sandbox::Faults;
 use mailspan_sandbox::hubspot::HubSpot;
@@ -12,6 +12,7 @@ use mailspan_sandbox::receiver::Receiver;
 use tokio::sync::watch;
 
 use crate::app::App;
+use crate::cli::table::say;
 use crate::http::v1::keys::new_secret;
 use crate::{config, runtime, serve};
 
@@ -33,16 +34,23 @@ pub struct Demo {
     #[arg(long, default_value = "700ms")]
     every: String,
     /// Stop after so long, like 10s; without it at Ctrl-C
-    #[arg(long = "for")]
-    seconds: Option<String>,
+    #[arg(long = "for", value_name = "TIME")]
+    until: Option<String>,
 }
 
 /// Runs until it is told to stop.
 pub async fn run(demo: Demo) -> anyhow::Result<()> {
     let every = Span::parse(&demo.every).map_err(anyhow::Error::msg)?;
-    let until = demo.seconds.as_deref().map(Span::parse).transpose().map_err(anyhow::Error::msg)?;
-    let port = |n: u16| SocketAddr::new(demo.listen.ip(), demo.listen.port() + n);
-    let (crm_at, receiver_at) = (port(1), port(2));
+    let until = demo.until.as_deref().map(Span::parse).transpose().map_err(anyhow::Error::msg)?;
+    let port = |n: u16| {
+        let port = demo
+            .listen
+            .port()
+            .checked_add(n)
+            .context("--listen: the fake CRMs take the two ports above it")?;
+        anyhow::Ok(SocketAddr::new(demo.listen.ip(), port))
+    };
+    let (crm_at, receiver_at) = (port(1)?, port(2)?);
     let secrets = prepare(&demo, crm_at, receiver_at)?;
 
     let (stop, stopped) = watch::channel(false);
@@ -60,7 +68,7 @@ pub async fn run(demo: Demo) -> anyhow::Result<()> {
     let platform = mailtarget(&secrets.webhook, &hubspot);
     let post = super::poster(&format!("http://{}/webhooks/mailtarget", demo.listen))?;
     runtime::spawn(platform.clone().run(post, runtime::spawner(), Some(every)));
-    println!("{}", what_to_look_at(&demo, crm_at, receiver_at));
+    say(format_args!("{}", what_to_look_at(&demo, crm_at, receiver_at)));
     let end = async {
         match until {
             Some(span) => runtime::sleep(span.ms).await,
@@ -71,7 +79,7 @@ pub async fn run(demo: Demo) -> anyhow::Result<()> {
         () = end => {}
         () = report(&serving.app, &platform, &hubspot) => {}
     }
-    println!("stopping; what is kept in {} can still be looked at", demo.folder.display());
+    say(format_args!("stopping; what is kept in {} can still be looked at", demo.folder.display()));
     serve::end(serving).await;
     // The fakes end with the program.
     let _ = stop.send(true);
@@ -86,6 +94,13 @@ struct Secrets {
 /// Writes secrets and configuration; an earlier demo's store goes.
 fn prepare(demo: &Demo, crm_at: SocketAddr, receiver_at: SocketAddr) -> anyhow::Result<Secrets> {
     let folder = &demo.folder;
+    if let Some(holder) = mailspan_store::holder(&folder.join("hub.db")).ok().flatten() {
+        bail!(
+            "process {} runs a demo in {}: end it first, or take another --folder",
+            holder.pid,
+            folder.display()
+        );
+    }
     std::fs::create_dir_all(folder).with_context(|| format!("make the folder {}", folder.display()))?;
     for entry in std::fs::read_dir(folder)?.flatten() {
         if entry.file_name().to_string_lossy().starts_with("hub.db") {
@@ -222,7 +237,7 @@ async fn report(app: &App, platform: &Mailtarget, hubspot: &HubSpot) {
     loop {
         runtime::sleep(REPORT_MS).await;
         match app.store.audit().await {
-            Ok(audit) => println!(
+            Ok(audit) => say(format_args!(
                 "{:>6} mails  {:>6} events accepted  {:>6} delivered  {:>4} skipped  {:>4} pending  {:>4} dead   HubSpot: {} notes",
                 platform.sends(),
                 audit.accepted,
@@ -231,8 +246,8 @@ async fn report(app: &App, platform: &Mailtarget, hubspot: &HubSpot) {
                 audit.pending,
                 audit.dead,
                 hubspot.notes().len()
-            ),
-            Err(trouble) => println!("the store cannot be read: {trouble}"),
+            )),
+            Err(trouble) => say(format_args!("the store cannot be read: {trouble}")),
         }
     }
 }

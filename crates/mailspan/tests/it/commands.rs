@@ -68,3 +68,42 @@ fn tables_are_for_people_and_json_for_programs() {
     let metrics = hub.rows(&["destinations", "test", "crm"]);
     assert_eq!(metrics[0]["ok"], true);
 }
+
+#[test]
+fn every_example_holds_its_cases() {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples");
+    let mut found = 0;
+    for example in std::fs::read_dir(folder).unwrap().flatten().filter(|entry| entry.path().is_dir()) {
+        let output = std::process::Command::new(BINARY)
+            .args(["test", "cases.json", "--config", "mailspan.toml"])
+            .current_dir(example.path())
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(output.status.success(), "{}:\n{said}", example.path().display());
+        found += 1;
+    }
+    assert!(found >= 4, "only {found} examples were found");
+}
+
+#[test]
+fn the_hubs_own_events_can_be_routed() {
+    let alarms = Receiver::start();
+    let more = format!(
+        "[destinations.alarms]\nkind = \"http\"\nurl = \"http://127.0.0.1:{}/alarm\"\n\
+         [[routes]]\nname = \"alarms\"\nfrom = [\"system\"]\nto = [\"alarms\"]",
+        alarms.port
+    );
+    let (hub, crm) = crate::support::hub_with("retry = [\"50ms\"]", &more);
+    crm.status(422);
+    send(&hub, &event("open", "a@example.com", AT));
+    let told = until(10, "nobody was told of the dead letter", || alarms.ok().pop());
+    assert_eq!(told.json()["type"], "system.dead_letter");
+    assert!(told.json()["data"]["text"].as_str().unwrap().contains("422"));
+    crm.status(403);
+    send(&hub, &event("open", "b@example.com", AT));
+    until(10, "nobody was told of the pause", || {
+        alarms.ok().into_iter().find(|seen| seen.json()["type"] == "system.destination_paused")
+    });
+    assert_eq!(hub.rows(&["audit"])[0]["adds_up"], true);
+}

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod api;
+mod bench;
 mod commands;
 mod deliver;
 mod intake;

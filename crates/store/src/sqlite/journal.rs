@@ -275,10 +275,15 @@ impl Journal {
         let Some(log) = &self.log else { return };
         let bytes = std::fs::metadata(log).map_or(0, |meta| meta.len());
         if bytes > LOG_BYTES_MAX {
-            // Readers may hold it: the next look tries again.
-            let cut = self.base.conn.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
-            tracing::debug!(bytes, ok = cut.is_ok(), "the log was cut back");
+            self.checkpoint();
         }
+    }
+
+    /// Brings the log into the file, so that the file alone is the whole store. Readers may hold the
+    /// log: then it stays, and nothing is lost.
+    pub(crate) fn checkpoint(&mut self) {
+        let cut = self.base.conn.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
+        tracing::debug!(ok = cut.is_ok(), "the log was cut back");
     }
 }
 

@@ -1,0 +1,45 @@
+//! `mailspan bench`, short: it runs, finds everything that it sent, and leaves nothing behind. No speed is judged.
+
+use std::process::Command;
+
+use serde_json::Value;
+
+use crate::support::BINARY;
+
+fn check(args: &[&str], sent: u64) {
+    let folder = tempfile::tempdir().unwrap();
+    let short: &[&str] = match args[0] {
+        "store" => &[],
+        _ => &["--rate", "100", "--for", "400ms", "--max-for", "0s", "--rounds", "1", "--connections", "4"],
+    };
+    let mut command = Command::new(BINARY);
+    command.arg("bench").args(args).args(short).args(["--json", "--folder"]).arg(folder.path());
+    let output = command.output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "bench {args:?} ended with {}:\n{said}", output.status);
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(report["whole"], true, "{report}");
+    if args[0] != "store" {
+        let found = &report["medians"]["hub"]["found"];
+        assert_eq!((found["sent"].as_u64(), found["lost"].as_u64()), (Some(sent), Some(0)), "{report}");
+        assert_eq!(found["acknowledged"].as_u64(), Some(sent), "{report}");
+        assert_eq!(report["medians"]["floor"]["found"]["lost"].as_u64(), Some(0), "{report}");
+    }
+    let left: Vec<_> = std::fs::read_dir(folder.path()).unwrap().collect();
+    assert!(left.is_empty(), "the bench left {left:?} behind");
+}
+
+#[test]
+fn ingest_finds_every_event_in_the_journal() {
+    check(&["ingest", "--routes", "2", "--matching"], 40);
+}
+
+#[test]
+fn deliver_finds_every_event_at_the_receiver() {
+    check(&["deliver", "--fan-out", "2", "--batch", "10", "--signed"], 40);
+}
+
+#[test]
+fn store_finds_every_delivery_done() {
+    check(&["store", "--events", "100", "--writers", "4", "--routes", "2"], 100);
+}
