@@ -122,3 +122,32 @@ impl Order {
         counts
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// One letter a step: the write that is asked for, another write, a sync, the answer.
+    fn check(steps: &str, good: bool) {
+        let step = |letter: char| match letter {
+            'w' => Step::Write { at: 100, length: 24 },
+            'o' => Step::Write { at: 124, length: 24 },
+            's' => Step::Synced,
+            _ => Step::Answer { port: 7 },
+        };
+        let order = Order { steps: steps.chars().map(step).collect() };
+        assert_eq!(order.written_synced_answered(110, 7).is_ok(), good, "{steps}");
+    }
+
+    #[test]
+    fn only_a_sync_between_write_and_answer_will_do() {
+        check("wsr", true);
+        check("owoosor", true);
+        check("wrs", false);
+        check("swr", false);
+        check("wor", false);
+        check("rws", false);
+        check("sosr", false);
+        check("ws", false);
+    }
+}
