@@ -84,6 +84,15 @@ fn segment(segment: &serde_path_to_error::Segment) -> Option<String> {
     }
 }
 
+/// A window in which no request can arrive.
+pub fn too_narrow() -> BadSetting {
+    BadSetting {
+        path: vec!["tolerance".to_owned()],
+        text: "a tolerance under a second would refuse everything: write \"5m\", as most senders advise"
+            .to_owned(),
+    }
+}
+
 /// The schema of a settings type, as `SourceKind::schema` and `SinkKind::schema` want it.
 pub fn schema_of<T: schemars::JsonSchema>() -> Value {
     schemars::schema_for!(T).to_value()
@@ -292,12 +301,52 @@ pub fn by_status(answer: &Answer, items: usize) -> Judgement {
     Judgement { verdicts: vec![verdict; items], signal, ..Judgement::default() }
 }
 
-/// `Retry-After` in milliseconds from the answer: delta-seconds or an HTTP date (RFC 9110, 10.2.3).
+/// `Retry-After` in milliseconds from the answer: delta-seconds, or an HTTP date in any of its three forms
+/// (RFC 9110, 10.2.3 and 5.6.7). More than can be counted is the most that can.
 pub fn retry_after(answer: &Answer) -> Option<u64> {
     let text = answer.header("retry-after")?.trim();
-    if let Ok(seconds) = text.parse::<u64>() {
-        return Some(seconds.saturating_mul(1_000));
+    if !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit()) {
+        return Some(text.parse::<u64>().map_or(u64::MAX, |seconds| seconds.saturating_mul(1_000)));
     }
-    let at = jiff::fmt::rfc2822::parse(text).ok()?.timestamp().as_millisecond();
-    Some(Millis(at).since(answer.at))
+    Some(Millis(http_date_ms(text)?).since(answer.at))
+}
+
+fn http_date_ms(text: &str) -> Option<i64> {
+    let imf = "%a, %d %b %Y %H:%M:%S GMT";
+    let rfc850 = "%A, %d-%b-%y %H:%M:%S GMT";
+    let asctime = "%a %b %e %H:%M:%S %Y";
+    let read = |format| jiff::civil::DateTime::strptime(format, text).ok();
+    let at = read(imf).or_else(|| read(rfc850)).or_else(|| read(asctime))?;
+    // The last days of the year 9999 are beyond what can be counted: as good as never.
+    Some(at.to_zoned(jiff::tz::TimeZone::UTC).map_or(i64::MAX, |at| at.timestamp().as_millisecond()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(text: &str, expected: Option<u64>) {
+        let headers = vec![("retry-after".to_owned(), text.to_owned())];
+        let answer = Answer { at: Millis(784_111_700_000), status: 503, headers, body: vec![], cut: false };
+        assert_eq!(retry_after(&answer), expected, "{text}");
+    }
+
+    #[test]
+    fn all_forms_of_retry_after_are_read() {
+        check("120", Some(120_000));
+        check("18446744073709551616", Some(u64::MAX));
+        check("Sun, 06 Nov 1994 08:49:37 GMT", Some(77_000));
+        check("Sunday, 06-Nov-94 08:49:37 GMT", Some(77_000));
+        check("Sun Nov  6 08:49:37 1994", Some(77_000));
+        check("Sat, 05 Nov 1994 08:49:37 GMT", Some(0));
+        assert!(retry_after_of("Fri, 31 Dec 9999 23:59:59 GMT") > Some(1 << 40));
+        check("soon", None);
+        check("", None);
+        check("-5", None);
+    }
+
+    fn retry_after_of(text: &str) -> Option<u64> {
+        let headers = vec![("retry-after".to_owned(), text.to_owned())];
+        retry_after(&Answer { at: Millis(784_111_700_000), status: 503, headers, body: vec![], cut: false })
+    }
 }

@@ -21,7 +21,7 @@ pub static KIND: Kind = Kind {
         (structured; with `batch = { max = … }` several as one CloudEvents batch), with a map its result, with \
         `map = \"crm\"` the built-in operations as JSON. Every request carries an idempotency key that is the \
         same for every attempt. Success is 2xx; 408, 425, 429 and 5xx are tried again; 401 and 403 pause the \
-        destination, and so does 410 (Standard Webhooks: the receiver wants no more); 3xx is not followed; \
+        destination: `errors` can say so of others, of 410 for instance; 3xx is not followed; \
         other answers are refusals. `success` and `errors` change that.",
     source: None,
     sink: Some(SinkKind {
@@ -236,7 +236,6 @@ impl Sink for Http {
             }
         }
         match status {
-            410 => decided(Then::Pause, items.len(), answer),
             // One of several may be the reason: the others go on without it.
             400 | 413 | 422 if items.len() > 1 => {
                 let verdict = Verdict::Retry { after_ms: None, reason: Reason::new("split", shown(answer)) };
@@ -312,11 +311,13 @@ fn joined(bodies: &[Body], format: BatchFormat) -> (String, String) {
     (content_type.to_owned(), format!("[{}]", texts.collect::<Vec<_>>().join(",")))
 }
 
-/// The item's own key; for several a digest of theirs, the same for the same items in the same order.
+/// One key as it is; of several the digest, whatever their order: the same items in another order are the same.
 fn key_of(keys: &[&str]) -> String {
     match keys {
         [one] => (*one).to_owned(),
         many => {
+            let mut many = many.to_vec();
+            many.sort_unstable();
             let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, many.join("\n").as_bytes());
             digest.as_ref().iter().take(16).map(|byte| format!("{byte:02x}")).collect()
         }
@@ -337,10 +338,6 @@ fn decided(then: Then, items: usize, answer: &Answer) -> Judgement {
         Then::Pause => {
             let (code, text) = match answer.status {
                 401 | 403 => ("unauthorized", text),
-                410 => (
-                    "gone",
-                    format!("{text}: the receiver wants no more; remove the destination or mend its url"),
-                ),
                 _ => ("by_setting", text),
             };
             let reason = Reason::new(code, text);

@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use crate::contract::{
     Arrival, BadBody, BadSetting, Dedupe, Kind, Parsed, Source, SourceKind, Verified, schema_of, settings,
+    too_narrow,
 };
 use crate::reading::{self, at, bad, found};
 use crate::signature::recipe::fresh_id;
@@ -39,6 +40,9 @@ pub struct Settings {
 
 fn build(value: &Value) -> Result<Box<dyn Source>, BadSetting> {
     let settings: Settings = settings(value)?;
+    if settings.tolerance.is_some_and(|span| span.ms < 1_000) {
+        return Err(too_narrow());
+    }
     Ok(Box::new(StandardWebhooks { tolerance_ms: settings.tolerance.map_or(TOLERANCE_MS, |span| span.ms) }))
 }
 

@@ -23,7 +23,7 @@ pub use delivery::{Attempt, Cause, Offer, Outcome, Parcel, Part, Progress, Queue
 pub use event::{Class, Event, EventType, RecipientRole};
 pub use ids::{DeliveryId, DestinationId, Digest, EventId, Key, Name, PersonId, RequestId, RouteId, Seq};
 pub use operation::{Consent, Fields, Operation, fields};
-pub use person::{Person, superseded};
+pub use person::{LastTimes, Person, superseded};
 pub use random::SplitMix64;
 pub use request::{Answer, KEY, Lost, Named, RawRequest, Request};
 pub use secret::{Secret, SecretRef};
@@ -31,6 +31,13 @@ pub use serde_json::value::RawValue;
 pub use subject::{Address, Subject};
 pub use time::{Millis, Rate, Span};
 pub use verdict::{Reason, Signal, Step, Verdict};
+
+/// True for what must not reach a terminal or a page as it is: control characters, and marks that turn
+/// the direction of the text or are not seen (Unicode TR36, 2.5).
+pub fn is_unshown(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}')
+}
 
 /// The first `chars` characters, with an ellipsis where something was cut.
 pub fn clip(text: &str, chars: usize) -> Cow<'_, str> {

@@ -1,6 +1,6 @@
 //! A person as known now, and the one rule of consent that needs no store.
 
-use crate::{Consent, Millis, Operation, PersonId, Subject};
+use crate::{Consent, Event, Millis, Operation, PersonId, Subject};
 
 /// Whoever an event is about, within a tenant; counts are absolute.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -13,6 +13,37 @@ pub struct Person {
     pub opted_out_at: Option<Millis>,
     pub opted_in_at: Option<Millis>,
     pub erased: bool,
+}
+
+/// When something last happened to a person, by the time that the events say: whatever the order of
+/// arrival, a replay included, it never goes back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct LastTimes {
+    pub delivered_at: Option<Millis>,
+    pub opened_at: Option<Millis>,
+    pub clicked_at: Option<Millis>,
+    /// The last hard bounce.
+    pub bounced_at: Option<Millis>,
+}
+
+impl LastTimes {
+    /// What one event says: its time where its type is one of these.
+    pub fn of(event: &Event) -> LastTimes {
+        let mut times = LastTimes::default();
+        match event.event_type.as_str() {
+            "email.delivered" => times.delivered_at = Some(event.time),
+            "email.opened" => times.opened_at = Some(event.time),
+            "email.clicked" => times.clicked_at = Some(event.time),
+            "email.bounced" if is_hard(event) => times.bounced_at = Some(event.time),
+            _ => {}
+        }
+        times
+    }
+}
+
+fn is_hard(event: &Event) -> bool {
+    let data = crate::json::parse(event.data.get().as_bytes());
+    data.is_ok_and(|data| data.get("bounce").and_then(crate::json::Node::as_str) == Some("hard"))
 }
 
 /// An opt-in older than the person's last opt-out is void, however late it is tried (invariant 7).

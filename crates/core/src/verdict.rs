@@ -78,7 +78,9 @@ pub struct Reason {
 impl Reason {
     /// The text is cut at 1,000 characters.
     pub fn new(code: &str, text: impl Into<String>) -> Reason {
+        // What a destination answered is shown on terminals: nothing in it may drive one.
         let text: String = text.into();
+        let text: String = text.chars().map(|c| if crate::is_unshown(c) { ' ' } else { c }).collect();
         Reason {
             code: code.to_owned(),
             text: crate::clip(&text, crate::limits::REASON_CHARS_MAX).into_owned(),

@@ -1,6 +1,7 @@
 //! What every task and request may use.
 
 use std::collections::HashMap;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, RwLock};
 
 use mailspan_core::{DestinationId, Name, RouteId};
@@ -79,6 +80,8 @@ pub struct Shared {
     /// Raised whenever deliveries were made or settled: `?wait=` looks again.
     pub moved: watch::Sender<u64>,
     pub metrics: Metrics,
+    /// The last write was refused by the disk: not ready until one goes through.
+    pub broken: AtomicBool,
     /// Raised once, when the program is told to stop.
     pub stop: watch::Receiver<bool>,
 }
@@ -105,6 +108,7 @@ impl App {
             route_wake: Notify::new(),
             moved: watch::channel(0).0,
             metrics: Metrics::new(),
+            broken: AtomicBool::new(false),
             stop,
         }))
     }

@@ -92,7 +92,12 @@ pub async fn begin(hub: Hub) -> anyhow::Result<Serving> {
     tracing::info!("listening on http://{listen}");
     serving.task(server::serve(public, public_routes, stop(), runtime::spawner()));
     if let Some(operator) = operator {
-        serving.task(server::serve(operator, router::operator(app.clone()), stop(), runtime::spawner()));
+        serving.task(server::serve(
+            operator,
+            router::operator_alone(app.clone()),
+            stop(),
+            runtime::spawner(),
+        ));
     }
     let commands = router::all(app.clone()).layer(axum::Extension(FromSocket));
     serving.task(server::serve_unix(unix, commands, stop(), runtime::spawner()));

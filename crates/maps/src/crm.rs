@@ -2,7 +2,9 @@
 
 use mailspan_core::json::{self, Node};
 use mailspan_core::limits::EXTERNAL_ID_BYTES_MAX;
-use mailspan_core::{Consent, Event, Fields, Operation, Person, RecipientRole, clip, consent_of, fields};
+use mailspan_core::{
+    Consent, Event, Fields, LastTimes, Millis, Operation, Person, RecipientRole, clip, consent_of, fields,
+};
 
 /// What the built-in map needs beside the event.
 #[derive(Debug, Clone, Copy, Default)]
@@ -10,6 +12,8 @@ pub struct CrmContext {
     pub create_contacts: bool,
     /// The transmission was seen with several recipients: a record id in the metadata decides nothing.
     pub several_recipients: bool,
+    /// When each thing last happened to the person, as known now: what is written never goes back.
+    pub times: LastTimes,
 }
 
 /// The built-in map: event and person to operations, in the order in which they are to be done.
@@ -30,7 +34,9 @@ pub fn crm(event: &Event, person: Option<&Person>, context: CrmContext) -> Vec<O
     let data = json::parse(event.data.get().as_bytes()).ok();
     let facts = Facts::read(event, data.as_ref(), context);
     let mut operations = match event.event_type.as_str() {
-        "email.delivered" => vec![facts.set([(fields::LAST_DELIVERED_AT, event.time.0.into())], None)],
+        "email.delivered" => {
+            vec![facts.set([(fields::LAST_DELIVERED_AT, facts.last(facts.times.delivered_at))], None)]
+        }
         "email.opened" => opened(&facts, person),
         "email.clicked" => clicked(&facts, person),
         "email.bounced" if facts.hard => vec![undeliverable(&facts)],
@@ -57,6 +63,7 @@ struct Facts<'a> {
     record: Option<String>,
     deal: Option<String>,
     owner: Option<String>,
+    times: LastTimes,
 }
 
 impl<'a> Facts<'a> {
@@ -83,7 +90,13 @@ impl<'a> Facts<'a> {
             record: id("crm_contact_id").filter(|_| decides),
             deal: id("crm_deal_id").filter(|_| decides),
             owner: id("crm_owner"),
+            times: context.times,
         }
+    }
+
+    /// The later of what is known and what the event says.
+    fn last(&self, known: Option<Millis>) -> serde_json::Value {
+        known.map_or(self.event.time, |known| known.max(self.event.time)).0.into()
     }
 
     /// `Not delivered: “Spring news” (mailbox full)`.
@@ -123,7 +136,7 @@ fn opened(facts: &Facts<'_>, person: Option<&Person>) -> Vec<Operation> {
     let count = person.map(|person| (fields::OPEN_COUNT, person.opens));
     vec![
         facts.activity("Email opened", format!("Opened {}", facts.mail)),
-        facts.set([(fields::LAST_OPENED_AT, facts.event.time.0.into())], count),
+        facts.set([(fields::LAST_OPENED_AT, facts.last(facts.times.opened_at))], count),
     ]
 }
 
@@ -132,17 +145,17 @@ fn clicked(facts: &Facts<'_>, person: Option<&Person>) -> Vec<Operation> {
     let link = facts.url.as_deref().unwrap_or("a link");
     vec![
         facts.activity("Email clicked", format!("Clicked {link} in {}", facts.mail)),
-        facts.set([(fields::LAST_CLICKED_AT, facts.event.time.0.into())], count),
+        facts.set([(fields::LAST_CLICKED_AT, facts.last(facts.times.clicked_at))], count),
     ]
 }
 
 /// Follows the address: the record in the metadata may be another person's.
 fn undeliverable(facts: &Facts<'_>) -> Operation {
-    let at = facts.event.time.0;
+    let at = facts.last(facts.times.bounced_at);
     let mut set = Fields::from([
         (fields::EMAIL_STATUS.to_owned(), "undeliverable".into()),
-        (fields::BOUNCED_AT.to_owned(), at.into()),
-        (fields::REVALIDATE_AT.to_owned(), at.into()),
+        (fields::BOUNCED_AT.to_owned(), at.clone()),
+        (fields::REVALIDATE_AT.to_owned(), at),
     ]);
     if let Some(reason) = &facts.reason {
         set.insert(fields::BOUNCE_REASON.to_owned(), reason.as_str().into());

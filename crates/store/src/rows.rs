@@ -1,8 +1,8 @@
 //! What is read.
 
 use mailspan_core::{
-    Cause, Class, DeliveryId, DestinationId, Event, EventId, Millis, Name, Person, Progress, Reason, RouteId,
-    State,
+    Cause, Class, DeliveryId, DestinationId, Event, EventId, LastTimes, Millis, Name, Person, Progress,
+    Reason, RouteId, State,
 };
 
 /// A due delivery with what is needed to map it.
@@ -22,6 +22,8 @@ pub struct Claim {
     pub progress: Vec<Progress>,
     /// The transmission was seen with more than one recipient: metadata decides nothing.
     pub several_recipients: bool,
+    /// Of the person.
+    pub times: LastTimes,
 }
 
 #[derive(Debug, Clone)]

@@ -2,8 +2,8 @@
 
 use bytes::Bytes;
 use mailspan_core::{
-    Attempt, Class, Consent, DestinationId, Digest, Event, EventId, Millis, Name, Offer, Reason, RouteId,
-    Settlement,
+    Attempt, Class, Consent, DestinationId, Digest, Event, EventId, LastTimes, Millis, Name, Offer, Reason,
+    RouteId, Settlement,
 };
 use mailspan_engine::Fence;
 
@@ -123,6 +123,8 @@ pub struct Routed {
     /// Counts to raise for the person.
     pub opens: u32,
     pub clicks: u32,
+    /// Times to bring forward for the person.
+    pub times: LastTimes,
 }
 
 /// A delivery that the router makes; `failed` where a condition could not be evaluated: a dead letter.

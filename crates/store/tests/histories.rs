@@ -56,6 +56,7 @@ impl History {
         }
         let (route, destination) = (self.route, self.destination);
         let routed = self.journal.unrouted(100).unwrap().into_iter().map(|event| Routed {
+            times: mailspan_core::LastTimes::of(&event),
             to: vec![Towards {
                 route,
                 destination,

@@ -77,6 +77,9 @@ impl Settings {
         };
         let mut scheme = preset.and_then(Preset::scheme).unwrap_or_else(blank);
         self.apply(&mut scheme)?;
+        if self.tolerance.is_some_and(|span| span.ms < 1_000) {
+            return Err(crate::contract::too_narrow());
+        }
         check(&scheme, self.tolerance.is_some())?;
         let dedupe = match self.dedupe {
             Some(setting) => Some(same(setting)?),

@@ -5,8 +5,8 @@ use mailspan_connectors::contract::{Item, Known, Plan};
 use mailspan_core::json;
 use mailspan_core::limits::BODY_BYTES_MAX;
 use mailspan_core::{
-    Answer, Event, EventId, Millis, Operation, Part, Person, PersonId, RawRequest, Reason, Request, Step,
-    Verdict,
+    Answer, Event, EventId, LastTimes, Millis, Operation, Part, Person, PersonId, RawRequest, Reason,
+    Request, Step, Verdict,
 };
 use mailspan_store::{Arrived, Claim};
 use serde_json::value::RawValue;
@@ -89,6 +89,7 @@ async fn of_event(live: &Live, case: &Case, event: Event, made: &mut Vec<Made>) 
             person: person.clone(),
             progress: Vec::new(),
             several_recipients: false,
+            times: LastTimes::of(&routed.event),
         };
         let operations =
             claim::operations(route, destination, &claim).map_err(|reason| reason.to_string())?;

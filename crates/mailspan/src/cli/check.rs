@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use clap::Args;
+use serde_json::json;
 
 use super::Common;
 use super::table::say;
@@ -32,6 +33,14 @@ pub fn run(common: &Common, command: &Check) -> ExitCode {
     let options = config::Options { env: &environment, dev: common.dev };
     match config::load(&common.config, &options) {
         Ok(hub) => {
+            if common.json {
+                let counts = json!({
+                    "ok": true, "sources": hub.sources.len(), "destinations": hub.destinations.len(),
+                    "routes": hub.routes.len(), "warnings": hub.warnings,
+                });
+                say(format_args!("{counts}"));
+                return ExitCode::SUCCESS;
+            }
             for warning in &hub.warnings {
                 say(format_args!("warning: {warning}"));
             }
@@ -45,6 +54,10 @@ pub fn run(common: &Common, command: &Check) -> ExitCode {
             ExitCode::SUCCESS
         }
         Err(problems) => {
+            if common.json {
+                let texts: Vec<String> = problems.0.iter().map(ToString::to_string).collect();
+                say(format_args!("{}", json!({ "ok": false, "problems": texts })));
+            }
             eprint!("{problems}");
             ExitCode::FAILURE
         }

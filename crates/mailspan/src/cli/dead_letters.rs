@@ -31,9 +31,9 @@ pub struct Dead {
     /// An event's id
     #[arg(long)]
     event: Option<String>,
-    /// At most so many rows
-    #[arg(long, default_value_t = 1_000)]
-    limit: usize,
+    /// At most so many rows; 1,000 in a table, all with --json
+    #[arg(long)]
+    limit: Option<usize>,
 }
 
 #[derive(Debug, Args)]

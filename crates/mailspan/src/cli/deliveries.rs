@@ -28,9 +28,9 @@ pub struct Filter {
     /// An event's id
     #[arg(long)]
     pub event: Option<String>,
-    /// At most so many rows
-    #[arg(long, default_value_t = 1_000)]
-    pub limit: usize,
+    /// At most so many rows; 1,000 in a table, all with --json
+    #[arg(long)]
+    pub limit: Option<usize>,
 }
 
 pub const COLUMNS: &[&str] =
@@ -69,24 +69,30 @@ pub async fn show(common: &Common, id: &str) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// A table of more is not read.
+const TABLE_ROWS: usize = 1_000;
+/// What a listing holds in memory: about a kilobyte a row.
+const ROWS_MAX: usize = 1_000_000;
+
 /// One path segment, escaped.
 pub fn segment(text: &str) -> String {
     url::form_urlencoded::byte_serialize(text.as_bytes()).collect::<String>().replace('+', "%20")
 }
 
-/// All rows of a listing up to `limit`, page after page.
+/// All rows of a listing up to `limit`, page after page; without one 1,000 in a table, a million as JSON.
 pub async fn pages(
     common: &Common,
     path: &str,
     query: &[(&str, &str)],
-    limit: usize,
+    limit: Option<usize>,
 ) -> anyhow::Result<Vec<serde_json::Value>> {
+    let limit = limit.unwrap_or(if common.json { ROWS_MAX } else { TABLE_ROWS });
     let client = Client::open(common).await?;
     let rows = read_pages(&client, path, query, limit).await;
     client.close().await;
     let (rows, more) = rows?;
-    if more && !common.json {
-        eprintln!("there are more: raise --limit");
+    if more {
+        eprintln!("there are more than these {}: raise --limit", rows.len());
     }
     Ok(rows)
 }

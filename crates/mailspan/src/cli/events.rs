@@ -27,8 +27,8 @@ pub enum Events {
         /// An address or external id
         #[arg(long)]
         subject: Option<String>,
-        #[arg(long, default_value_t = 1_000)]
-        limit: usize,
+        #[arg(long)]
+        limit: Option<usize>,
     },
     /// Show one event to the letter, with the raw request that it came in
     Show { id: String },
@@ -86,7 +86,7 @@ pub async fn explain(common: &Common, command: Explain) -> anyhow::Result<ExitCo
         table::one(common, &value);
         return Ok(ExitCode::SUCCESS);
     }
-    let text = |value: &Value| value.as_str().unwrap_or("-").to_owned();
+    let text = |value: &Value| value.as_str().unwrap_or("-").replace('\n', " ");
     table::say(format_args!(
         "{} about {}, from {}: {}",
         text(&value["type"]),

@@ -43,7 +43,10 @@ pub enum Keys {
 
 pub async fn run(common: &Common, command: Keys) -> anyhow::Result<ExitCode> {
     if let Keys::Secret { standard_webhooks } = command {
-        table::say(format_args!("{}", secret(standard_webhooks)));
+        match common.json {
+            true => table::say(format_args!("{}", json!({ "secret": secret(standard_webhooks) }))),
+            false => table::say(format_args!("{}", secret(standard_webhooks))),
+        }
         return Ok(ExitCode::SUCCESS);
     }
     let client = Client::open(common).await?;

@@ -14,8 +14,8 @@ pub enum Ledger {
         /// An address
         #[arg(long)]
         subject: Option<String>,
-        #[arg(long, default_value_t = 1_000)]
-        limit: usize,
+        #[arg(long)]
+        limit: Option<usize>,
     },
 }
 
@@ -23,14 +23,14 @@ pub enum Ledger {
 pub struct Refused {
     #[arg(long)]
     source: Option<String>,
-    #[arg(long, default_value_t = 100)]
-    limit: usize,
+    #[arg(long)]
+    limit: Option<usize>,
 }
 
 #[derive(Debug, Args)]
 pub struct Quarantined {
-    #[arg(long, default_value_t = 100)]
-    limit: usize,
+    #[arg(long)]
+    limit: Option<usize>,
 }
 
 pub async fn ledger(common: &Common, command: Ledger) -> anyhow::Result<ExitCode> {

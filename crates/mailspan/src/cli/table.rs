@@ -11,7 +11,7 @@ const CELL_CHARS_MAX: usize = 120;
 
 /// Prints a line. A closed pipe (`| head`) is no error of ours.
 pub fn say(line: std::fmt::Arguments) {
-    let _ = writeln!(std::io::stdout().lock(), "{line}");
+    let _ = writeln!(std::io::stdout().lock(), "{}", safe(&line.to_string()));
 }
 
 /// Prints rows; `columns` are the members shown in a table.
@@ -56,7 +56,6 @@ pub fn one(common: &Common, value: &Value) {
     }
 }
 
-/// Control characters are shown, not obeyed: what a sender wrote must not drive a terminal.
 fn cell(value: &Value) -> String {
     let text = match value {
         Value::Null => "-".to_owned(),
@@ -64,5 +63,10 @@ fn cell(value: &Value) -> String {
         Value::Array(items) => items.iter().map(cell).collect::<Vec<_>>().join(", "),
         other => other.to_string(),
     };
-    text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
+    safe(&text).replace('\n', "\u{fffd}")
+}
+
+/// What a sender wrote must not drive a terminal: what would is shown as U+FFFD. Line ends stay.
+fn safe(text: &str) -> String {
+    text.chars().map(|c| if c != '\n' && mailspan_core::is_unshown(c) { '\u{fffd}' } else { c }).collect()
 }

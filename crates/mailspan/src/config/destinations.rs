@@ -39,7 +39,8 @@ fn destination(reader: &Reader, entry: &Entry, allow: &[Allowance]) -> Option<De
     let timeout_ms = timeout(reader, table, of.defaults);
     let base_url = endpoint::base_url(reader, table, &entry.key_at, &place, kind, of, allow);
     let known = reader.count();
-    let own = kinds::own(reader, table, &place, &names(DESTINATION), &(of.schema)());
+    let mut own = kinds::own(reader, table, &place, &names(DESTINATION), &(of.schema)());
+    always_batches(kind, table, &mut own);
     let sink = kinds::build(reader, entry, own.clone(), reader.count() == known, of.build);
     let ordered = ordered(reader, table);
     credentials(reader, entry, table, kind, &proof);
@@ -64,6 +65,13 @@ fn destination(reader: &Reader, entry: &Entry, allow: &[Allowance]) -> Option<De
         own,
         digest,
     })
+}
+
+/// Who asks for batches gets the same form always: one event alone is a batch of one.
+fn always_batches(kind: &Kind, table: &Table, own: &mut serde_json::Value) {
+    if kind.name == "http" && table.has("batch") && own.get("batch_format").is_none() {
+        own["batch_format"] = "array".into();
+    }
 }
 
 /// What is added to a request after `plan`.

@@ -182,6 +182,16 @@ fn read_file(path: &Path) -> Result<String, String> {
     Ok(text)
 }
 
+/// Secrets that the kind cannot read would refuse everything, for ever: said at once.
+pub fn readable(reader: &Reader, at: &Place, kind: &str, secrets: &[Named]) {
+    for named in secrets {
+        if let Err(why) = mailspan_connectors::signature::check_secret(kind, named.secret.expose()) {
+            let help = "`mailspan keys secret --standard-webhooks` makes one";
+            reader.problem(at, format!("{} cannot be used: {why}", named.name), help);
+        }
+    }
+}
+
 /// A secret of nothing would verify nothing, or everything.
 fn checked(reader: &Reader, at: &Place, text: String, name: String) -> Option<Named> {
     let key = text.strip_prefix("whsec_").unwrap_or(&text);

@@ -1,7 +1,5 @@
 //! How requests of kind `http` are signed.
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 use mailspan_core::clip;
 
 use super::choice::Choice;
@@ -40,15 +38,9 @@ fn standard_webhooks(reader: &Reader, choice: &Choice) -> Option<Sign> {
         reader.problem(at, format!("`{place}` is empty"), secrets::example(&place));
         return None;
     }
-    for named in &secrets {
-        let key = named.secret.expose().strip_prefix("whsec_");
-        if key.is_some_and(|key| STANDARD.decode(key).is_err()) {
-            let help = "a key of Standard Webhooks is whsec_ and base64 with its padding";
-            reader.problem(at, format!("{} is not base64 after `whsec_`", named.name), help);
-            return None;
-        }
-    }
-    Some(Sign::StandardWebhooks { secrets })
+    let before = reader.count();
+    secrets::readable(reader, at, "standard_webhooks", &secrets);
+    (reader.count() == before).then_some(Sign::StandardWebhooks { secrets })
 }
 
 fn self_made(reader: &Reader, choice: &Choice) -> Option<Sign> {

@@ -85,6 +85,9 @@ fn source(reader: &Reader, entry: &Entry) -> Option<Source> {
     let parse = table.get("parse").map(|node| program(reader, node, Purpose::Parse));
     let kind = kinds::kind(reader, table, &entry.key_at, &place, Side::Source)?;
     let of = kind.source.as_ref()?;
+    if let (Some(node), Some(Some(secrets))) = (table.get("secrets"), &given) {
+        secrets::readable(reader, &node.at, kind.name, secrets);
+    }
     let known = reader.count();
     let own = kinds::own(reader, table, &place, &names(SOURCE), &(of.schema)());
     let logic = kinds::build(reader, entry, own, reader.count() == known, of.build);

@@ -67,8 +67,11 @@ pub fn key(event: &Event, route: &Route, destination: &Destination, part: usize)
 /// What the route wants of this destination. Pure; may panic only by a fault of a map.
 pub fn operations(route: &Route, destination: &Destination, claim: &Claim) -> Result<Vec<Operation>, Reason> {
     let event = &claim.event;
-    let context =
-        CrmContext { create_contacts: route.create_contacts, several_recipients: claim.several_recipients };
+    let context = CrmContext {
+        create_contacts: route.create_contacts,
+        several_recipients: claim.several_recipients,
+        times: claim.times,
+    };
     let http = destination.kind.name == "http";
     if route.notify.as_ref() == Some(&destination.name) {
         let all = mailspan_maps::crm(event, claim.person.as_ref(), context);

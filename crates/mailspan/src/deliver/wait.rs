@@ -9,7 +9,8 @@ use crate::runtime;
 /// A settle storm wakes a waiter at most so often.
 const LOOK_AGAIN_MS: u64 = 20;
 
-/// The deliveries of the events once all of them have ended, or nothing when the time is up.
+/// The deliveries of the events once all of them have ended, or nothing when the time is up or the program
+/// stops.
 pub async fn settled(
     app: &App,
     events: &[EventId],
@@ -28,7 +29,12 @@ pub async fn settled(
             runtime::sleep(LOOK_AGAIN_MS).await;
         }
     };
-    runtime::within(wait_ms, look).await.transpose()
+    let mut stop = app.stop.clone();
+    tokio::select! {
+        rows = runtime::within(wait_ms, look) => rows.transpose(),
+        // The program stops: what was accepted is kept, and the caller is told so.
+        _ = stop.wait_for(|stop| *stop) => Ok(None),
+    }
 }
 
 async fn all_ended(app: &App, events: &[EventId]) -> Result<Option<Vec<DeliveryRow>>, Trouble> {

@@ -77,6 +77,15 @@ fn wait_of(query: &str) -> Result<Option<u64>, Problem> {
 }
 
 async fn said(app: &App, ids: &[EventId], wait_ms: u64) -> Result<Option<serde_json::Value>, Problem> {
-    let rows = wait::settled(app, ids, wait_ms).await?;
-    Ok(rows.map(|rows| json!(rows.iter().map(shown).collect::<Vec<_>>())))
+    let Some(rows) = wait::settled(app, ids, wait_ms).await? else { return Ok(None) };
+    let mut said = Vec::with_capacity(rows.len());
+    for row in &rows {
+        let mut value = shown(row);
+        if let Some(last) = app.store.attempts(row.id).await?.last() {
+            value["status"] = json!(last.status);
+            value["answer"] = json!(last.answer);
+        }
+        said.push(value);
+    }
+    Ok(Some(json!(said)))
 }

@@ -41,6 +41,13 @@ pub fn operator(app: App) -> Router {
         .with_state(app)
 }
 
+/// For the operators' own address: probes look there too.
+pub fn operator_alone(app: App) -> Router {
+    let health =
+        Router::new().route("/healthz", get(v1::health::alive)).route("/readyz", get(v1::health::ready));
+    operator(app.clone()).merge(health.with_state(app))
+}
+
 /// Both on one address: where no `operator_listen` is set, and on the command socket.
 pub fn all(app: App) -> Router {
     operator(app.clone()).merge(public(app))

@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -80,7 +81,9 @@ pub async fn enter(
 
 /// Everything enters by this one function: what was received is committed, and the router is woken.
 pub async fn keep(app: &App, receipt: Box<Receipt>) -> Result<(Accepted, bool), Trouble> {
-    let wrote = app.store.write(Write::Accept(receipt)).await?;
+    let wrote = app.store.write(Write::Accept(receipt)).await;
+    app.broken.store(matches!(wrote, Err(Trouble::Broken(_))), Ordering::Relaxed);
+    let wrote = wrote?;
     let Wrote::Accepted { accepted, again } = wrote else {
         return Err(Trouble::Broken("the store gave another answer than to an accept".to_owned()));
     };

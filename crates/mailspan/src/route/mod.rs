@@ -3,7 +3,7 @@
 pub mod explain;
 pub mod follow;
 
-use mailspan_core::{Event, Name, Reason, json};
+use mailspan_core::{Event, LastTimes, Name, Reason, json};
 use mailspan_store::{Routed, Towards};
 
 use crate::app::Live;
@@ -50,7 +50,8 @@ pub fn route(live: &Live, event: Event) -> Routed {
     }
     let counts = |word| u32::from(!event.test && event.event_type.as_str() == word);
     let (opens, clicks) = (counts("email.opened"), counts("email.clicked"));
-    Routed { event, to, opens, clicks }
+    let times = if event.test { LastTimes::default() } else { LastTimes::of(&event) };
+    Routed { event, to, opens, clicks, times }
 }
 
 /// The route's destinations, and its `notify` one where nobody in the CRM can be told.

@@ -43,6 +43,7 @@ fn context(from: &Value) -> CrmContext {
     CrmContext {
         create_contacts: from["create_contacts"] == true,
         several_recipients: from["several_recipients"] == true,
+        times: mailspan_core::LastTimes::default(),
     }
 }
 

@@ -75,6 +75,7 @@ CREATE TABLE identities (
 CREATE TABLE persons (
     id INTEGER PRIMARY KEY, tenant INTEGER NOT NULL, address TEXT, external_id TEXT,
     opens INTEGER NOT NULL DEFAULT 0, clicks INTEGER NOT NULL DEFAULT 0,
+    delivered_at INTEGER, opened_at INTEGER, clicked_at INTEGER, bounced_at INTEGER,
     opted_out_at INTEGER, opted_in_at INTEGER, erased INTEGER NOT NULL DEFAULT 0
 ) STRICT;
 -- bucket = seq >> 14: the part being written stays small. Raw requests are reached through events.request.

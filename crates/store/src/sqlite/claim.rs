@@ -1,9 +1,9 @@
 //! What a destination's owner reads: heads that are due, with what is needed to map them.
 
-use mailspan_core::{Cause, Class, DeliveryId, DestinationId, Millis, Progress, Queue, RouteId};
+use mailspan_core::{Cause, Class, DeliveryId, DestinationId, LastTimes, Millis, Progress, Queue, RouteId};
 use rusqlite::{Row, params};
 
-use super::base::{Base, Fault};
+use super::base::{Base, Fault, maybe_millis};
 use super::events::{EVENT_COLUMNS, event_of, is_for_several};
 use super::persons::person_of;
 use crate::Claim;
@@ -32,7 +32,8 @@ pub(crate) fn claim(
 pub(crate) fn claim_sql() -> String {
     format!(
         "SELECT {EVENT_COLUMNS}, d.id AS delivery, d.route, d.class, d.cause, d.attempts, d.crashes, d.since, d.progress,
-            d.person, p.address, p.external_id, p.opens, p.clicks, p.opted_out_at, p.opted_in_at, p.erased
+            d.person, p.address, p.external_id, p.opens, p.clicks, p.opted_out_at, p.opted_in_at, p.erased,
+            p.delivered_at, p.opened_at, p.clicked_at, p.bounced_at
          FROM deliveries d INDEXED BY deliveries_due CROSS JOIN events e ON e.seq = d.event
          LEFT JOIN persons p ON p.id = d.person
          WHERE d.destination = ?1 AND d.queue = ?2 AND d.due <= ?3 ORDER BY d.due, d.id LIMIT ?4"
@@ -87,6 +88,12 @@ fn claim_of(base: &Base, row: &Row, destination: DestinationId) -> Result<Claim,
         person: person_of(row)?,
         progress,
         several_recipients,
+        times: LastTimes {
+            delivered_at: maybe_millis(row, "delivered_at")?,
+            opened_at: maybe_millis(row, "opened_at")?,
+            clicked_at: maybe_millis(row, "clicked_at")?,
+            bounced_at: maybe_millis(row, "bounced_at")?,
+        },
     })
 }
 

@@ -357,7 +357,13 @@ mod tests {
         let mut journal = journal();
         journal.write(accept(1)).unwrap();
         let event = journal.unrouted(1).unwrap().remove(0);
-        let routed = |event: &Event| Routed { event: event.clone(), to: vec![], opens: 0, clicks: 0 };
+        let routed = |event: &Event| Routed {
+            event: event.clone(),
+            to: vec![],
+            opens: 0,
+            clicks: 0,
+            times: Default::default(),
+        };
         let twice = Write::Route { fence: Fence(1), routed: vec![routed(&event), routed(&event)] };
         let discard = Write::Discard { delivery: DeliveryId(9), note: String::new(), at: Millis(0) };
         let results = group(&mut journal, vec![accept(2), discard, twice, accept(3), accept(2)]);

@@ -91,6 +91,7 @@ fn a_day_of_work(journal: &mut Journal) {
         journal.write(Write::Accept(Box::new(receipt(n)))).unwrap();
     }
     let routed = journal.unrouted(1_000).unwrap().into_iter().map(|event| Routed {
+        times: mailspan_core::LastTimes::of(&event),
         to: match event.seq {
             // One in seven is unmatched.
             Some(Seq(seq)) if seq % 7 == 0 => vec![],

@@ -1,6 +1,6 @@
 //! One transaction of the router: persons, counts and deliveries appear while `unrouted` rows go.
 
-use mailspan_core::{Cause, DestinationId, Event, Seq};
+use mailspan_core::{Cause, DestinationId, Event, LastTimes, Seq};
 use mailspan_engine::Fence;
 use rusqlite::params;
 
@@ -82,9 +82,26 @@ fn route_one(
 fn keep_person(base: &Base, seq: Seq, person: i64, routed: &Routed) -> Result<(), Fault> {
     base.sql("INSERT OR IGNORE INTO person_events (bucket, person, seq) VALUES (?1, ?2, ?3)")?
         .execute(params![seq.0 >> persons::BUCKET_BITS, person, seq.0])?;
-    if routed.opens > 0 || routed.clicks > 0 {
-        base.sql("UPDATE persons SET opens = opens + ?2, clicks = clicks + ?3 WHERE id = ?1")?
-            .execute(params![person, routed.opens, routed.clicks])?;
+    let times = routed.times;
+    if routed.opens > 0 || routed.clicks > 0 || times != LastTimes::default() {
+        // `max` of two is nothing where one is nothing.
+        base.sql(
+            "UPDATE persons SET opens = opens + ?2, clicks = clicks + ?3,
+                delivered_at = coalesce(max(delivered_at, ?4), delivered_at, ?4),
+                opened_at = coalesce(max(opened_at, ?5), opened_at, ?5),
+                clicked_at = coalesce(max(clicked_at, ?6), clicked_at, ?6),
+                bounced_at = coalesce(max(bounced_at, ?7), bounced_at, ?7)
+             WHERE id = ?1",
+        )?
+        .execute(params![
+            person,
+            routed.opens,
+            routed.clicks,
+            times.delivered_at.map(|at| at.0),
+            times.opened_at.map(|at| at.0),
+            times.clicked_at.map(|at| at.0),
+            times.bounced_at.map(|at| at.0),
+        ])?;
     }
     Ok(())
 }

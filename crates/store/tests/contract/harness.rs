@@ -116,7 +116,8 @@ pub fn routed(event: Event, route: RouteId, to: Option<DestinationId>) -> Routed
     let class = event.event_type.class();
     let to = to.map(|destination| Towards { route, destination, class, failed: None, ordered: true });
     let (opens, clicks) = (u32::from(event.event_type.as_str() == "email.opened"), 0);
-    Routed { event, to: to.into_iter().collect(), opens, clicks }
+    let times = mailspan_core::LastTimes::of(&event);
+    Routed { event, to: to.into_iter().collect(), opens, clicks, times }
 }
 
 pub fn accepted(wrote: Result<Wrote, Trouble>) -> Accepted {

@@ -1,12 +1,16 @@
 //! `/healthz`, `/readyz`, `/metrics`.
 
+use std::sync::atomic::Ordering;
+
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use mailspan_store::{Trouble, Write};
 
 use crate::app::App;
 use crate::http::auth::Caller;
 use crate::http::problem::Problem;
+use crate::runtime;
 
 pub async fn alive() -> &'static str {
     "alive\n"
@@ -18,10 +22,23 @@ pub async fn ready(State(app): State<App>) -> Response {
         return Problem::new(StatusCode::SERVICE_UNAVAILABLE, "stopping", "the program stops")
             .into_response();
     }
-    match app.store.unrouted(1).await {
-        Ok(_) => "ready\n".into_response(),
+    match probe(&app).await {
+        Ok(()) => "ready\n".into_response(),
         Err(trouble) => Problem::from(trouble).into_response(),
     }
+}
+
+/// A read; and a write where the last one failed, so that a disk with room again is noticed though
+/// nobody sends any more.
+async fn probe(app: &App) -> Result<(), Trouble> {
+    app.store.unrouted(1).await?;
+    if app.broken.load(Ordering::Relaxed) {
+        let now = runtime::now();
+        let owner = runtime::random_u128();
+        app.store.write(Write::Lease { name: "probe".to_owned(), owner, now, until: now }).await?;
+        app.broken.store(false, Ordering::Relaxed);
+    }
+    Ok(())
 }
 
 pub async fn metrics(State(app): State<App>, caller: Caller) -> Result<Response, Problem> {
