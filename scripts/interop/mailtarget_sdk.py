@@ -28,7 +28,7 @@ def main(arguments):
         print(__doc__, file=sys.stderr)
         return 2
     Layang.APIBase = arguments[0].rstrip("/")
-    client = Layang(arguments[1] if len(arguments) == 2 else "sandbox-key")
+    client = Layang(arguments[1] if len(arguments) == 2 else "sandbox")
     message = Message(
         subject="Your proposal is ready",
         from_address=Address(email="sales@sandbox.example.com", name="Sales"),
