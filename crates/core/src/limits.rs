@@ -133,3 +133,7 @@ pub const SANDBOX_REQUESTS_KEPT: usize = 2_000;
 pub const SANDBOX_WEBHOOKS_MAX: usize = 100_000;
 /// Rows of each table on a fake's page.
 pub const SANDBOX_PAGE_ROWS_MAX: usize = 200;
+/// Exchanges that a breaker remembers to know the share of failures.
+pub const BREAKER_LOG_MAX: usize = 256;
+/// Exchanges in flight to one destination where nothing else is set: the ceiling of what adapts.
+pub const CONCURRENCY_CEILING: u32 = 64;

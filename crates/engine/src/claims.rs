@@ -57,7 +57,7 @@ impl Desk {
     /// asked for, is out of date.
     pub(crate) fn claimed(&mut self, parcels: Vec<Parcel>, next_due: Option<Millis>, cx: &mut Context) {
         let Some(room) = self.claims.in_flight.take() else { return };
-        if self.paused.is_some() || cx.draining {
+        if self.paused.is_some() || cx.draining || self.is_shut(cx.now) {
             self.claims.offered();
             return;
         }
@@ -129,6 +129,7 @@ impl Desk {
             exchanged: false,
             steps: 0,
             at,
+            class_stays: cx.fault == Some(Fault::ClassNotLowered),
         };
         let outcome = match failed {
             Some(Reason { code, text }) if code == "crash" => held.crashed(&text, cx.now),

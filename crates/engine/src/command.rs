@@ -16,4 +16,17 @@ pub enum Command {
     WakeAt(Millis),
     /// Keep the destination's standing: paused for a reason, or active again.
     Stand { destination: DestinationId, paused: Option<Reason> },
+    /// Tell people; nothing needs to be kept.
+    Announce { destination: DestinationId, what: Notice },
+}
+
+/// What happened to a destination that people should know.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Notice {
+    /// The destination is degraded: deliveries wait, nothing is lost or spent.
+    BreakerOpened { reason: Reason, probe_at: Millis },
+    /// Active again, at its full rate.
+    BreakerClosed,
+    /// Four fifths of what may be used of the vendor's daily quota are used; at most once a day and lease.
+    QuotaInDanger { used: u64, daily: u32, resets: Millis },
 }

@@ -25,6 +25,8 @@ pub(crate) struct Held {
     /// Steps of the current part since it was claimed.
     pub(crate) steps: u32,
     pub(crate) at: Place,
+    /// A planted bug: [`crate::Fault::ClassNotLowered`].
+    pub(crate) class_stays: bool,
 }
 
 /// Where a held delivery is.
@@ -192,7 +194,7 @@ impl Held {
         let urgent = self.parts.iter().any(|part| !part.is_open() && part.operation.class() <= self.class);
         let open = self.parts.iter().filter(|part| part.is_open()).map(|part| part.operation.class()).min();
         match open {
-            Some(open) if urgent => open.max(self.class),
+            Some(open) if urgent && !self.class_stays => open.max(self.class),
             _ => self.class,
         }
     }

@@ -6,7 +6,9 @@ use mailspan_core::{
     Answer, Attempt, Cause, Class, Consent, DeliveryId, DestinationId, Fields, Key, Millis, Operation,
     Outcome, Parcel, Part, Person, PersonId, Queue, Rate, Request, Settlement, State, Subject, Verdict,
 };
-use mailspan_engine::{Calendar, CallId, Command, Engine, Fence, Happened, Limits, SettleFailed};
+use mailspan_engine::{
+    Calendar, CallId, Command, Engine, Fence, Happened, Limits, Notice, SettleFailed, Trip,
+};
 use serde_json::{Value, json};
 
 use crate::sink::SimSink;
@@ -30,6 +32,10 @@ pub fn limits() -> Limits {
         calendar: Calendar::default(),
         retry_after_max_ms: 3_600_000,
         merges: false,
+        adapts: false,
+        breaker: Trip::default(),
+        daily: None,
+        day_starts_ms: 0,
     }
 }
 
@@ -121,6 +127,14 @@ impl Bench {
 
     pub fn claims(&self) -> usize {
         self.out.iter().filter(|command| matches!(command, Command::Claim { .. })).count()
+    }
+
+    pub fn notices<'a>(&'a self) -> Vec<&'a Notice> {
+        let notice = |command: &'a Command| match command {
+            Command::Announce { what, .. } => Some(what),
+            _ => None,
+        };
+        self.out.iter().filter_map(notice).collect()
     }
 
     pub fn paused(&self) -> Option<&str> {

@@ -2,7 +2,7 @@
 
 use mailspan_connectors::contract::Policy;
 use mailspan_core::{Rate, limits::SENDS_MAX};
-use mailspan_engine::{Calendar, Limits};
+use mailspan_engine::{Calendar, Limits, Trip};
 
 use super::reader::Reader;
 use super::retry::calendar;
@@ -52,6 +52,10 @@ pub fn defaults(of: Policy) -> Limits {
         calendar: Calendar::default(),
         retry_after_max_ms: HOUR_MS,
         merges: of.merges,
+        adapts: true,
+        breaker: Trip::default(),
+        daily: None,
+        day_starts_ms: 0,
     }
 }
 

@@ -73,7 +73,7 @@ fn carry_out(app: &App, command: Command) {
         Command::Stand { destination, paused } => runtime::spawn(async move {
             stand(&app, destination, paused).await;
         }),
-        Command::WakeAt(_) => {}
+        Command::Announce { .. } | Command::WakeAt(_) => {}
     }
 }
 
