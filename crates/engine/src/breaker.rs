@@ -24,6 +24,18 @@ pub struct Trip {
     pub wait_max_ms: u64,
 }
 
+impl Trip {
+    /// Never opens.
+    pub const OFF: Trip = Trip {
+        run: u32::MAX,
+        percent: 101,
+        least: usize::MAX,
+        within_ms: 0,
+        wait_ms: 5_000,
+        wait_max_ms: 300_000,
+    };
+}
+
 impl Default for Trip {
     /// 10 in a row, or half of 20 and more within 60 s; asked after 5 s up to 5 min.
     fn default() -> Trip {

@@ -275,6 +275,7 @@ impl Desk {
             }
             _ => None,
         };
+        let how = if held.is_underway() { Batching { wait_ms: 0, ..how } } else { how };
         self.lines[held.queue as usize].push(delivery, key, now, how);
     }
 

@@ -67,6 +67,11 @@ impl Held {
         self.person.as_ref().map(|person| person.id)
     }
 
+    /// It has begun: whoever could share its next call was in its last one.
+    pub(crate) fn is_underway(&self) -> bool {
+        self.exchanged || self.steps > 0 || self.parts.iter().any(|part| !part.is_open())
+    }
+
     /// The first open part, as a connector sees it.
     pub(crate) fn item(&self) -> Option<Item<'_>> {
         let part = self.parts.iter().find(|part| part.is_open())?;

@@ -6,10 +6,11 @@ use std::sync::{Arc, RwLock};
 
 use mailspan_core::{DestinationId, Name, RouteId};
 use mailspan_egress::Egress;
-use mailspan_engine::Happened;
+use mailspan_engine::{Happened, Standing};
 use mailspan_store::{NameKind, Store, Trouble};
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 
+use crate::deliver::shell::Ask;
 use crate::hub::{Destination, Hub, Route};
 use crate::telemetry::metrics::Metrics;
 
@@ -75,6 +76,7 @@ pub struct Shared {
     pub store: Store,
     /// Into the engine; nothing in a command that runs without a hub.
     pub engine: Option<mpsc::Sender<Happened>>,
+    asks: Option<mpsc::Sender<Ask>>,
     /// Something waits in `unrouted`.
     pub route_wake: Notify,
     /// Raised whenever deliveries were made or settled: `?wait=` looks again.
@@ -98,13 +100,15 @@ impl App {
     pub fn new(
         live: Live,
         store: Store,
-        engine: Option<mpsc::Sender<Happened>>,
+        engine: Option<(mpsc::Sender<Happened>, mpsc::Sender<Ask>)>,
         stop: watch::Receiver<bool>,
     ) -> App {
+        let (engine, asks) = engine.unzip();
         App(Arc::new(Shared {
             live: RwLock::new(Arc::new(live)),
             store,
             engine,
+            asks,
             route_wake: Notify::new(),
             moved: watch::channel(0).0,
             metrics: Metrics::new(),
@@ -133,6 +137,13 @@ impl App {
             // The channel closes only when the program ends.
             let _ = engine.send(happened).await;
         }
+    }
+
+    /// How a destination is doing; nothing where no hub runs or it has no desk.
+    pub async fn standing(&self, destination: DestinationId, backlog: u64) -> Option<Standing> {
+        let (reply, answer) = oneshot::channel();
+        self.asks.as_ref()?.send(Ask { destination, backlog, reply }).await.ok()?;
+        answer.await.ok().flatten()
     }
 
     /// Deliveries were made or settled.

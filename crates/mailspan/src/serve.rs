@@ -18,6 +18,8 @@ use crate::{jobs, reload, route, runtime};
 
 /// Happenings that wait for the engine: each is small, and who sends waits.
 const INBOX_MAX: usize = 4_096;
+/// Questions about destinations that wait for the engine.
+const ASKS_MAX: usize = 16;
 
 /// A hub that serves.
 pub struct Serving {
@@ -59,9 +61,10 @@ pub async fn begin(hub: Hub) -> anyhow::Result<Serving> {
     let socket = open::socket_path(path);
     let (stop, stopped) = watch::channel(false);
     let (engine, inbox) = mpsc::channel(INBOX_MAX);
+    let (asks, asked) = mpsc::channel(ASKS_MAX);
     let (listen, operator_listen) = (hub.server.listen, hub.server.operator_listen);
     let live = Live::new(hub, &opened.store).await.context("register names in the store")?;
-    let app = App::new(live, opened.store.clone(), Some(engine), stopped);
+    let app = App::new(live, opened.store.clone(), Some((engine, asks)), stopped);
     let mut serving = Serving { app: app.clone(), opened, socket, stop, ends: Vec::new() };
 
     let bind = |address| async move {
@@ -77,7 +80,7 @@ pub async fn begin(hub: Hub) -> anyhow::Result<Serving> {
     let unix = open::listen(&serving.socket)?;
 
     let owner = runtime::random_u128();
-    serving.task(shell::run(app.clone(), inbox));
+    serving.task(shell::run(app.clone(), inbox, asked));
     let fence = start::lease(&app.store, "router", owner).await.context("take the router's lease")?;
     start::open_desks(&app, owner).await.context("take the destinations' leases")?;
     serving.task(route::follow::follow(app.clone(), fence));

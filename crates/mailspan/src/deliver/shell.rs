@@ -5,17 +5,24 @@ use std::sync::Arc;
 use mailspan_core::{
     Answer, Attempt, DeliveryId, DestinationId, Lost, Millis, Outcome, Reason, Request, Settlement, State,
 };
-use mailspan_engine::{CallId, Command, Engine, Fence, Happened, SettleFailed};
+use mailspan_engine::{CallId, Command, Engine, Fence, Happened, Notice, SettleFailed, Standing};
 use mailspan_store::{Trouble, Write, Wrote};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 use crate::app::App;
 use crate::deliver::{claim, sign};
 use crate::intake::system;
 use crate::runtime;
 
+/// How is a destination doing, with so many deliveries waiting?
+pub struct Ask {
+    pub destination: DestinationId,
+    pub backlog: u64,
+    pub reply: oneshot::Sender<Option<Standing>>,
+}
+
 /// Runs until told to stop and nothing is in flight any more, or `DRAIN_MS_MAX` is over.
-pub async fn run(app: App, mut inbox: mpsc::Receiver<Happened>) {
+pub async fn run(app: App, mut inbox: mpsc::Receiver<Happened>, mut asks: mpsc::Receiver<Ask>) {
     let mut engine = Engine::new(runtime::random_u64());
     let mut commands = Vec::new();
     let mut wake: Option<Millis> = None;
@@ -36,6 +43,11 @@ pub async fn run(app: App, mut inbox: mpsc::Receiver<Happened>) {
                 Some(happened) => happened,
                 None => return,
             },
+            Some(ask) = asks.recv() => {
+                // Whoever asked may have gone.
+                let _ = ask.reply.send(engine.standing(runtime::now(), ask.destination, ask.backlog));
+                continue;
+            }
             () = timer => {
                 wake = None;
                 Happened::Tick
@@ -73,7 +85,10 @@ fn carry_out(app: &App, command: Command) {
         Command::Stand { destination, paused } => runtime::spawn(async move {
             stand(&app, destination, paused).await;
         }),
-        Command::Announce { .. } | Command::WakeAt(_) => {}
+        Command::Announce { destination, what } => runtime::spawn(async move {
+            announce(&app, destination, &what).await;
+        }),
+        Command::WakeAt(_) => {}
     }
 }
 
@@ -164,6 +179,21 @@ fn count(app: &App, destination: DestinationId, settlements: &[Settlement]) {
             }
         }
     }
+}
+
+async fn announce(app: &App, destination: DestinationId, what: &Notice) {
+    let live = app.live();
+    let Some(settings) = live.destinations.get(&destination) else { return };
+    match what {
+        Notice::BreakerOpened { reason, probe_at } => {
+            tracing::warn!(destination = %settings.name, "degraded, deliveries wait until {}: {reason}", probe_at.rfc3339());
+        }
+        Notice::BreakerClosed => tracing::info!(destination = %settings.name, "works again"),
+        Notice::QuotaInDanger { used, daily, resets } => tracing::warn!(
+            destination = %settings.name, used, daily, "the daily quota is nearly used, it starts anew at {}", resets.rfc3339()
+        ),
+    }
+    system::notice(app, &settings.tenant, &settings.name, what).await;
 }
 
 async fn stand(app: &App, destination: DestinationId, paused: Option<Reason>) {

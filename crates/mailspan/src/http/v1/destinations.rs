@@ -4,7 +4,7 @@ use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use mailspan_core::{Answer, DestinationId, Reason, Request};
-use mailspan_engine::Happened;
+use mailspan_engine::{BreakerState, Happened, Standing, Stands};
 use mailspan_store::{StandingRow, Write};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -24,8 +24,18 @@ pub async fn list(State(app): State<App>, caller: Caller) -> Result<Json<Value>,
     let row_of = |id: Option<DestinationId>| standing.iter().find(|row| Some(row.destination) == id);
     let mut items: Vec<Value> = Vec::new();
     for destination in live.hub.destinations.iter().filter(|destination| caller.sees(&destination.tenant)) {
-        let row = row_of(live.destination_id(destination.name.as_str()));
-        items.push(shown(destination.name.as_str(), destination.kind.name, row, false));
+        let id = live.destination_id(destination.name.as_str());
+        let row = row_of(id);
+        let mut value = shown(destination.name.as_str(), destination.kind.name, row, false);
+        let backlog = row.map_or(0, |row| row.pending);
+        let doing = match id {
+            Some(id) => app.standing(id, backlog).await,
+            None => None,
+        };
+        if let Some(doing) = doing {
+            add_doing(&mut value, &doing, backlog);
+        }
+        items.push(value);
     }
     for row in standing.iter().filter(|row| caller.sees(&row.tenant)) {
         if !live.destinations.contains_key(&row.destination) && row.pending + row.dead > 0 {
@@ -51,6 +61,21 @@ fn shown(name: &str, kind: &str, row: Option<&StandingRow>, gone: bool) -> Value
         "oldest": row.and_then(|row| row.oldest).map(|at| at.rfc3339()),
         "reason": reason,
     })
+}
+
+/// What only the engine knows: degraded, and when the backlog will be through.
+fn add_doing(value: &mut Value, doing: &Standing, backlog: u64) {
+    if let (BreakerState::Open { probe_at, .. }, None) = (&doing.breaker, &doing.paused) {
+        let at = probe_at.rfc3339();
+        value["reason"] = json!(format!("it failed: deliveries wait, the next is tried at {at}"));
+    }
+    if doing.state == Stands::Degraded {
+        value["state"] = json!("degraded");
+    }
+    value["in_flight"] = json!(doing.in_flight);
+    value["concurrency"] = json!(doing.concurrency);
+    value["quota_left"] = json!(doing.quota_left);
+    value["through_at"] = json!(doing.forecast.filter(|_| backlog > 0).map(|at| at.rfc3339()));
 }
 
 fn find(
