@@ -64,6 +64,8 @@ impl Desk {
         let state = match (&self.paused, breaker) {
             (Some(_), _) => Stands::Paused,
             (None, BreakerState::Closed) => Stands::Active,
+            // Back, and nothing waits that would show how fast it may go.
+            (None, BreakerState::Ramping { .. }) if backlog == 0 => Stands::Active,
             _ => Stands::Degraded,
         };
         let quota = [self.quota.left(now, false), self.budget.vendor_left(now, false)];
