@@ -343,7 +343,7 @@ pub async fn leases_only_grow(hub: Harness) {
         }
     }
     // After a restart nobody else lives: the lease is free, and still grows.
-    let hub = hub.reopened();
+    let hub = hub.reopened().await;
     match hub.store.write(lease(9, 41, 60)).await.unwrap() {
         Wrote::Lease { fence } => assert_eq!(fence, Some(Fence(4))),
         other => panic!("{other:?}"),
