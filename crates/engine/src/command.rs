@@ -1,13 +1,14 @@
 //! What comes out of the engine.
 
-use mailspan_core::{Attempt, DestinationId, Millis, Queue, Reason, Request, Settlement};
+use mailspan_core::{Attempt, DeliveryId, DestinationId, Millis, Queue, Reason, Request, Settlement};
 
 use crate::{CallId, Fence};
 
 #[derive(Debug, Clone, PartialEq)]
 pub enum Command {
     /// Read heads of lanes that are due: at most so many of each queue (indexed by [`Queue`]).
-    Claim { destination: DestinationId, room: [u16; Queue::ALL.len()] },
+    /// Rows of `held` are due in the store and come again: they need not be mapped.
+    Claim { destination: DestinationId, room: [u16; Queue::ALL.len()], held: Vec<DeliveryId> },
     /// Make an exchange; answered by [`crate::Happened::Answered`].
     Send { call: CallId, destination: DestinationId, request: Request },
     /// Write, all or nothing; answered by [`crate::Happened::Settled`].

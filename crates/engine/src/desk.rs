@@ -154,7 +154,7 @@ impl Desk {
     pub(crate) fn hear(&mut self, happened: Happened, cx: &mut Context) {
         match happened {
             Happened::Offered { .. } => self.claims.offered(),
-            Happened::Claimed { parcels, next_due, .. } => self.claimed(parcels, next_due, cx),
+            Happened::Claimed { parcels, next_due, more, .. } => self.claimed(parcels, next_due, more, cx),
             Happened::ClaimFailed { .. } => self.claim_failed(cx.now),
             Happened::Answered { call, answer } => self.answered(call, answer, cx),
             Happened::Settled { deliveries, outcome, .. } => self.settled(&deliveries, outcome, cx),

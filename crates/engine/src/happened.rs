@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use mailspan_connectors::contract::Sink;
-use mailspan_core::{Answer, DeliveryId, DestinationId, Lost, Millis, Parcel, Rate, Reason};
+use mailspan_core::{Answer, DeliveryId, DestinationId, Lost, Millis, Parcel, Queue, Rate, Reason};
 
 use crate::{Calendar, Trip};
 
@@ -60,6 +60,9 @@ pub enum Happened {
         destination: DestinationId,
         parcels: Vec<Parcel>,
         next_due: Option<Millis>,
+        /// Queues with due rows that are not among `parcels`; nothing where `parcels` has every row that
+        /// was read, held ones too.
+        more: Option<[bool; Queue::ALL.len()]>,
     },
     /// The store could not be read: asked again after a second.
     ClaimFailed {

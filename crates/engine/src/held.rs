@@ -135,7 +135,8 @@ impl Held {
     pub(crate) fn settlement(&self, outcome: Outcome, attempt: Option<usize>) -> Settlement {
         let done = matches!(&outcome, Outcome::Ended { state: State::Delivered | State::Skipped, .. });
         let untouched = self.parts.iter().all(|part| part.step.is_none() && part.verdict.is_none());
-        let keep = |part: &Part| Progress { step: part.step.clone(), verdict: part.verdict.clone() };
+        let keep =
+            |part: &Part| Progress { step: part.step.clone(), verdict: part.verdict.clone(), map: part.map };
         let progress = if done || untouched { Vec::new() } else { self.parts.iter().map(keep).collect() };
         Settlement {
             delivery: self.delivery,

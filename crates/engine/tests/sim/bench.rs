@@ -69,7 +69,7 @@ impl Bench {
     }
 
     pub fn claimed(&mut self, parcels: Vec<Parcel>) {
-        self.hear(Happened::Claimed { destination: CRM, parcels, next_due: None });
+        self.hear(Happened::Claimed { destination: CRM, parcels, next_due: None, more: None });
     }
 
     pub fn answer(&mut self, call: CallId, status: u16, body: Value) {
@@ -172,6 +172,7 @@ pub fn parcel(id: i64, operations: Vec<Operation>) -> Parcel {
         operation,
         step: None,
         verdict: None,
+        map: 0,
     };
     Parcel {
         delivery: DeliveryId(id),

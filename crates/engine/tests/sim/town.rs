@@ -257,11 +257,11 @@ impl Town {
     fn command(&mut self, command: Command) {
         let (epoch, now) = (self.epoch, self.now);
         match command {
-            Command::Claim { destination, room } => {
+            Command::Claim { destination, room, .. } => {
                 let (parcels, next_due) = self.claim(destination, room);
                 let standing = self.engine.standing(now, destination, 0).expect(KNOWN);
                 self.held_max = self.held_max.max(standing.held);
-                let happened = Happened::Claimed { destination, parcels, next_due };
+                let happened = Happened::Claimed { destination, parcels, next_due, more: None };
                 self.at(now.plus(1), Ev::Hear { epoch, happened });
             }
             Command::Send { call, destination, request } => {
@@ -305,7 +305,7 @@ impl Town {
             Class::Profile => bench::facts(),
             Class::Activity => Operation::Send { content_type: String::new(), body: String::new() },
         };
-        let part = Part { key: Key(format!("{id}.0").into()), operation, step: None, verdict: None };
+        let part = Part { key: Key(format!("{id}.0").into()), operation, step: None, verdict: None, map: 0 };
         Parcel {
             delivery: DeliveryId(id),
             class: row.class,

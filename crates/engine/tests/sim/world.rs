@@ -292,7 +292,7 @@ impl World {
         let epoch = self.epoch;
         let Some(node) = &mut self.node else { return Ok(()) };
         match command {
-            Command::Claim { destination, room } => {
+            Command::Claim { destination, room, .. } => {
                 if node.draining {
                     return Err("drain: it claims".to_owned());
                 }
@@ -384,7 +384,7 @@ impl World {
         let failed = !self.healthy() && self.random.chance(3);
         let happened = match failed {
             true => Happened::ClaimFailed { destination },
-            false => Happened::Claimed { destination, parcels, next_due },
+            false => Happened::Claimed { destination, parcels, next_due, more: None },
         };
         self.after(60, Ev::Node(self.epoch, Box::new(Inner::Hear(happened))));
     }

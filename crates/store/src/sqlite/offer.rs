@@ -108,7 +108,7 @@ pub(crate) fn done_kept(progress: &[Progress], id: i64) -> Result<Option<String>
         .iter()
         .map(|part| match part.verdict {
             Some(Verdict::Done) => part.clone(),
-            _ => Progress { step: None, verdict: None },
+            _ => Progress { map: part.map, ..Progress::default() },
         })
         .collect();
     serde_json::to_string(&kept).map(Some).map_err(|_| Fault::unreadable("delivery", id))

@@ -16,6 +16,9 @@ use crate::http::problem::Problem;
 use crate::hub::Destination;
 use crate::runtime;
 
+/// How long a command waits until what it did is kept.
+const KEPT_MS_MAX: u64 = 5_000;
+
 /// Those of the configuration, then those that only have a queue left.
 pub async fn list(State(app): State<App>, caller: Caller) -> Result<Json<Value>, Problem> {
     caller.needs("read")?;
@@ -109,9 +112,8 @@ pub async fn pause(
     let (destination, _) = find(&app, &caller, &name)?;
     let note = body.map(|Json(body)| body.note).filter(|note| !note.is_empty());
     let reason = Reason::new("operator", note.unwrap_or_else(|| format!("paused by {}", caller.name)));
-    let write = Write::Stand { destination, paused: Some(reason.clone()), at: runtime::now() };
-    app.store.write(write).await?;
-    app.tell(Happened::Paused { destination, reason }).await;
+    let paused = Some(reason.clone());
+    stand(&app, destination, paused, Happened::Paused { destination, reason }).await?;
     Ok(Json(json!({ "id": name, "state": "paused" })))
 }
 
@@ -122,9 +124,41 @@ pub async fn resume(
 ) -> Result<Json<Value>, Problem> {
     caller.needs("operate")?;
     let (destination, _) = find(&app, &caller, &name)?;
-    app.store.write(Write::Stand { destination, paused: None, at: runtime::now() }).await?;
-    app.tell(Happened::Resumed { destination }).await;
+    stand(&app, destination, None, Happened::Resumed { destination }).await?;
     Ok(Json(json!({ "id": name, "state": "active" })))
+}
+
+/// The engine has the word on a destination and writes it down; where no hub runs, it is written here.
+async fn stand(
+    app: &App,
+    destination: DestinationId,
+    paused: Option<Reason>,
+    told: Happened,
+) -> Result<(), Problem> {
+    if app.engine.is_none() {
+        app.store.write(Write::Stand { destination, paused, at: runtime::now() }).await?;
+        return Ok(());
+    }
+    let mut moved = app.moved.subscribe();
+    app.tell(told).await;
+    let kept = async {
+        loop {
+            let row = app.store.standing(destination).await?;
+            if row.is_some_and(|row| row.paused.is_some()) == paused.is_some() {
+                return Ok(());
+            }
+            // Closed only when the program ends.
+            let _ = moved.changed().await;
+        }
+    };
+    let late = || {
+        Problem::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "store_unavailable",
+            "it is done, but could not be kept yet",
+        )
+    };
+    runtime::within(KEPT_MS_MAX, kept).await.unwrap_or_else(|| Err(late()))
 }
 
 /// One harmless exchange that shows whether address and credential work.
