@@ -37,12 +37,11 @@ impl Client {
     /// Connects to the hub of the configuration, or opens its store.
     pub async fn open(common: &Common) -> anyhow::Result<Client> {
         let hub = super::load(common)?;
-        let Storage::Sqlite { path } = hub.storage.clone();
         for _ in 0..LOOKS_MAX {
-            match open::store(&hub.storage) {
+            match open::store(&hub.storage).await {
                 Ok(opened) => return Client::in_process(hub, opened).await,
                 Err(OpenError::Held(holder)) => {
-                    let socket = holder.socket.unwrap_or_else(|| open::socket_path(&path));
+                    let socket = holder.socket.unwrap_or_else(|| socket_of(&hub.storage));
                     if UnixStream::connect(&socket).await.is_ok() {
                         return Ok(Client::Socket(socket));
                     }
@@ -52,7 +51,7 @@ impl Client {
                 Err(error) => return Err(error).context("open the store"),
             }
         }
-        bail!("{} is held by a process that answers no commands: is another command at work?", path.display())
+        bail!("the store is held by a process that answers no commands: is another command at work?")
     }
 
     async fn in_process(hub: crate::hub::Hub, opened: Opened) -> anyhow::Result<Client> {
@@ -105,8 +104,15 @@ impl Client {
     pub async fn close(self) {
         if let Client::InProcess { router, opened, .. } = self {
             drop(router);
-            runtime::blocking(move || opened.close()).await;
+            opened.close(crate::open::CLOSE_MS_MAX).await;
         }
+    }
+}
+
+fn socket_of(storage: &Storage) -> std::path::PathBuf {
+    match storage {
+        Storage::Sqlite { path } => open::socket_path(path),
+        Storage::Postgres { .. } => std::path::PathBuf::new(),
     }
 }
 

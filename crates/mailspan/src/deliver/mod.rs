@@ -1,6 +1,7 @@
 //! Delivering: claim → map → plan → send → judge → settle. The engine decides, this does.
 
 pub mod claim;
+pub mod leases;
 pub mod prepare;
 pub mod shell;
 pub mod sign;

@@ -6,6 +6,7 @@ mod api;
 mod bench;
 mod commands;
 mod deliver;
+mod fleet;
 mod intake;
 mod interop;
 mod kill;

@@ -11,7 +11,7 @@ mod nodes;
 mod on_postgres;
 mod open;
 mod same;
-mod server;
+mod scans;
 
 use std::future::Future;
 

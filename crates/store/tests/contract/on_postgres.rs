@@ -11,8 +11,8 @@ use mailspan_core::EventId;
 use mailspan_store::{Store, Trouble, Write};
 
 use crate::harness::{Harness, event, postgres, receipt};
-use crate::server::Server;
 use crate::{accept, deliver, keep, nodes, open};
+use mailspan_testkit::PostgresServer;
 
 type Done = Pin<Box<dyn Future<Output = ()>>>;
 type Case = (&'static str, fn(Harness) -> Done);
@@ -88,7 +88,7 @@ fn cases() -> Vec<Case> {
 
 #[test]
 fn the_contract_holds_on_postgresql() {
-    let server = Server::start();
+    let server = PostgresServer::start();
     let mut work: Vec<(&str, Work)> = vec![];
     for (name, case) in cases() {
         work.push((name, Box::new(move |url| Box::pin(async move { case(postgres(url).await).await }))));
@@ -140,7 +140,7 @@ fn every_case_runs_on_both() {
 /// Acknowledged means synced: the server is killed under load, and comes back with all of it.
 #[test]
 fn what_was_answered_survives_a_kill_of_the_server() {
-    let mut server = Server::start();
+    let mut server = PostgresServer::start();
     let url = server.database("killed");
     let (under_load, wait) = mpsc::sync_channel(1);
     let is_back = Arc::new(AtomicBool::new(false));
