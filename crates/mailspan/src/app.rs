@@ -77,6 +77,8 @@ pub struct Shared {
     pub engine: Option<mpsc::Sender<Happened>>,
     /// Something waits in `unrouted`.
     pub route_wake: Notify,
+    /// A job was asked for, paused or resumed.
+    pub job_wake: Notify,
     /// Raised whenever deliveries were made or settled: `?wait=` looks again.
     pub moved: watch::Sender<u64>,
     pub metrics: Metrics,
@@ -106,6 +108,7 @@ impl App {
             store,
             engine,
             route_wake: Notify::new(),
+            job_wake: Notify::new(),
             moved: watch::channel(0).0,
             metrics: Metrics::new(),
             broken: AtomicBool::new(false),

@@ -82,6 +82,7 @@ pub async fn begin(hub: Hub) -> anyhow::Result<Serving> {
     start::open_desks(&app, owner).await.context("take the destinations' leases")?;
     serving.task(route::follow::follow(app.clone(), fence));
     serving.task(jobs::retention::run(app.clone()));
+    serving.task(jobs::run::run(app.clone(), owner));
     runtime::spawn(reload::on_signal(app.clone(), owner));
 
     let stop = || app.stop.clone();

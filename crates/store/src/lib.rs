@@ -6,6 +6,7 @@
 
 mod bytes_io;
 mod filter;
+mod jobs;
 mod lock;
 mod open;
 mod pack;
@@ -21,6 +22,7 @@ use std::path::Path;
 
 use mailspan_core::{DeliveryId, DestinationId, Event, EventId, Millis, Name, Person, Queue, Subject};
 
+pub use jobs::*;
 pub use lock::{Holder, holder};
 pub use open::{OpenError, OpenOptions, open};
 pub use pack::{Cut, pack_request};
@@ -126,6 +128,42 @@ impl Store {
     pub async fn attempts(&self, id: DeliveryId) -> Result<Vec<AttemptRow>, Trouble> {
         let Store::Sqlite(sqlite) = self;
         sqlite.read(move |base| sqlite::deliveries::attempts(base, id)).await
+    }
+
+    /// Newest first; a limit of 0 is the default page.
+    pub async fn jobs(&self, filter: JobFilter) -> Result<Vec<JobRow>, Trouble> {
+        let Store::Sqlite(sqlite) = self;
+        sqlite.read(move |base| sqlite::jobs::list(base, &filter)).await
+    }
+
+    pub async fn job(&self, id: i64) -> Result<Option<JobRow>, Trouble> {
+        let Store::Sqlite(sqlite) = self;
+        sqlite.read(move |base| sqlite::jobs::by_id(base, id)).await
+    }
+
+    /// Jobs that run, the oldest first; at most [`mailspan_core::limits::JOBS_OPEN_MAX`].
+    pub async fn running_jobs(&self) -> Result<Vec<JobRow>, Trouble> {
+        let Store::Sqlite(sqlite) = self;
+        sqlite.read(sqlite::jobs::running).await
+    }
+
+    /// The next page of a walk over deliveries; looks at a bounded number of rows.
+    pub async fn walk(&self, walk: Walk) -> Result<Walked, Trouble> {
+        let Store::Sqlite(sqlite) = self;
+        sqlite.read(move |base| sqlite::walk::page(base, &walk)).await
+    }
+
+    /// The lowest and the highest delivery there are; 0 and 0 where there is none.
+    pub async fn delivery_span(&self) -> Result<(DeliveryId, DeliveryId), Trouble> {
+        let Store::Sqlite(sqlite) = self;
+        sqlite.read(sqlite::walk::span).await
+    }
+
+    /// Replays that are pending for a destination, counted up to
+    /// [`mailspan_core::limits::REPLAYS_PENDING_MAX`].
+    pub async fn replays_pending(&self, destination: DestinationId) -> Result<usize, Trouble> {
+        let Store::Sqlite(sqlite) = self;
+        sqlite.read(move |base| sqlite::walk::replays_pending(base, destination)).await
     }
 
     /// Quarantined elements, newest first; `before` is the smallest id of the page before.
