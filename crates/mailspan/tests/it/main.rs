@@ -9,6 +9,7 @@ mod deliver;
 mod intake;
 mod interop;
 mod kill;
+mod replay;
 mod support;
 mod sync;
 mod tidy;
