@@ -49,7 +49,7 @@ pub struct Replay {
     #[arg(long, value_name = "FILE", conflicts_with_all = ["all", "again"])]
     with: Option<PathBuf>,
     /// Deliveries in this state; may be given several times [default: dead]
-    #[arg(long, value_name = "STATE", requires = "all")]
+    #[arg(long, value_name = "STATE", requires = "all", conflicts_with = "ids")]
     state: Vec<String>,
     #[command(flatten)]
     selection: Selection,
@@ -72,33 +72,33 @@ pub struct Selection {
     /// All that match the options below, page by page beside live traffic
     #[arg(long)]
     all: bool,
-    #[arg(long, requires = "all")]
+    #[arg(long, requires = "all", conflicts_with = "ids")]
     destination: Option<String>,
-    #[arg(long, requires = "all")]
+    #[arg(long, requires = "all", conflicts_with = "ids")]
     route: Option<String>,
     /// The code of a reason, as `dead-letters show` has it
-    #[arg(long, value_name = "CODE", requires = "all")]
+    #[arg(long, value_name = "CODE", requires = "all", conflicts_with = "ids")]
     reason: Option<String>,
     /// An event type, or a family: email.*
-    #[arg(long = "type", value_name = "TYPE", requires = "all")]
+    #[arg(long = "type", value_name = "TYPE", requires = "all", conflicts_with = "ids")]
     event_type: Option<String>,
     /// An address or external id
-    #[arg(long, requires = "all")]
+    #[arg(long, requires = "all", conflicts_with = "ids")]
     subject: Option<String>,
     /// Events received from then on: 2026-05-01T00:00:00Z, or 2h for two hours ago
-    #[arg(long, value_name = "TIME", requires = "all")]
+    #[arg(long, value_name = "TIME", requires = "all", conflicts_with = "ids")]
     since: Option<String>,
     /// Events received before then
-    #[arg(long, value_name = "TIME", requires = "all")]
+    #[arg(long, value_name = "TIME", requires = "all", conflicts_with = "ids")]
     until: Option<String>,
     /// Another tenant than the destination's, or `default`
-    #[arg(long, requires = "all")]
+    #[arg(long, requires = "all", conflicts_with = "ids")]
     tenant: Option<String>,
     /// Only count, by destination, state and reason; waits for the result
-    #[arg(long, requires = "all")]
+    #[arg(long, requires = "all", conflicts_with = "ids")]
     dry_run: bool,
     /// Stay until it is done, with its progress
-    #[arg(long, requires = "all")]
+    #[arg(long, requires = "all", conflicts_with = "ids")]
     wait: bool,
 }
 

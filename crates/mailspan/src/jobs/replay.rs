@@ -284,3 +284,86 @@ pub async fn full(
     }
     Ok(names)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use mailspan_core::{Class, RouteId, Seq};
+
+    fn argument(first: i64, last: i64) -> Argument {
+        Argument {
+            destinations: vec![Name::new("crm"), Name::new("erp")],
+            states: vec!["dead".to_owned()],
+            route: None,
+            event_type: None,
+            subject: None,
+            reason: None,
+            since: None,
+            until: None,
+            again: false,
+            dry_run: false,
+            note: String::new(),
+            first,
+            last,
+            asked_at: Millis(0),
+            asked_by: "socket".to_owned(),
+        }
+    }
+
+    fn row(reason: String) -> WalkedRow {
+        let offer = Offer {
+            event: Seq(1),
+            route: RouteId(1),
+            destination: DestinationId(1),
+            class: Class::Activity,
+            cause: Cause::Replay,
+        };
+        WalkedRow { delivery: DeliveryId(1), offer, state: State::Dead, reason: Some(reason) }
+    }
+
+    #[test]
+    fn progress_is_of_the_ids_to_walk() {
+        let check = |(first, last), after: [i64; 2], expected| {
+            let cursor = Cursor { after: after.into(), ..Cursor::default() };
+            assert_eq!(cursor.percent(&argument(first, last)), expected, "{after:?} of {first} to {last}");
+        };
+        check((1, 100), [0, 0], 0);
+        check((1, 100), [100, 0], 50);
+        check((1, 100), [100, 100], 100);
+        check((901, 1_000), [900, 925], 12);
+        check((0, 0), [0, 0], 100);
+        check((0, 0), [-1, -1], 0);
+    }
+
+    #[test]
+    fn groups_are_bounded_and_nothing_goes_uncounted() {
+        let (mut cursor, crm) = (Cursor::default(), Name::new("crm"));
+        for n in 0..2 * JOB_GROUPS_MAX {
+            cursor.count(&crm, &row(format!("reason/{n}")));
+            cursor.count(&crm, &row("reason/0".to_owned()));
+        }
+        assert_eq!(cursor.groups.len(), JOB_GROUPS_MAX + 1);
+        assert_eq!(cursor.groups["crm/dead/reason/0"], 2 * JOB_GROUPS_MAX as u64 + 1);
+        assert_eq!(cursor.groups.values().sum::<u64>(), 4 * JOB_GROUPS_MAX as u64);
+    }
+
+    #[test]
+    fn a_row_of_another_version_is_not_guessed_at() {
+        let mut job = JobRow {
+            id: 1,
+            tenant: Name::default_tenant(),
+            kind: REPLAY.to_owned(),
+            argument: String::new(),
+            cursor: None,
+            done: 0,
+            total: None,
+            state: JobState::Running,
+            note: None,
+        };
+        assert_eq!(Cursor::read(&job, &argument(5, 9)).unwrap().after, [4, 4]);
+        for text in ["", "{}", "{\"after\":[1]}"] {
+            job.cursor = Some(text.to_owned());
+            assert!(Cursor::read(&job, &argument(5, 9)).is_none(), "{text}");
+        }
+    }
+}

@@ -45,7 +45,12 @@ async fn round(app: &App, owner: u128, fences: &mut HashMap<i64, Fence>) -> Resu
     fences.retain(|id, _| jobs.iter().any(|job| job.id == *id));
     let mut wait = REST_MS;
     for job in &jobs {
-        wait = wait.min(page(app, owner, fences, job).await?);
+        // The trouble of one does not hold up the others.
+        let next = page(app, owner, fences, job).await.unwrap_or_else(|trouble| {
+            tracing::warn!(job = job.id, "the job waits: {trouble}");
+            TROUBLE_MS
+        });
+        wait = wait.min(next);
     }
     Ok(wait)
 }

@@ -163,6 +163,17 @@ fn a_dry_run_counts_and_changes_nothing() {
     assert_eq!(audit(&hub), sums);
     assert_eq!(crm.seen().len(), seen);
 
+    // What has no route any more is left, and the job says so.
+    let file = hub.folder().join("hub.toml");
+    let text = std::fs::read_to_string(&file).unwrap();
+    std::fs::write(&file, text.replace("name = \"clicks\"", "name = \"renamed\"")).unwrap();
+    let words = ["dead-letters", "replay", "--all", "--destination", "erp"];
+    let row = hub.rows(&words).remove(0);
+    assert_eq!((&row["state"], &row["done"], &row["matched"]), (&json!("done"), &json!(0), &json!(10)));
+    assert!(row["note"].as_str().unwrap().contains("route"), "{row}");
+    std::fs::write(&file, text).unwrap();
+    assert_eq!(audit(&hub), sums);
+
     // Discarded by a query, beside no hub as well.
     let words = ["dead-letters", "discard", "--all", "--type", "email.clicked", "--note", "an old campaign"];
     assert_eq!(hub.rows(&words)[0]["done"], 20);
@@ -207,6 +218,9 @@ fn a_time_range_in_any_state_is_sent_again_to_one_destination() {
         std::thread::sleep(Duration::from_millis(5));
     }
     until(10, "not settled", || (audit(&hub)["delivered"] == 6).then_some(()));
+    let one = id_of(&hub.rows(&["deliveries", "list"])[0]);
+    assert!(refused(&hub, &["dead-letters", "replay", &one]).contains("--again"));
+    assert!(refused(&hub, &["dead-letters", "replay", &one, "--since", "2h"]).contains("cannot be used"));
     let words = ["dead-letters", "replay", "--all", "--since", &times[1], "--until", &times[2]];
     let with = |more: &[&'static str]| [&words[..], more].concat();
     assert!(refused(&hub, &with(&["--state", "delivered", "--destination", "crm"])).contains("--again"));

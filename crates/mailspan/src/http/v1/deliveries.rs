@@ -145,6 +145,13 @@ pub async fn replay(
             format!("delivery {} is pending already", row.id.0),
         ));
     }
+    if row.state == DeliveryState::Delivered && !again {
+        let detail = format!(
+            "delivery {} is delivered: to send it once more, under the same idempotency key, say `again` (--again)",
+            row.id.0
+        );
+        return Err(Problem::new(StatusCode::CONFLICT, "delivered", detail));
+    }
     let wrote = app.store.write(Write::Offer { offers: vec![offer], again, at: runtime::now() }).await?;
     if let Wrote::Offered { destinations } = wrote {
         for destination in destinations {
