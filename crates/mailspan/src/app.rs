@@ -95,6 +95,8 @@ pub struct Shared {
     computing: Semaphore,
     /// Something waits in `unrouted`.
     pub route_wake: Notify,
+    /// A job was asked for, paused or resumed.
+    pub job_wake: Notify,
     /// Raised whenever deliveries were made or settled: `?wait=` looks again.
     pub moved: watch::Sender<u64>,
     pub metrics: Metrics,
@@ -129,6 +131,7 @@ impl App {
             leased_until: Mutex::new(None),
             computing: Semaphore::new(1),
             route_wake: Notify::new(),
+            job_wake: Notify::new(),
             moved: watch::channel(0).0,
             metrics: Metrics::new(),
             refusals: Refusals::default(),

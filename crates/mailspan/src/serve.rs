@@ -92,6 +92,7 @@ pub async fn begin(hub: Hub) -> anyhow::Result<Serving> {
         runtime::spawn(leases::listen(app.clone()));
     }
     serving.task(jobs::retention::run(app.clone()));
+    serving.task(jobs::run::run(app.clone(), owner));
 
     let stop = || app.stop.clone();
     let public_routes = match &operator {

@@ -70,17 +70,31 @@ impl Client {
         self.call(Method::POST, path, Some(body)).await
     }
 
+    /// A body that is sent to the letter.
+    pub async fn post_text(&self, path: &str, body: String) -> anyhow::Result<Value> {
+        self.send(Method::POST, path, Some(body)).await
+    }
+
+    /// True where no hub runs: the store is ours.
+    pub fn is_in_process(&self) -> bool {
+        matches!(self, Client::InProcess { .. })
+    }
+
     pub async fn delete(&self, path: &str) -> anyhow::Result<Value> {
         self.call(Method::DELETE, path, None).await
     }
 
     /// The answer's JSON, or its problem as an error.
     async fn call(&self, method: Method, path: &str, body: Option<&Value>) -> anyhow::Result<Value> {
+        self.send(method, path, body.map(Value::to_string)).await
+    }
+
+    async fn send(&self, method: Method, path: &str, body: Option<String>) -> anyhow::Result<Value> {
         let mut request = Request::builder().method(method).uri(path).header(header::HOST, "mailspan");
         if body.is_some() {
             request = request.header(header::CONTENT_TYPE, "application/json");
         }
-        let bytes = body.map(Value::to_string).unwrap_or_default();
+        let bytes = body.unwrap_or_default();
         let (status, answer) = match self {
             Client::Socket(socket) => {
                 over_socket(socket, request.body(Full::new(Bytes::from(bytes)))?).await?

@@ -10,6 +10,7 @@ mod fleet;
 mod intake;
 mod interop;
 mod kill;
+mod replay;
 mod support;
 mod sync;
 mod tidy;
