@@ -75,8 +75,9 @@ pub const IDEMPOTENCY_KEY_BYTES_MAX: usize = 255;
 pub const WAIT_MS_MAX: u64 = 30_000;
 /// Rows that one step of retention drops: about 6 ms of the writer with its sync.
 pub const RETENTION_ROWS_MAX: usize = 500;
-/// Rows of one page of a listing, at most and by default.
+/// Rows of one page of a listing at most: about a megabyte.
 pub const PAGE_ROWS_MAX: usize = 1_000;
+/// Rows of one page where nothing is said.
 pub const PAGE_ROWS: usize = 100;
 /// Connections from senders at once; further ones wait in the kernel's backlog.
 pub const CONNECTIONS_MAX: usize = 2_048;

@@ -11,6 +11,7 @@ use mailspan_engine::{Happened, Standing};
 use mailspan_store::{NameKind, Store, Trouble};
 use tokio::sync::{Notify, Semaphore, mpsc, oneshot, watch};
 
+use crate::deliver::said::Said;
 use crate::deliver::shell::Ask;
 use crate::hub::{Destination, Hub, Route};
 use crate::intake::refusals::Refusals;
@@ -101,6 +102,7 @@ pub struct Shared {
     pub moved: watch::Sender<u64>,
     pub metrics: Metrics,
     pub refusals: Refusals,
+    pub said: Said,
     /// The last write was refused by the disk: not ready until one goes through.
     pub broken: AtomicBool,
     /// Raised once, when the program is told to stop.
@@ -135,6 +137,7 @@ impl App {
             moved: watch::channel(0).0,
             metrics: Metrics::new(),
             refusals: Refusals::default(),
+            said: Said::default(),
             broken: AtomicBool::new(false),
             stop,
         }))

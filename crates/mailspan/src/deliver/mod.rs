@@ -3,6 +3,7 @@
 pub mod claim;
 pub mod leases;
 pub mod prepare;
+pub mod said;
 pub mod shell;
 pub mod sign;
 pub mod start;

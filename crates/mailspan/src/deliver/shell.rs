@@ -162,6 +162,7 @@ async fn send(app: &App, destination: DestinationId, request: Request) -> Result
         );
         return Err(Lost { sent: false, refused: false, why });
     }
+    let waited_for = app.said.key_of(&request);
     let request = sign::sign(&settings, request, runtime::now()).map_err(|why| Lost {
         sent: false,
         refused: true,
@@ -169,6 +170,9 @@ async fn send(app: &App, destination: DestinationId, request: Request) -> Result
     })?;
     let egress = Arc::clone(&live.egress);
     let answer = egress.send(&settings.target, request).await;
+    if let (Some(key), Ok(answer)) = (waited_for, &answer) {
+        app.said.keep(key, answer);
+    }
     app.metrics.exchange(&settings.name, answer.as_ref().map_or(0, |answer| answer.status));
     answer
 }

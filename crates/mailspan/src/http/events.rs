@@ -5,7 +5,7 @@ use axum::extract::{FromRequestParts, State};
 use axum::http::{HeaderValue, Request, StatusCode};
 use axum::response::{IntoResponse, Response};
 use mailspan_core::limits::{IDEMPOTENCY_KEY_BYTES_MAX, WAIT_MS_MAX};
-use mailspan_core::{EventId, Span};
+use mailspan_core::{EventId, Key, Span};
 use serde_json::json;
 
 use crate::app::App;
@@ -50,6 +50,8 @@ async fn take(app: &App, request: Request<Body>) -> Result<Response, Problem> {
         key => key.filter(|key| !key.is_empty()).map(str::to_owned),
     };
     let door = door::Caller { key_id: caller.key_id, name: caller.name, idempotency_key };
+    // From before it is accepted: a destination may answer sooner than we ask.
+    let _waiting = wait_ms.map(|_| app.said.wait());
     let peer = peer::client(&parts, &live.hub.server.trusted_proxies);
     let (accepted, again) = match enter(app, &source, raw, peer, Some(door)).await {
         Entered::Accepted { accepted, again } => (accepted, again),
@@ -83,7 +85,8 @@ async fn said(app: &App, ids: &[EventId], wait_ms: u64) -> Result<Option<serde_j
         let mut value = shown(row);
         if let Some(last) = app.store.attempts(row.id).await?.last() {
             value["status"] = json!(last.status);
-            value["answer"] = json!(last.answer);
+            let key = Key::derive(row.event_id, row.route.as_str(), row.destination.as_str(), 0);
+            value["answer"] = json!(app.said.answer(&key.0).or_else(|| last.answer.clone()));
         }
         said.push(value);
     }
