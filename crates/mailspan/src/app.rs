@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, RwLock};
+use std::sync::{Arc, OnceLock, RwLock};
 
 use mailspan_core::{DestinationId, Name, RouteId};
 use mailspan_egress::Egress;
@@ -10,6 +10,7 @@ use mailspan_engine::Happened;
 use mailspan_store::{NameKind, Store, Trouble};
 use tokio::sync::{Notify, mpsc, watch};
 
+use crate::deliver::flight::Flight;
 use crate::hub::{Destination, Hub, Route};
 use crate::telemetry::metrics::Metrics;
 
@@ -26,7 +27,7 @@ pub struct Live {
 impl Live {
     /// Gives every route and destination its number.
     pub async fn new(hub: Hub, store: &Store) -> Result<Live, Trouble> {
-        let egress = Arc::new(Egress::new(hub.egress_allow.clone(), crate::runtime::clock()));
+        let egress = Arc::new(Egress::new(hub.egress_allow.clone(), crate::runtime::steady_clock()));
         let (mut routes, mut destinations) = (HashMap::new(), HashMap::new());
         let (mut route_ids, mut destination_ids) = (HashMap::new(), HashMap::new());
         for source in &hub.sources {
@@ -75,6 +76,8 @@ pub struct Shared {
     pub store: Store,
     /// Into the engine; nothing in a command that runs without a hub.
     pub engine: Option<mpsc::Sender<Happened>>,
+    /// What is mapped and planned just now; nothing in a command that runs without a hub.
+    pub flight: OnceLock<Arc<Flight>>,
     /// Something waits in `unrouted`.
     pub route_wake: Notify,
     /// Raised whenever deliveries were made or settled: `?wait=` looks again.
@@ -105,6 +108,7 @@ impl App {
             live: RwLock::new(Arc::new(live)),
             store,
             engine,
+            flight: OnceLock::new(),
             route_wake: Notify::new(),
             moved: watch::channel(0).0,
             metrics: Metrics::new(),

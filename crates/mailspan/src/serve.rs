@@ -1,6 +1,7 @@
 //! `mailspan serve`: everything put together.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use anyhow::{Context, bail};
 use mailspan_core::limits::DRAIN_MS_MAX;
@@ -9,12 +10,13 @@ use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 
 use crate::app::{App, Live};
-use crate::deliver::{shell, start};
+use crate::deliver::flight::Flight;
+use crate::deliver::{alone, shell, start};
 use crate::http::auth::FromSocket;
 use crate::http::{router, server};
 use crate::hub::{Hub, Storage};
 use crate::open::{self, Opened};
-use crate::{jobs, reload, route, runtime};
+use crate::{drill, jobs, reload, route, runtime};
 
 /// Happenings that wait for the engine: each is small, and who sends waits.
 const INBOX_MAX: usize = 4_096;
@@ -55,7 +57,9 @@ pub async fn begin(hub: Hub) -> anyhow::Result<Serving> {
         }
         Err(error) => return Err(error).context("open the store"),
     };
+    drill::point("start-after-migrations");
     let Storage::Sqlite { path } = &hub.storage;
+    let (flight, left) = Flight::open(path).context("open the flight note beside the store")?;
     let socket = open::socket_path(path);
     let (stop, stopped) = watch::channel(false);
     let (engine, inbox) = mpsc::channel(INBOX_MAX);
@@ -79,6 +83,9 @@ pub async fn begin(hub: Hub) -> anyhow::Result<Serving> {
     let owner = runtime::random_u128();
     serving.task(shell::run(app.clone(), inbox));
     let fence = start::lease(&app.store, "router", owner).await.context("take the router's lease")?;
+    alone::run(&app, &flight, left, owner).await.context("run alone what the last process ended at")?;
+    flight.begin().context("write the flight note beside the store")?;
+    app.flight.get_or_init(|| Arc::new(flight));
     start::open_desks(&app, owner).await.context("take the destinations' leases")?;
     serving.task(route::follow::follow(app.clone(), fence));
     serving.task(jobs::retention::run(app.clone()));
@@ -129,6 +136,9 @@ pub async fn end(serving: Serving) {
     };
     if runtime::within(DRAIN_MS_MAX, all).await.is_none() {
         tracing::warn!("something was still in flight: it is sent again at the next start");
+    }
+    if let Some(flight) = app.flight.get() {
+        flight.land();
     }
     drop(app);
     let _ = std::fs::remove_file(&socket);

@@ -3,14 +3,16 @@
 use std::sync::Arc;
 
 use mailspan_core::{
-    Answer, Attempt, DeliveryId, DestinationId, Lost, Millis, Outcome, Reason, Request, Settlement, State,
+    Answer, Attempt, DeliveryId, DestinationId, Lost, Millis, Outcome, Parcel, Reason, Request, Settlement,
+    State,
 };
 use mailspan_engine::{CallId, Command, Engine, Fence, Happened, SettleFailed};
-use mailspan_store::{Trouble, Write, Wrote};
+use mailspan_store::{Claim, Trouble, Write, Wrote};
 use tokio::sync::mpsc;
 
 use crate::app::App;
 use crate::deliver::{claim, sign};
+use crate::drill;
 use crate::intake::system;
 use crate::runtime;
 
@@ -46,7 +48,7 @@ pub async fn run(app: App, mut inbox: mpsc::Receiver<Happened>) {
                 continue;
             }
         };
-        engine.step(runtime::now(), happened, &mut commands);
+        engine.step(runtime::steady(), happened, &mut commands);
         for command in commands.drain(..) {
             match command {
                 Command::WakeAt(at) => wake = Some(wake.map_or(at, |earlier| earlier.min(at))),
@@ -82,10 +84,10 @@ fn answered(call: CallId, answer: Result<Answer, Lost>) -> Happened {
 }
 
 async fn claim(app: &App, destination: DestinationId, room: [u16; 6]) -> Happened {
-    match app.store.claim(destination, room, runtime::now()).await {
+    match app.store.claim(destination, room, runtime::steady()).await {
         Ok((claims, next_due)) => {
-            let live = app.live();
-            let parcels = claims.into_iter().map(|row| claim::parcel(&live, row)).collect();
+            drill::point("claim");
+            let parcels = map(app, destination, claims);
             Happened::Claimed { destination, parcels, next_due }
         }
         Err(trouble) => {
@@ -93,6 +95,17 @@ async fn claim(app: &App, destination: DestinationId, room: [u16; 6]) -> Happene
             Happened::ClaimFailed { destination }
         }
     }
+}
+
+fn map(app: &App, destination: DestinationId, claims: Vec<Claim>) -> Vec<Parcel> {
+    let (live, flight) = (app.live(), app.flight.get());
+    let parcel = |row: Claim| {
+        flight.inspect(|flight| flight.mapping(destination, row.event.id));
+        claim::parcel(&live, row)
+    };
+    let parcels = claims.into_iter().map(parcel).collect();
+    flight.inspect(|flight| flight.mapped(destination));
+    parcels
 }
 
 async fn send(app: &App, destination: DestinationId, request: Request) -> Result<Answer, Lost> {
@@ -107,7 +120,9 @@ async fn send(app: &App, destination: DestinationId, request: Request) -> Result
         why,
     })?;
     let egress = Arc::clone(&live.egress);
+    drill::point("send-before");
     let answer = egress.send(&settings.target, request).await;
+    drill::point("send-after");
     app.metrics.exchange(&settings.name, answer.as_ref().map_or(0, |answer| answer.status));
     answer
 }
@@ -123,7 +138,11 @@ async fn settle(
     let dead: Vec<DeliveryId> = settlements.iter().filter(|s| is_dead(s)).map(|s| s.delivery).collect();
     count(app, destination, &settlements);
     let at = runtime::now();
-    let wrote = app.store.write(Write::Settle { destination, fence, settlements, attempts, at }).await;
+    let write = app.store.write(Write::Settle { destination, fence, settlements, attempts, at });
+    let wrote = drill::begun("settle-in-commit", write).await;
+    if wrote.is_ok() {
+        drill::point("settle-after-commit");
+    }
     let (outcome, promoted) = match wrote {
         Ok(Wrote::Settled { promoted }) => (Ok(()), promoted),
         Ok(_) => (Ok(()), true),

@@ -1,10 +1,14 @@
 //! Takes the leases and opens a desk for each destination.
 
+use std::sync::Arc;
+
+use mailspan_connectors::contract::Sink;
 use mailspan_core::{DestinationId, Millis, Name};
 use mailspan_engine::{Fence, Happened};
 use mailspan_store::{Store, Trouble, Write, Wrote};
 
 use crate::app::{App, Live};
+use crate::deliver::flown::Flown;
 use crate::runtime;
 
 /// The lease of one piece of work. On SQLite the lock on the file proves that nobody else lives, so the
@@ -39,7 +43,13 @@ pub async fn open_desk(
     if let Some(reason) = &paused {
         tracing::warn!(destination = %name, "still paused: {reason}; `mailspan destinations resume {name}`");
     }
-    let (limits, sink) = (settings.limits.clone(), settings.sink.clone());
+    let limits = settings.limits.clone();
+    let sink: Arc<dyn Sink> = match app.flight.get() {
+        Some(flight) => {
+            Arc::new(Flown { sink: settings.sink.clone(), destination: id, flight: flight.clone() })
+        }
+        None => settings.sink.clone(),
+    };
     app.tell(Happened::Opened { destination: id, fence, limits, sink, paused }).await;
     Ok(())
 }

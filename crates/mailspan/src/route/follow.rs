@@ -5,6 +5,7 @@ use mailspan_engine::{Fence, Happened};
 use mailspan_store::{Trouble, Write, Wrote};
 
 use crate::app::App;
+use crate::drill;
 use crate::runtime;
 
 /// How long a broken store is left alone.
@@ -40,7 +41,9 @@ pub async fn step(app: &App, fence: Fence) -> Result<usize, Trouble> {
     }
     let live = app.live();
     let routed = events.into_iter().map(|event| super::route(&live, event)).collect();
-    let wrote = app.store.write(Write::Route { fence, routed }).await?;
+    drill::point("route-before-commit");
+    let wrote = drill::begun("route-in-commit", app.store.write(Write::Route { fence, routed })).await?;
+    drill::point("route-after-commit");
     app.metrics.routed(n as u64);
     if let Wrote::Offered { destinations } = wrote {
         for destination in destinations {
