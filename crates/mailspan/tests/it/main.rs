@@ -5,10 +5,13 @@
 mod api;
 mod bench;
 mod commands;
+mod crash;
 mod deliver;
 mod intake;
 mod interop;
 mod kill;
+mod poison;
 mod support;
 mod sync;
+mod tape;
 mod tidy;
