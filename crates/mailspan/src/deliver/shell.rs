@@ -99,9 +99,13 @@ async fn claim(app: &App, destination: DestinationId, room: [u16; 6]) -> Happene
 
 fn map(app: &App, destination: DestinationId, claims: Vec<Claim>) -> Vec<Parcel> {
     let (live, flight) = (app.live(), app.flight.get());
+    // Horizons count from a time of the wall clock, which may have been set back since.
+    let ahead = runtime::steady().since(runtime::now());
     let parcel = |row: Claim| {
         flight.inspect(|flight| flight.mapping(destination, row.event.id));
-        claim::parcel(&live, row)
+        let mut parcel = claim::parcel(&live, row);
+        parcel.since = parcel.since.plus(ahead);
+        parcel
     };
     let parcels = claims.into_iter().map(parcel).collect();
     flight.inspect(|flight| flight.mapped(destination));

@@ -7,6 +7,8 @@ mod bench;
 mod commands;
 mod crash;
 mod deliver;
+mod disk;
+mod hardening;
 mod intake;
 mod interop;
 mod kill;
