@@ -10,7 +10,6 @@ use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 
 use crate::app::{App, Live};
-use crate::deliver::flight::Flight;
 use crate::deliver::{alone, shell, start};
 use crate::http::auth::FromSocket;
 use crate::http::{router, server};
@@ -59,7 +58,7 @@ pub async fn begin(hub: Hub) -> anyhow::Result<Serving> {
     };
     drill::point("start-after-migrations");
     let Storage::Sqlite { path } = &hub.storage;
-    let (flight, left) = Flight::open(path).context("open the flight note beside the store")?;
+    let flight = open::flight(path);
     let socket = open::socket_path(path);
     let (stop, stopped) = watch::channel(false);
     let (engine, inbox) = mpsc::channel(INBOX_MAX);
@@ -83,9 +82,11 @@ pub async fn begin(hub: Hub) -> anyhow::Result<Serving> {
     let owner = runtime::random_u128();
     serving.task(shell::run(app.clone(), inbox));
     let fence = start::lease(&app.store, "router", owner).await.context("take the router's lease")?;
-    alone::run(&app, &flight, left, owner).await.context("run alone what the last process ended at")?;
-    flight.begin().context("write the flight note beside the store")?;
-    app.flight.get_or_init(|| Arc::new(flight));
+    if let Some((flight, left)) = flight {
+        alone::run(&app, &flight, left, owner).await.context("run alone what the last process ended at")?;
+        flight.begin();
+        app.flight.get_or_init(|| Arc::new(flight));
+    }
     start::open_desks(&app, owner).await.context("take the destinations' leases")?;
     serving.task(route::follow::follow(app.clone(), fence));
     serving.task(jobs::retention::run(app.clone()));

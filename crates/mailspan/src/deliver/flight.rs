@@ -23,6 +23,8 @@ const SLOT: u64 = 24;
 /// A batch has at most 1,000 items (`config/limits.rs`); further ones are not noted.
 const BATCH_MAX: usize = 1_000;
 const MAPS_AT: u64 = PLAN_AT + 8 + 4 + 16 * BATCH_MAX as u64;
+/// With slots for 64 destinations; more make it longer.
+const BLANK: u64 = MAPS_AT + SLOT * 64;
 /// What is read of an old note: more destinations than any hub has.
 const BYTES_MAX: u64 = MAPS_AT + SLOT * 100_000;
 
@@ -63,15 +65,19 @@ impl Flight {
         io::Read::read_to_end(&mut io::Read::take(&file, BYTES_MAX), &mut bytes)?;
         let left = read(&bytes);
         if !bytes.starts_with(MARK) {
-            blank(&file)?;
+            file.set_len(0)?;
+            file.write_all_at(&blank(), 0)?;
         }
         let (slots, failed) = (Mutex::default(), AtomicBool::new(false));
         Ok((Flight { path, file, slots, failed }, left))
     }
 
     /// Every suspect was dealt with: the note is blank from here on.
-    pub fn begin(&self) -> io::Result<()> {
-        blank(&self.file)
+    pub fn begin(&self) {
+        self.write(0, &blank());
+        if let Err(error) = self.file.set_len(BLANK) {
+            self.say(&error);
+        }
     }
 
     pub fn alone(&self, suspect: Option<Suspect>) {
@@ -118,20 +124,23 @@ impl Flight {
 
     /// The note is a help, never a condition: on a full disk deliveries go on.
     fn write(&self, at: u64, bytes: &[u8]) {
-        if let Err(error) = self.file.write_all_at(bytes, at)
-            && !self.failed.swap(true, Ordering::Relaxed)
-        {
+        if let Err(error) = self.file.write_all_at(bytes, at) {
+            self.say(&error);
+        }
+    }
+
+    fn say(&self, error: &io::Error) {
+        if !self.failed.swap(true, Ordering::Relaxed) {
             tracing::warn!(%error, "the flight note {} cannot be written", self.path.display());
         }
     }
 }
 
 /// Written whole, so that marks made later need no room on the disk.
-fn blank(file: &File) -> io::Result<()> {
-    let mut bytes = vec![0; MAPS_AT as usize + 64 * SLOT as usize];
+fn blank() -> Vec<u8> {
+    let mut bytes = vec![0; BLANK as usize];
     bytes[..MARK.len()].copy_from_slice(MARK);
-    file.set_len(bytes.len() as u64)?;
-    file.write_all_at(&bytes, 0)
+    bytes
 }
 
 fn slot(suspect: Suspect) -> [u8; SLOT as usize] {
@@ -205,7 +214,7 @@ mod tests {
         flight.planned();
         flight.alone(Some(B));
         assert_eq!(left(&store), Left { suspects: vec![A], alone: Some(B) });
-        flight.begin().unwrap();
+        flight.begin();
         assert_eq!(left(&store), Left::default());
         flight.mapping(A.destination, A.event);
         flight.land();

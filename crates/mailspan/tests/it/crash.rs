@@ -50,6 +50,15 @@ fn nothing_is_lost_doubled_or_disordered_by_kills() {
     }
 }
 
+#[test]
+fn every_point_of_the_product_is_tried() {
+    let text = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/src/drill.rs")).unwrap();
+    let list = text.split_once("POINTS: [&str; ").and_then(|(_, rest)| rest.split_once("];")).unwrap().0;
+    let of_product: Vec<&str> = list.split('"').skip(1).step_by(2).collect();
+    let here: Vec<&str> = POINTS.iter().map(|(name, _)| *name).collect();
+    assert_eq!(here, of_product, "POINTS of this file and of src/drill.rs differ");
+}
+
 /// One piece of a long run: the sums of all pieces are kept in a file.
 fn piece(seed: u64, wanted: u64) {
     let path = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("crash-test.json");

@@ -13,6 +13,7 @@ mod intake;
 mod interop;
 mod kill;
 mod poison;
+mod recovery;
 mod support;
 mod sync;
 mod tape;
