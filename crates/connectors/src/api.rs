@@ -49,7 +49,7 @@ struct Api;
 impl Source for Api {
     /// Lets everything in: the API key is checked by the HTTP layer, before this is called. A caller
     /// that has not checked a key MUST NOT take this for a proof of anything.
-    fn verify(&self, _: &RawRequest, _: &[Named], _: Millis) -> Verified {
+    fn verify(&self, _: &RawRequest, _: &[Named], _: Millis, _: bool) -> Verified {
         Verified::By { credential: "api".to_owned() }
     }
 

@@ -102,7 +102,9 @@ pub fn schema_of<T: schemars::JsonSchema>() -> Value {
 
 pub trait Source: Send + Sync {
     /// Who sent it. `secrets` are those live now; an empty list or an empty secret verifies nothing.
-    fn verify(&self, request: &RawRequest, secrets: &[Named], now: Millis) -> Verified;
+    /// With `explain`, a refusal names the usual mutilation that would have matched: milliseconds for a large
+    /// body, so callers bound how often they ask.
+    fn verify(&self, request: &RawRequest, secrets: &[Named], now: Millis, explain: bool) -> Verified;
 
     /// What it says. Called after `verify`, and only where no VRL `parse` program is given.
     fn parse(&self, request: &RawRequest) -> Result<Parsed, BadBody>;

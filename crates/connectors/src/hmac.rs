@@ -56,11 +56,11 @@ pub(crate) enum Same {
 const CHALLENGE_BYTES_MAX: usize = 256;
 
 impl Source for Hmac {
-    fn verify(&self, request: &RawRequest, secrets: &[Named], now: Millis) -> Verified {
+    fn verify(&self, request: &RawRequest, secrets: &[Named], now: Millis, explain: bool) -> Verified {
         if self.handshake == Some(Handshake::Woocommerce) && is_form_ping(request) {
             return handshake(String::new());
         }
-        let judged = recipe::verify(&self.scheme, request, secrets, now);
+        let judged = recipe::verify(&self.scheme, request, secrets, now, explain);
         match (&self.handshake, &judged) {
             (Some(Handshake::Slack), Ok(_)) => match challenge(request) {
                 Some(challenge) => handshake(challenge),

@@ -28,7 +28,7 @@ pub static KIND: Kind = Kind {
         schema: schema_of::<Settings>,
         defaults: Policy {
             rate: (50, 1_000),
-            concurrency: 8,
+            concurrency: 64,
             batch: 1,
             batch_wait_ms: 200,
             timeout_ms: 15_000,

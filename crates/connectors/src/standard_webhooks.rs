@@ -51,8 +51,8 @@ struct StandardWebhooks {
 }
 
 impl Source for StandardWebhooks {
-    fn verify(&self, request: &RawRequest, secrets: &[Named], now: Millis) -> Verified {
-        verdict(standard::verify(request, secrets, now, self.tolerance_ms))
+    fn verify(&self, request: &RawRequest, secrets: &[Named], now: Millis, explain: bool) -> Verified {
+        verdict(standard::verify(request, secrets, now, self.tolerance_ms, explain))
     }
 
     fn parse(&self, request: &RawRequest) -> Result<Parsed, BadBody> {

@@ -26,7 +26,8 @@ fn request(headers: &[(&str, &str)], body: &str) -> RawRequest {
 }
 
 fn good(source: &dyn Source, request: &RawRequest, key: &str, now_ms: i64) {
-    let got = source.verify(request, &[secret("another-secret-of-somebody"), secret(key)], Millis(now_ms));
+    let got =
+        source.verify(request, &[secret("another-secret-of-somebody"), secret(key)], Millis(now_ms), true);
     assert_eq!(got, Verified::By { credential: "S".to_owned() }, "the vector should verify");
     let mut changed = request.clone();
     changed.body = [&request.body[..], b" "].concat().into();
@@ -34,7 +35,7 @@ fn good(source: &dyn Source, request: &RawRequest, key: &str, now_ms: i64) {
 }
 
 fn refused(source: &dyn Source, request: &RawRequest, key: &str, now_ms: i64, check: &str) -> Refusal {
-    match source.verify(request, &[secret(key)], Millis(now_ms)) {
+    match source.verify(request, &[secret(key)], Millis(now_ms), true) {
         Verified::Refused(refusal) => {
             assert_eq!(refusal.check, check, "{refusal:?}");
             refusal
@@ -122,7 +123,7 @@ fn a_key_of_nothing_verifies_nothing() {
         let source = self::source(kind, settings);
         refused(&*source, &request(&[("x-mailtarget-signature", &mac)], body), "", 0, "no_secret");
         assert!(matches!(
-            source.verify(&request(&[("x-mailtarget-signature", &mac)], body), &[], Millis(0)),
+            source.verify(&request(&[("x-mailtarget-signature", &mac)], body), &[], Millis(0), true),
             Verified::Refused(Refusal { check: "no_secret", .. })
         ));
     }
@@ -223,7 +224,7 @@ fn what_a_source_signs_it_verifies() {
         }
         let label = &target.label;
         let verify = |request: &RawRequest, secrets: &[Named], ms: i64| {
-            target.source.verify(request, secrets, Millis(fuzzing::NOW.0 + ms))
+            target.source.verify(request, secrets, Millis(fuzzing::NOW.0 + ms), true)
         };
         let by = Verified::By { credential: named.name.clone() };
         assert_eq!(verify(&request, &target.secrets, 0), by, "{label}");
@@ -263,13 +264,13 @@ fn handshakes_are_answered_and_only_where_they_should_be() {
     let slack = preset("slack");
     let body = r#"{"token":"t","challenge":"3eZbrw1aBm2rZgRNFdxV2595E9CY3gmdALWMmHkvFXO7tYXAYM8P","type":"url_verification"}"#;
     let mut asked = request(&[], body);
-    let unsigned = slack.verify(&asked, &[secret("s")], fuzzing::NOW);
+    let unsigned = slack.verify(&asked, &[secret("s")], fuzzing::NOW, true);
     assert!(matches!(unsigned, Verified::Refused(_)), "an unsigned challenge is not echoed");
     for (name, value) in slack.sign(&asked, &secret("s"), fuzzing::NOW) {
         asked.headers.push((name, value.into_bytes()));
     }
     let Verified::Handshake { status: 200, content_type, body } =
-        slack.verify(&asked, &[secret("s")], fuzzing::NOW)
+        slack.verify(&asked, &[secret("s")], fuzzing::NOW, true)
     else {
         panic!("a signed challenge is echoed")
     };
@@ -277,10 +278,10 @@ fn handshakes_are_answered_and_only_where_they_should_be() {
     assert_eq!(body, "3eZbrw1aBm2rZgRNFdxV2595E9CY3gmdALWMmHkvFXO7tYXAYM8P");
 
     let woo = preset("woocommerce");
-    let ping = woo.verify(&request(&[], "webhook_id=17"), &[secret("s")], fuzzing::NOW);
+    let ping = woo.verify(&request(&[], "webhook_id=17"), &[secret("s")], fuzzing::NOW, true);
     assert!(matches!(ping, Verified::Handshake { status: 200, .. }));
     for other in ["webhook_id=", "webhook_id=1&a=2", "webhook_id=x", "{}"] {
-        let got = woo.verify(&request(&[], other), &[secret("s")], fuzzing::NOW);
+        let got = woo.verify(&request(&[], other), &[secret("s")], fuzzing::NOW, true);
         assert!(matches!(got, Verified::Refused(_)), "{other}");
     }
 }

@@ -102,6 +102,8 @@ pub struct Part {
     pub step: Option<Step>,
     /// The last verdict, or nothing before the first.
     pub verdict: Option<Verdict>,
+    /// Tells the map that made it from others: progress under another map counts for nothing.
+    pub map: u32,
 }
 
 impl Part {
@@ -127,12 +129,15 @@ pub struct Parcel {
 }
 
 /// Progress of one part as it is stored: written only when an attempt leaves something open or dead.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Progress {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub step: Option<Step>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub verdict: Option<Verdict>,
+    /// Of the part: see [`Part::map`].
+    #[serde(default)]
+    pub map: u32,
 }
 
 /// What becomes of a delivery after an attempt.

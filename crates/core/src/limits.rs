@@ -42,6 +42,10 @@ pub const RUN_STEPS_MAX: u64 = 1_000_000;
 pub const MAP_RESULT_BYTES_MAX: usize = 1 << 20;
 /// Refused requests kept for the operator, a source.
 pub const REFUSED_KEPT_MAX: usize = 1_000;
+/// Refused requests of a source that are explained and kept at once, and a second after that: explaining
+/// one costs milliseconds, and who cannot sign must not cost more than who can. All are counted in metrics.
+pub const REFUSED_BURST: u64 = 50;
+pub const REFUSED_PER_SECOND: u64 = 10;
 /// What is kept of each refused body.
 pub const REFUSED_BODY_BYTES_MAX: usize = 16 << 10;
 /// Writes that wait for the writer before intake answers 429.
@@ -133,3 +137,7 @@ pub const SANDBOX_REQUESTS_KEPT: usize = 2_000;
 pub const SANDBOX_WEBHOOKS_MAX: usize = 100_000;
 /// Rows of each table on a fake's page.
 pub const SANDBOX_PAGE_ROWS_MAX: usize = 200;
+/// Exchanges that a breaker remembers to know the share of failures.
+pub const BREAKER_LOG_MAX: usize = 256;
+/// Exchanges in flight to one destination where nothing else is set: the ceiling of what adapts.
+pub const CONCURRENCY_CEILING: u32 = 64;

@@ -3,11 +3,13 @@
 use mailspan_connectors::contract::{Item, Judgement};
 use mailspan_core::{Answer, Attempt, DeliveryId, Lost, Reason, Signal, Verdict};
 
+use crate::adapt::Kind;
 use crate::attempt::attempt;
+use crate::breaker::{Changed, Went, reason};
 use crate::caught::caught;
 use crate::desk::{Call, Context, Desk};
 use crate::held::{Held, Retries, Rule};
-use crate::{CallId, Fault};
+use crate::{CallId, Fault, Notice};
 
 /// How long after a refused credential the one further try is made.
 const REAUTH_MS: u64 = 1_000;
@@ -28,6 +30,8 @@ impl Desk {
             Err(lost) => Ok(lost_verdicts(lost, call.items.len())),
             Ok(answer) => self.judge(&call, answer),
         };
+        let signal = judgement.as_ref().ok().and_then(|judgement| judgement.signal.clone());
+        self.learn(id, &call, &answer, signal.as_ref(), cx);
         let asked = call.question.as_ref().and_then(|question| self.questions.waiting.remove(question));
         let items = asked.unwrap_or_else(|| call.items.clone());
         let exchange = Exchange { call, answer };
@@ -38,6 +42,55 @@ impl Desk {
             }
             Ok(judgement) => self.apply(judgement, items, exchange, cx),
         }
+    }
+
+    /// What the exchange tells about the destination: to its breaker, and of how many it takes at once.
+    fn learn(
+        &mut self,
+        id: CallId,
+        call: &Call,
+        answer: &Result<Answer, Lost>,
+        signal: Option<&Signal>,
+        cx: &mut Context,
+    ) {
+        let took_ms = cx.now.since(call.at);
+        let status = answer.as_ref().map_or(0, |answer| answer.status);
+        let asked_ms = match signal {
+            Some(Signal::Throttled { until }) => Some(until.since(cx.now)),
+            _ => None,
+        };
+        let class = call.items.first().and_then(|first| self.held.get(first)).map(|held| held.class);
+        let kind = class.map(|class| Kind::of(class, call.items.len())).filter(|_| call.question.is_none());
+        match (status, kind) {
+            (429 | 503, _) => self.adapt.refused(cx.now, asked_ms.unwrap_or(0)),
+            _ if asked_ms.is_some() => self.adapt.refused(cx.now, asked_ms.unwrap_or(0)),
+            (0, Some(kind)) => self.adapt.lost(cx.now, kind, took_ms),
+            (200..=299, Some(kind)) => {
+                self.adapt.ended(cx.now, kind, took_ms);
+                self.pace.learn(took_ms, call.items.len());
+            }
+            _ => {}
+        }
+        let went = went(answer, signal);
+        let jitter = cx.random.next_u64();
+        let was = self.breaker.state();
+        let notice = match self.breaker.heard(cx.now, (id, call.at), went, &self.limits.breaker, jitter) {
+            Some(Changed::Opened { probe_at }) => {
+                let last = match answer {
+                    Ok(answer) => format!("HTTP {}", answer.status),
+                    Err(lost) => lost.why.to_string(),
+                };
+                Some(Notice::BreakerOpened { reason: reason(&last, probe_at), probe_at })
+            }
+            Some(Changed::Closed) => Some(Notice::BreakerClosed),
+            None => None,
+        };
+        if self.breaker.state() != was && self.is_shut(cx.now) {
+            // What waits may wait for minutes: it is claimed and mapped as known then.
+            self.adapt.restart();
+            self.let_go_of_waiting();
+        }
+        self.announce(notice, cx);
     }
 
     fn judge(&self, call: &Call, answer: &Answer) -> Result<Judgement, String> {
@@ -171,13 +224,27 @@ impl Desk {
 impl Call {
     fn without_items(&self) -> Call {
         let request = self.request.clone();
-        Call { sink: self.sink.clone(), request, items: Vec::new(), question: None, at: self.at }
+        let sink = self.sink.clone();
+        Call { sink, request, items: Vec::new(), question: None, queue: self.queue, at: self.at }
     }
 }
 
 impl Exchange {
     fn row(&self, items: usize, whole: bool, cx: &Context) -> Attempt {
         attempt(&self.call.request, &self.answer, self.call.at, cx.now, items, whole)
+    }
+}
+
+fn went(answer: &Result<Answer, Lost>, signal: Option<&Signal>) -> Went {
+    match (answer, signal) {
+        (Err(lost), _) if lost.refused => Went::Neither,
+        (Err(_), _) => Went::Failed,
+        (_, Some(Signal::Throttled { .. } | Signal::Stop { .. } | Signal::Reauth { .. })) => Went::Neither,
+        (Ok(answer), _) => match answer.status {
+            500..=599 => Went::Failed,
+            429 => Went::Neither,
+            _ => Went::Well,
+        },
     }
 }
 

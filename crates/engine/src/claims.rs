@@ -50,14 +50,21 @@ impl Desk {
         self.claims.in_flight = Some(room);
         self.claims.again = false;
         self.claims.stale.clear();
-        cx.out.push(Command::Claim { destination: self.id, room });
+        let held = self.held.keys().copied().collect();
+        cx.out.push(Command::Claim { destination: self.id, room, held });
     }
 
     /// A claim is a read: what it shows of deliveries that are held, or were let go of since it was
     /// asked for, is out of date.
-    pub(crate) fn claimed(&mut self, parcels: Vec<Parcel>, next_due: Option<Millis>, cx: &mut Context) {
+    pub(crate) fn claimed(
+        &mut self,
+        parcels: Vec<Parcel>,
+        next_due: Option<Millis>,
+        more: Option<[bool; QUEUES]>,
+        cx: &mut Context,
+    ) {
         let Some(room) = self.claims.in_flight.take() else { return };
-        if self.paused.is_some() || cx.draining {
+        if self.paused.is_some() || cx.draining || self.is_shut(cx.now) {
             self.claims.offered();
             return;
         }
@@ -80,7 +87,10 @@ impl Desk {
             }
         }
         for queue in 0..QUEUES {
-            let full = room[queue] > 0 && came[queue] >= room[queue];
+            let full = match more {
+                Some(more) => more[queue],
+                None => room[queue] > 0 && came[queue] >= room[queue],
+            };
             let unseen = room[queue] == 0 && self.claims.more[queue];
             self.claims.more[queue] = full || unseen || left[queue] || self.claims.again;
         }
@@ -129,6 +139,7 @@ impl Desk {
             exchanged: false,
             steps: 0,
             at,
+            class_stays: cx.fault == Some(Fault::ClassNotLowered),
         };
         let outcome = match failed {
             Some(Reason { code, text }) if code == "crash" => held.crashed(&text, cx.now),

@@ -1,13 +1,14 @@
 //! What comes out of the engine.
 
-use mailspan_core::{Attempt, DestinationId, Millis, Queue, Reason, Request, Settlement};
+use mailspan_core::{Attempt, DeliveryId, DestinationId, Millis, Queue, Reason, Request, Settlement};
 
 use crate::{CallId, Fence};
 
 #[derive(Debug, Clone, PartialEq)]
 pub enum Command {
     /// Read heads of lanes that are due: at most so many of each queue (indexed by [`Queue`]).
-    Claim { destination: DestinationId, room: [u16; Queue::ALL.len()] },
+    /// Rows of `held` are due in the store and come again: they need not be mapped.
+    Claim { destination: DestinationId, room: [u16; Queue::ALL.len()], held: Vec<DeliveryId> },
     /// Make an exchange; answered by [`crate::Happened::Answered`].
     Send { call: CallId, destination: DestinationId, request: Request },
     /// Write, all or nothing; answered by [`crate::Happened::Settled`].
@@ -16,4 +17,17 @@ pub enum Command {
     WakeAt(Millis),
     /// Keep the destination's standing: paused for a reason, or active again.
     Stand { destination: DestinationId, paused: Option<Reason> },
+    /// Tell people; nothing needs to be kept.
+    Announce { destination: DestinationId, what: Notice },
+}
+
+/// What happened to a destination that people should know.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Notice {
+    /// The destination is degraded: deliveries wait, nothing is lost or spent.
+    BreakerOpened { reason: Reason, probe_at: Millis },
+    /// Active again, at its full rate.
+    BreakerClosed,
+    /// Four fifths of what may be used of the vendor's daily quota are used; at most once a day and lease.
+    QuotaInDanger { used: u64, daily: u32, resets: Millis },
 }

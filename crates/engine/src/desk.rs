@@ -4,16 +4,21 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use mailspan_connectors::contract::{Question, Sink};
+use mailspan_core::limits::QUEUE_ROOM;
 use mailspan_core::{DeliveryId, DestinationId, Millis, Queue, Reason, Request, SplitMix64};
 
-use crate::budget::{Budget, Grant};
+use crate::adapt::Adapt;
+use crate::breaker::Breaker;
+use crate::budget::{Ask, Budget, Grant};
 use crate::claims::Claims;
 use crate::held::{Held, Place};
 use crate::line::{Batching, Line};
 use crate::questions::Questions;
+use crate::quota::Quota;
 use crate::shares::Shares;
+use crate::standing::Pace;
 use crate::writes::Writes;
-use crate::{CallId, Command, Fault, Fence, Happened, Limits};
+use crate::{BreakerState, CallId, Command, Fault, Fence, Happened, Limits};
 
 const QUEUES: usize = Queue::ALL.len();
 
@@ -24,6 +29,10 @@ pub(crate) struct Desk {
     pub(crate) sink: Arc<dyn Sink>,
     pub(crate) paused: Option<Reason>,
     pub(crate) budget: Budget,
+    pub(crate) breaker: Breaker,
+    pub(crate) adapt: Adapt,
+    pub(crate) quota: Quota,
+    pub(crate) pace: Pace,
     pub(crate) held: BTreeMap<DeliveryId, Held>,
     /// Held deliveries of each queue, at most [`mailspan_core::limits::QUEUE_ROOM`].
     pub(crate) count: [u16; QUEUES],
@@ -50,6 +59,7 @@ pub(crate) struct Call {
     pub(crate) request: Request,
     pub(crate) items: Vec<DeliveryId>,
     pub(crate) question: Option<Question>,
+    pub(crate) queue: Queue,
     pub(crate) at: Millis,
 }
 
@@ -71,7 +81,9 @@ impl Desk {
         sink: Arc<dyn Sink>,
         paused: Option<Reason>,
     ) -> Desk {
-        let budget = Budget::new(limits.rate, limits.concurrency);
+        let budget = Budget::new(limits.rate);
+        let adapt = Adapt::new(limits.adapts, limits.concurrency);
+        let quota = Quota::new(limits.daily, limits.day_starts_ms);
         let mut desk = Desk {
             id,
             fence,
@@ -79,6 +91,10 @@ impl Desk {
             sink,
             paused,
             budget,
+            breaker: Breaker::default(),
+            adapt,
+            quota,
+            pace: Pace::default(),
             held: BTreeMap::new(),
             count: [0; QUEUES],
             lines: Default::default(),
@@ -98,8 +114,17 @@ impl Desk {
 
     /// Other settings under the same lease. What is in flight ends under those it was planned with;
     /// what only waits is claimed again, so that it is mapped anew.
-    pub(crate) fn change(&mut self, limits: Limits, sink: Arc<dyn Sink>, paused: Option<Reason>) {
-        self.budget.set(limits.rate, limits.concurrency);
+    pub(crate) fn change(
+        &mut self,
+        now: Millis,
+        limits: Limits,
+        sink: Arc<dyn Sink>,
+        paused: Option<Reason>,
+    ) {
+        self.budget.set(limits.rate);
+        self.adapt.set(limits.adapts, limits.concurrency);
+        self.quota.set(limits.daily, limits.day_starts_ms);
+        self.breaker.ask_now(now);
         self.limits = limits;
         self.sink = sink;
         self.paused = paused;
@@ -121,6 +146,7 @@ impl Desk {
     pub(crate) fn resume(&mut self, cx: &mut Context) {
         self.paused = None;
         self.reauth_at = None;
+        self.breaker.ask_now(cx.now);
         self.claims.offered();
         cx.out.push(Command::Stand { destination: self.id, paused: None });
     }
@@ -128,10 +154,14 @@ impl Desk {
     pub(crate) fn hear(&mut self, happened: Happened, cx: &mut Context) {
         match happened {
             Happened::Offered { .. } => self.claims.offered(),
-            Happened::Claimed { parcels, next_due, .. } => self.claimed(parcels, next_due, cx),
+            Happened::Claimed { parcels, next_due, more, .. } => self.claimed(parcels, next_due, more, cx),
             Happened::ClaimFailed { .. } => self.claim_failed(cx.now),
             Happened::Answered { call, answer } => self.answered(call, answer, cx),
             Happened::Settled { deliveries, outcome, .. } => self.settled(&deliveries, outcome, cx),
+            Happened::Spent { requests, .. } => {
+                let notice = self.quota.spend(cx.now, requests);
+                self.announce(notice, cx);
+            }
             Happened::Paused { reason, .. } => self.pause(reason, cx),
             Happened::Resumed { .. } => self.resume(cx),
             Happened::Opened { .. } | Happened::Closed { .. } | Happened::Tick => {}
@@ -145,7 +175,7 @@ impl Desk {
             self.claims.offered();
         }
         self.write_again(cx);
-        if self.paused.is_none() && !cx.draining {
+        if self.paused.is_none() && !cx.draining && !self.is_shut(cx.now) {
             self.claim(cx);
         }
         self.lines.iter_mut().for_each(|line| line.ripen(cx.now));
@@ -157,14 +187,75 @@ impl Desk {
         if self.paused.is_some() || draining {
             return again;
         }
-        let ripe = self.lines.iter().any(Line::has_ripe);
-        let budget = match self.budget.ask(now, self.calls.len()) {
+        let ripe = self.ripe() != [false; QUEUES];
+        let budget = match self.grant(now, self.ripe()) {
             Grant::NotBefore(at) if ripe => Some(at),
             _ => None,
         };
-        let claim = self.claims.not_before.filter(|_| self.claims.in_flight.is_none());
+        let claim = match self.breaker.state() {
+            BreakerState::Open { probe_at } if probe_at > now => Some(probe_at),
+            _ => self.claims.not_before,
+        };
+        let claim = claim.filter(|_| self.claims.in_flight.is_none());
         let ripening = self.lines.iter().filter_map(Line::ripe_at).min();
         [again, budget, claim, ripening, self.claims.next_due].into_iter().flatten().min()
+    }
+
+    /// Queues that have a batch ready.
+    pub(crate) fn ripe(&self) -> [bool; QUEUES] {
+        std::array::from_fn(|queue| self.lines.get(queue).is_some_and(Line::has_ripe))
+    }
+
+    /// Retries, backfill and replay, and first tries that fill half of their room: not urgent.
+    pub(crate) fn is_backlog(&self, queue: Queue) -> bool {
+        let at = queue as usize;
+        queue > Queue::Activity || (queue != Queue::Consent && self.count[at] >= QUEUE_ROOM[at] / 2)
+    }
+
+    /// May a request go out for the most urgent of these queues?
+    pub(crate) fn grant(&self, now: Millis, ripe: [bool; QUEUES]) -> Grant {
+        let consent = ripe[Queue::Consent as usize];
+        let even = Queue::ALL.iter().all(|queue| !ripe[*queue as usize] || self.is_backlog(*queue));
+        if let Some(withheld) = self.withheld(now, consent) {
+            return withheld;
+        }
+        let tenths = match self.breaker.state() {
+            BreakerState::Ramping { tenths, .. } => tenths,
+            _ => 10,
+        };
+        let (in_flight, slots) = (self.calls.len(), self.slots());
+        self.budget.ask(now, Ask { in_flight, slots, tenths, even, consent })
+    }
+
+    /// By the breaker or the daily quota.
+    pub(crate) fn withheld(&self, now: Millis, consent: bool) -> Option<Grant> {
+        match self.breaker.state() {
+            BreakerState::Probing => Some(Grant::WhenOneReturns),
+            BreakerState::Open { probe_at } if probe_at > now => Some(Grant::NotBefore(probe_at)),
+            _ if self.quota.left(now, consent) == Some(0) => Some(Grant::NotBefore(self.quota.resets(now))),
+            _ => None,
+        }
+    }
+
+    /// The breaker is open, and it is not yet time for a probe: nothing is claimed.
+    pub(crate) fn is_shut(&self, now: Millis) -> bool {
+        matches!(self.breaker.state(), BreakerState::Open { probe_at } if probe_at > now)
+    }
+
+    /// Exchanges that may be in flight now.
+    pub(crate) fn slots(&self) -> usize {
+        let slots = usize::try_from(self.limits.concurrency.max(1)).unwrap_or(usize::MAX);
+        let slots = slots.min(self.adapt.slots());
+        match self.breaker.state() {
+            BreakerState::Ramping { slots: ramp, .. } => {
+                slots.min(usize::try_from(ramp).unwrap_or(usize::MAX))
+            }
+            _ => slots,
+        }
+    }
+
+    pub(crate) fn announce(&self, notice: Option<crate::Notice>, cx: &mut Context) {
+        cx.out.extend(notice.map(|what| Command::Announce { destination: self.id, what }));
     }
 
     /// Puts a delivery with an open part in its line; while paused, lets it go.
@@ -184,6 +275,7 @@ impl Desk {
             }
             _ => None,
         };
+        let how = if held.is_underway() { Batching { wait_ms: 0, ..how } } else { how };
         self.lines[held.queue as usize].push(delivery, key, now, how);
     }
 
@@ -204,7 +296,7 @@ impl Desk {
         }
     }
 
-    fn let_go_of_waiting(&mut self) {
+    pub(crate) fn let_go_of_waiting(&mut self) {
         self.lines = Default::default();
         let waiting: Vec<DeliveryId> =
             self.held.values().filter(|held| held.at == Place::Waiting).map(|held| held.delivery).collect();

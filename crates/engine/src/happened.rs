@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use mailspan_connectors::contract::Sink;
-use mailspan_core::{Answer, DeliveryId, DestinationId, Lost, Millis, Parcel, Rate, Reason};
+use mailspan_core::{Answer, DeliveryId, DestinationId, Lost, Millis, Parcel, Queue, Rate, Reason};
 
-use crate::Calendar;
+use crate::{Calendar, Trip};
 
 /// Names one exchange; unique within a process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -19,8 +19,10 @@ pub struct Fence(pub i64);
 #[derive(Debug, Clone)]
 pub struct Limits {
     pub rate: Rate,
-    /// Exchanges in flight.
+    /// Exchanges in flight at most.
     pub concurrency: u32,
+    /// Below that, as many as suit the destination, by its latency and its refusals; else always so many.
+    pub adapts: bool,
     /// Items in one call at most.
     pub batch_max: u32,
     pub batch_wait_ms: u64,
@@ -29,6 +31,11 @@ pub struct Limits {
     pub retry_after_max_ms: u64,
     /// One call may carry several items of one person.
     pub merges: bool,
+    pub breaker: Trip,
+    /// Requests that the vendor allows a day; a tenth is left unused, a tenth of the rest is for consent.
+    pub daily: Option<u32>,
+    /// When the vendor's day begins, in milliseconds after midnight UTC.
+    pub day_starts_ms: u64,
 }
 
 pub enum Happened {
@@ -53,6 +60,9 @@ pub enum Happened {
         destination: DestinationId,
         parcels: Vec<Parcel>,
         next_due: Option<Millis>,
+        /// Queues with due rows that are not among `parcels`; nothing where `parcels` has every row that
+        /// was read, held ones too.
+        more: Option<[bool; Queue::ALL.len()]>,
     },
     /// The store could not be read: asked again after a second.
     ClaimFailed {
@@ -68,6 +78,12 @@ pub enum Happened {
         destination: DestinationId,
         deliveries: Vec<DeliveryId>,
         outcome: Result<(), SettleFailed>,
+    },
+    /// So many requests were sent to it since its day began (see [`Limits::daily`]), under earlier leases:
+    /// once, after `Opened` under a new fence.
+    Spent {
+        destination: DestinationId,
+        requests: u64,
     },
     /// An operator paused or resumed the destination; answered by a `Stand`.
     Paused {

@@ -25,6 +25,8 @@ pub(crate) struct Held {
     /// Steps of the current part since it was claimed.
     pub(crate) steps: u32,
     pub(crate) at: Place,
+    /// A planted bug: [`crate::Fault::ClassNotLowered`].
+    pub(crate) class_stays: bool,
 }
 
 /// Where a held delivery is.
@@ -63,6 +65,11 @@ pub(crate) struct Rule<'a> {
 impl Held {
     pub(crate) fn person_id(&self) -> Option<PersonId> {
         self.person.as_ref().map(|person| person.id)
+    }
+
+    /// It has begun: whoever could share its next call was in its last one.
+    pub(crate) fn is_underway(&self) -> bool {
+        self.exchanged || self.steps > 0 || self.parts.iter().any(|part| !part.is_open())
     }
 
     /// The first open part, as a connector sees it.
@@ -128,7 +135,8 @@ impl Held {
     pub(crate) fn settlement(&self, outcome: Outcome, attempt: Option<usize>) -> Settlement {
         let done = matches!(&outcome, Outcome::Ended { state: State::Delivered | State::Skipped, .. });
         let untouched = self.parts.iter().all(|part| part.step.is_none() && part.verdict.is_none());
-        let keep = |part: &Part| Progress { step: part.step.clone(), verdict: part.verdict.clone() };
+        let keep =
+            |part: &Part| Progress { step: part.step.clone(), verdict: part.verdict.clone(), map: part.map };
         let progress = if done || untouched { Vec::new() } else { self.parts.iter().map(keep).collect() };
         Settlement {
             delivery: self.delivery,
@@ -192,7 +200,7 @@ impl Held {
         let urgent = self.parts.iter().any(|part| !part.is_open() && part.operation.class() <= self.class);
         let open = self.parts.iter().filter(|part| part.is_open()).map(|part| part.operation.class()).min();
         match open {
-            Some(open) if urgent => open.max(self.class),
+            Some(open) if urgent && !self.class_stays => open.max(self.class),
             _ => self.class,
         }
     }

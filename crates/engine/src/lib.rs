@@ -4,8 +4,10 @@
 //! desks with work take turns round robin, so a destination that hangs costs the others its own slots
 //! and nothing else. The program and the simulation (`tests/sim`) run the same code.
 
+mod adapt;
 mod answered;
 mod attempt;
+mod breaker;
 mod budget;
 mod calendar;
 mod caught;
@@ -16,7 +18,9 @@ mod happened;
 mod held;
 mod line;
 mod questions;
+mod quota;
 mod shares;
+mod standing;
 mod turn;
 mod writes;
 
@@ -25,9 +29,11 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use mailspan_core::limits::SENDS_MAX;
 use mailspan_core::{DestinationId, Millis, SplitMix64};
 
+pub use breaker::{BreakerState, Trip};
 pub use calendar::{Calendar, next_try};
-pub use command::Command;
+pub use command::{Command, Notice};
 pub use happened::{CallId, Fence, Happened, Limits, SettleFailed};
+pub use standing::{Standing, Stands};
 
 use desk::{Context, Desk};
 use turn::Turn;
@@ -42,6 +48,10 @@ pub enum Fault {
     StaleClaimTaken,
     BudgetNotKept,
     WakeForgotten,
+    BreakerProbesTwice,
+    ClassNotLowered,
+    ReserveNotKept,
+    OldLeaseForgotten,
 }
 
 /// All destinations of this node.
@@ -111,6 +121,12 @@ impl Engine {
         self.calls.len()
     }
 
+    /// How a destination is doing, and when `backlog` pending deliveries will be through. Nothing for one
+    /// that this node does not serve.
+    pub fn standing(&self, now: Millis, destination: DestinationId, backlog: u64) -> Option<Standing> {
+        self.desks.get(&destination).map(|desk| desk.standing(self.now.max(now), backlog))
+    }
+
     /// Nothing is in flight: no exchange, no settlement.
     pub fn idle(&self) -> bool {
         self.calls.is_empty() && self.desks.values().all(|desk| desk.writes.is_empty())
@@ -125,10 +141,15 @@ impl Engine {
             Happened::Opened { destination, fence, limits, sink, paused } => {
                 touched.insert(destination);
                 match self.desks.get_mut(&destination) {
-                    Some(desk) if desk.fence == fence => desk.change(limits, sink, paused),
+                    Some(desk) if desk.fence == fence => desk.change(self.now, limits, sink, paused),
                     _ => {
                         self.close(destination);
-                        self.desks.insert(destination, Desk::new(destination, fence, limits, sink, paused));
+                        let mut desk = Desk::new(destination, fence, limits, sink, paused);
+                        // An earlier lease may have sent until a moment ago.
+                        if fence > Fence(1) && self.fault != Some(Fault::OldLeaseForgotten) {
+                            desk.budget.assume_spent(self.now);
+                        }
+                        self.desks.insert(destination, desk);
                     }
                 }
                 return;
@@ -145,6 +166,7 @@ impl Engine {
             | Happened::Claimed { destination, .. }
             | Happened::ClaimFailed { destination }
             | Happened::Settled { destination, .. }
+            | Happened::Spent { destination, .. }
             | Happened::Paused { destination, .. }
             | Happened::Resumed { destination } => (destination, happened),
         };

@@ -45,7 +45,30 @@ impl Shares {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(200))]
+
+        #[test]
+        fn retries_backfill_and_replay_never_starve_first_tries(
+            first in 1..3usize, turns in proptest::collection::vec((any::<[bool; 3]>(), 1..101usize), 1..400),
+        ) {
+            let mut shares = Shares::default();
+            let (mut own, mut others) = (0, 0);
+            for (has_lesser, items) in turns {
+                let mut has_work = [false, false, false, has_lesser[0], has_lesser[1], has_lesser[2]];
+                has_work[first] = true;
+                let queue = shares.pick(has_work).unwrap();
+                shares.charge(queue, items);
+                if queue as usize == first { own += items } else { others += items }
+                // 4 of 8 at least, but for a batch of each of the others and its equal in weight.
+                prop_assert!(own + 3 * 100 * 4 >= others, "{own} first tries, {others} others");
+            }
+        }
+    }
 
     fn serve(shares: &mut Shares, has_work: [bool; 6], turns: usize) -> [usize; 6] {
         let mut served = [0; 6];

@@ -1,14 +1,13 @@
 //! One turn of a desk: one batch is planned.
 
 use mailspan_connectors::contract::{Item, Plan};
-use mailspan_core::{DeliveryId, Queue, Verdict};
+use mailspan_core::{DeliveryId, Millis, Queue, Verdict};
 
 use crate::budget::Grant;
 use crate::caught::caught;
 use crate::desk::{Call, Context, Desk};
 use crate::held::{Place, Retries};
-use crate::line::Line;
-use crate::{CallId, Command, Fault};
+use crate::{BreakerState, CallId, Command, Fault};
 
 /// What came of a turn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,19 +19,31 @@ pub(crate) enum Turn {
     Nothing,
 }
 
+/// What is not a first try.
+const LESSER: [Queue; 3] = [Queue::Retry, Queue::Backfill, Queue::Replay];
+
 impl Desk {
     pub(crate) fn turn(&mut self, cx: &mut Context) -> Turn {
         if self.paused.is_some() || cx.draining {
             return Turn::Nothing;
         }
-        let has_work = std::array::from_fn(|queue| self.lines.get(queue).is_some_and(Line::has_ripe));
-        let grant = self.budget.ask(cx.now, self.calls.len());
-        if has_work == [false; Queue::ALL.len()]
-            || (grant != Grant::Now && cx.fault != Some(Fault::BudgetNotKept))
-        {
+        let ripe = self.ripe();
+        if ripe == [false; Queue::ALL.len()] {
             return Turn::Nothing;
         }
-        let Some(queue) = self.shares.pick(has_work) else { return Turn::Nothing };
+        match self.granted(ripe, cx) {
+            Grant::Now => {}
+            Grant::NotBefore(_) => return Turn::Nothing,
+            Grant::WhenOneReturns => {
+                self.adapt.turned_away();
+                return Turn::Nothing;
+            }
+        }
+        let has_work = self.within_pools(self.within_pace(ripe, cx.now));
+        let Some(queue) = self.shares.pick(has_work) else {
+            self.adapt.turned_away();
+            return Turn::Nothing;
+        };
         let held = &self.held;
         let mut batch = self.lines[queue as usize]
             .take(cx.now, self.batching(), |delivery| held.get(&delivery)?.person_id());
@@ -41,6 +52,44 @@ impl Desk {
             return Turn::Planned;
         }
         self.plan(queue, batch, cx)
+    }
+
+    fn granted(&self, mut ripe: [bool; Queue::ALL.len()], cx: &Context) -> Grant {
+        let probing = self.breaker.state() == BreakerState::Probing;
+        match cx.fault {
+            Some(Fault::BudgetNotKept) => {
+                self.withheld(cx.now, ripe[Queue::Consent as usize]).unwrap_or(Grant::Now)
+            }
+            Some(Fault::BreakerProbesTwice) if probing => Grant::Now,
+            Some(Fault::ReserveNotKept) => {
+                ripe[Queue::Consent as usize] = true;
+                self.grant(cx.now, ripe)
+            }
+            _ => self.grant(cx.now, ripe),
+        }
+    }
+
+    /// While the even spread of a backlog is ahead of its time, others only.
+    fn within_pace(&self, mut ripe: [bool; Queue::ALL.len()], now: Millis) -> [bool; Queue::ALL.len()] {
+        let backlog = |queue: &Queue| self.is_backlog(*queue);
+        if Queue::ALL.iter().any(|queue| ripe[*queue as usize] && !backlog(queue))
+            && !self.budget.has_even_room(now)
+        {
+            Queue::ALL.iter().filter(|queue| backlog(queue)).for_each(|queue| ripe[*queue as usize] = false);
+        }
+        ripe
+    }
+
+    /// Retries, backfill and replay leave a quarter of the slots to first tries: else those of them that
+    /// hang would take one slot after the other.
+    fn within_pools(&self, mut ripe: [bool; Queue::ALL.len()]) -> [bool; Queue::ALL.len()] {
+        let slots = self.slots();
+        let kept = if slots > 1 { slots.div_ceil(4) } else { 0 };
+        let busy = self.calls.values().filter(|call| LESSER.contains(&call.queue)).count();
+        if busy >= slots - kept {
+            LESSER.iter().for_each(|queue| ripe[*queue as usize] = false);
+        }
+        ripe
     }
 
     fn plan(&mut self, queue: Queue, batch: Vec<DeliveryId>, cx: &mut Context) -> Turn {
@@ -52,7 +101,7 @@ impl Desk {
             Ok(Plan::Send { request, takes }) => {
                 let taken = self.part(queue, batch, &takes);
                 self.shares.charge(queue, taken.len());
-                self.send(request, taken, None, cx)
+                self.send(queue, request, taken, None, cx)
             }
             Ok(Plan::Settle { takes, verdict }) => {
                 let taken = self.part(queue, batch, &takes);
@@ -74,7 +123,7 @@ impl Desk {
                     return Turn::Planned;
                 }
                 self.questions.waiting.insert(question.clone(), first.clone());
-                self.send(request, first, Some(question), cx)
+                self.send(queue, request, first, Some(question), cx)
             }
         }
     }
@@ -114,6 +163,7 @@ impl Desk {
 
     fn send(
         &mut self,
+        queue: Queue,
         request: mailspan_core::Request,
         items: Vec<DeliveryId>,
         question: Option<mailspan_connectors::contract::Question>,
@@ -125,9 +175,12 @@ impl Desk {
         let call = CallId(*cx.next_call);
         *cx.next_call += 1;
         self.budget.spend(cx.now);
+        self.breaker.sent(call);
+        let notice = self.quota.spend(cx.now, 1);
+        self.announce(notice, cx);
         cx.out.push(Command::Send { call, destination: self.id, request: request.clone() });
         let sink = self.sink.clone();
-        self.calls.insert(call, Call { sink, request, items, question, at: cx.now });
+        self.calls.insert(call, Call { sink, request, items, question, queue, at: cx.now });
         Turn::Sent(call)
     }
 

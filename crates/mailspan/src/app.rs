@@ -4,14 +4,16 @@ use std::collections::HashMap;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock, RwLock};
 
-use mailspan_core::{DestinationId, Name, RouteId};
+use mailspan_core::{DestinationId, Name, Reason, RouteId};
 use mailspan_egress::Egress;
-use mailspan_engine::Happened;
+use mailspan_engine::{Happened, Standing};
 use mailspan_store::{NameKind, Store, Trouble};
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::sync::{Notify, Semaphore, mpsc, oneshot, watch};
 
 use crate::deliver::flight::Flight;
+use crate::deliver::shell::Ask;
 use crate::hub::{Destination, Hub, Route};
+use crate::intake::refusals::Refusals;
 use crate::telemetry::metrics::Metrics;
 
 /// The configuration in force, with the numbers that the store gave to its names.
@@ -67,6 +69,13 @@ impl Live {
     }
 }
 
+/// The ways into a running engine.
+pub struct Engine {
+    pub happened: mpsc::Sender<Happened>,
+    pub asks: mpsc::Sender<Ask>,
+    pub stands: mpsc::Sender<(DestinationId, Option<Reason>)>,
+}
+
 /// Shared by all; cheap to clone.
 #[derive(Clone)]
 pub struct App(pub Arc<Shared>);
@@ -78,11 +87,16 @@ pub struct Shared {
     pub engine: Option<mpsc::Sender<Happened>>,
     /// What is mapped and planned just now; nothing in a command that runs without a hub.
     pub flight: OnceLock<Arc<Flight>>,
+    asks: Option<mpsc::Sender<Ask>>,
+    stands: Option<mpsc::Sender<(DestinationId, Option<Reason>)>>,
+    /// Programs of users compute here, one piece at a time and never on a thread that serves requests.
+    computing: Semaphore,
     /// Something waits in `unrouted`.
     pub route_wake: Notify,
     /// Raised whenever deliveries were made or settled: `?wait=` looks again.
     pub moved: watch::Sender<u64>,
     pub metrics: Metrics,
+    pub refusals: Refusals,
     /// The last write was refused by the disk: not ready until one goes through.
     pub broken: AtomicBool,
     /// Raised once, when the program is told to stop.
@@ -98,20 +112,23 @@ impl std::ops::Deref for App {
 }
 
 impl App {
-    pub fn new(
-        live: Live,
-        store: Store,
-        engine: Option<mpsc::Sender<Happened>>,
-        stop: watch::Receiver<bool>,
-    ) -> App {
+    pub fn new(live: Live, store: Store, engine: Option<Engine>, stop: watch::Receiver<bool>) -> App {
+        let (engine, asks, stands) = match engine {
+            Some(Engine { happened, asks, stands }) => (Some(happened), Some(asks), Some(stands)),
+            None => (None, None, None),
+        };
         App(Arc::new(Shared {
             live: RwLock::new(Arc::new(live)),
             store,
             engine,
             flight: OnceLock::new(),
+            asks,
+            stands,
+            computing: Semaphore::new(1),
             route_wake: Notify::new(),
             moved: watch::channel(0).0,
             metrics: Metrics::new(),
+            refusals: Refusals::default(),
             broken: AtomicBool::new(false),
             stop,
         }))
@@ -137,6 +154,28 @@ impl App {
             // The channel closes only when the program ends.
             let _ = engine.send(happened).await;
         }
+    }
+
+    /// Runs what may take long, one piece at a time; nothing where it panicked.
+    pub async fn compute<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+        // The semaphore is never closed.
+        let _turn = self.computing.acquire().await.ok()?;
+        crate::runtime::blocking(work).await
+    }
+
+    /// A standing to be kept, after those before it.
+    pub fn stand(&self, destination: DestinationId, paused: Option<Reason>) {
+        let Some(stands) = &self.stands else { return };
+        if stands.try_send((destination, paused)).is_err() {
+            tracing::error!("more standings wait than can be kept: the store does not answer");
+        }
+    }
+
+    /// How a destination is doing; nothing where no hub runs or it has no desk.
+    pub async fn standing(&self, destination: DestinationId, backlog: u64) -> Option<Standing> {
+        let (reply, answer) = oneshot::channel();
+        self.asks.as_ref()?.send(Ask { destination, backlog, reply }).await.ok()?;
+        answer.await.ok().flatten()
     }
 
     /// Deliveries were made or settled.

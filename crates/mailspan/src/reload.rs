@@ -8,10 +8,10 @@ use crate::config;
 use crate::deliver::start;
 use crate::hub::{Hub, Storage};
 use crate::runtime;
+use tokio::signal::unix::Signal;
 
-pub async fn on_signal(app: App, owner: u128) {
-    while !app.stopping() {
-        runtime::told_to_reload().await;
+pub async fn on_signal(app: App, owner: u128, mut hangups: Signal) {
+    while hangups.recv().await.is_some() && !app.stopping() {
         match reload(&app, owner).await {
             Ok(changed) => tracing::info!("configuration read again: {changed} destinations changed"),
             Err(why) => tracing::error!("the configuration was not applied, the old one stays:\n{why}"),
@@ -19,29 +19,31 @@ pub async fn on_signal(app: App, owner: u128) {
     }
 }
 
-/// How many destinations were opened anew or closed, or why nothing was changed.
+/// How many destinations were opened anew or closed, or why nothing was changed. All that can fail is
+/// done before the new configuration takes the old one's place.
 pub async fn reload(app: &App, owner: u128) -> Result<usize, String> {
     let before = app.live();
-    let hub = read(&before.hub)?;
+    let reading = before.clone();
+    let read = runtime::blocking(move || read(&reading.hub)).await;
+    let hub = read.ok_or("reading it panicked: please report this")??;
     if let Some(why) = needs_restart(&before.hub, &hub) {
         return Err(why.to_owned());
     }
     let live = Live::new(hub, &app.store).await.map_err(|trouble| trouble.to_string())?;
-    app.swap(live);
-    let after = app.live();
-    let mut changed = 0;
-    for (id, destination) in &after.destinations {
+    let mut opened = Vec::new();
+    for (id, destination) in &live.destinations {
         if digest_of(&before, *id) != Some(destination.digest) {
-            changed += 1;
-            let opened = start::open_desk(app, &after, owner, *id, &destination.name).await;
-            opened.map_err(|trouble| format!("destination {}: {trouble}", destination.name))?;
+            let desk = start::desk(&app.store, owner, *id, destination, app.flight.get()).await;
+            opened.push(desk.map_err(|trouble| format!("destination {}: {trouble}", destination.name))?);
         }
     }
-    for id in before.destinations.keys() {
-        if !after.destinations.contains_key(id) {
-            changed += 1;
-            app.tell(Happened::Closed { destination: *id }).await;
-        }
+    let closed = before.destinations.keys().filter(|id| !live.destinations.contains_key(*id));
+    let happened: Vec<Happened> =
+        opened.into_iter().chain(closed.map(|id| Happened::Closed { destination: *id })).collect();
+    app.swap(live);
+    let changed = happened.len();
+    for one in happened {
+        app.tell(one).await;
     }
     Ok(changed)
 }

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use mailspan_core::Millis;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::drill;
 
@@ -122,24 +123,31 @@ pub fn build() -> std::io::Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("mailspan").build()
 }
 
-/// Resolves at the first SIGTERM or SIGINT.
-pub async fn told_to_stop() {
-    use tokio::signal::unix::{SignalKind, signal};
-    match (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) {
-        (Ok(mut term), Ok(mut int)) => {
-            tokio::select! { _ = term.recv() => {}, _ = int.recv() => {} }
-        }
-        _ => std::future::pending().await,
+/// SIGTERM and SIGINT from the moment it is made.
+pub struct StopSignals {
+    term: Signal,
+    int: Signal,
+}
+
+impl StopSignals {
+    pub fn listen() -> std::io::Result<StopSignals> {
+        Ok(StopSignals { term: signal(SignalKind::terminate())?, int: signal(SignalKind::interrupt())? })
+    }
+
+    pub async fn told(&mut self) {
+        tokio::select! { _ = self.term.recv() => {}, _ = self.int.recv() => {} }
     }
 }
 
-/// Resolves at the next SIGHUP.
-pub async fn told_to_reload() {
-    use tokio::signal::unix::{SignalKind, signal};
-    match signal(SignalKind::hangup()) {
-        Ok(mut hup) => {
-            hup.recv().await;
-        }
+/// Resolves at the first SIGTERM or SIGINT.
+pub async fn told_to_stop() {
+    match StopSignals::listen() {
+        Ok(mut signals) => signals.told().await,
         Err(_) => std::future::pending().await,
     }
+}
+
+/// SIGHUPs from now on.
+pub fn hangups() -> std::io::Result<Signal> {
+    signal(SignalKind::hangup())
 }

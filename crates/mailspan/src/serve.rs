@@ -9,7 +9,7 @@ use mailspan_store::OpenError;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 
-use crate::app::{App, Live};
+use crate::app::{App, Engine, Live};
 use crate::deliver::{alone, shell, start};
 use crate::http::auth::FromSocket;
 use crate::http::{router, server};
@@ -17,8 +17,14 @@ use crate::hub::{Hub, Storage};
 use crate::open::{self, Opened};
 use crate::{drill, jobs, reload, route, runtime};
 
+/// With the drain before it, a stop ends within ten seconds.
+const CLOSE_MS_MAX: u64 = 1_500;
 /// Happenings that wait for the engine: each is small, and who sends waits.
 const INBOX_MAX: usize = 4_096;
+/// Standings that wait for the store: each destination changes its own a few times an hour.
+const STANDS_MAX: usize = 1_024;
+/// Questions about destinations that wait for the engine.
+const ASKS_MAX: usize = 16;
 
 /// A hub that serves.
 pub struct Serving {
@@ -31,9 +37,10 @@ pub struct Serving {
 
 /// Runs until SIGTERM or SIGINT, then drains.
 pub async fn run(hub: Hub) -> anyhow::Result<()> {
+    let mut told = runtime::StopSignals::listen()?;
     let serving = begin(hub).await?;
     tracing::info!("ready");
-    runtime::told_to_stop().await;
+    told.told().await;
     tracing::info!("stopping: no new work is taken, what is in flight is finished");
     end(serving).await;
     Ok(())
@@ -41,6 +48,8 @@ pub async fn run(hub: Hub) -> anyhow::Result<()> {
 
 /// Opens the store, binds, takes the leases, starts every task.
 pub async fn begin(hub: Hub) -> anyhow::Result<Serving> {
+    // From here on a SIGHUP is heard, though it is answered only once the hub serves.
+    let hangups = runtime::hangups().context("listen for SIGHUP")?;
     for warning in &hub.warnings {
         tracing::warn!("{warning}");
     }
@@ -62,9 +71,11 @@ pub async fn begin(hub: Hub) -> anyhow::Result<Serving> {
     let socket = open::socket_path(path);
     let (stop, stopped) = watch::channel(false);
     let (engine, inbox) = mpsc::channel(INBOX_MAX);
+    let (asks, asked) = mpsc::channel(ASKS_MAX);
+    let (stands, standings) = mpsc::channel(STANDS_MAX);
     let (listen, operator_listen) = (hub.server.listen, hub.server.operator_listen);
     let live = Live::new(hub, &opened.store).await.context("register names in the store")?;
-    let app = App::new(live, opened.store.clone(), Some(engine), stopped);
+    let app = App::new(live, opened.store.clone(), Some(Engine { happened: engine, asks, stands }), stopped);
     let mut serving = Serving { app: app.clone(), opened, socket, stop, ends: Vec::new() };
 
     let bind = |address| async move {
@@ -80,7 +91,8 @@ pub async fn begin(hub: Hub) -> anyhow::Result<Serving> {
     let unix = open::listen(&serving.socket)?;
 
     let owner = runtime::random_u128();
-    serving.task(shell::run(app.clone(), inbox));
+    serving.task(shell::run(app.clone(), inbox, asked));
+    runtime::spawn(shell::keep_standings(app.clone(), standings));
     let fence = start::lease(&app.store, "router", owner).await.context("take the router's lease")?;
     if let Some((flight, left)) = flight {
         alone::run(&app, &flight, left, owner).await.context("run alone what the last process ended at")?;
@@ -90,7 +102,7 @@ pub async fn begin(hub: Hub) -> anyhow::Result<Serving> {
     start::open_desks(&app, owner).await.context("take the destinations' leases")?;
     serving.task(route::follow::follow(app.clone(), fence));
     serving.task(jobs::retention::run(app.clone()));
-    runtime::spawn(reload::on_signal(app.clone(), owner));
+    runtime::spawn(reload::on_signal(app.clone(), owner, hangups));
 
     let stop = || app.stop.clone();
     let public_routes = match &operator {
@@ -143,5 +155,8 @@ pub async fn end(serving: Serving) {
     }
     drop(app);
     let _ = std::fs::remove_file(&socket);
-    runtime::blocking(move || opened.close()).await;
+    let closed = runtime::blocking(move || opened.close());
+    if runtime::within(CLOSE_MS_MAX, closed).await.is_none() {
+        tracing::warn!("the store is still read from: it closes with the process, nothing is lost");
+    }
 }

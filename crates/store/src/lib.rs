@@ -1,7 +1,8 @@
 //! The only crate that knows SQL: journal, deliveries, persons, consent, keys and leases.
 //!
-//! [`open`] gives a [`Store`] (cheap to clone, asked from any task), one [`Writer`] and some
+//! [`open`] gives a [`Store`] on SQLite (cheap to clone, asked from any task), one [`Writer`] and some
 //! [`Reader`]s. The program runs each of the latter on a thread of its own; nothing here spawns.
+//! [`open_postgres`] gives one on PostgreSQL and a [`PostgresWriter`], which is run as a task.
 //! Writes that arrive while a sync runs share the next one.
 
 mod bytes_io;
@@ -9,6 +10,7 @@ mod filter;
 mod lock;
 mod open;
 mod pack;
+pub mod postgres;
 mod prepare;
 mod queue;
 mod reader;
@@ -24,6 +26,7 @@ use mailspan_core::{DeliveryId, DestinationId, Event, EventId, Millis, Name, Per
 pub use lock::{Holder, holder};
 pub use open::{OpenError, OpenOptions, open};
 pub use pack::{Cut, pack_request};
+pub use postgres::{PostgresOptions, PostgresWriter, open_postgres};
 pub use reader::Reader;
 pub use rows::*;
 pub use sqlite::SCHEMA;
@@ -43,25 +46,32 @@ pub enum NameKind {
 #[derive(Clone)]
 pub enum Store {
     Sqlite(sqlite::Sqlite),
+    Postgres(postgres::Postgres),
 }
 
 impl Store {
     /// Resolves after the commit is synced. A full queue is [`Trouble::Busy`] before any work is done.
     pub async fn write(&self, write: Write) -> Result<Wrote, Trouble> {
-        let Store::Sqlite(sqlite) = self;
-        sqlite.write(write).await
+        match self {
+            Store::Sqlite(sqlite) => sqlite.write(write).await,
+            Store::Postgres(postgres) => postgres.write(write).await,
+        }
     }
 
     /// The number of a source, route or destination; made at the first call, the same ever after.
     pub async fn name(&self, tenant: &Name, kind: NameKind, name: &Name) -> Result<i64, Trouble> {
-        let Store::Sqlite(sqlite) = self;
-        sqlite.name(tenant, kind, name).await
+        match self {
+            Store::Sqlite(sqlite) => sqlite.name(tenant, kind, name).await,
+            Store::Postgres(postgres) => postgres.name(tenant, kind, name).await,
+        }
     }
 
     /// Events that wait for the router, the lowest `seq` first.
     pub async fn unrouted(&self, limit: usize) -> Result<Vec<Event>, Trouble> {
-        let Store::Sqlite(sqlite) = self;
-        sqlite.read(move |base| sqlite::events::unrouted(base, limit)).await
+        match self {
+            Store::Sqlite(sqlite) => sqlite.read(move |base| sqlite::events::unrouted(base, limit)).await,
+            Store::Postgres(postgres) => postgres.unrouted(limit).await,
+        }
     }
 
     /// Heads of lanes that are due, at most `room` of each queue, and the earliest due time that was
@@ -72,130 +82,215 @@ impl Store {
         room: [u16; Queue::ALL.len()],
         now: Millis,
     ) -> Result<(Vec<Claim>, Option<Millis>), Trouble> {
-        let Store::Sqlite(sqlite) = self;
-        sqlite.read(move |base| sqlite::claim::claim(base, destination, room, now)).await
+        match self {
+            Store::Sqlite(sqlite) => {
+                sqlite.read(move |base| sqlite::claim::claim(base, destination, room, now)).await
+            }
+            Store::Postgres(postgres) => postgres.claim(destination, room, now).await,
+        }
     }
 
     /// Destinations that have a head, due now or later.
     pub async fn work(&self) -> Result<Vec<DestinationId>, Trouble> {
-        let Store::Sqlite(sqlite) = self;
-        sqlite.read(sqlite::claim::work).await
+        match self {
+            Store::Sqlite(sqlite) => sqlite.read(sqlite::claim::work).await,
+            Store::Postgres(postgres) => postgres.work().await,
+        }
     }
 
     /// Newest first; a limit of 0 is the default page.
     pub async fn events(&self, filter: EventFilter) -> Result<Vec<EventRow>, Trouble> {
-        let Store::Sqlite(sqlite) = self;
-        sqlite.read(move |base| sqlite::events::list(base, &filter)).await
+        match self {
+            Store::Sqlite(sqlite) => sqlite.read(move |base| sqlite::events::list(base, &filter)).await,
+            Store::Postgres(postgres) => postgres.events(&filter).await,
+        }
     }
 
     pub async fn event(&self, id: EventId) -> Result<Option<EventRow>, Trouble> {
-        let Store::Sqlite(sqlite) = self;
-        sqlite.read(move |base| sqlite::events::by_id(base, id)).await
+        match self {
+            Store::Sqlite(sqlite) => sqlite.read(move |base| sqlite::events::by_id(base, id)).await,
+            Store::Postgres(postgres) => postgres.event(id).await,
+        }
     }
 
     /// The raw request that an event came with, while it is kept.
     pub async fn request_of(&self, id: EventId) -> Result<Option<RequestRow>, Trouble> {
-        let Store::Sqlite(sqlite) = self;
-        sqlite.read(move |base| sqlite::events::request_of(base, id)).await
+        match self {
+            Store::Sqlite(sqlite) => sqlite.read(move |base| sqlite::events::request_of(base, id)).await,
+            Store::Postgres(postgres) => postgres.request_of(id).await,
+        }
     }
 
     /// Newest first; a limit of 0 is the default page.
     pub async fn deliveries(&self, filter: DeliveryFilter) -> Result<Vec<DeliveryRow>, Trouble> {
-        let Store::Sqlite(sqlite) = self;
-        sqlite.read(move |base| sqlite::deliveries::list(base, &filter)).await
+        match self {
+            Store::Sqlite(sqlite) => sqlite.read(move |base| sqlite::deliveries::list(base, &filter)).await,
+            Store::Postgres(postgres) => postgres.deliveries(&filter).await,
+        }
     }
 
     pub async fn delivery(&self, id: DeliveryId) -> Result<Option<DeliveryRow>, Trouble> {
-        let Store::Sqlite(sqlite) = self;
-        sqlite.read(move |base| sqlite::deliveries::by_id(base, id)).await
+        match self {
+            Store::Sqlite(sqlite) => sqlite.read(move |base| sqlite::deliveries::by_id(base, id)).await,
+            Store::Postgres(postgres) => postgres.delivery(id).await,
+        }
     }
 
     /// What a replay of this delivery offers: its event's `seq`, route, destination and class.
     pub async fn offer_of(&self, id: DeliveryId) -> Result<Option<mailspan_core::Offer>, Trouble> {
-        let Store::Sqlite(sqlite) = self;
-        sqlite.read(move |base| sqlite::deliveries::offer_of(base, id)).await
+        match self {
+            Store::Sqlite(sqlite) => sqlite.read(move |base| sqlite::deliveries::offer_of(base, id)).await,
+            Store::Postgres(postgres) => postgres.offer_of(id).await,
+        }
     }
 
     /// Progress of each operation of a delivery, in the order of the map; empty when none is kept.
     pub async fn progress(&self, id: DeliveryId) -> Result<Vec<mailspan_core::Progress>, Trouble> {
-        let Store::Sqlite(sqlite) = self;
-        sqlite.read(move |base| sqlite::deliveries::progress(base, id)).await
+        match self {
+            Store::Sqlite(sqlite) => sqlite.read(move |base| sqlite::deliveries::progress(base, id)).await,
+            Store::Postgres(postgres) => postgres.progress(id).await,
+        }
     }
 
     /// The exchanges of a delivery, oldest first.
     pub async fn attempts(&self, id: DeliveryId) -> Result<Vec<AttemptRow>, Trouble> {
-        let Store::Sqlite(sqlite) = self;
-        sqlite.read(move |base| sqlite::deliveries::attempts(base, id)).await
+        match self {
+            Store::Sqlite(sqlite) => sqlite.read(move |base| sqlite::deliveries::attempts(base, id)).await,
+            Store::Postgres(postgres) => postgres.attempts(id).await,
+        }
     }
 
     /// Quarantined elements, newest first; `before` is the smallest id of the page before.
     pub async fn unreadable(&self, limit: usize, before: Option<i64>) -> Result<Vec<UnreadableRow>, Trouble> {
-        let Store::Sqlite(sqlite) = self;
-        sqlite.read(move |base| sqlite::refused::unreadable(base, limit, before)).await
+        match self {
+            Store::Sqlite(sqlite) => {
+                sqlite.read(move |base| sqlite::refused::unreadable(base, limit, before)).await
+            }
+            Store::Postgres(postgres) => postgres.unreadable(limit, before).await,
+        }
     }
 
     /// Refused requests of one source (or of all), newest first.
     pub async fn refused(&self, source: Option<Name>, limit: usize) -> Result<Vec<RefusedRow>, Trouble> {
-        let Store::Sqlite(sqlite) = self;
-        sqlite.read(move |base| sqlite::refused::list(base, source.as_ref(), limit)).await
+        match self {
+            Store::Sqlite(sqlite) => {
+                sqlite.read(move |base| sqlite::refused::list(base, source.as_ref(), limit)).await
+            }
+            Store::Postgres(postgres) => postgres.refused(source.as_ref(), limit).await,
+        }
     }
 
     /// Every destination that was ever named, of one tenant or of all.
     pub async fn destinations(&self, tenant: Option<Name>) -> Result<Vec<StandingRow>, Trouble> {
-        let Store::Sqlite(sqlite) = self;
-        sqlite.read(move |base| sqlite::standing::list(base, tenant.as_ref())).await
+        match self {
+            Store::Sqlite(sqlite) => {
+                sqlite.read(move |base| sqlite::standing::list(base, tenant.as_ref())).await
+            }
+            Store::Postgres(postgres) => postgres.destinations(tenant.as_ref()).await,
+        }
     }
 
     /// The standing of one destination.
     pub async fn standing(&self, destination: DestinationId) -> Result<Option<StandingRow>, Trouble> {
-        let Store::Sqlite(sqlite) = self;
-        sqlite.read(move |base| sqlite::standing::one(base, destination)).await
+        match self {
+            Store::Sqlite(sqlite) => sqlite.read(move |base| sqlite::standing::one(base, destination)).await,
+            Store::Postgres(postgres) => postgres.standing(destination).await,
+        }
     }
 
     /// Counts every row and compares with the running sums: reads the whole store.
     pub async fn audit(&self) -> Result<Audit, Trouble> {
-        let Store::Sqlite(sqlite) = self;
-        sqlite.read(sqlite::audit::audit).await
+        match self {
+            Store::Sqlite(sqlite) => sqlite.read(sqlite::audit::audit).await,
+            Store::Postgres(postgres) => postgres.audit().await,
+        }
     }
 
     /// The key whose SHA-256 this is, revoked and expired ones too: the caller judges.
     pub async fn key_by_hash(&self, hash: [u8; 32]) -> Result<Option<KeyRow>, Trouble> {
-        let Store::Sqlite(sqlite) = self;
-        sqlite.read(move |base| sqlite::keys::by_hash(base, &hash)).await
+        match self {
+            Store::Sqlite(sqlite) => sqlite.read(move |base| sqlite::keys::by_hash(base, &hash)).await,
+            Store::Postgres(postgres) => postgres.key_by_hash(hash).await,
+        }
     }
 
     pub async fn keys(&self) -> Result<Vec<KeyRow>, Trouble> {
-        let Store::Sqlite(sqlite) = self;
-        sqlite.read(sqlite::keys::list).await
+        match self {
+            Store::Sqlite(sqlite) => sqlite.read(sqlite::keys::list).await,
+            Store::Postgres(postgres) => postgres.keys().await,
+        }
     }
 
     /// The compliance log, oldest first.
     pub async fn facts(&self, filter: FactFilter) -> Result<Vec<Fact>, Trouble> {
-        let Store::Sqlite(sqlite) = self;
-        sqlite.read(move |base| sqlite::ledger::list(base, &filter)).await
+        match self {
+            Store::Sqlite(sqlite) => sqlite.read(move |base| sqlite::ledger::list(base, &filter)).await,
+            Store::Postgres(postgres) => postgres.facts(&filter).await,
+        }
     }
 
     pub async fn person(&self, tenant: &Name, subject: &Subject) -> Result<Option<Person>, Trouble> {
-        let Store::Sqlite(sqlite) = self;
-        let (tenant, subject) = (tenant.clone(), subject.clone());
-        sqlite.read(move |base| sqlite::persons::by_subject(base, &tenant, &subject)).await
+        match self {
+            Store::Sqlite(sqlite) => {
+                let (tenant, subject) = (tenant.clone(), subject.clone());
+                sqlite.read(move |base| sqlite::persons::by_subject(base, &tenant, &subject)).await
+            }
+            Store::Postgres(postgres) => postgres.person(tenant, subject).await,
+        }
     }
 
     /// For metrics and `doctor`: cheap, reads running sums.
     pub async fn sizes(&self) -> Result<Sizes, Trouble> {
-        let Store::Sqlite(sqlite) = self;
-        sqlite.sizes().await
+        match self {
+            Store::Sqlite(sqlite) => sqlite.sizes().await,
+            Store::Postgres(postgres) => postgres.sizes().await,
+        }
     }
 
     /// Asks writer and readers to end after what is queued; later calls are [`Trouble::Broken`].
     pub fn close(&self) {
-        let Store::Sqlite(sqlite) = self;
-        sqlite.close();
+        match self {
+            Store::Sqlite(sqlite) => sqlite.close(),
+            Store::Postgres(postgres) => postgres.close(),
+        }
     }
 
-    /// The file.
+    /// Hears from other nodes; a store on SQLite has none.
+    pub fn listen(&self) -> Offered {
+        match self {
+            Store::Sqlite(_) => Offered(None),
+            Store::Postgres(postgres) => Offered(Some(postgres.listen())),
+        }
+    }
+
+    /// The file; empty where there is none.
     pub fn path(&self) -> &Path {
-        let Store::Sqlite(sqlite) = self;
-        sqlite.path()
+        match self {
+            Store::Sqlite(sqlite) => sqlite.path(),
+            Store::Postgres(_) => Path::new(""),
+        }
+    }
+}
+
+/// What other nodes have put down for this one. Nothing is lost when some of it is missed: it is a hint to look
+/// before the next regular look, each second.
+pub struct Offered(Option<tokio::sync::broadcast::Receiver<Vec<DestinationId>>>);
+
+impl Offered {
+    /// Destinations that have a new head; an empty list: events wait for the router. Never returns on SQLite,
+    /// nor after the store was closed.
+    pub async fn next(&mut self) -> Vec<DestinationId> {
+        use tokio::sync::broadcast::error::RecvError;
+        loop {
+            let heard = match &mut self.0 {
+                Some(receiver) => receiver.recv().await,
+                None => Err(RecvError::Closed),
+            };
+            match heard {
+                Ok(destinations) => return destinations,
+                Err(RecvError::Lagged(_)) => {}
+                Err(RecvError::Closed) => return std::future::pending().await,
+            }
+        }
     }
 }

@@ -58,6 +58,16 @@ pub enum OpenError {
     Io { path: PathBuf, cause: io::Error },
     #[error("{path} cannot be opened as a SQLite database: {cause}")]
     Sql { path: PathBuf, cause: rusqlite::Error },
+    #[error("the store's URL cannot be used: {0}")]
+    Url(String),
+    #[error("{place} cannot be used as a store: {cause}")]
+    Server { place: String, cause: String },
+}
+
+impl OpenError {
+    pub(crate) fn server(place: &str, cause: &tokio_postgres::Error) -> OpenError {
+        OpenError::Server { place: place.to_owned(), cause: crate::postgres::shown(cause) }
+    }
 }
 
 fn socket_hint(holder: &Holder) -> String {

@@ -1,10 +1,10 @@
 //! Two bounded queues under one lock: intake and work. While one sync runs, the next group gathers here.
 
 use std::collections::VecDeque;
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use mailspan_core::limits::{GROUP_BYTES_MAX, GROUP_WRITES_MAX, INTAKE_QUEUE_MAX, WORK_QUEUE_MAX};
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 
 use crate::prepare::Prepared;
 use crate::write::{Trouble, Wrote};
@@ -18,7 +18,10 @@ pub(crate) struct Job {
 #[derive(Default)]
 pub(crate) struct Queues {
     inner: Mutex<Inner>,
+    /// Wakes a writer that is a thread.
     wake: Condvar,
+    /// Wakes a writer that is a task.
+    bell: Notify,
 }
 
 #[derive(Default)]
@@ -45,6 +48,7 @@ impl Queues {
         queue.push_back(job);
         drop(inner);
         self.wake.notify_one();
+        self.bell.notify_one();
         Ok(())
     }
 
@@ -58,16 +62,29 @@ impl Queues {
             }
             inner = self.wake.wait(inner).unwrap_or_else(PoisonError::into_inner);
         }
-        let share = if inner.intake.is_empty() || inner.work.is_empty() { 4 } else { 3 };
-        let mut group = Group { jobs: Vec::new(), bytes: 0 };
-        group.fill(&mut inner.work, GROUP_WRITES_MAX * share / 4, GROUP_BYTES_MAX * share / 4);
-        group.fill(&mut inner.intake, GROUP_WRITES_MAX, GROUP_BYTES_MAX);
-        Some(group.jobs)
+        Some(inner.group())
+    }
+
+    /// [`Queues::take_group`] for a writer that is a task.
+    pub(crate) async fn next_group(&self) -> Option<Vec<Job>> {
+        loop {
+            {
+                let mut inner = self.inner();
+                if !inner.intake.is_empty() || !inner.work.is_empty() {
+                    return Some(inner.group());
+                }
+                if inner.closed {
+                    return None;
+                }
+            }
+            self.bell.notified().await;
+        }
     }
 
     pub(crate) fn close(&self) {
         self.inner().closed = true;
         self.wake.notify_all();
+        self.bell.notify_one();
     }
 
     /// The writer is gone: nobody will answer what waits.
@@ -86,6 +103,26 @@ impl Queues {
 
     fn inner(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Inner {
+    /// What is there, within a group's bounds.
+    fn group(&mut self) -> Vec<Job> {
+        let share = if self.intake.is_empty() || self.work.is_empty() { 4 } else { 3 };
+        let mut group = Group { jobs: Vec::new(), bytes: 0 };
+        group.fill(&mut self.work, GROUP_WRITES_MAX * share / 4, GROUP_BYTES_MAX * share / 4);
+        group.fill(&mut self.intake, GROUP_WRITES_MAX, GROUP_BYTES_MAX);
+        group.jobs
+    }
+}
+
+/// Should the writer end by a panic, nobody waits for ever.
+pub(crate) struct AbandonOnEnd(pub Arc<Queues>);
+
+impl Drop for AbandonOnEnd {
+    fn drop(&mut self) {
+        self.0.abandon();
     }
 }
 

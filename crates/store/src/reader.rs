@@ -8,7 +8,7 @@ use crate::sqlite::Base;
 use crate::write::Trouble;
 
 /// Reads that wait before a caller is told `Busy`: a page of a list takes a millisecond, so about a second.
-const READ_QUEUE_MAX: usize = 1_024;
+pub(crate) const READ_QUEUE_MAX: usize = 1_024;
 
 pub(crate) type Read = Box<dyn FnOnce(&Base) + Send>;
 

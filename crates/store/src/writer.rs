@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::lock::Lock;
-use crate::queue::{Job, Queues};
+use crate::queue::{AbandonOnEnd, Job, Queues};
 use crate::sqlite::Journal;
 
 /// The one writer of a store. The program runs it on a thread of its own.
@@ -33,14 +33,5 @@ impl Writer {
         journal.checkpoint();
         drop(journal);
         drop(lock);
-    }
-}
-
-/// Should the writer end by a panic, nobody waits for ever.
-struct AbandonOnEnd(Arc<Queues>);
-
-impl Drop for AbandonOnEnd {
-    fn drop(&mut self) {
-        self.0.abandon();
     }
 }

@@ -64,8 +64,8 @@ fn scheme() -> Scheme {
 }
 
 impl Source for Mailtarget {
-    fn verify(&self, request: &RawRequest, secrets: &[Named], now: Millis) -> Verified {
-        verdict(verify(&self.scheme, request, secrets, now))
+    fn verify(&self, request: &RawRequest, secrets: &[Named], now: Millis, explain: bool) -> Verified {
+        verdict(verify(&self.scheme, request, secrets, now, explain))
     }
 
     fn parse(&self, request: &RawRequest) -> Result<Parsed, BadBody> {

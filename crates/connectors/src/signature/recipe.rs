@@ -110,11 +110,16 @@ pub fn verify(
     request: &RawRequest,
     secrets: &[Named],
     now: Millis,
+    explain: bool,
 ) -> Result<String, Refusal> {
     let secrets = live(secrets)?;
+    let hinted = |offered: Option<&Offered>, refusal: Refusal| match explain {
+        true => hinted(scheme, request, &secrets, offered, refusal),
+        false => refusal,
+    };
     let offered = match offered(scheme, request) {
         Ok(offered) => offered,
-        Err(refusal) => return Err(hinted(scheme, request, &secrets, None, refusal)),
+        Err(refusal) => return Err(hinted(None, refusal)),
     };
     let macs: Vec<Vec<u8>> = offered
         .texts
@@ -124,7 +129,7 @@ pub fn verify(
         .collect();
     if macs.is_empty() {
         let refusal = refuse("malformed_signature", malformed(scheme, &offered.texts));
-        return Err(hinted(scheme, request, &secrets, Some(&offered), refusal));
+        return Err(hinted(Some(&offered), refusal));
     }
     match secrets.iter().find(|named| matches(scheme, request, named, &offered, &macs)) {
         Some(named) => in_window(scheme, &offered, now).map(|()| named.name.clone()),
@@ -134,7 +139,7 @@ pub fn verify(
                 scheme.header,
                 names(&secrets)
             );
-            Err(hinted(scheme, request, &secrets, Some(&offered), refuse("mismatch", text)))
+            Err(hinted(Some(&offered), refuse("mismatch", text)))
         }
     }
 }

@@ -106,6 +106,7 @@ pub fn verify(
     secrets: &[Named],
     now: Millis,
     tolerance_ms: u64,
+    explain: bool,
 ) -> Result<String, Refusal> {
     let live = live(secrets)?;
     let keys: Vec<(&Named, Key)> =
@@ -124,7 +125,7 @@ pub fn verify(
         })
     };
     let (id, stamp) = (there(id_header, "no_id")?, there(stamp_header, "no_timestamp")?);
-    let case = Hints { request, header, id, stamp, secrets: &live };
+    let case = Hints { request, header, id, stamp, secrets: &live, explain };
     let texts = there(header, "no_signature").map_err(|refusal| case.add(refusal, &[]))?;
     let offers = offers(texts);
     let shown: Vec<&str> = texts.split_ascii_whitespace().filter_map(|t| t.strip_prefix("v1,")).collect();
@@ -183,10 +184,14 @@ struct Hints<'a> {
     id: &'a str,
     stamp: &'a str,
     secrets: &'a [&'a Named],
+    explain: bool,
 }
 
 impl Hints<'_> {
     fn add(&self, mut refusal: Refusal, texts: &[&str]) -> Refusal {
+        if !self.explain {
+            return refusal;
+        }
         let mac = |key: &[u8], body: &[u8]| {
             let pieces: [&[u8]; 5] = [self.id.as_bytes(), b".", self.stamp.as_bytes(), b".", body];
             super::mac(super::Algorithm::Sha256, key, &pieces)

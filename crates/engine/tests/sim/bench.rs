@@ -6,7 +6,9 @@ use mailspan_core::{
     Answer, Attempt, Cause, Class, Consent, DeliveryId, DestinationId, Fields, Key, Millis, Operation,
     Outcome, Parcel, Part, Person, PersonId, Queue, Rate, Request, Settlement, State, Subject, Verdict,
 };
-use mailspan_engine::{Calendar, CallId, Command, Engine, Fence, Happened, Limits, SettleFailed};
+use mailspan_engine::{
+    Calendar, CallId, Command, Engine, Fence, Happened, Limits, Notice, SettleFailed, Trip,
+};
 use serde_json::{Value, json};
 
 use crate::sink::SimSink;
@@ -30,6 +32,10 @@ pub fn limits() -> Limits {
         calendar: Calendar::default(),
         retry_after_max_ms: 3_600_000,
         merges: false,
+        adapts: false,
+        breaker: Trip::default(),
+        daily: None,
+        day_starts_ms: 0,
     }
 }
 
@@ -63,7 +69,7 @@ impl Bench {
     }
 
     pub fn claimed(&mut self, parcels: Vec<Parcel>) {
-        self.hear(Happened::Claimed { destination: CRM, parcels, next_due: None });
+        self.hear(Happened::Claimed { destination: CRM, parcels, next_due: None, more: None });
     }
 
     pub fn answer(&mut self, call: CallId, status: u16, body: Value) {
@@ -123,6 +129,14 @@ impl Bench {
         self.out.iter().filter(|command| matches!(command, Command::Claim { .. })).count()
     }
 
+    pub fn notices<'a>(&'a self) -> Vec<&'a Notice> {
+        let notice = |command: &'a Command| match command {
+            Command::Announce { what, .. } => Some(what),
+            _ => None,
+        };
+        self.out.iter().filter_map(notice).collect()
+    }
+
     pub fn paused(&self) -> Option<&str> {
         self.out.iter().find_map(|command| match command {
             Command::Stand { paused, .. } => Some(paused.as_ref().map_or("", |reason| &reason.code)),
@@ -158,6 +172,7 @@ pub fn parcel(id: i64, operations: Vec<Operation>) -> Parcel {
         operation,
         step: None,
         verdict: None,
+        map: 0,
     };
     Parcel {
         delivery: DeliveryId(id),

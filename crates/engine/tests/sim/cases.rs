@@ -325,7 +325,7 @@ fn one_that_hangs_costs_the_others_its_own_slots() {
         let destination = DestinationId(other);
         bench.open(destination, wide.clone());
         let parcels = (1..=200).map(|id| parcel(id, vec![facts()])).collect();
-        bench.hear(Happened::Claimed { destination, parcels, next_due: None });
+        bench.hear(Happened::Claimed { destination, parcels, next_due: None, more: None });
     }
     assert_eq!(bench.engine.calls_in_flight(), SENDS_MAX);
     // All slots are taken: the two that wait take turns with each slot that becomes free.

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use mailspan_core::{Class, Consent, DestinationId, Millis, Operation, Outcome, Settlement, State};
 use mailspan_engine::Limits;
 
+use crate::policy_check::Policy;
 use crate::receiver::Sent;
 use crate::store::{Row, Store};
 
@@ -22,6 +23,7 @@ pub struct Watch {
     throttled: BTreeMap<DestinationId, Millis>,
     /// The least due time of a row, by the last answer that was handed to the engine.
     floors: BTreeMap<i64, Millis>,
+    pub policy: Policy,
 }
 
 type Checked = Result<(), String>;
@@ -39,10 +41,11 @@ impl Watch {
     }
 
     /// The node is gone: what it was told counts no more.
-    pub fn killed(&mut self) {
+    pub fn killed(&mut self, now: Millis) {
         self.sent.clear();
         self.throttled.clear();
         self.floors.clear();
+        self.policy.killed(now);
     }
 
     pub fn sending(
@@ -69,6 +72,7 @@ impl Watch {
             let (id, part) = *self.keys.get(&item.key).ok_or(format!("unknown key {}", item.key))?;
             let row = &store.rows[&id];
             sendable(row, part, item, now)?;
+            lowered(row, part)?;
             not_superseded(row, part, store)?;
             if !limits.merges && !row.person.is_none_or(|person| persons.insert(person)) {
                 return Err(format!("batch: person {:?} stands in it twice", row.person));
@@ -185,6 +189,20 @@ fn sendable(row: &Row, part: usize, item: &Sent, now: Millis) -> Checked {
     }
     let step = progress.step.as_ref().map(|step| step.0.as_str());
     if step != item.step.as_deref() { Err(format!("{} is sent at another step", row.id)) } else { Ok(()) }
+}
+
+/// What is left of a delivery whose urgent part is done stands in a lower lane.
+fn lowered(row: &Row, part: usize) -> Checked {
+    let Ok(operations) = &row.operations else { return Ok(()) };
+    let ended = |at: usize| {
+        let verdict = row.progress.get(at).and_then(|progress| progress.verdict.as_ref());
+        verdict.is_some_and(|verdict| verdict.is_final())
+    };
+    let urgent = operations.iter().enumerate().any(|(at, of)| ended(at) && of.class() <= row.class);
+    if urgent && (0..part).all(ended) && operations[part].class() > row.class {
+        return Err(format!("class: {} is sent in the lane of what is done", row.id));
+    }
+    Ok(())
 }
 
 /// An opt-in is not sent when a newer opt-out was known before it was offered.

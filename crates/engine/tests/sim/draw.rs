@@ -3,7 +3,7 @@
 use mailspan_core::{
     Cause, Class, Consent, DestinationId, Fields, Millis, Operation, Queue, Rate, Reason, SplitMix64, State,
 };
-use mailspan_engine::{Calendar, Limits};
+use mailspan_engine::{Calendar, Limits, Trip};
 
 use crate::sink::{NOTHING, POISON_JUDGE, POISON_PLAN};
 use crate::store::{Row, keys};
@@ -21,8 +21,34 @@ pub fn limits(random: &mut SplitMix64) -> Limits {
         calendar,
         retry_after_max_ms: 60_000,
         merges: random.chance(30),
+        adapts: false,
+        breaker: Trip::default(),
+        daily: None,
+        day_starts_ms: 0,
     }
 }
+
+/// The delivery policy, drawn by its own numbers: breakers that open soon, days that end in the middle.
+pub fn policy(limits: Limits, random: &mut SplitMix64) -> Limits {
+    let breaker = Trip {
+        run: 3 + random.below(8) as u32,
+        percent: 50,
+        least: 20,
+        within_ms: 60_000,
+        wait_ms: 1_000 + random.below(3_000),
+        wait_max_ms: 10_000,
+    };
+    Limits {
+        breaker,
+        adapts: random.chance(40),
+        daily: random.chance(25).then(|| 4 + random.below(40) as u32),
+        day_starts_ms: DAY_STARTS_MS,
+        ..limits
+    }
+}
+
+/// The world begins at 100 s after midnight and takes deliveries for 40 s.
+pub const DAY_STARTS_MS: u64 = 125_000;
 
 /// A delivery of an event that happened a while before now, at times before others that came earlier.
 pub fn row(random: &mut SplitMix64, id: i64, destinations: i64, persons: usize, now: Millis) -> Row {

@@ -5,9 +5,12 @@ mod bench;
 mod cases;
 mod check;
 mod draw;
+mod policy;
+mod policy_check;
 mod receiver;
 mod sink;
 mod store;
+mod town;
 mod world;
 
 use std::collections::BTreeMap;
@@ -20,7 +23,7 @@ use world::World;
 const SEEDS: u64 = 1_000;
 
 /// What the seeds together must come to.
-const REACHED: [&str; 27] = [
+const REACHED: [&str; 30] = [
     "200",
     "401",
     "403",
@@ -48,6 +51,9 @@ const REACHED: [&str; 27] = [
     "again profile",
     "again profile unauthorized",
     "again profile throttled",
+    "breaker opened",
+    "breaker closed",
+    "quota in danger",
 ];
 
 /// A bug that the simulation must find.
@@ -140,6 +146,21 @@ fn a_budget_that_is_not_kept_is_found() {
 #[test]
 fn a_wake_that_is_forgotten_is_found() {
     found(Planted::Engine(Fault::WakeForgotten), 100, &["forgotten"]);
+}
+
+#[test]
+fn a_breaker_that_probes_twice_is_found() {
+    found(Planted::Engine(Fault::BreakerProbesTwice), 100, &["breaker"]);
+}
+
+#[test]
+fn a_class_that_is_not_lowered_is_found() {
+    found(Planted::Engine(Fault::ClassNotLowered), 20, &["class"]);
+}
+
+#[test]
+fn a_reserve_for_consent_that_is_not_kept_is_found() {
+    found(Planted::Engine(Fault::ReserveNotKept), 200, &["quota"]);
 }
 
 /// One of the first seeds finds it, and says so in one of these words.

@@ -40,6 +40,17 @@ pub fn items(request: &Request) -> Vec<Sent> {
         .collect()
 }
 
+/// A receiver that is away: 500, or no answer.
+pub fn down(now: Millis, request: &Request, random: &mut SplitMix64) -> Reply {
+    let after_ms = 1 + random.below(100);
+    let floors = items(request).into_iter().map(|item| (item.key, LEAST_WAIT_MS)).collect();
+    let answer = match random.chance(50) {
+        true => Ok(answer(now.plus(after_ms), 500, None, Vec::new())),
+        false => Err(Lost { sent: true, refused: false, why: Reason::new("lost", "no answer") }),
+    };
+    Reply { answer, after_ms, acted: Vec::new(), floors, throttled_ms: None }
+}
+
 /// Whatever is decided by key is the same for every try of it.
 pub fn handle(now: Millis, request: &Request, random: &mut SplitMix64, healthy: bool) -> Reply {
     let items = items(request);

@@ -186,6 +186,7 @@ impl Store {
             operation: operation.clone(),
             step: row.progress.get(at).and_then(|progress| progress.step.clone()),
             verdict: row.progress.get(at).and_then(|progress| progress.verdict.clone()),
+            map: 0,
         };
         Parcel {
             delivery: DeliveryId(row.id),

@@ -9,7 +9,7 @@ use mailspan_core::{
     Answer, DestinationId, Lost, Millis, Outcome, Parcel, Person, PersonId, Reason, Request, SplitMix64,
     Subject,
 };
-use mailspan_engine::{CallId, Command, Happened, Limits};
+use mailspan_engine::{CallId, Command, Happened, Limits, Notice};
 
 use crate::Planted;
 use crate::check::Watch;
@@ -24,6 +24,10 @@ const STEPS_MAX: usize = 60_000;
 
 pub struct World {
     random: SplitMix64,
+    /// What came later to the simulation draws from here, so that a seed keeps the rest of its schedule.
+    other: SplitMix64,
+    /// Receivers that fail always, until then.
+    down: BTreeMap<DestinationId, Millis>,
     now: Millis,
     order: u64,
     queue: BTreeMap<(i64, u64), Ev>,
@@ -53,6 +57,7 @@ enum Ev {
     Kill,
     Open,
     Late(Write),
+    Down(DestinationId),
     /// Reaches the node of this epoch only.
     Node(u64, Box<Inner>),
 }
@@ -96,9 +101,14 @@ impl World {
             erased: false,
         };
         let store = Store { persons: (0..persons).map(person).collect(), planted, ..Store::default() };
-        let limits = (1..=destinations).map(|id| (DestinationId(id), draw::limits(&mut random))).collect();
+        let mut other = SplitMix64(seed ^ 0x5eed_9011);
+        let mut policy = |limits| draw::policy(limits, &mut other);
+        let limits =
+            (1..=destinations).map(|id| (DestinationId(id), policy(draw::limits(&mut random)))).collect();
         let mut world = World {
             random,
+            other,
+            down: BTreeMap::new(),
             now: Millis(100_000),
             order: 0,
             queue: BTreeMap::new(),
@@ -143,6 +153,12 @@ impl World {
             let at = start + self.random.below(OFFERS_UNTIL as u64) as i64;
             self.at(at, Ev::Offer);
         }
+        for destination in (1..=self.destinations).map(DestinationId) {
+            if self.other.chance(40) {
+                let at = start + self.other.below(OFFERS_UNTIL as u64) as i64;
+                self.at(at, Ev::Down(destination));
+            }
+        }
         self.kills_left = self.random.below(4);
         for _ in 0..self.random.below(3) {
             let at = start + self.random.below(FAULTS_UNTIL as u64) as i64;
@@ -167,6 +183,7 @@ impl World {
                 return self.hear(Happened::Paused { destination, reason });
             }
             Ev::Resume(destination) => {
+                self.watch.policy.may_probe(destination);
                 self.store.paused.remove(&destination);
                 if let Some(node) = &mut self.node {
                     node.paused.insert(destination, false);
@@ -178,6 +195,10 @@ impl World {
                     node.engine.drain();
                     node.draining = true;
                 }
+            }
+            Ev::Down(destination) => {
+                let until = self.now.plus(5_000 + self.other.below(20_000));
+                self.down.insert(destination, until);
             }
             Ev::Kill => self.kill(),
             Ev::Open => return self.open(),
@@ -204,8 +225,13 @@ impl World {
             }
             Inner::Arrive { call, request } => {
                 let healthy = self.healthy();
-                let Reply { answer, after_ms, acted, floors, throttled_ms } =
-                    receiver::handle(self.now, &request, &mut self.random, healthy);
+                let destination = self.node.as_ref().and_then(|node| node.calls.get(&call));
+                let down =
+                    destination.and_then(|of| self.down.get(of)).is_some_and(|until| self.now < *until);
+                let Reply { answer, after_ms, acted, floors, throttled_ms } = match down {
+                    true => receiver::down(self.now, &request, &mut self.other),
+                    false => receiver::handle(self.now, &request, &mut self.random, healthy),
+                };
                 self.watch.acted(&acted, &self.store)?;
                 let answer = Inner::Answer { call, answer, floors, throttled_ms };
                 self.after_exactly(after_ms, Ev::Node(self.epoch, Box::new(answer)));
@@ -216,6 +242,8 @@ impl World {
                 let Some(destination) = node.calls.remove(&call) else { return Ok(()) };
                 let at = answer.as_ref().map_or(self.now, |answer| answer.at);
                 self.saw(&answer.as_ref().map_or("lost".to_owned(), |answer| answer.status.to_string()));
+                let fails = answer.as_ref().map_or(true, |answer| answer.status >= 500);
+                self.watch.policy.answered(self.now, call, fails);
                 self.watch.answered(self.now, destination, floors, throttled_ms, at);
                 self.hear(Happened::Answered { call, answer })
             }
@@ -264,7 +292,7 @@ impl World {
         let epoch = self.epoch;
         let Some(node) = &mut self.node else { return Ok(()) };
         match command {
-            Command::Claim { destination, room } => {
+            Command::Claim { destination, room, .. } => {
                 if node.draining {
                     return Err("drain: it claims".to_owned());
                 }
@@ -282,6 +310,7 @@ impl World {
                 }
                 let items = receiver::items(&request);
                 self.watch.sending(self.now, destination, limits, &items, &self.store)?;
+                self.watch.policy.sending(self.now, (destination, call), limits, &items, &self.store)?;
                 self.after(100, Ev::Node(epoch, Box::new(Inner::Arrive { call, request })));
             }
             Command::Settle { destination, fence, settlements, .. } => {
@@ -296,6 +325,14 @@ impl World {
                     self.after(8_000, Ev::Resume(destination));
                 }
                 self.write(Write::Stand { destination, paused });
+            }
+            Command::Announce { destination, what } => {
+                self.saw(match what {
+                    Notice::BreakerOpened { .. } => "breaker opened",
+                    Notice::BreakerClosed => "breaker closed",
+                    Notice::QuotaInDanger { .. } => "quota in danger",
+                });
+                self.watch.policy.announced(self.now, destination, &what)?;
             }
             Command::WakeAt(at) => {
                 if at <= self.now {
@@ -335,9 +372,11 @@ impl World {
         let limits = draw::limits(&mut self.random);
         let Some(node) = &self.node else { return Ok(()) };
         let busy = node.calls.values().filter(|of| **of == destination).count();
+        let limits = draw::policy(limits, &mut self.other);
         let limits = Limits { concurrency: limits.concurrency.max(busy as u32), ..limits };
         self.limits.insert(destination, limits);
         self.watch.limits_changed(destination);
+        self.watch.policy.limits_changed(destination);
         self.hear_opened(destination)
     }
 
@@ -345,7 +384,7 @@ impl World {
         let failed = !self.healthy() && self.random.chance(3);
         let happened = match failed {
             true => Happened::ClaimFailed { destination },
-            false => Happened::Claimed { destination, parcels, next_due },
+            false => Happened::Claimed { destination, parcels, next_due, more: None },
         };
         self.after(60, Ev::Node(self.epoch, Box::new(Inner::Hear(happened))));
     }

@@ -124,7 +124,7 @@ async fn exchange(
     made: &mut Vec<Made>,
 ) -> Result<(), String> {
     let key = claim::key(&claim.event, route, destination, n);
-    let mut part = Part { key, operation, step: None, verdict: None };
+    let mut part = Part { key, operation, step: None, verdict: None, map: 0 };
     let mut known = Known::default();
     for _ in 0..EXCHANGES_MAX {
         let items = [Item {

@@ -46,7 +46,7 @@ async fn carry_out(common: &Common, client: &Client, command: Destinations) -> a
         Destinations::List => {
             let answer = client.get("/v1/destinations").await?;
             let items = answer["items"].as_array().cloned().unwrap_or_default();
-            let columns = ["id", "kind", "state", "pending", "dead", "oldest", "reason"];
+            let columns = ["id", "kind", "state", "pending", "dead", "oldest", "through_at", "reason"];
             table::rows(common, &columns, &items, "the configuration has no destinations");
         }
         Destinations::Test { id } => {

@@ -105,6 +105,12 @@ pub const DESTINATION: &[Setting] = &[
     setting("retry", Shape::Retry, "waits between tries"),
     setting("retry_after_max", Shape::Span, "a longer Retry-After pauses the destination; default 1h"),
     setting("batch", Shape::Table(BATCH), "items that share a request"),
+    setting(
+        "daily",
+        Shape::Number,
+        "requests that the vendor allows a day (UTC); a tenth is left, a tenth is for consent",
+    ),
+    setting("breaker", Shape::Table(BREAKER), "when failures make it wait"),
     setting("order", Shape::OneOf(&["person", "none"]), "what is kept in order; default person"),
     setting("ca", Shape::Secret, "PEM of certificate authorities to trust beside the public ones"),
     setting("client_certificate", Shape::Table(CLIENT_CERTIFICATE), "for a receiver that asks for one"),
@@ -136,6 +142,13 @@ pub const SIGN: &[Setting] = &[
 pub const BATCH: &[Setting] = &[
     setting("max", Shape::Number, "items in one request"),
     setting("wait", Shape::Span, "how long the first item waits for others"),
+];
+
+pub const BREAKER: &[Setting] = &[
+    setting("failures", Shape::Number, "opens after so many in a row; 0: never opens; default 10"),
+    setting("share", Shape::Number, "opens when so many in a hundred of the last minute failed; default 50"),
+    setting("wait", Shape::Span, "until the first probe, doubled with each that fails; default 5s"),
+    setting("wait_max", Shape::Span, "the longest wait between probes; default 5m"),
 ];
 
 pub const RETRY: &[Setting] = &[

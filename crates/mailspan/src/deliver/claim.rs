@@ -2,6 +2,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use mailspan_connectors::signature::digest;
 use mailspan_core::limits::OPERATIONS_MAX;
 use mailspan_core::{Event, Key, Operation, Parcel, Part, Reason, cloudevents};
 use mailspan_maps::CrmContext;
@@ -44,21 +45,36 @@ fn mapped(route: &Route, destination: &Destination, claim: &Claim) -> Result<Vec
             format!("the map made {} operations, at most {OPERATIONS_MAX} are taken", operations.len());
         return Err(Reason::new("too_many_operations", text));
     }
+    let map = map_digest(route);
     let part = |(n, operation): (usize, Operation)| Part {
         key: key(&claim.event, route, destination, n),
         operation,
         step: None,
         verdict: None,
+        map,
     };
     let mut parts: Vec<Part> = operations.into_iter().enumerate().map(part).collect();
     // Progress belongs to the operations it was made with: under another map the parts start anew.
-    if claim.progress.len() == parts.len() {
+    let same =
+        claim.progress.len() == parts.len() && claim.progress.iter().all(|progress| progress.map == map);
+    if same {
         for (part, progress) in parts.iter_mut().zip(&claim.progress) {
             part.step.clone_from(&progress.step);
             part.verdict.clone_from(&progress.verdict);
         }
     }
     Ok(parts)
+}
+
+/// Another number for another map: its text, or which built-in one.
+fn map_digest(route: &Route) -> u32 {
+    let text = match &route.map {
+        Map::Default => "default",
+        Map::Crm => "crm",
+        Map::Program(program) => &program.text,
+    };
+    let digest = digest(format!("{}\0{text}", route.create_contacts).as_bytes());
+    u32::from_be_bytes([digest.0[0], digest.0[1], digest.0[2], digest.0[3]])
 }
 
 pub fn key(event: &Event, route: &Route, destination: &Destination, part: usize) -> Key {

@@ -1,23 +1,38 @@
 //! Runs the engine: what happened goes in, commands come out and are carried out.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use mailspan_core::{
-    Answer, Attempt, DeliveryId, DestinationId, Lost, Millis, Outcome, Parcel, Reason, Request, Settlement,
-    State,
+    Answer, Attempt, DeliveryId, DestinationId, Lost, Millis, Outcome, Parcel, Queue, Reason, Request,
+    Settlement, State,
 };
-use mailspan_engine::{CallId, Command, Engine, Fence, Happened, SettleFailed};
+use mailspan_engine::{CallId, Command, Engine, Fence, Happened, Notice, SettleFailed, Standing};
 use mailspan_store::{Claim, Trouble, Write, Wrote};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
-use crate::app::App;
+use crate::app::{App, Live};
+use crate::deliver::flight::Flight;
 use crate::deliver::{claim, sign};
 use crate::drill;
 use crate::intake::system;
 use crate::runtime;
 
+/// How long a broken store is left alone before a standing is written again.
+const STAND_AGAIN_MS: u64 = 1_000;
+const QUEUES: usize = Queue::ALL.len();
+/// How long the maps of one claim may compute: a destination with slow maps gives way to others.
+const MAP_MS_MAX: u128 = 100;
+
+/// How is a destination doing, with so many deliveries waiting?
+pub struct Ask {
+    pub destination: DestinationId,
+    pub backlog: u64,
+    pub reply: oneshot::Sender<Option<Standing>>,
+}
+
 /// Runs until told to stop and nothing is in flight any more, or `DRAIN_MS_MAX` is over.
-pub async fn run(app: App, mut inbox: mpsc::Receiver<Happened>) {
+pub async fn run(app: App, mut inbox: mpsc::Receiver<Happened>, mut asks: mpsc::Receiver<Ask>) {
     let mut engine = Engine::new(runtime::random_u64());
     let mut commands = Vec::new();
     let mut wake: Option<Millis> = None;
@@ -38,6 +53,11 @@ pub async fn run(app: App, mut inbox: mpsc::Receiver<Happened>) {
                 Some(happened) => happened,
                 None => return,
             },
+            Some(ask) = asks.recv() => {
+                // Whoever asked may have gone.
+                let _ = ask.reply.send(engine.standing(runtime::steady(), ask.destination, ask.backlog));
+                continue;
+            }
             () = timer => {
                 wake = None;
                 Happened::Tick
@@ -61,8 +81,8 @@ pub async fn run(app: App, mut inbox: mpsc::Receiver<Happened>) {
 fn carry_out(app: &App, command: Command) {
     let app = app.clone();
     match command {
-        Command::Claim { destination, room } => runtime::spawn(async move {
-            let happened = claim(&app, destination, room).await;
+        Command::Claim { destination, room, held } => runtime::spawn(async move {
+            let happened = claim(&app, destination, room, &held).await;
             app.tell(happened).await;
         }),
         Command::Send { call, destination, request } => runtime::spawn(async move {
@@ -72,8 +92,9 @@ fn carry_out(app: &App, command: Command) {
         Command::Settle { destination, fence, settlements, attempts } => runtime::spawn(async move {
             settle(&app, destination, fence, settlements, attempts).await;
         }),
-        Command::Stand { destination, paused } => runtime::spawn(async move {
-            stand(&app, destination, paused).await;
+        Command::Stand { destination, paused } => app.stand(destination, paused),
+        Command::Announce { destination, what } => runtime::spawn(async move {
+            announce(&app, destination, &what).await;
         }),
         Command::WakeAt(_) => {}
     }
@@ -83,33 +104,63 @@ fn answered(call: CallId, answer: Result<Answer, Lost>) -> Happened {
     Happened::Answered { call, answer }
 }
 
-async fn claim(app: &App, destination: DestinationId, room: [u16; 6]) -> Happened {
-    match app.store.claim(destination, room, runtime::steady()).await {
-        Ok((claims, next_due)) => {
-            drill::point("claim");
-            let parcels = map(app, destination, claims);
-            Happened::Claimed { destination, parcels, next_due }
-        }
+/// Reads what is due and maps what is not held, on a thread that may compute, for at most
+/// [`MAP_MS_MAX`]: what is left is claimed again at once, so a slow map holds up nobody but itself.
+async fn claim(app: &App, destination: DestinationId, room: [u16; QUEUES], held: &[DeliveryId]) -> Happened {
+    let (claims, next_due) = match app.store.claim(destination, room, runtime::steady()).await {
+        Ok(read) => read,
         Err(trouble) => {
             tracing::warn!("deliveries could not be read: {trouble}");
-            Happened::ClaimFailed { destination }
+            return Happened::ClaimFailed { destination };
         }
+    };
+    drill::point("claim");
+    let held: HashSet<DeliveryId> = held.iter().copied().collect();
+    let (live, flight) = (app.live(), app.flight.get().cloned());
+    let mapped = app.compute(move || {
+        let mapped = map(&live, flight.as_deref(), claims, &held, room);
+        flight.inspect(|flight| flight.mapped(destination));
+        mapped
+    });
+    let mapped = mapped.await;
+    match mapped {
+        Some((parcels, more)) => Happened::Claimed { destination, parcels, next_due, more: Some(more) },
+        None => Happened::ClaimFailed { destination },
     }
 }
 
-fn map(app: &App, destination: DestinationId, claims: Vec<Claim>) -> Vec<Parcel> {
-    let (live, flight) = (app.live(), app.flight.get());
+fn map(
+    live: &Live,
+    flight: Option<&Flight>,
+    claims: Vec<Claim>,
+    held: &HashSet<DeliveryId>,
+    room: [u16; QUEUES],
+) -> (Vec<Parcel>, [bool; QUEUES]) {
+    let began = runtime::instant();
     // Horizons count from a time of the wall clock, which may have been set back since.
     let ahead = runtime::steady().since(runtime::now());
-    let parcel = |row: Claim| {
-        flight.inspect(|flight| flight.mapping(destination, row.event.id));
-        let mut parcel = claim::parcel(&live, row);
+    let mut came = [0_u16; QUEUES];
+    let mut more = [false; QUEUES];
+    let mut parcels = Vec::new();
+    for row in claims {
+        let queue = Queue::of(row.class, row.cause, row.attempts) as usize;
+        came[queue] = came[queue].saturating_add(1);
+        if held.contains(&row.delivery) {
+            continue;
+        }
+        if !parcels.is_empty() && began.elapsed().as_millis() > MAP_MS_MAX {
+            more[queue] = true;
+            continue;
+        }
+        flight.inspect(|flight| flight.mapping(row.destination, row.event.id));
+        let mut parcel = claim::parcel(live, row);
         parcel.since = parcel.since.plus(ahead);
-        parcel
-    };
-    let parcels = claims.into_iter().map(parcel).collect();
-    flight.inspect(|flight| flight.mapped(destination));
-    parcels
+        parcels.push(parcel);
+    }
+    for queue in 0..QUEUES {
+        more[queue] |= room[queue] > 0 && came[queue] >= room[queue];
+    }
+    (parcels, more)
 }
 
 async fn send(app: &App, destination: DestinationId, request: Request) -> Result<Answer, Lost> {
@@ -140,7 +191,7 @@ async fn settle(
 ) {
     let deliveries = settlements.iter().map(|settlement| settlement.delivery).collect();
     let dead: Vec<DeliveryId> = settlements.iter().filter(|s| is_dead(s)).map(|s| s.delivery).collect();
-    count(app, destination, &settlements);
+    let ended = ended(&settlements);
     let at = runtime::now();
     let write = app.store.write(Write::Settle { destination, fence, settlements, attempts, at });
     let wrote = drill::begun("settle-in-commit", write).await;
@@ -158,6 +209,7 @@ async fn settle(
     };
     app.tell(Happened::Settled { destination, deliveries, outcome }).await;
     if outcome.is_ok() {
+        count(app, destination, &ended);
         for id in dead {
             system::dead_letter(app, id).await;
         }
@@ -172,39 +224,78 @@ fn is_dead(settlement: &Settlement) -> bool {
     matches!(settlement.outcome, Outcome::Ended { state: State::Dead, .. })
 }
 
-fn count(app: &App, destination: DestinationId, settlements: &[Settlement]) {
+/// Deliveries that end, for metrics and log: counted once they are settled.
+fn ended(settlements: &[Settlement]) -> Vec<(DeliveryId, State, Option<Reason>)> {
+    let ended = |settlement: &Settlement| match &settlement.outcome {
+        Outcome::Ended { state, reason } => Some((settlement.delivery, *state, reason.clone())),
+        _ => None,
+    };
+    settlements.iter().filter_map(ended).collect()
+}
+
+fn count(app: &App, destination: DestinationId, ended: &[(DeliveryId, State, Option<Reason>)]) {
     let live = app.live();
     let Some(settings) = live.destinations.get(&destination) else { return };
-    for settlement in settlements {
-        if let Outcome::Ended { state, reason } = &settlement.outcome {
-            app.metrics.settled(&settings.name, state.name());
-            if *state == State::Dead {
-                let why = reason.as_ref().map(ToString::to_string).unwrap_or_default();
-                tracing::warn!(
-                    destination = %settings.name, delivery = settlement.delivery.0,
-                    "dead letter: {why}; see `mailspan dead-letters show {}`", settlement.delivery.0
-                );
-            }
+    for (delivery, state, reason) in ended {
+        app.metrics.settled(&settings.name, state.name());
+        if *state == State::Dead {
+            let why = reason.as_ref().map(ToString::to_string).unwrap_or_default();
+            tracing::warn!(
+                destination = %settings.name, delivery = delivery.0,
+                "dead letter: {why}; see `mailspan dead-letters show {}`", delivery.0
+            );
         }
     }
 }
 
-async fn stand(app: &App, destination: DestinationId, paused: Option<Reason>) {
+async fn announce(app: &App, destination: DestinationId, what: &Notice) {
     let live = app.live();
-    let name = live.destinations.get(&destination).map(|d| d.name.to_string()).unwrap_or_default();
-    match &paused {
+    let Some(settings) = live.destinations.get(&destination) else { return };
+    match what {
+        Notice::BreakerOpened { reason, probe_at } => {
+            tracing::warn!(destination = %settings.name, "degraded, deliveries wait until {}: {reason}", probe_at.rfc3339());
+        }
+        Notice::BreakerClosed => tracing::info!(destination = %settings.name, "works again"),
+        Notice::QuotaInDanger { used, daily, resets } => tracing::warn!(
+            destination = %settings.name, used, daily, "the daily quota is nearly used, it starts anew at {}", resets.rfc3339()
+        ),
+    }
+    system::notice(app, &settings.tenant, &settings.name, what).await;
+}
+
+/// Keeps the standings of destinations, one after another, so that the last word is the one that stays.
+/// What cannot be written is tried again: a dead credential must not be used after a restart.
+pub async fn keep_standings(app: App, mut stands: mpsc::Receiver<(DestinationId, Option<Reason>)>) {
+    while let Some((destination, paused)) = stands.recv().await {
+        loop {
+            let write = Write::Stand { destination, paused: paused.clone(), at: runtime::now() };
+            match app.store.write(write).await {
+                Ok(_) => break,
+                Err(trouble) if app.stopping() => {
+                    tracing::error!("the standing of a destination was not kept: {trouble}");
+                    return;
+                }
+                Err(trouble) => {
+                    tracing::warn!("the standing of a destination waits: {trouble}");
+                    runtime::sleep(STAND_AGAIN_MS).await;
+                }
+            }
+        }
+        tell_standing(&app, destination, paused.as_ref()).await;
+        app.has_moved();
+    }
+}
+
+async fn tell_standing(app: &App, destination: DestinationId, paused: Option<&Reason>) {
+    let live = app.live();
+    let Some(settings) = live.destinations.get(&destination) else { return };
+    let name = &settings.name;
+    match paused {
         Some(reason) => tracing::warn!(
-            destination = name,
+            destination = %name,
             "paused, its queue is kept: {reason}; mend it, then `mailspan destinations resume {name}`"
         ),
-        None => tracing::info!(destination = name, "active again"),
+        None => tracing::info!(destination = %name, "active again"),
     }
-    if let Some(settings) = live.destinations.get(&destination) {
-        system::standing(app, &settings.tenant, &settings.name, paused.as_ref()).await;
-    }
-    let write = Write::Stand { destination, paused, at: runtime::now() };
-    if let Err(trouble) = app.store.write(write).await {
-        tracing::warn!(destination = name, "its standing could not be kept: {trouble}");
-    }
-    app.has_moved();
+    system::standing(app, &settings.tenant, name, paused).await;
 }

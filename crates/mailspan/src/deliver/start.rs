@@ -3,12 +3,14 @@
 use std::sync::Arc;
 
 use mailspan_connectors::contract::Sink;
-use mailspan_core::{DestinationId, Millis, Name};
+use mailspan_core::{DestinationId, Millis};
 use mailspan_engine::{Fence, Happened};
 use mailspan_store::{Store, Trouble, Write, Wrote};
 
-use crate::app::{App, Live};
+use crate::app::App;
+use crate::deliver::flight::Flight;
 use crate::deliver::flown::Flown;
+use crate::hub::Destination;
 use crate::runtime;
 
 /// The lease of one piece of work. On SQLite the lock on the file proves that nobody else lives, so the
@@ -25,31 +27,32 @@ pub async fn lease(store: &Store, name: &str, owner: u128) -> Result<Fence, Trou
 pub async fn open_desks(app: &App, owner: u128) -> Result<(), Trouble> {
     let live = app.live();
     for (id, destination) in &live.destinations {
-        open_desk(app, &live, owner, *id, &destination.name).await?;
+        let opened = desk(&app.store, owner, *id, destination, app.flight.get()).await?;
+        app.tell(opened).await;
     }
     Ok(())
 }
 
-pub async fn open_desk(
-    app: &App,
-    live: &Live,
+/// Takes the lease of a destination and reads its standing: what the engine is to be told.
+pub async fn desk(
+    store: &Store,
     owner: u128,
     id: DestinationId,
-    name: &Name,
-) -> Result<(), Trouble> {
-    let Some(settings) = live.destinations.get(&id) else { return Ok(()) };
-    let fence = lease(&app.store, &format!("destination/{}", id.0), owner).await?;
-    let paused = app.store.standing(id).await?.and_then(|row| row.paused);
+    settings: &Destination,
+    flight: Option<&Arc<Flight>>,
+) -> Result<Happened, Trouble> {
+    let fence = lease(store, &format!("destination/{}", id.0), owner).await?;
+    let paused = store.standing(id).await?.and_then(|row| row.paused);
     if let Some(reason) = &paused {
+        let name = &settings.name;
         tracing::warn!(destination = %name, "still paused: {reason}; `mailspan destinations resume {name}`");
     }
     let limits = settings.limits.clone();
-    let sink: Arc<dyn Sink> = match app.flight.get() {
+    let sink: Arc<dyn Sink> = match flight {
         Some(flight) => {
             Arc::new(Flown { sink: settings.sink.clone(), destination: id, flight: flight.clone() })
         }
         None => settings.sink.clone(),
     };
-    app.tell(Happened::Opened { destination: id, fence, limits, sink, paused }).await;
-    Ok(())
+    Ok(Happened::Opened { destination: id, fence, limits, sink, paused })
 }

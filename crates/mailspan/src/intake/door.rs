@@ -6,9 +6,10 @@ use std::sync::atomic::Ordering;
 
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use mailspan_connectors::contract::Refusal;
+use mailspan_connectors::contract::{Refusal, Verified};
+use mailspan_connectors::signature::digest;
 use mailspan_core::limits::REFUSED_BODY_BYTES_MAX;
-use mailspan_core::{EventId, RawRequest};
+use mailspan_core::{Digest, EventId, RawRequest};
 use mailspan_store::{Accepted, Idempotency, Receipt, RefusedRequest, Trouble, Write, Wrote};
 use serde_json::json;
 
@@ -56,7 +57,7 @@ pub async fn enter(
             return Entered::Other((status, headers, body).into_response());
         }
         Err(NotReceived::Refused(refusal)) => {
-            return Entered::Other(refuse(app, source, &request, peer, refusal).await);
+            return Entered::Other(refuse(app, source, request, peer, refusal).await);
         }
         Err(NotReceived::BadBody(text)) => {
             app.metrics.intake(&source.name, "bad_body", 1);
@@ -67,7 +68,7 @@ pub async fn enter(
         }
     };
     if let Some(Caller { key_id, idempotency_key: Some(key), .. }) = caller {
-        receipt.idempotency = Some(Idempotency { api_key: key_id, key, body: receipt.digest });
+        receipt.idempotency = Some(Idempotency { api_key: key_id, key, body: whole_digest(&request) });
     }
     let entered = keep(app, receipt).await;
     app.metrics.acknowledged(began.elapsed());
@@ -78,6 +79,21 @@ pub async fn enter(
         }
         Err(trouble) => Entered::Other(Problem::from(trouble).into_response()),
     }
+}
+
+/// Of all that makes the events: in binary CloudEvents the headers are half of them.
+fn whole_digest(request: &RawRequest) -> Digest {
+    let mut bytes = Vec::with_capacity(request.body.len() + 256);
+    for (name, value) in &request.headers {
+        if name == "content-type" || name == "content-encoding" || name.starts_with("ce-") {
+            bytes.extend_from_slice(name.as_bytes());
+            bytes.push(0);
+            bytes.extend_from_slice(value);
+            bytes.push(0);
+        }
+    }
+    bytes.extend_from_slice(&request.body);
+    digest(&bytes)
 }
 
 /// Everything enters by this one function: what was received is committed, and the router is woken.
@@ -96,16 +112,37 @@ pub async fn keep(app: &App, receipt: Box<Receipt>) -> Result<(Accepted, bool), 
     Ok((accepted, again))
 }
 
-/// 401 without detail; the operator finds the reason under `refused`.
+/// 401 without detail; the operator finds the reason under `refused`. Of a flood some are explained and
+/// kept, all are counted: who cannot sign must not cost more than who can.
 async fn refuse(
+    app: &App,
+    source: &Arc<Source>,
+    request: RawRequest,
+    peer: Option<IpAddr>,
+    refusal: Refusal,
+) -> Response {
+    app.metrics.intake(&source.name, "refused", 1);
+    if app.refusals.take(&source.name, request.received_at) {
+        let (logic, raw) = (source.clone(), request.clone());
+        let explain = move || logic.logic.verify(&raw, &logic.secrets, raw.received_at, true);
+        let explained = match runtime::blocking(explain).await {
+            // The access check refuses where the signature may be right.
+            Some(Verified::Refused(explained)) if explained.check == refusal.check => explained,
+            _ => refusal,
+        };
+        keep_refused(app, source, &request, peer, explained).await;
+    }
+    Problem::new(StatusCode::UNAUTHORIZED, "unauthorized", "the request is not authenticated").into_response()
+}
+
+async fn keep_refused(
     app: &App,
     source: &Source,
     request: &RawRequest,
     peer: Option<IpAddr>,
     refusal: Refusal,
-) -> Response {
+) {
     let from = peer.map(|peer| peer.to_string()).unwrap_or_default();
-    app.metrics.intake(&source.name, "refused", 1);
     tracing::warn!(source = %source.name, from, check = refusal.check, hint = refusal.hint, "request refused: {}", refusal.text);
     let write = Write::Refused(Box::new(RefusedRequest {
         tenant: source.tenant.clone(),
@@ -121,7 +158,6 @@ async fn refuse(
     if let Err(trouble) = app.store.write(write).await {
         tracing::warn!("a refused request could not be kept for the operator: {trouble}");
     }
-    Problem::new(StatusCode::UNAUTHORIZED, "unauthorized", "the request is not authenticated").into_response()
 }
 
 /// Headers as received, credentials cut out.

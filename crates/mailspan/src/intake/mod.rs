@@ -2,4 +2,5 @@
 
 pub mod door;
 pub mod receive;
+pub mod refusals;
 pub mod system;

@@ -110,7 +110,7 @@ fn verify(source: &Source, request: &RawRequest, now: Millis) -> Result<Verified
     };
     match by_access {
         Some(credential) if source.secrets.is_empty() => Ok(Verified::By { credential }),
-        _ => Ok(source.logic.verify(request, &source.secrets, now)),
+        _ => Ok(source.logic.verify(request, &source.secrets, now, false)),
     }
 }
 

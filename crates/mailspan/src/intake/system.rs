@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use mailspan_connectors::signature::digest;
 use mailspan_core::{DeliveryId, Event, EventId, EventType, Name, RawValue, Reason, Subject};
+use mailspan_engine::Notice;
 use mailspan_store::{Arrived, DeliveryRow, Receipt};
 use serde_json::{Value, json};
 
@@ -48,6 +49,22 @@ pub async fn standing(app: &App, tenant: &Name, destination: &Name, paused: Opti
         "text": paused.map(|reason| &reason.text),
         "next": next,
     });
+    say(app, event_type, tenant, &data).await;
+}
+
+/// A breaker opened or closed, a quota is in danger.
+pub async fn notice(app: &App, tenant: &Name, destination: &Name, what: &Notice) {
+    let (event_type, data) = match what {
+        Notice::BreakerOpened { reason, probe_at } => (
+            "system.destination_degraded",
+            json!({ "destination": destination, "reason": reason.code, "text": reason.text, "probe_at": probe_at.rfc3339() }),
+        ),
+        Notice::BreakerClosed => ("system.destination_recovered", json!({ "destination": destination })),
+        Notice::QuotaInDanger { used, daily, resets } => (
+            "system.quota_in_danger",
+            json!({ "destination": destination, "used": used, "daily": daily, "resets": resets.rfc3339() }),
+        ),
+    };
     say(app, event_type, tenant, &data).await;
 }
 

@@ -1,15 +1,18 @@
 //! The router's shell: reads what waits, decides, commits, wakes the engine.
 
+use mailspan_core::Event;
 use mailspan_core::limits::ROUTE_BATCH_MAX;
 use mailspan_engine::{Fence, Happened};
-use mailspan_store::{Trouble, Write, Wrote};
+use mailspan_store::{Routed, Trouble, Write, Wrote};
 
-use crate::app::App;
+use crate::app::{App, Live};
 use crate::drill;
 use crate::runtime;
 
 /// How long a broken store is left alone.
 const TROUBLE_MS: u64 = 1_000;
+/// How long the conditions of one step may compute.
+const ROUTE_MS_MAX: u128 = 100;
 
 /// Runs until the program stops. One at a time, by the lease `router`.
 pub async fn follow(app: App, fence: Fence) {
@@ -32,15 +35,31 @@ pub async fn follow(app: App, fence: Fence) {
     }
 }
 
+/// As many as can be decided in [`ROUTE_MS_MAX`], one at least: the rest is read again. A slow condition
+/// holds up the router, but nobody at the door.
+fn within_budget(live: &Live, events: Vec<Event>) -> Vec<Routed> {
+    let began = runtime::instant();
+    let mut routed = Vec::with_capacity(events.len());
+    for event in events {
+        if !routed.is_empty() && began.elapsed().as_millis() > ROUTE_MS_MAX {
+            break;
+        }
+        routed.push(super::route(live, event));
+    }
+    routed
+}
+
 /// Routes what waits, at most [`ROUTE_BATCH_MAX`] events; how many there were.
 pub async fn step(app: &App, fence: Fence) -> Result<usize, Trouble> {
     let events = app.store.unrouted(ROUTE_BATCH_MAX).await?;
-    let n = events.len();
-    if n == 0 {
+    if events.is_empty() {
         return Ok(0);
     }
     let live = app.live();
-    let routed = events.into_iter().map(|event| super::route(&live, event)).collect();
+    let Some(routed) = app.compute(move || within_budget(&live, events)).await else {
+        return Err(Trouble::Broken("a condition panicked".to_owned()));
+    };
+    let n = routed.len();
     drill::point("route-before-commit");
     let wrote = drill::begun("route-in-commit", app.store.write(Write::Route { fence, routed })).await?;
     drill::point("route-after-commit");

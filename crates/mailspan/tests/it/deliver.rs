@@ -137,3 +137,24 @@ fn a_private_address_that_is_not_allowed_is_not_reached() {
     assert!(dead["last_error"].as_str().unwrap().contains("allow"), "{}", dead["last_error"]);
     assert!(other.seen().is_empty());
 }
+
+#[test]
+fn a_destination_that_fails_is_degraded_waits_and_recovers() {
+    let destination =
+        "breaker = { failures = 3, wait = \"300ms\" }\nretry = { calendar = [\"100ms\"], for = \"1h\" }";
+    let (hub, crm) = hub_with(destination, "");
+    crm.status(503);
+    for n in 0..6 {
+        send(&hub, &event("open", &format!("d{n}@example.com"), AT));
+    }
+    let row = until(10, "not degraded after failures", || {
+        hub.rows(&["destinations", "list"]).into_iter().find(|row| row["state"] == "degraded")
+    });
+    assert_eq!(row["pending"], 6, "nothing is lost or given up while it waits");
+    crm.status(200);
+    until(20, "not all arrived after it came back", || (crm.ok().len() == 6).then_some(()));
+    until(10, "still degraded", || {
+        (hub.rows(&["destinations", "list"])[0]["state"] == "active").then_some(())
+    });
+    assert!(hub.rows(&["dead-letters", "list"]).is_empty());
+}

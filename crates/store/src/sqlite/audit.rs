@@ -8,46 +8,82 @@ use super::route::{TEST, UNMATCHED};
 use crate::Audit;
 
 pub(crate) fn audit(base: &Base) -> Result<Audit, Fault> {
-    let mut audit = Audit {
+    let place = |place: i64| format!("SELECT count(*) FROM without_delivery WHERE place = {place}");
+    let mut sums = [0; 6];
+    for (kept, state) in sums.iter_mut().zip(State::ALL) {
+        *kept = sum(base, Place::Delivery(state))?;
+    }
+    Ok(judge(Sums {
         accepted: sum(base, Place::Accepted)?,
         duplicates: sum(base, Place::Duplicate)?,
         refused: sum(base, Place::Refused)?,
         quarantined: sum(base, Place::Quarantined)?,
+        dropped_events: sum(base, Place::DroppedEvent)?,
+        dropped_deliveries: sum(base, Place::DroppedDelivery)?,
         waiting: count(base, "SELECT count(*) FROM unrouted")?,
         // Offered before the router came: such an event waits.
         routed: count(
             base,
             "SELECT count(*) FROM (SELECT DISTINCT event FROM deliveries) WHERE event NOT IN (SELECT seq FROM unrouted)",
         )?,
-        unmatched: count(base, &format!("SELECT count(*) FROM without_delivery WHERE place = {UNMATCHED}"))?,
-        test: count(base, &format!("SELECT count(*) FROM without_delivery WHERE place = {TEST}"))?,
-        dropped_events: sum(base, Place::DroppedEvent)?,
-        deliveries: 0,
-        pending: 0,
-        delivered: 0,
-        skipped: 0,
-        coalesced: 0,
-        dead: 0,
-        discarded: 0,
-        dropped_deliveries: sum(base, Place::DroppedDelivery)?,
+        unmatched: count(base, &place(UNMATCHED))?,
+        test: count(base, &place(TEST))?,
+        events: count(base, "SELECT count(*) FROM events")?,
+        rows: by_state(base)?,
+        sums,
+    }))
+}
+
+/// What a back end has counted: running sums, and rows of each place.
+pub(crate) struct Sums {
+    pub accepted: u64,
+    pub duplicates: u64,
+    pub refused: u64,
+    pub quarantined: u64,
+    pub dropped_events: u64,
+    pub dropped_deliveries: u64,
+    pub waiting: u64,
+    pub routed: u64,
+    pub unmatched: u64,
+    pub test: u64,
+    pub events: u64,
+    /// Deliveries of each state: rows, and running sums.
+    pub rows: [u64; 6],
+    pub sums: [u64; 6],
+}
+
+pub(crate) fn judge(of: Sums) -> Audit {
+    let [pending, delivered, skipped, coalesced, dead, discarded] = of.rows;
+    let mut audit = Audit {
+        accepted: of.accepted,
+        duplicates: of.duplicates,
+        refused: of.refused,
+        quarantined: of.quarantined,
+        waiting: of.waiting,
+        routed: of.routed,
+        unmatched: of.unmatched,
+        test: of.test,
+        dropped_events: of.dropped_events,
+        deliveries: of.dropped_deliveries + of.sums.iter().sum::<u64>(),
+        pending,
+        delivered,
+        skipped,
+        coalesced,
+        dead,
+        discarded,
+        dropped_deliveries: of.dropped_deliveries,
         adds_up: true,
         differences: vec![],
     };
-    let rows = by_state(base)?;
-    [audit.pending, audit.delivered, audit.skipped, audit.coalesced, audit.dead, audit.discarded] = rows;
-    audit.deliveries = audit.dropped_deliveries;
-    for (state, counted) in State::ALL.into_iter().zip(rows) {
-        let kept = sum(base, Place::Delivery(state))?;
-        audit.deliveries += kept;
+    for ((state, counted), kept) in State::ALL.into_iter().zip(of.rows).zip(of.sums) {
         compare(&mut audit, &format!("{} deliveries", state.name()), kept, counted);
     }
-    compare_events(base, &mut audit)?;
+    compare_events(&mut audit, of.events);
     audit.adds_up = audit.differences.is_empty();
-    Ok(audit)
+    audit
 }
 
-fn compare_events(base: &Base, audit: &mut Audit) -> Result<(), Fault> {
-    let kept = count(base, "SELECT count(*) FROM events")?;
+fn compare_events(audit: &mut Audit, kept: u64) {
     let placed = audit.waiting + audit.routed + audit.unmatched + audit.test;
     if kept != placed {
         audit.differences.push(format!(
@@ -61,7 +97,6 @@ fn compare_events(base: &Base, audit: &mut Audit) -> Result<(), Fault> {
             audit.accepted
         ));
     }
-    Ok(())
 }
 
 fn compare(audit: &mut Audit, what: &str, kept: u64, counted: u64) {

@@ -53,6 +53,12 @@ impl Counts {
         }
     }
 
+    /// What was counted, to be written: about, place, by how much.
+    pub(crate) fn take(&mut self) -> Vec<(i64, i64, i64)> {
+        let raised = std::mem::take(&mut self.raised).into_iter();
+        raised.filter(|(_, n)| *n != 0).map(|((about, place), n)| (about, place, n)).collect()
+    }
+
     /// What was counted since the last commit.
     pub(crate) fn waiting(&self, about: i64, place: Place) -> i64 {
         self.raised.get(&(about, place.number())).copied().unwrap_or(0)

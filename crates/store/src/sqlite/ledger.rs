@@ -146,7 +146,8 @@ fn answers(base: &Base, fact: i64) -> Result<Vec<(mailspan_core::Name, String, M
     Ok(answers)
 }
 
-fn number(what: Consent) -> i64 {
+/// As stored.
+pub(crate) fn number(what: Consent) -> i64 {
     match what {
         Consent::OptIn => 0,
         Consent::OptOut => 1,
@@ -154,7 +155,8 @@ fn number(what: Consent) -> i64 {
     }
 }
 
-fn consent(number: i64) -> Option<Consent> {
+/// From the stored number.
+pub(crate) fn consent(number: i64) -> Option<Consent> {
     match number {
         0 => Some(Consent::OptIn),
         1 => Some(Consent::OptOut),

@@ -2,7 +2,7 @@
 
 pub(crate) mod accept;
 pub(crate) mod audit;
-mod base;
+pub(crate) mod base;
 pub(crate) mod claim;
 pub(crate) mod counts;
 pub(crate) mod deliveries;
@@ -11,7 +11,7 @@ pub(crate) mod events;
 mod handle;
 mod journal;
 pub(crate) mod keys;
-mod lanes;
+pub(crate) mod lanes;
 pub(crate) mod leases;
 pub(crate) mod ledger;
 pub(crate) mod migrate;
@@ -23,7 +23,7 @@ mod plans;
 pub(crate) mod refused;
 pub(crate) mod retain;
 pub(crate) mod route;
-mod segments;
+pub(crate) mod segments;
 pub(crate) mod settle;
 pub(crate) mod standing;
 

@@ -35,11 +35,11 @@ pub(crate) fn offer(
     Ok(Wrote::Offered { destinations })
 }
 
-struct Existing {
-    id: i64,
-    person: i64,
-    state: State,
-    progress: Vec<Progress>,
+pub(crate) struct Existing {
+    pub id: i64,
+    pub person: i64,
+    pub state: State,
+    pub progress: Vec<Progress>,
 }
 
 fn existing(base: &Base, offer: &Offer) -> Result<Option<Existing>, Fault> {
@@ -95,12 +95,12 @@ fn reopen(
 }
 
 /// A delivered one without progress was done at once, whole.
-fn all_is_done(row: &Existing) -> bool {
+pub(crate) fn all_is_done(row: &Existing) -> bool {
     row.state == State::Delivered && row.progress.iter().all(|part| part.verdict == Some(Verdict::Done))
 }
 
 /// What is done stays done, with the step it reached; the rest is open again.
-fn done_kept(progress: &[Progress], id: i64) -> Result<Option<String>, Fault> {
+pub(crate) fn done_kept(progress: &[Progress], id: i64) -> Result<Option<String>, Fault> {
     if !progress.iter().any(|part| part.verdict == Some(Verdict::Done)) {
         return Ok(None);
     }
@@ -108,7 +108,7 @@ fn done_kept(progress: &[Progress], id: i64) -> Result<Option<String>, Fault> {
         .iter()
         .map(|part| match part.verdict {
             Some(Verdict::Done) => part.clone(),
-            _ => Progress { step: None, verdict: None },
+            _ => Progress { map: part.map, ..Progress::default() },
         })
         .collect();
     serde_json::to_string(&kept).map(Some).map_err(|_| Fault::unreadable("delivery", id))

@@ -11,10 +11,10 @@ use super::persons;
 use crate::write::{Keep, Wrote};
 
 /// Rows looked at in one step, where most of them must stay.
-const ROWS_LOOKED_AT_MAX: usize = 10 * RETENTION_ROWS_MAX;
+pub(crate) const ROWS_LOOKED_AT_MAX: usize = 10 * RETENTION_ROWS_MAX;
 
 /// What operators decided is kept as long as evidence of consent: three years.
-const OPERATOR_LOG_MS: i64 = 3 * 365 * 86_400_000;
+pub(crate) const OPERATOR_LOG_MS: i64 = 3 * 365 * 86_400_000;
 
 /// Where the last step stopped: rows that must stay are not looked at again before the next round.
 #[derive(Debug, Default)]

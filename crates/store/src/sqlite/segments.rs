@@ -59,7 +59,8 @@ impl Segments {
     /// After a rollback. Keys that a filter holds too many are harmless: a hit is confirmed.
     pub(crate) fn read_again(&mut self, conn: &Connection) -> rusqlite::Result<()> {
         if self.changed {
-            *self = Segments::read(conn, self.keys_max)?;
+            // Still not committed: should the whole transaction fail, it is read once more.
+            *self = Segments { changed: true, ..Segments::read(conn, self.keys_max)? };
         }
         Ok(())
     }

@@ -241,7 +241,7 @@ fn keep_attempt(base: &Base, id: i64, destination: DestinationId, attempt: &Atte
     Ok(())
 }
 
-fn packed(progress: &[Progress]) -> Result<Option<String>, Fault> {
+pub(crate) fn packed(progress: &[Progress]) -> Result<Option<String>, Fault> {
     if progress.is_empty() {
         return Ok(None);
     }
@@ -250,7 +250,7 @@ fn packed(progress: &[Progress]) -> Result<Option<String>, Fault> {
         .map_err(|error| Fault::refused("unwritable_progress", error.to_string()))
 }
 
-fn consent_verdict(progress: &[Progress]) -> String {
+pub(crate) fn consent_verdict(progress: &[Progress]) -> String {
     let ended = progress.iter().filter_map(|part| part.verdict.as_ref()).find(|verdict| verdict.is_final());
     match ended {
         Some(Verdict::Skipped { reason }) => ledger::verdict(State::Skipped, Some(reason)),

@@ -69,7 +69,7 @@ pub async fn dedupe_reaches_over_closed_segments_and_a_restart(hub: Harness) {
     }
     let all = || (0..260).map(|n| event(n, "app.x", "a@b.co")).collect::<Vec<_>>();
     assert_eq!(hub.accept(all()).await.duplicates, 260);
-    let hub = hub.reopened();
+    let hub = hub.reopened().await;
     let answer = hub.accept(all()).await;
     assert_eq!((answer.duplicates, answer.ids.len()), (260, 0));
     assert_eq!(hub.accept(vec![event(260, "app.x", "a@b.co")]).await.ids.len(), 1);
@@ -131,6 +131,33 @@ pub async fn one_bad_write_fails_alone_in_its_group(hub: Harness) {
     let audit = hub.audit_adds_up().await;
     assert_eq!((audit.accepted, audit.waiting), (60, 60));
     assert_eq!(fence, Fence(1));
+}
+
+pub async fn an_id_that_exists_is_refused_alone(hub: Harness) {
+    hub.accept(vec![event(1, "app.x", "a@b.co")]).await;
+    let mut given = event(2, "contact.unsubscribed", "a@b.co");
+    given.event.id = EventId(1);
+    let good = (10..30).map(|n| receipt(vec![event(n, "app.x", "a@b.co")]));
+    let sent = good.chain([receipt(vec![event(9, "app.x", "a@b.co"), given])]).map(|receipt| {
+        let store = hub.store.clone();
+        tokio::spawn(async move { store.write(Write::Accept(Box::new(receipt))).await })
+    });
+    let mut answers = vec![];
+    for answer in sent.collect::<Vec<_>>() {
+        answers.push(answer.await.unwrap());
+    }
+    match answers.pop() {
+        Some(Err(Trouble::Refused(reason))) => {
+            assert_eq!(reason.code, "event_id_exists");
+            assert!(reason.text.contains(&EventId(1).to_string()), "{}", reason.text);
+        }
+        other => panic!("{other:?}"),
+    }
+    assert!(answers.iter().all(Result::is_ok), "{answers:?}");
+    // Nothing of the refused request is kept: its other event comes again under its key.
+    assert_eq!(hub.accept(vec![event(9, "app.x", "a@b.co")]).await.ids, [EventId(9)]);
+    assert_eq!(hub.store.facts(FactFilter::default()).await.unwrap().len(), 0);
+    assert_eq!(hub.audit_adds_up().await.accepted, 22);
 }
 
 pub async fn consent_is_known_from_the_answer_on(hub: Harness) {

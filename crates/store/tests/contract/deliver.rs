@@ -148,8 +148,8 @@ pub async fn a_class_that_is_lowered_frees_the_consent_lane(hub: Harness) {
     let lowered =
         Outcome::Again { due: Millis(NOW.0 + 50), queue: Queue::Retry, class: Class::Activity, reason: None };
     let progress = vec![
-        Progress { step: None, verdict: Some(Verdict::Done) },
-        Progress { step: Some(Step("task:1".to_owned())), verdict: None },
+        Progress { verdict: Some(Verdict::Done), ..Progress::default() },
+        Progress { step: Some(Step("task:1".to_owned())), ..Progress::default() },
     ];
     let wrote = hub.settle(crm, vec![settlement(rows[1].id, lowered, progress.clone())]).await.unwrap();
     assert!(matches!(wrote, Wrote::Settled { promoted: true }));
@@ -180,8 +180,8 @@ pub async fn a_replay_keeps_what_is_done(hub: Harness) {
     hub.accept(vec![event(1, "email.opened", "a@b.co"), event(2, "email.opened", "a@b.co")]).await;
     hub.route_all(crm).await;
     let rows = hub.all().await;
-    let done = Progress { step: None, verdict: Some(Verdict::Done) };
-    let refused = Progress { step: None, verdict: Some(Verdict::reject("bad", "no")) };
+    let done = Progress { verdict: Some(Verdict::Done), ..Progress::default() };
+    let refused = Progress { verdict: Some(Verdict::reject("bad", "no")), ..Progress::default() };
     let dead = Outcome::Ended { state: State::Dead, reason: Some(Reason::new("bad", "no")) };
     hub.settle(crm, vec![settlement(rows[0].id, dead.clone(), vec![done.clone(), refused.clone()])])
         .await
@@ -195,7 +195,7 @@ pub async fn a_replay_keeps_what_is_done(hub: Harness) {
     let row = hub.all().await.remove(0);
     assert_eq!((row.state, row.cause, row.attempts, row.due), (State::Pending, Cause::Replay, 0, None));
     assert_eq!(row.reason, None);
-    let open = Progress { step: None, verdict: None };
+    let open = Progress { verdict: None, ..Progress::default() };
     assert_eq!(hub.store.progress(row.id).await.unwrap(), [done.clone(), open]);
 
     // It goes next, before what came later; a second replay leaves the pending row as it is.
@@ -343,7 +343,7 @@ pub async fn leases_only_grow(hub: Harness) {
         }
     }
     // After a restart nobody else lives: the lease is free, and still grows.
-    let hub = hub.reopened();
+    let hub = hub.reopened().await;
     match hub.store.write(lease(9, 41, 60)).await.unwrap() {
         Wrote::Lease { fence } => assert_eq!(fence, Some(Fence(4))),
         other => panic!("{other:?}"),

@@ -1,6 +1,7 @@
 //! A store with its threads, and short ways to fill it.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use mailspan_core::{
@@ -8,9 +9,10 @@ use mailspan_core::{
     RouteId, Settlement, State, Subject,
 };
 use mailspan_engine::Fence;
+use mailspan_store::postgres::Spawn;
 use mailspan_store::{
-    Accepted, Arrived, Claim, DeliveryFilter, DeliveryRow, NameKind, OpenOptions, Receipt, Routed, Store,
-    Towards, Trouble, Write, Wrote, open,
+    Accepted, Arrived, Claim, DeliveryFilter, DeliveryRow, NameKind, OpenOptions, PostgresOptions, Receipt,
+    Routed, Store, Towards, Trouble, Write, Wrote, open, open_postgres,
 };
 
 pub const SEGMENT_KEYS: i64 = 50;
@@ -18,14 +20,21 @@ pub const NOW: Millis = Millis(1_700_000_000_000);
 
 pub struct Harness {
     pub store: Store,
+    /// Where a store on SQLite has its files; empty for PostgreSQL.
     pub folder: tempfile::TempDir,
-    threads: Vec<JoinHandle<()>>,
+    behind: Behind,
+}
+
+/// What runs for a store.
+enum Behind {
+    Threads(Vec<JoinHandle<()>>),
+    Task { url: String, writer: tokio::task::JoinHandle<()> },
 }
 
 pub fn sqlite() -> Harness {
     let folder = tempfile::tempdir().unwrap();
     let (store, threads) = start(folder.path().join("hub.db"));
-    Harness { store, folder, threads }
+    Harness { store, folder, behind: Behind::Threads(threads) }
 }
 
 fn start(path: PathBuf) -> (Store, Vec<JoinHandle<()>>) {
@@ -37,15 +46,39 @@ fn start(path: PathBuf) -> (Store, Vec<JoinHandle<()>>) {
     (store, threads)
 }
 
+/// A node on a database; several may share one.
+pub async fn postgres(url: String) -> Harness {
+    let folder = tempfile::tempdir().unwrap();
+    let (store, writer) = open_postgres(postgres_options(url.clone())).await.unwrap();
+    let writer = tokio::spawn(writer.run());
+    Harness { store, folder, behind: Behind::Task { url, writer } }
+}
+
+pub fn postgres_options(url: String) -> PostgresOptions {
+    let spawn: Spawn = Arc::new(|task| drop(tokio::spawn(task)));
+    let mut options = PostgresOptions::new(url, 42, NOW, spawn);
+    options.segment_keys_max = SEGMENT_KEYS;
+    options
+}
+
 impl Harness {
     /// Ends it by dropping every handle, without a word, and opens the same store again.
-    pub fn reopened(self) -> Harness {
-        let Harness { store, folder, threads } = self;
-        let path = store.path().to_owned();
-        drop(store);
-        threads.into_iter().for_each(|thread| thread.join().unwrap());
-        let (store, threads) = start(path);
-        Harness { store, folder, threads }
+    pub async fn reopened(self) -> Harness {
+        let Harness { store, folder, behind } = self;
+        match behind {
+            Behind::Threads(threads) => {
+                let path = store.path().to_owned();
+                drop(store);
+                threads.into_iter().for_each(|thread| thread.join().unwrap());
+                let (store, threads) = start(path);
+                Harness { store, folder, behind: Behind::Threads(threads) }
+            }
+            Behind::Task { url, writer } => {
+                drop(store);
+                writer.await.unwrap();
+                postgres(url).await
+            }
+        }
     }
 
     pub async fn accept(&self, arrivals: Vec<Arrived>) -> Accepted {

@@ -63,7 +63,7 @@ pub async fn retention_keeps_the_audit_adding_up(hub: Harness) {
     let audit = hub.audit_adds_up().await;
     assert_eq!((audit.accepted, audit.dropped_events, audit.routed), (120, 120, 0));
     assert_eq!((audit.deliveries, audit.dropped_deliveries, audit.delivered), (120, 120, 0));
-    let hub = hub.reopened();
+    let hub = hub.reopened().await;
     assert_eq!(hub.audit_adds_up().await.dropped_events, 120);
 }
 
@@ -85,7 +85,7 @@ pub async fn what_needs_a_human_stays(hub: Harness) {
 pub async fn numbers_are_never_given_twice(hub: Harness) {
     fill(&hub, 3).await;
     retain(&hub, 500 * DAY).await;
-    let hub = hub.reopened();
+    let hub = hub.reopened().await;
     hub.accept(vec![event(50, "app.x", "a@b.co")]).await;
     let seq = hub.store.unrouted(1).await.unwrap()[0].seq.unwrap().0;
     assert_eq!(seq, 4, "1 to 3 were given before");

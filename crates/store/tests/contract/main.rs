@@ -1,4 +1,4 @@
-//! One suite over a store, whatever is behind it. A new back end adds an `open` and a module like `sqlite`.
+//! One suite over a store, whatever is behind it.
 
 // A test starts threads itself; the product does so in runtime.rs only.
 #![allow(clippy::unwrap_used, clippy::disallowed_methods)]
@@ -7,7 +7,11 @@ mod accept;
 mod deliver;
 mod harness;
 mod keep;
+mod nodes;
+mod on_postgres;
 mod open;
+mod same;
+mod server;
 
 use std::future::Future;
 
@@ -41,6 +45,10 @@ mod on_sqlite {
     #[test]
     fn one_bad_write_fails_alone_in_its_group() {
         run(sqlite, accept::one_bad_write_fails_alone_in_its_group);
+    }
+    #[test]
+    fn an_id_that_exists_is_refused_alone() {
+        run(sqlite, accept::an_id_that_exists_is_refused_alone);
     }
     #[test]
     fn consent_is_known_from_the_answer_on() {

@@ -10,7 +10,7 @@ use crate::harness::{Harness, NOW, event, receipt};
 pub async fn what_was_committed_is_there_after_an_end_without_close(hub: Harness) {
     hub.accept(vec![event(1, "contact.unsubscribed", "a@b.co")]).await;
     let crm = hub.destination("crm").await;
-    let hub = hub.reopened();
+    let hub = hub.reopened().await;
     assert_eq!(hub.destination("crm").await, crm);
     assert_eq!(hub.store.unrouted(10).await.unwrap().len(), 1);
     assert_eq!(hub.accept(vec![event(1, "contact.unsubscribed", "a@b.co")]).await.duplicates, 1);
@@ -27,7 +27,7 @@ pub async fn a_closed_store_says_so(hub: Harness) {
     let write = Write::Accept(Box::new(receipt(vec![event(2, "app.x", "a@b.co")])));
     assert!(matches!(hub.store.write(write).await, Err(Trouble::Broken(_))));
     assert!(matches!(hub.store.work().await, Err(Trouble::Broken(_))));
-    assert_eq!(hub.reopened().store.unrouted(10).await.unwrap().len(), 1);
+    assert_eq!(hub.reopened().await.store.unrouted(10).await.unwrap().len(), 1);
 }
 
 /// As a killed process leaves them: the log not folded in, nothing closed.

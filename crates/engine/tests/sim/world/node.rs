@@ -32,7 +32,7 @@ impl World {
     pub(super) fn kill(&mut self) {
         let Some(node) = self.node.take() else { return };
         self.epoch += 1;
-        self.watch.killed();
+        self.watch.killed(self.now);
         for write in node.writes {
             if self.random.chance(70) {
                 self.after(6_000, Ev::Late(write));
@@ -60,6 +60,8 @@ impl World {
         for destination in (1..=self.destinations).map(DestinationId) {
             self.store.fences.entry(destination).or_insert(Fence(0)).0 += 1;
             self.hear_opened(destination)?;
+            let requests = self.watch.policy.spent(destination, self.now);
+            self.hear(Happened::Spent { destination, requests })?;
         }
         Ok(())
     }

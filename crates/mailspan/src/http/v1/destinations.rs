@@ -4,7 +4,7 @@ use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use mailspan_core::{Answer, DestinationId, Reason, Request};
-use mailspan_engine::Happened;
+use mailspan_engine::{BreakerState, Happened, Standing, Stands};
 use mailspan_store::{StandingRow, Write};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -16,6 +16,9 @@ use crate::http::problem::Problem;
 use crate::hub::Destination;
 use crate::runtime;
 
+/// How long a command waits until what it did is kept.
+const KEPT_MS_MAX: u64 = 5_000;
+
 /// Those of the configuration, then those that only have a queue left.
 pub async fn list(State(app): State<App>, caller: Caller) -> Result<Json<Value>, Problem> {
     caller.needs("read")?;
@@ -24,8 +27,18 @@ pub async fn list(State(app): State<App>, caller: Caller) -> Result<Json<Value>,
     let row_of = |id: Option<DestinationId>| standing.iter().find(|row| Some(row.destination) == id);
     let mut items: Vec<Value> = Vec::new();
     for destination in live.hub.destinations.iter().filter(|destination| caller.sees(&destination.tenant)) {
-        let row = row_of(live.destination_id(destination.name.as_str()));
-        items.push(shown(destination.name.as_str(), destination.kind.name, row, false));
+        let id = live.destination_id(destination.name.as_str());
+        let row = row_of(id);
+        let mut value = shown(destination.name.as_str(), destination.kind.name, row, false);
+        let backlog = row.map_or(0, |row| row.pending);
+        let doing = match id {
+            Some(id) => app.standing(id, backlog).await,
+            None => None,
+        };
+        if let Some(doing) = doing {
+            add_doing(&mut value, &doing, backlog);
+        }
+        items.push(value);
     }
     for row in standing.iter().filter(|row| caller.sees(&row.tenant)) {
         if !live.destinations.contains_key(&row.destination) && row.pending + row.dead > 0 {
@@ -51,6 +64,21 @@ fn shown(name: &str, kind: &str, row: Option<&StandingRow>, gone: bool) -> Value
         "oldest": row.and_then(|row| row.oldest).map(|at| at.rfc3339()),
         "reason": reason,
     })
+}
+
+/// What only the engine knows: degraded, and when the backlog will be through.
+fn add_doing(value: &mut Value, doing: &Standing, backlog: u64) {
+    if let (BreakerState::Open { probe_at, .. }, None) = (&doing.breaker, &doing.paused) {
+        let at = probe_at.rfc3339();
+        value["reason"] = json!(format!("it failed: deliveries wait, the next is tried at {at}"));
+    }
+    if doing.state == Stands::Degraded {
+        value["state"] = json!("degraded");
+    }
+    value["in_flight"] = json!(doing.in_flight);
+    value["concurrency"] = json!(doing.concurrency);
+    value["quota_left"] = json!(doing.quota_left);
+    value["through_at"] = json!(doing.forecast.filter(|_| backlog > 0).map(|at| at.rfc3339()));
 }
 
 fn find(
@@ -84,9 +112,8 @@ pub async fn pause(
     let (destination, _) = find(&app, &caller, &name)?;
     let note = body.map(|Json(body)| body.note).filter(|note| !note.is_empty());
     let reason = Reason::new("operator", note.unwrap_or_else(|| format!("paused by {}", caller.name)));
-    let write = Write::Stand { destination, paused: Some(reason.clone()), at: runtime::now() };
-    app.store.write(write).await?;
-    app.tell(Happened::Paused { destination, reason }).await;
+    let paused = Some(reason.clone());
+    stand(&app, destination, paused, Happened::Paused { destination, reason }).await?;
     Ok(Json(json!({ "id": name, "state": "paused" })))
 }
 
@@ -97,9 +124,41 @@ pub async fn resume(
 ) -> Result<Json<Value>, Problem> {
     caller.needs("operate")?;
     let (destination, _) = find(&app, &caller, &name)?;
-    app.store.write(Write::Stand { destination, paused: None, at: runtime::now() }).await?;
-    app.tell(Happened::Resumed { destination }).await;
+    stand(&app, destination, None, Happened::Resumed { destination }).await?;
     Ok(Json(json!({ "id": name, "state": "active" })))
+}
+
+/// The engine has the word on a destination and writes it down; where no hub runs, it is written here.
+async fn stand(
+    app: &App,
+    destination: DestinationId,
+    paused: Option<Reason>,
+    told: Happened,
+) -> Result<(), Problem> {
+    if app.engine.is_none() {
+        app.store.write(Write::Stand { destination, paused, at: runtime::now() }).await?;
+        return Ok(());
+    }
+    let mut moved = app.moved.subscribe();
+    app.tell(told).await;
+    let kept = async {
+        loop {
+            let row = app.store.standing(destination).await?;
+            if row.is_some_and(|row| row.paused.is_some()) == paused.is_some() {
+                return Ok(());
+            }
+            // Closed only when the program ends.
+            let _ = moved.changed().await;
+        }
+    };
+    let late = || {
+        Problem::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "store_unavailable",
+            "it is done, but could not be kept yet",
+        )
+    };
+    runtime::within(KEPT_MS_MAX, kept).await.unwrap_or_else(|| Err(late()))
 }
 
 /// One harmless exchange that shows whether address and credential work.

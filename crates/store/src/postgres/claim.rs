@@ -1,0 +1,103 @@
+//! What a destination's owner reads: heads that are due, with what is needed to map them.
+
+use mailspan_core::{Cause, Class, DeliveryId, DestinationId, LastTimes, Millis, Progress, Queue, RouteId};
+use tokio_postgres::Row;
+
+use super::base::{Base, Fault, get, maybe_millis, millis, small};
+use super::events::{EVENT_COLUMNS, event_of, several};
+use super::persons::person_of;
+use crate::Claim;
+
+/// Heads due by `now`, at most `room` of each queue, and the earliest due time that was not taken. One
+/// statement, so one state of the tables: of each queue it reads one head more than may be taken.
+pub(crate) async fn claim(
+    base: &Base,
+    destination: DestinationId,
+    room: [u16; Queue::ALL.len()],
+    now: Millis,
+) -> Result<(Vec<Claim>, Option<Millis>), Fault> {
+    let sql = format!(
+        "SELECT {EVENT_COLUMNS}, d.queue, d.due, d.id AS delivery, d.route, d.class, d.cause, d.attempts, d.crashes,
+            d.since, d.progress, d.person, p.address, p.external_id, p.opens, p.clicks, p.opted_out_at, p.opted_in_at,
+            p.erased, p.delivered_at, p.opened_at, p.clicked_at, p.bounced_at
+         FROM unnest($2::bigint[], $3::bigint[]) AS q (queue, room)
+         CROSS JOIN LATERAL (SELECT w.* FROM deliveries w WHERE w.destination = $1 AND w.queue = q.queue
+            AND w.due IS NOT NULL ORDER BY w.due, w.id LIMIT q.room + 1) AS d
+         JOIN events e ON e.seq = d.event LEFT JOIN persons p ON p.id = d.person
+         ORDER BY d.queue, d.due, d.id"
+    );
+    let queues: Vec<i64> = Queue::ALL.into_iter().map(|queue| queue as i64).collect();
+    let rooms: Vec<i64> = room.into_iter().map(i64::from).collect();
+    let mut taken = [0_u16; Queue::ALL.len()];
+    let mut next: Option<Millis> = None;
+    let mut claims = vec![];
+    for row in &base.rows(&sql, &[&destination.0, &queues, &rooms]).await? {
+        let due = millis(row, "due")?;
+        let queue = usize::try_from(get::<i64, _>(row, "queue")?).unwrap_or(0).min(taken.len() - 1);
+        if due > now || taken[queue] == room[queue] {
+            next = Some(next.map_or(due, |known| known.min(due)));
+            continue;
+        }
+        taken[queue] += 1;
+        match claim_of(base, row, destination).await {
+            Ok(claim) => claims.push(claim),
+            // One damaged row must not stop its destination; its lane waits and shows in the lists.
+            Err(Fault::Trouble(trouble)) => {
+                let delivery: i64 = get(row, "delivery")?;
+                tracing::error!(delivery, %trouble, "a due delivery was passed over");
+            }
+            Err(fault) => return Err(fault),
+        }
+    }
+    let several = several(base, claims.iter().map(|claim: &Claim| &claim.event)).await?;
+    for claim in &mut claims {
+        claim.several_recipients = claim.event.seq.is_some_and(|seq| several.contains(&seq));
+    }
+    Ok((claims, next))
+}
+
+async fn claim_of(base: &Base, row: &Row, destination: DestinationId) -> Result<Claim, Fault> {
+    let id: i64 = get(row, "delivery")?;
+    let unreadable = || Fault::unreadable("delivery", id);
+    let progress: Vec<Progress> = match get::<Option<&[u8]>, _>(row, "progress")? {
+        Some(bytes) => serde_json::from_slice(bytes).map_err(|_| unreadable())?,
+        None => vec![],
+    };
+    Ok(Claim {
+        delivery: DeliveryId(id),
+        event: event_of(base, row).await?,
+        route: RouteId(get(row, "route")?),
+        destination,
+        class: Class::from_number(get(row, "class")?).ok_or_else(unreadable)?,
+        cause: Cause::from_number(get(row, "cause")?).ok_or_else(unreadable)?,
+        attempts: small(row, "attempts")?,
+        crashes: small(row, "crashes")?,
+        since: millis(row, "since")?,
+        person: person_of(row)?,
+        progress,
+        several_recipients: false,
+        times: LastTimes {
+            delivered_at: maybe_millis(row, "delivered_at")?,
+            opened_at: maybe_millis(row, "opened_at")?,
+            clicked_at: maybe_millis(row, "clicked_at")?,
+            bounced_at: maybe_millis(row, "bounced_at")?,
+        },
+    })
+}
+
+/// Destinations that have a head: one step of the index for each.
+pub(crate) async fn work(base: &Base) -> Result<Vec<DestinationId>, Fault> {
+    let rows = base
+        .rows(
+            "WITH RECURSIVE found (destination) AS (
+                (SELECT min(destination) FROM deliveries WHERE due IS NOT NULL)
+                UNION ALL
+                SELECT (SELECT min(d.destination) FROM deliveries d
+                        WHERE d.due IS NOT NULL AND d.destination > f.destination)
+                FROM found f WHERE f.destination IS NOT NULL)
+             SELECT destination FROM found WHERE destination IS NOT NULL ORDER BY destination",
+            &[],
+        )
+        .await?;
+    rows.iter().map(|row| get(row, 0).map(DestinationId)).collect()
+}

@@ -1,0 +1,351 @@
+//! The writer's side: a group of writes in one transaction on one connection.
+//!
+//! Nodes lock in one order, so that they wait for each other and do not block each other: leases by name, the
+//! run of dedupe keys, answers, keys, persons, deliveries, sums. Where two meet in another order, PostgreSQL
+//! ends one of them, and that group is run again.
+
+use std::collections::HashMap;
+
+use mailspan_core::DestinationId;
+
+use super::base::{Base, Fault};
+use super::leases::{self, Locked};
+use super::names::TYPE;
+use super::retain::Cursors;
+use super::segments::Segments;
+use super::{accept, counts, keys, offer, refused, retain, route, settle, standing};
+use crate::NameKind;
+use crate::prepare::{Prepared, What};
+use crate::sqlite::counts::Counts;
+use crate::sqlite::leases::{ROUTER, of_destination};
+use crate::write::{Trouble, Write, Wrote};
+
+/// So often is a group run that meets others; then it is told that the store is busy with them.
+const PASSES: usize = 6;
+/// A notification holds at most 8,000 bytes, a number at most 20.
+const NOTIFIED_MAX: usize = 300;
+pub(crate) const CHANNEL: &str = "mailspan_offered";
+
+/// The one write connection of this node, with what it keeps in memory.
+pub(crate) struct Journal {
+    pub base: Base,
+    pub counts: Counts,
+    pub segments: Segments,
+    pub cursors: Cursors,
+    /// Rows that the running transaction has locked.
+    pub leases: Locked,
+    shard: i64,
+    /// Leases that this node was given, with the owner it named.
+    taken: HashMap<String, u128>,
+    /// Whom to wake after the commit: destinations of other nodes, the router of another.
+    offered: Vec<DestinationId>,
+    accepted: bool,
+}
+
+impl Journal {
+    pub(crate) fn new(base: Base, segment_keys_max: i64, shard: i64) -> Journal {
+        Journal {
+            base,
+            counts: Counts::default(),
+            segments: Segments::new(segment_keys_max),
+            cursors: Cursors::default(),
+            leases: Locked::new(),
+            shard,
+            taken: HashMap::new(),
+            offered: vec![],
+            accepted: false,
+        }
+    }
+
+    /// After a broken connection: what was known of the tables is read again.
+    pub(crate) fn reconnected(self, base: Base) -> Journal {
+        let mut segments = self.segments;
+        segments.forget();
+        Journal { base, segments, counts: Counts::default(), leases: Locked::new(), ..self }
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        self.base.is_closed()
+    }
+
+    /// All in one transaction and one sync; one result for each, in order. A write that fails for a
+    /// reason of its own fails alone.
+    pub(crate) async fn group(&mut self, writes: &[Prepared]) -> Vec<Result<Wrote, Trouble>> {
+        let mut guarded = false;
+        let mut trouble = Trouble::Busy;
+        for _ in 0..PASSES {
+            let done = self.transaction(writes, guarded).await;
+            if done.is_err() {
+                self.roll_back().await;
+            }
+            match done {
+                Ok(results) => return results,
+                Err(GroupFault::OneOfThem) => guarded = true,
+                Err(GroupFault::Passing) => trouble = Trouble::Busy,
+                Err(GroupFault::All(cause)) => {
+                    trouble = cause;
+                    break;
+                }
+            }
+        }
+        writes.iter().map(|_| Err(trouble.clone())).collect()
+    }
+
+    async fn transaction(
+        &mut self,
+        writes: &[Prepared],
+        guarded: bool,
+    ) -> Result<Vec<Result<Wrote, Trouble>>, GroupFault> {
+        self.base.refresh_plans().await.map_err(GroupFault::whole)?;
+        self.prepare(writes).await.map_err(GroupFault::whole)?;
+        self.base.batch("BEGIN").await.map_err(GroupFault::whole)?;
+        let needed = writes.iter().flat_map(leases::needed).collect();
+        self.leases = leases::lock(&self.base, needed).await.map_err(GroupFault::whole)?;
+        let mut results: Vec<Option<Result<Wrote, Trouble>>> = writes.iter().map(|_| None).collect();
+        // What was turned away takes its place in a ring of all nodes: last, to hold it shortly.
+        for (phase, together) in
+            [(is_accept as fn(&Prepared) -> bool, true), (is_other, false), (is_refused, true)]
+        {
+            let places: Vec<usize> = (0..writes.len()).filter(|place| phase(&writes[*place])).collect();
+            let size = if together && !guarded { places.len().max(1) } else { 1 };
+            for step in places.chunks(size) {
+                for (place, result) in step.iter().zip(self.step(writes, step, guarded).await?) {
+                    results[*place] = Some(result);
+                }
+            }
+        }
+        counts::write(&self.base, &mut self.counts, self.shard).await.map_err(GroupFault::whole)?;
+        self.base.batch("COMMIT").await.map_err(GroupFault::whole)?;
+        let results: Vec<_> =
+            results.into_iter().map(|result| result.unwrap_or(Err(Trouble::Busy))).collect();
+        self.committed(writes, &results);
+        Ok(results)
+    }
+
+    /// Before the transaction: names, which no rollback takes back, and an open run of dedupe keys.
+    async fn prepare(&mut self, writes: &[Prepared]) -> Result<(), Fault> {
+        self.counts = Counts::default();
+        for write in writes {
+            match &write.what {
+                What::Accept { receipt, .. } => {
+                    self.segments.roll(&self.base, receipt.received_at, None).await?;
+                    let tenant = self.base.make_tenant(receipt.tenant.as_str()).await?;
+                    let source = receipt.source.as_str();
+                    self.base.make_number(tenant, NameKind::Source as u8, source).await?;
+                    for arrived in &receipt.arrivals {
+                        self.base.make_number(tenant, TYPE, arrived.event.event_type.as_str()).await?;
+                    }
+                }
+                What::Name { tenant, kind, name } => {
+                    let tenant = self.base.make_tenant(tenant.as_str()).await?;
+                    self.base.make_number(tenant, *kind as u8, name.as_str()).await?;
+                }
+                What::Write(Write::Refused(request)) => {
+                    let tenant = self.base.make_tenant(request.tenant.as_str()).await?;
+                    self.base.make_number(tenant, NameKind::Source as u8, request.source.as_str()).await?;
+                }
+                What::Write(Write::Key(key)) => {
+                    self.base.make_tenant(key.tenant.as_str()).await?;
+                }
+                // A store where nothing arrives any more still forgets.
+                What::Write(Write::Retain(keep)) => {
+                    let until = mailspan_core::Millis(keep.now.0.saturating_sub(keep.dedupe_ms.max(0)));
+                    self.segments.roll(&self.base, keep.now, Some(until)).await?;
+                }
+                What::Route { .. } | What::Write(_) => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// A part of the group. Plain: a refusal that has changed nothing stands, one that has ends the
+    /// transaction. Guarded: one write behind a savepoint.
+    async fn step(
+        &mut self,
+        writes: &[Prepared],
+        places: &[usize],
+        guarded: bool,
+    ) -> Result<Vec<Result<Wrote, Trouble>>, GroupFault> {
+        if guarded {
+            self.base.batch("SAVEPOINT one").await.map_err(GroupFault::whole)?;
+        }
+        self.base.take_changed();
+        let before = self.counts.clone();
+        let fault = match self.apply(writes, places).await {
+            Ok(results) => {
+                if guarded {
+                    self.base.batch("RELEASE one").await.map_err(GroupFault::whole)?;
+                }
+                return Ok(results);
+            }
+            Err(fault) if fault.passes() => return Err(GroupFault::Passing),
+            Err(fault) if fault.is_of_the_server() => return Err(GroupFault::All(fault.trouble())),
+            Err(fault) => fault,
+        };
+        self.counts = before;
+        if guarded {
+            self.base.batch("ROLLBACK TO one; RELEASE one").await.map_err(GroupFault::whole)?;
+            self.segments.forget();
+        } else if matches!(fault, Fault::Sql(_)) || self.base.take_changed() || places.len() > 1 {
+            return Err(GroupFault::OneOfThem);
+        }
+        Ok(vec![Err(fault.trouble())])
+    }
+
+    async fn apply(
+        &mut self,
+        writes: &[Prepared],
+        places: &[usize],
+    ) -> Result<Vec<Result<Wrote, Trouble>>, Fault> {
+        let Some(first) = places.first() else { return Ok(vec![]) };
+        match &writes[*first].what {
+            What::Accept { .. } => {
+                let receipts: Vec<_> = places
+                    .iter()
+                    .filter_map(|place| match &writes[*place].what {
+                        What::Accept { receipt, arrivals } => Some((&**receipt, arrivals.as_slice())),
+                        _ => None,
+                    })
+                    .collect();
+                accept::accept(self, &receipts).await
+            }
+            What::Write(Write::Refused(_)) => {
+                let requests: Vec<_> = places
+                    .iter()
+                    .filter_map(|place| match &writes[*place].what {
+                        What::Write(Write::Refused(request)) => Some(&**request),
+                        _ => None,
+                    })
+                    .collect();
+                refused::keep(&self.base, &requests).await?;
+                Ok(places.iter().map(|_| Ok(Wrote::Done)).collect())
+            }
+            What::Route { fence, routed, identities } => {
+                Ok(vec![Ok(route::route(self, *fence, routed, identities).await?)])
+            }
+            What::Name { tenant, kind, name } => {
+                Ok(vec![Ok(standing::name(&self.base, tenant, *kind, name).await?)])
+            }
+            What::Write(write) => Ok(vec![Ok(self.apply_write(write).await?)]),
+        }
+    }
+
+    async fn apply_write(&mut self, write: &Write) -> Result<Wrote, Fault> {
+        match write {
+            Write::Settle { destination, fence, settlements, attempts, at } => {
+                settle::settle(self, *destination, *fence, settlements, attempts, *at).await
+            }
+            Write::Offer { offers, again, at } => offer::offer(self, offers, *again, *at).await,
+            Write::Discard { delivery, note, at } => offer::discard(self, *delivery, note, *at).await,
+            Write::Stand { destination, paused, at } => {
+                standing::stand(&self.base, *destination, paused.as_ref(), *at).await
+            }
+            Write::Key(key) => keys::make(&self.base, key).await,
+            Write::RevokeKey { id, at } => keys::revoke(&self.base, *id, *at).await,
+            Write::KeyUsed { id, at } => keys::used(&self.base, *id, *at).await,
+            Write::Lease { name, owner, now, until } => {
+                leases::take(&self.base, &mut self.leases, name, *owner, *now, *until).await
+            }
+            Write::Retain(keep) => retain::step(self, *keep).await,
+            // `prepare` and `apply` make other values of these.
+            Write::Accept(_) | Write::Route { .. } | Write::Refused(_) => {
+                Err(Fault::refused("unprepared", "a write was not prepared"))
+            }
+        }
+    }
+
+    /// Remembers which leases are held here, and whom else to wake.
+    fn committed(&mut self, writes: &[Prepared], results: &[Result<Wrote, Trouble>]) {
+        for (write, result) in writes.iter().zip(results) {
+            match (&write.what, result) {
+                (What::Write(Write::Lease { name, owner, .. }), Ok(Wrote::Lease { fence })) => {
+                    match fence {
+                        Some(_) => self.taken.insert(name.clone(), *owner),
+                        None => self.taken.remove(name),
+                    };
+                }
+                (_, Ok(Wrote::Offered { destinations })) => {
+                    let others = destinations.iter().filter(|destination| {
+                        let name = of_destination(**destination);
+                        let mine = self.taken.get(&name).map(|owner| owner.to_be_bytes());
+                        let held = self.leases.get(&name).filter(|lease| lease.fence > 0);
+                        held.is_some_and(|lease| mine.is_none_or(|mine| lease.owner != mine))
+                    });
+                    self.offered.extend(others);
+                }
+                (_, Ok(Wrote::Accepted { accepted, again: false })) => {
+                    self.accepted |= !accepted.ids.is_empty() && !self.taken.contains_key(ROUTER);
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// What is in memory follows the tables again.
+    async fn roll_back(&mut self) {
+        // An error here means that the connection is gone, and the transaction with it.
+        let _ = self.base.batch("ROLLBACK").await;
+        self.counts = Counts::default();
+        self.segments.forget();
+    }
+
+    /// Between two groups: wakes other nodes, and gets a part of a filter that is not in memory yet. What fails here
+    /// is only slower: desks look each second, and a run without a filter is asked by its index.
+    pub(crate) async fn tidy(&mut self) {
+        let mut offered = std::mem::take(&mut self.offered);
+        offered.sort();
+        offered.dedup();
+        for some in offered.chunks(NOTIFIED_MAX) {
+            let ids: Vec<String> = some.iter().map(|destination| destination.0.to_string()).collect();
+            self.notify(&ids.join(",")).await;
+        }
+        if std::mem::take(&mut self.accepted) {
+            self.notify("").await;
+        }
+        if let Err(fault) = self.segments.load_some(&self.base).await {
+            tracing::debug!(cause = %fault.trouble(), "the filter of a dedupe segment was not read");
+        }
+    }
+
+    async fn notify(&self, payload: &str) {
+        let sent = self.base.rows("SELECT pg_notify($1, $2)", &[&CHANNEL, &payload]).await;
+        if let Err(fault) = sent {
+            tracing::debug!(cause = %fault.trouble(), "other nodes were not woken");
+        }
+    }
+
+    /// At an orderly end: what is held here is free for others at once.
+    pub(crate) async fn end(&mut self) {
+        if let Err(fault) = leases::free(&self.base, &self.taken).await {
+            tracing::debug!(cause = %fault.trouble(), "leases were not freed: they run out");
+        }
+    }
+}
+
+fn is_accept(write: &Prepared) -> bool {
+    matches!(write.what, What::Accept { .. })
+}
+
+fn is_refused(write: &Prepared) -> bool {
+    matches!(write.what, What::Write(Write::Refused(_)))
+}
+
+fn is_other(write: &Prepared) -> bool {
+    !is_accept(write) && !is_refused(write)
+}
+
+/// Why a transaction was ended.
+enum GroupFault {
+    /// The server, or the way to it.
+    All(Trouble),
+    /// One write failed after it had changed something.
+    OneOfThem,
+    /// Another node was in the way.
+    Passing,
+}
+
+impl GroupFault {
+    fn whole(fault: Fault) -> GroupFault {
+        if fault.passes() { GroupFault::Passing } else { GroupFault::All(fault.trouble()) }
+    }
+}

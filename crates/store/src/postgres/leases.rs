@@ -1,0 +1,120 @@
+//! Leases: who may work, until when, under which number. Their rows are what nodes lock before they change
+//! the lanes of a destination, so an offer and a settlement never pass each other unseen.
+
+use std::collections::HashMap;
+
+use mailspan_core::Millis;
+use mailspan_engine::Fence;
+
+use super::base::{Base, Fault, get};
+use crate::prepare::{Prepared, What};
+use crate::sqlite::leases::{ROUTER, of_destination};
+use crate::write::{Trouble, Write, Wrote};
+
+#[derive(Debug, Clone)]
+pub(crate) struct Lease {
+    pub owner: Vec<u8>,
+    pub until: i64,
+    pub fence: i64,
+}
+
+/// The rows that this transaction has locked.
+pub(crate) type Locked = HashMap<String, Lease>;
+
+/// The leases that a write checks or whose destinations it changes.
+pub(crate) fn needed(write: &Prepared) -> Vec<String> {
+    match &write.what {
+        What::Route { routed, .. } => {
+            let to = routed.iter().flat_map(|one| &one.to).map(|towards| of_destination(towards.destination));
+            to.chain([ROUTER.to_owned()]).collect()
+        }
+        What::Write(Write::Settle { destination, .. }) => vec![of_destination(*destination)],
+        What::Write(Write::Offer { offers, .. }) => {
+            offers.iter().map(|offer| of_destination(offer.destination)).collect()
+        }
+        What::Write(Write::Lease { name, .. }) => vec![name.clone()],
+        _ => vec![],
+    }
+}
+
+/// Locks them, in order of name: two nodes never wait for each other. Rows that are missing are made free.
+pub(crate) async fn lock(base: &Base, mut names: Vec<String>) -> Result<Locked, Fault> {
+    names.sort_unstable();
+    names.dedup();
+    if names.is_empty() {
+        return Ok(Locked::new());
+    }
+    let locked = read(base, &names).await?;
+    if locked.len() == names.len() {
+        return Ok(locked);
+    }
+    let missing: Vec<&String> = names.iter().filter(|name| !locked.contains_key(*name)).collect();
+    base.rows(
+        "INSERT INTO leases (name, owner, until, fence) SELECT n, '', 0, 0 FROM unnest($1::text[]) AS n
+         ON CONFLICT DO NOTHING RETURNING name",
+        &[&missing],
+    )
+    .await?;
+    read(base, &names).await
+}
+
+async fn read(base: &Base, names: &[String]) -> Result<Locked, Fault> {
+    let rows = base
+        .rows(
+            "SELECT name, owner, until, fence FROM leases WHERE name = ANY($1) ORDER BY name FOR UPDATE",
+            &[&names],
+        )
+        .await?;
+    let mut locked = Locked::new();
+    for row in &rows {
+        let lease = Lease { owner: get(row, 1)?, until: get(row, 2)?, fence: get(row, 3)? };
+        locked.insert(get(row, 0)?, lease);
+    }
+    Ok(locked)
+}
+
+/// Renews for the owner (the fence stays), gives a free or expired one to a new owner (the fence grows).
+pub(crate) async fn take(
+    base: &Base,
+    locked: &mut Locked,
+    name: &str,
+    owner: u128,
+    now: Millis,
+    until: Millis,
+) -> Result<Wrote, Fault> {
+    let owner = owner.to_be_bytes().to_vec();
+    let Some(held) = locked.get_mut(name) else { return Err(Fault::Trouble(Trouble::Busy)) };
+    let fence = match held {
+        Lease { owner: holder, fence, .. } if *holder == owner => *fence,
+        Lease { until, fence, .. } if *until <= now.0 => *fence + 1,
+        _ => return Ok(Wrote::Lease { fence: None }),
+    };
+    base.execute(
+        "UPDATE leases SET owner = $2, until = $3, fence = $4 WHERE name = $1",
+        &[&name, &owner, &until.0, &fence],
+    )
+    .await?;
+    *held = Lease { owner, until: until.0, fence };
+    Ok(Wrote::Lease { fence: Some(Fence(fence)) })
+}
+
+/// `FenceLost` unless the lease stands at this fence.
+pub(crate) fn check(locked: &Locked, name: &str, fence: Fence) -> Result<(), Fault> {
+    match locked.get(name) {
+        Some(lease) if lease.fence == fence.0 && lease.fence > 0 => Ok(()),
+        _ => Err(Fault::Trouble(Trouble::FenceLost)),
+    }
+}
+
+/// At an orderly end: others need not wait until they run out.
+pub(crate) async fn free(base: &Base, taken: &HashMap<String, u128>) -> Result<(), Fault> {
+    let names: Vec<&String> = taken.keys().collect();
+    let owners: Vec<Vec<u8>> = taken.values().map(|owner| owner.to_be_bytes().to_vec()).collect();
+    base.execute(
+        "UPDATE leases SET until = 0 FROM unnest($1::text[], $2::bytea[]) AS mine (name, owner)
+         WHERE leases.name = mine.name AND leases.owner = mine.owner",
+        &[&names, &owners],
+    )
+    .await?;
+    Ok(())
+}

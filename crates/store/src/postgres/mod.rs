@@ -1,0 +1,38 @@
+//! The PostgreSQL back end: the statements of the SQLite one for several nodes on one database. Each node has
+//! one writing connection with a group commit of its own, and a few for reads.
+
+mod accept;
+mod answers;
+mod audit;
+mod base;
+mod claim;
+mod connect;
+mod counts;
+mod deliveries;
+mod events;
+mod handle;
+mod journal;
+mod keys;
+mod lanes;
+mod leases;
+mod ledger;
+mod migrate;
+mod names;
+mod offer;
+mod open;
+mod persons;
+mod reads;
+mod refused;
+mod retain;
+mod route;
+mod segments;
+mod settle;
+mod standing;
+mod writer;
+
+pub use connect::Spawn;
+pub use handle::Postgres;
+pub use open::{PostgresOptions, open_postgres};
+pub use writer::PostgresWriter;
+
+pub(crate) use base::shown;

@@ -1,0 +1,63 @@
+//! Opening a store on PostgreSQL: URL, server, migrations, connections.
+
+use std::sync::Arc;
+
+use mailspan_core::{Millis, limits};
+
+use super::base::Fault;
+use super::connect::{Connector, Spawn};
+use super::handle::Postgres;
+use super::journal::Journal;
+use super::migrate::migrate;
+use super::writer::PostgresWriter;
+use crate::queue::Queues;
+use crate::sqlite::IdentityKey;
+use crate::{OpenError, Store};
+
+/// How a store on PostgreSQL is opened.
+#[derive(Clone)]
+pub struct PostgresOptions {
+    /// `postgres://user:password@host:port/database`; a unix socket's folder is a percent-encoded host. The
+    /// first schema of its search path is used. No pooler in between that shares sessions.
+    pub url: String,
+    /// Read connections, at least 1.
+    pub readers: usize,
+    /// Random bits: the key under which identities are hashed, used at the very first start only.
+    pub seed: u128,
+    pub now: Millis,
+    /// Keys in one dedupe segment; smaller in tests.
+    pub segment_keys_max: i64,
+    /// Runs a connection's task.
+    pub spawn: Spawn,
+}
+
+impl PostgresOptions {
+    /// Three readers, segments of the usual size.
+    pub fn new(url: String, seed: u128, now: Millis, spawn: Spawn) -> PostgresOptions {
+        let segment_keys_max = limits::SEGMENT_KEYS_MAX;
+        PostgresOptions { url, readers: 3, seed, now, segment_keys_max, spawn }
+    }
+}
+
+/// Opens the store, brings its tables up to date in one transaction that other nodes wait for, and frees no
+/// lease: other nodes may live. The caller runs the writer as a task.
+pub async fn open_postgres(options: PostgresOptions) -> Result<(Store, PostgresWriter), OpenError> {
+    let connector = Arc::new(Connector::new(&options.url, options.spawn)?);
+    let refuse = |fault: Fault| OpenError::Server {
+        place: connector.place.clone(),
+        cause: match fault.trouble() {
+            crate::Trouble::Broken(cause) => cause,
+            other => other.to_string(),
+        },
+    };
+    let mut client = connector.plain().await.map_err(refuse)?;
+    let secret = migrate(&mut client, &connector.place, options.seed, options.now).await?;
+    drop(client);
+    let key = IdentityKey::new(&secret);
+    let base = connector.writer(key.clone()).await.map_err(refuse)?;
+    let shard = connector.shard(&base).await.map_err(refuse)?;
+    let journal = Journal::new(base, options.segment_keys_max, shard);
+    let queues = Arc::new(Queues::default());
+    let handle = Postgres::new(queues.clone(), connector.clone(), key.clone(), options.readers);
+    Ok((Store::Postgres(handle), PostgresWriter { queues, connector, key, journal }))
+}

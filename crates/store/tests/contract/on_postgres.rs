@@ -1,0 +1,198 @@
+//! The suite on PostgreSQL: one throw-away server, a database for each case, some cases at once.
+//!
+//! `CASES=replay cargo test …` runs those whose name holds that text.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, mpsc};
+
+use mailspan_core::EventId;
+use mailspan_store::{Store, Trouble, Write};
+
+use crate::harness::{Harness, event, postgres, receipt};
+use crate::server::Server;
+use crate::{accept, deliver, keep, nodes, open};
+
+type Done = Pin<Box<dyn Future<Output = ()>>>;
+type Case = (&'static str, fn(Harness) -> Done);
+/// A case with its database to come.
+type Work = Box<dyn FnOnce(String) -> Done + Send>;
+
+/// About files, so only for SQLite.
+const ABOUT_FILES: [&str; 1] = ["a_copy_of_the_files_at_any_moment_has_what_was_answered"];
+/// Cases that run at once.
+const AT_ONCE: usize = 3;
+
+fn cases() -> Vec<Case> {
+    vec![
+        ("what_is_accepted_is_read_back", |hub| Box::pin(accept::what_is_accepted_is_read_back(hub))),
+        ("duplicates_are_counted_not_kept", |hub| Box::pin(accept::duplicates_are_counted_not_kept(hub))),
+        ("dedupe_reaches_over_closed_segments_and_a_restart", |hub| {
+            Box::pin(accept::dedupe_reaches_over_closed_segments_and_a_restart(hub))
+        }),
+        ("the_first_answer_comes_again_for_the_same_key", |hub| {
+            Box::pin(accept::the_first_answer_comes_again_for_the_same_key(hub))
+        }),
+        ("one_bad_write_fails_alone_in_its_group", |hub| {
+            Box::pin(accept::one_bad_write_fails_alone_in_its_group(hub))
+        }),
+        ("an_id_that_exists_is_refused_alone", |hub| {
+            Box::pin(accept::an_id_that_exists_is_refused_alone(hub))
+        }),
+        ("consent_is_known_from_the_answer_on", |hub| {
+            Box::pin(accept::consent_is_known_from_the_answer_on(hub))
+        }),
+        ("two_identities_are_one_person", |hub| Box::pin(accept::two_identities_are_one_person(hub))),
+        ("the_ring_of_refused_keeps_the_newest", |hub| {
+            Box::pin(accept::the_ring_of_refused_keeps_the_newest(hub))
+        }),
+        ("keys_are_found_by_hash_and_revoked", |hub| {
+            Box::pin(accept::keys_are_found_by_hash_and_revoked(hub))
+        }),
+        ("an_event_goes_through_its_places", |hub| Box::pin(deliver::an_event_goes_through_its_places(hub))),
+        ("a_route_under_an_old_fence_or_twice_is_refused_whole", |hub| {
+            Box::pin(deliver::a_route_under_an_old_fence_or_twice_is_refused_whole(hub))
+        }),
+        ("a_settle_under_an_old_fence_is_refused_whole", |hub| {
+            Box::pin(deliver::a_settle_under_an_old_fence_is_refused_whole(hub))
+        }),
+        ("a_lane_has_one_head_and_lanes_run_beside_each_other", |hub| {
+            Box::pin(deliver::a_lane_has_one_head_and_lanes_run_beside_each_other(hub))
+        }),
+        ("a_class_that_is_lowered_frees_the_consent_lane", |hub| {
+            Box::pin(deliver::a_class_that_is_lowered_frees_the_consent_lane(hub))
+        }),
+        ("a_replay_keeps_what_is_done", |hub| Box::pin(deliver::a_replay_keeps_what_is_done(hub))),
+        ("only_a_dead_letter_is_discarded", |hub| Box::pin(deliver::only_a_dead_letter_is_discarded(hub))),
+        ("attempts_are_found_from_their_delivery", |hub| {
+            Box::pin(deliver::attempts_are_found_from_their_delivery(hub))
+        }),
+        ("a_claim_says_when_to_come_again", |hub| Box::pin(deliver::a_claim_says_when_to_come_again(hub))),
+        ("a_send_to_two_people_is_marked", |hub| Box::pin(deliver::a_send_to_two_people_is_marked(hub))),
+        ("leases_only_grow", |hub| Box::pin(deliver::leases_only_grow(hub))),
+        ("a_paused_destination_says_so", |hub| Box::pin(deliver::a_paused_destination_says_so(hub))),
+        ("retention_keeps_the_audit_adding_up", |hub| {
+            Box::pin(keep::retention_keeps_the_audit_adding_up(hub))
+        }),
+        ("what_needs_a_human_stays", |hub| Box::pin(keep::what_needs_a_human_stays(hub))),
+        ("what_stays_hides_nothing_behind_it", |hub| Box::pin(keep::what_stays_hides_nothing_behind_it(hub))),
+        ("numbers_are_never_given_twice", |hub| Box::pin(keep::numbers_are_never_given_twice(hub))),
+        ("dedupe_keys_go_after_their_time", |hub| Box::pin(keep::dedupe_keys_go_after_their_time(hub))),
+        ("what_was_committed_is_there_after_an_end_without_close", |hub| {
+            Box::pin(open::what_was_committed_is_there_after_an_end_without_close(hub))
+        }),
+        ("a_closed_store_says_so", |hub| Box::pin(open::a_closed_store_says_so(hub))),
+    ]
+}
+
+#[test]
+fn the_contract_holds_on_postgresql() {
+    let server = Server::start();
+    let mut work: Vec<(&str, Work)> = vec![];
+    for (name, case) in cases() {
+        work.push((name, Box::new(move |url| Box::pin(async move { case(postgres(url).await).await }))));
+    }
+    for (name, case) in nodes::cases() {
+        work.push((name, Box::new(case)));
+    }
+    if let Ok(wanted) = std::env::var("CASES") {
+        work.retain(|(name, _)| name.contains(&wanted));
+    }
+    let (work, failed) = (Mutex::new(work), Mutex::new(vec![]));
+    let number = AtomicUsize::new(0);
+    std::thread::scope(|scope| {
+        for _ in 0..AT_ONCE {
+            scope.spawn(|| {
+                loop {
+                    let Some((name, case)) = work.lock().unwrap().pop() else { return };
+                    let url = server.database(&format!("case_{}", number.fetch_add(1, Ordering::Relaxed)));
+                    let started = std::time::Instant::now();
+                    let run = std::thread::spawn(move || {
+                        let runtime =
+                            tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+                        runtime.block_on(case(url));
+                    });
+                    let ended = run.join();
+                    println!("{:6.1} s  {name}", started.elapsed().as_secs_f64());
+                    if ended.is_err() {
+                        failed.lock().unwrap().push(name);
+                    }
+                }
+            });
+        }
+    });
+    let failed = failed.into_inner().unwrap();
+    assert!(failed.is_empty(), "on PostgreSQL these failed (their texts stand above): {failed:?}");
+}
+
+/// A case that is added for SQLite must run here too.
+#[test]
+fn every_case_runs_on_both() {
+    let here: Vec<&str> = cases().iter().map(|(name, _)| *name).chain(ABOUT_FILES).collect();
+    for line in include_str!("main.rs").lines() {
+        let Some((_, rest)) = line.split_once("run(sqlite, ") else { continue };
+        let name = rest.trim_end_matches(");").rsplit("::").next().unwrap();
+        assert!(here.contains(&name), "add `{name}` to the cases of tests/contract/on_postgres.rs");
+    }
+}
+
+/// Acknowledged means synced: the server is killed under load, and comes back with all of it.
+#[test]
+fn what_was_answered_survives_a_kill_of_the_server() {
+    let mut server = Server::start();
+    let url = server.database("killed");
+    let (under_load, wait) = mpsc::sync_channel(1);
+    let is_back = Arc::new(AtomicBool::new(false));
+    let seen = is_back.clone();
+    let load = std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async move {
+            let hub = postgres(url).await;
+            let senders =
+                (0..8).map(|sender| send_until(hub.store.clone(), sender, seen.clone(), under_load.clone()));
+            let mut answered = vec![];
+            for sender in senders.map(tokio::spawn).collect::<Vec<_>>() {
+                answered.extend(sender.await.unwrap());
+            }
+            let hub = hub.reopened().await;
+            for n in &answered {
+                assert!(
+                    hub.store.event(EventId(u128::from(*n))).await.unwrap().is_some(),
+                    "event {n} is lost"
+                );
+            }
+            assert!(hub.audit_adds_up().await.accepted >= answered.len() as u64);
+        });
+    });
+    wait.recv().unwrap();
+    server.killed_and_started();
+    is_back.store(true, Ordering::Relaxed);
+    load.join().unwrap();
+}
+
+/// Sends until the server is back and has answered this sender again; the numbers that were answered.
+async fn send_until(
+    store: Store,
+    sender: u64,
+    is_back: Arc<AtomicBool>,
+    under_load: mpsc::SyncSender<()>,
+) -> Vec<u64> {
+    let mut answered = vec![];
+    for n in 0..1_000_000 {
+        let number = sender * 1_000_000 + n;
+        let one = receipt(vec![event(number, "app.x", "a@b.co")]);
+        match store.write(Write::Accept(Box::new(one))).await {
+            Ok(_) => answered.push(number),
+            Err(Trouble::Broken(_)) => tokio::time::sleep(std::time::Duration::from_millis(5)).await,
+            Err(other) => panic!("{other:?}"),
+        }
+        if answered.len() == 20 {
+            let _ = under_load.try_send(());
+        }
+        if is_back.load(Ordering::Relaxed) && answered.last() == Some(&number) {
+            break;
+        }
+    }
+    answered
+}
