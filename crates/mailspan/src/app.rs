@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use mailspan_core::{DestinationId, Name, Reason, RouteId};
@@ -11,6 +11,7 @@ use mailspan_engine::{Happened, Standing};
 use mailspan_store::{NameKind, Store, Trouble};
 use tokio::sync::{Notify, Semaphore, mpsc, oneshot, watch};
 
+use crate::deliver::flight::Flight;
 use crate::deliver::said::Said;
 use crate::deliver::shell::Ask;
 use crate::hub::{Destination, Hub, Route};
@@ -30,7 +31,7 @@ pub struct Live {
 impl Live {
     /// Gives every route and destination its number.
     pub async fn new(hub: Hub, store: &Store) -> Result<Live, Trouble> {
-        let egress = Arc::new(Egress::new(hub.egress_allow.clone(), crate::runtime::clock()));
+        let egress = Arc::new(Egress::new(hub.egress_allow.clone(), crate::runtime::steady_clock()));
         let (mut routes, mut destinations) = (HashMap::new(), HashMap::new());
         let (mut route_ids, mut destination_ids) = (HashMap::new(), HashMap::new());
         for source in &hub.sources {
@@ -86,6 +87,8 @@ pub struct Shared {
     pub store: Store,
     /// Into the engine; nothing in a command that runs without a hub.
     pub engine: Option<mpsc::Sender<Happened>>,
+    /// What is mapped and planned just now; nothing in a command that runs without a hub.
+    pub flight: OnceLock<Arc<Flight>>,
     asks: Option<mpsc::Sender<Ask>>,
     stands: Option<mpsc::Sender<(DestinationId, Option<Reason>)>>,
     /// Destinations that this process serves, where several share a store; nothing: all.
@@ -127,6 +130,7 @@ impl App {
             live: RwLock::new(Arc::new(live)),
             store,
             engine,
+            flight: OnceLock::new(),
             asks,
             stands,
             owned: Mutex::new(None),

@@ -6,6 +6,7 @@ mod cases;
 mod cli;
 mod config;
 mod deliver;
+mod drill;
 mod http;
 mod hub;
 mod intake;

@@ -8,6 +8,7 @@ use anyhow::Context;
 use mailspan_store::{OpenError, OpenOptions, PostgresOptions, Store};
 use tokio::sync::oneshot;
 
+use crate::deliver::flight::{Flight, Left};
 use crate::hub::Storage;
 use crate::runtime;
 
@@ -86,6 +87,19 @@ async fn postgres(url: &str) -> Result<Opened, OpenError> {
         let _ = done.send(());
     });
     Ok(Opened { store, threads: Vec::new(), ended: Some(ended) })
+}
+
+/// The flight note beside the database, with what an unclean end left in it. It is a help, never a
+/// condition: without room for it the hub serves all the same.
+pub fn flight(database: &Path) -> Option<(Flight, Left)> {
+    let opened = Flight::open(database);
+    let said = |error: &std::io::Error| {
+        tracing::warn!(
+            %error,
+            "no flight note beside {}: what ends the process will not be found by itself", database.display()
+        );
+    };
+    opened.inspect_err(said).ok()
 }
 
 /// `FILE.sock`, or a short path in the temporary folder where that is too long for a socket.

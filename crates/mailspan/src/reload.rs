@@ -33,7 +33,7 @@ pub async fn reload(app: &App, owner: u128) -> Result<usize, String> {
     let mut opened = Vec::new();
     for (id, destination) in &live.destinations {
         if digest_of(&before, *id) != Some(destination.digest) {
-            let desk = start::desk(&app.store, owner, *id, destination).await;
+            let desk = start::desk(&app.store, owner, *id, destination, app.flight.get()).await;
             opened.push(desk.map_err(|trouble| format!("destination {}: {trouble}", destination.name))?);
         }
     }

@@ -3,11 +3,16 @@
 
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use mailspan_core::Millis;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use crate::drill;
+
+/// How long a step of the clock can go unseen.
+const LOOK_MS: u64 = 1_000;
 
 /// A way to start tasks that is handed to code which may not spawn by itself.
 pub type Spawn = Arc<dyn Fn(Pin<Box<dyn Future<Output = ()> + Send>>) + Send + Sync>;
@@ -15,7 +20,25 @@ pub type Spawn = Arc<dyn Fn(Pin<Box<dyn Future<Output = ()> + Send>>) + Send + S
 /// The wall clock.
 pub fn now() -> Millis {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    Millis(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
+    Millis(i64::try_from(since.as_millis()).unwrap_or(i64::MAX).saturating_add(drill::clock_offset_ms()))
+}
+
+/// The wall clock as the engine takes it: where that is set back, time goes on from where it was, so that
+/// no retry waits for an hour to come again. It follows a step forward at once.
+pub fn steady() -> Millis {
+    static ANCHOR: Mutex<Option<(Instant, Millis)>> = Mutex::new(None);
+    let (instant, wall) = (Instant::now(), now());
+    let mut anchor = ANCHOR.lock().unwrap_or_else(PoisonError::into_inner);
+    let gone_on = anchor.map(|(since, at)| {
+        at.plus(u64::try_from(instant.saturating_duration_since(since).as_millis()).unwrap_or(u64::MAX))
+    });
+    match gone_on {
+        Some(at) if at >= wall => at,
+        _ => {
+            *anchor = Some((instant, wall));
+            wall
+        }
+    }
 }
 
 /// The monotonic clock, for measuring.
@@ -23,9 +46,14 @@ pub fn instant() -> Instant {
     Instant::now()
 }
 
-/// The wall clock as it is injected into the egress client and the sandbox.
+/// The wall clock as it is injected into the sandbox.
 pub fn clock() -> Arc<dyn Fn() -> Millis + Send + Sync> {
     Arc::new(now)
+}
+
+/// The same of the engine's clock: answers are judged by it.
+pub fn steady_clock() -> Arc<dyn Fn() -> Millis + Send + Sync> {
+    Arc::new(steady)
 }
 
 /// A variable of the environment; nothing where it is not UTF-8.
@@ -74,9 +102,15 @@ pub async fn sleep(ms: u64) {
     tokio::time::sleep(Duration::from_millis(ms)).await;
 }
 
-/// Sleeps until a wall-clock time.
+/// Sleeps until a time of the [`steady`] clock. Looks at the clock each second: a step forward would
+/// otherwise be slept through.
 pub async fn sleep_until(at: Millis) {
-    sleep(at.since(now())).await;
+    loop {
+        match at.since(steady()) {
+            0 => return,
+            left => sleep(left.min(LOOK_MS)).await,
+        }
+    }
 }
 
 /// The future's result, or nothing when it took longer.

@@ -1,6 +1,7 @@
 //! `mailspan serve`: everything put together.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use anyhow::Context;
 use mailspan_core::limits::DRAIN_MS_MAX;
@@ -8,12 +9,12 @@ use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 
 use crate::app::{App, Engine, Live};
-use crate::deliver::{leases, shell, start};
+use crate::deliver::{alone, leases, shell, start};
 use crate::http::auth::FromSocket;
 use crate::http::{router, server};
 use crate::hub::{Hub, Storage};
 use crate::open::{self, Opened};
-use crate::{jobs, reload, route, runtime};
+use crate::{drill, jobs, reload, route, runtime};
 
 /// With the drain before it, a stop ends within ten seconds.
 const CLOSE_MS_MAX: u64 = 1_500;
@@ -58,6 +59,12 @@ pub async fn begin(hub: Hub) -> anyhow::Result<Serving> {
         // Commands go to the database themselves, and so reach every node.
         Storage::Postgres { .. } => None,
     };
+    drill::point("start-after-migrations");
+    // Beside a file; on a database that several share a crash of one is found by its lease.
+    let flight = match &hub.storage {
+        Storage::Sqlite { path } => open::flight(path),
+        Storage::Postgres { .. } => None,
+    };
     let (stop, stopped) = watch::channel(false);
     let (engine, inbox) = mpsc::channel(INBOX_MAX);
     let (asks, asked) = mpsc::channel(ASKS_MAX);
@@ -84,6 +91,13 @@ pub async fn begin(hub: Hub) -> anyhow::Result<Serving> {
     runtime::spawn(shell::keep_standings(app.clone(), standings));
     if serving.socket.is_some() {
         let fence = start::lease(&app.store, "router", owner).await.context("take the router's lease")?;
+        if let Some((flight, left)) = flight {
+            alone::run(&app, &flight, left, owner)
+                .await
+                .context("run alone what the last process ended at")?;
+            flight.begin();
+            app.flight.get_or_init(|| Arc::new(flight));
+        }
         start::open_desks(&app, owner).await.context("take the destinations' leases")?;
         serving.task(route::follow::follow(app.clone(), fence, watch::channel(false).1));
         runtime::spawn(reload::on_signal(app.clone(), owner, hangups));
@@ -141,6 +155,9 @@ pub async fn end(serving: Serving) {
     };
     if runtime::within(DRAIN_MS_MAX, all).await.is_none() {
         tracing::warn!("something was still in flight: it is sent again at the next start");
+    }
+    if let Some(flight) = app.flight.get() {
+        flight.land();
     }
     drop(app);
     if let Some(socket) = socket {

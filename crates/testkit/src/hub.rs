@@ -4,6 +4,7 @@ use std::fs::File;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
 
 use serde_json::Value;
 use tempfile::TempDir;
@@ -11,9 +12,14 @@ use tempfile::TempDir;
 use crate::client::{Reply, get, post};
 use crate::until;
 
-/// A port that nobody listens on just now.
+/// A port that nobody listens on just now. It is below those that the system gives to outgoing
+/// connections (32,768 and up): a sender that dials a dead hub could get the hub's own port, and would
+/// talk to itself.
 pub fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let start = (std::process::id() as u16).wrapping_mul(251);
+    let ports = (0..).map(|_| 10_000 + start.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed)) % 20_000);
+    ports.into_iter().find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok()).unwrap()
 }
 
 /// A hub with its configuration; killed when dropped.
@@ -53,6 +59,14 @@ impl Hub {
 
     /// Starts `serve` and waits until it is ready.
     pub fn start(&mut self) {
+        self.spawn();
+        if !self.ready() {
+            panic!("serve ended:\n{}", self.log());
+        }
+    }
+
+    /// Starts `serve` and waits for nothing.
+    pub fn spawn(&mut self) {
         let log = File::options().create(true).append(true).open(self.folder().join("serve.log")).unwrap();
         let mut words = self.wrapper.clone();
         words.push(self.binary.display().to_string());
@@ -67,14 +81,27 @@ impl Hub {
             .spawn()
             .unwrap();
         self.process = Some(child);
+    }
+
+    /// Waits until the hub is ready; false when it ended before.
+    pub fn ready(&mut self) -> bool {
         let port = self.port;
-        let ready = |hub: &mut Hub| {
-            if let Some(status) = hub.process.as_mut().unwrap().try_wait().unwrap() {
-                panic!("serve ended with {status}:\n{}", hub.log());
+        let look = |hub: &mut Hub| {
+            if hub.has_ended() {
+                return Some(false);
             }
-            get(port, "/readyz").ok().filter(|reply| reply.status == 200)
+            get(port, "/readyz").ok().filter(|reply| reply.status == 200).map(|_| true)
         };
-        until(20, "the hub does not become ready", || ready(self));
+        until(30, "the hub does not become ready", || look(self))
+    }
+
+    pub fn has_ended(&mut self) -> bool {
+        self.process.as_mut().is_none_or(|process| process.try_wait().unwrap().is_some())
+    }
+
+    /// Waits until the process has ended by itself.
+    pub fn wait_for_end(&mut self, seconds: u64, text: &str) {
+        until(seconds, text, || self.has_ended().then_some(()));
     }
 
     pub fn log(&self) -> String {

@@ -14,7 +14,7 @@ pub mod shim;
 pub use client::{Reply, get, post, request};
 pub use hub::{Hub, free_port};
 pub use postgres::PostgresServer;
-pub use receiver::{Receiver, Seen};
+pub use receiver::{DELAY_MS, Receiver, Seen};
 
 use std::time::{Duration, Instant};
 

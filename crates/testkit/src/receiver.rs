@@ -3,6 +3,7 @@
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use serde_json::Value;
 
@@ -34,7 +35,10 @@ impl Seen {
     }
 }
 
-/// Status, headers and body of an answer.
+/// In the headers of an [`Answer`], and not sent: how long the answer is held back.
+pub const DELAY_MS: &str = "delay-ms";
+
+/// Status, headers and body of an answer. Status 0: the connection is closed without an answer.
 pub type Answer = (u16, Vec<(String, String)>, String);
 type Answering = Box<dyn FnMut(&Seen) -> Answer + Send>;
 
@@ -111,8 +115,12 @@ impl Receiver {
             if answer.0 == 0 {
                 return;
             }
+            let delay = answer.1.iter().find(|(name, _)| name == DELAY_MS);
+            if let Some(ms) = delay.and_then(|(_, ms)| ms.parse().ok()) {
+                std::thread::sleep(Duration::from_millis(ms));
+            }
             let mut head = format!("HTTP/1.1 {} X\r\ncontent-type: application/json\r\n", answer.0);
-            for (name, value) in &answer.1 {
+            for (name, value) in answer.1.iter().filter(|(name, _)| name != DELAY_MS) {
                 head.push_str(&format!("{name}: {value}\r\n"));
             }
             head.push_str(&format!("content-length: {}\r\n\r\n{}", answer.2.len(), answer.2));

@@ -9,6 +9,7 @@ use mailspan_maps::CrmContext;
 use mailspan_store::Claim;
 
 use crate::app::Live;
+use crate::drill;
 use crate::hub::{Destination, Map, Route};
 
 /// `parts` is an error where the map failed: code `crash` for a panic.
@@ -36,6 +37,7 @@ pub fn parcel(live: &Live, claim: Claim) -> Parcel {
 }
 
 fn mapped(route: &Route, destination: &Destination, claim: &Claim) -> Result<Vec<Part>, Reason> {
+    drill::poison(&claim.event.subject);
     let made = catch_unwind(AssertUnwindSafe(|| operations(route, destination, claim)));
     let operations = made.unwrap_or_else(|panic| Err(Reason::new("crash", panic_text(&*panic))))?;
     if operations.len() > OPERATIONS_MAX {

@@ -54,7 +54,7 @@ async fn turn(app: &App, owner: u128, held: &mut Held) -> Result<(), Trouble> {
             (before, Some(fence)) if before != Some(fence) => {
                 held.desks.insert(*id, fence);
                 app.owns(*id, true);
-                let opened = start::opened(&app.store, *id, settings, fence).await?;
+                let opened = start::opened(&app.store, *id, settings, fence, app.flight.get()).await?;
                 app.tell(opened).await;
                 tracing::info!(destination = %settings.name, fence = fence.0, "served by this process");
             }

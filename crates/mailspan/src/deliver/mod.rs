@@ -1,6 +1,9 @@
 //! Delivering: claim → map → plan → send → judge → settle. The engine decides, this does.
 
+pub mod alone;
 pub mod claim;
+pub mod flight;
+pub mod flown;
 pub mod leases;
 pub mod prepare;
 pub mod said;

@@ -12,7 +12,9 @@ use mailspan_store::{Claim, Trouble, Write, Wrote};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::app::{App, Live};
+use crate::deliver::flight::Flight;
 use crate::deliver::{claim, sign};
+use crate::drill;
 use crate::intake::system;
 use crate::runtime;
 
@@ -53,7 +55,7 @@ pub async fn run(app: App, mut inbox: mpsc::Receiver<Happened>, mut asks: mpsc::
             },
             Some(ask) = asks.recv() => {
                 // Whoever asked may have gone.
-                let _ = ask.reply.send(engine.standing(runtime::now(), ask.destination, ask.backlog));
+                let _ = ask.reply.send(engine.standing(runtime::steady(), ask.destination, ask.backlog));
                 continue;
             }
             () = timer => {
@@ -66,7 +68,7 @@ pub async fn run(app: App, mut inbox: mpsc::Receiver<Happened>, mut asks: mpsc::
                 continue;
             }
         };
-        engine.step(runtime::now(), happened, &mut commands);
+        engine.step(runtime::steady(), happened, &mut commands);
         for command in commands.drain(..) {
             match command {
                 Command::WakeAt(at) => wake = Some(wake.map_or(at, |earlier| earlier.min(at))),
@@ -105,16 +107,22 @@ fn answered(call: CallId, answer: Result<Answer, Lost>) -> Happened {
 /// Reads what is due and maps what is not held, on a thread that may compute, for at most
 /// [`MAP_MS_MAX`]: what is left is claimed again at once, so a slow map holds up nobody but itself.
 async fn claim(app: &App, destination: DestinationId, room: [u16; QUEUES], held: &[DeliveryId]) -> Happened {
-    let (claims, next_due) = match app.store.claim(destination, room, runtime::now()).await {
+    let (claims, next_due) = match app.store.claim(destination, room, runtime::steady()).await {
         Ok(read) => read,
         Err(trouble) => {
             tracing::warn!("deliveries could not be read: {trouble}");
             return Happened::ClaimFailed { destination };
         }
     };
+    drill::point("claim");
     let held: HashSet<DeliveryId> = held.iter().copied().collect();
-    let live = app.live();
-    let mapped = app.compute(move || map(&live, claims, &held, room)).await;
+    let (live, flight) = (app.live(), app.flight.get().cloned());
+    let mapped = app.compute(move || {
+        let mapped = map(&live, flight.as_deref(), claims, &held, room);
+        flight.inspect(|flight| flight.mapped(destination));
+        mapped
+    });
+    let mapped = mapped.await;
     match mapped {
         Some((parcels, more)) => Happened::Claimed { destination, parcels, next_due, more: Some(more) },
         None => Happened::ClaimFailed { destination },
@@ -123,11 +131,14 @@ async fn claim(app: &App, destination: DestinationId, room: [u16; QUEUES], held:
 
 fn map(
     live: &Live,
+    flight: Option<&Flight>,
     claims: Vec<Claim>,
     held: &HashSet<DeliveryId>,
     room: [u16; QUEUES],
 ) -> (Vec<Parcel>, [bool; QUEUES]) {
     let began = runtime::instant();
+    // Horizons count from a time of the wall clock, which may have been set back since.
+    let ahead = runtime::steady().since(runtime::now());
     let mut came = [0_u16; QUEUES];
     let mut more = [false; QUEUES];
     let mut parcels = Vec::new();
@@ -141,7 +152,10 @@ fn map(
             more[queue] = true;
             continue;
         }
-        parcels.push(claim::parcel(live, row));
+        flight.inspect(|flight| flight.mapping(row.destination, row.event.id));
+        let mut parcel = claim::parcel(live, row);
+        parcel.since = parcel.since.plus(ahead);
+        parcels.push(parcel);
     }
     for queue in 0..QUEUES {
         more[queue] |= room[queue] > 0 && came[queue] >= room[queue];
@@ -169,7 +183,9 @@ async fn send(app: &App, destination: DestinationId, request: Request) -> Result
         why,
     })?;
     let egress = Arc::clone(&live.egress);
+    drill::point("send-before");
     let answer = egress.send(&settings.target, request).await;
+    drill::point("send-after");
     if let (Some(key), Ok(answer)) = (waited_for, &answer) {
         app.said.keep(key, answer);
     }
@@ -188,7 +204,11 @@ async fn settle(
     let dead: Vec<DeliveryId> = settlements.iter().filter(|s| is_dead(s)).map(|s| s.delivery).collect();
     let ended = ended(&settlements);
     let at = runtime::now();
-    let wrote = app.store.write(Write::Settle { destination, fence, settlements, attempts, at }).await;
+    let write = app.store.write(Write::Settle { destination, fence, settlements, attempts, at });
+    let wrote = drill::begun("settle-in-commit", write).await;
+    if wrote.is_ok() {
+        drill::point("settle-after-commit");
+    }
     let (outcome, promoted) = match wrote {
         Ok(Wrote::Settled { promoted }) => (Ok(()), promoted),
         Ok(_) => (Ok(()), true),

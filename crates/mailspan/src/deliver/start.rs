@@ -1,10 +1,15 @@
 //! Takes the leases and opens a desk for each destination.
 
+use std::sync::Arc;
+
+use mailspan_connectors::contract::Sink;
 use mailspan_core::{DestinationId, Millis};
 use mailspan_engine::{Fence, Happened};
 use mailspan_store::{Store, Trouble, Write, Wrote};
 
 use crate::app::App;
+use crate::deliver::flight::Flight;
+use crate::deliver::flown::Flown;
 use crate::hub::Destination;
 use crate::runtime;
 
@@ -22,7 +27,7 @@ pub async fn lease(store: &Store, name: &str, owner: u128) -> Result<Fence, Trou
 pub async fn open_desks(app: &App, owner: u128) -> Result<(), Trouble> {
     let live = app.live();
     for (id, destination) in &live.destinations {
-        let opened = desk(&app.store, owner, *id, destination).await?;
+        let opened = desk(&app.store, owner, *id, destination, app.flight.get()).await?;
         app.tell(opened).await;
     }
     Ok(())
@@ -34,9 +39,10 @@ pub async fn desk(
     owner: u128,
     id: DestinationId,
     settings: &Destination,
+    flight: Option<&Arc<Flight>>,
 ) -> Result<Happened, Trouble> {
     let fence = lease(store, &format!("destination/{}", id.0), owner).await?;
-    opened(store, id, settings, fence).await
+    opened(store, id, settings, fence, flight).await
 }
 
 /// What the engine is to be told of a destination whose lease is held.
@@ -45,12 +51,19 @@ pub async fn opened(
     id: DestinationId,
     settings: &Destination,
     fence: Fence,
+    flight: Option<&Arc<Flight>>,
 ) -> Result<Happened, Trouble> {
     let paused = store.standing(id).await?.and_then(|row| row.paused);
     if let Some(reason) = &paused {
         let name = &settings.name;
         tracing::warn!(destination = %name, "still paused: {reason}; `mailspan destinations resume {name}`");
     }
-    let (limits, sink) = (settings.limits.clone(), settings.sink.clone());
+    let limits = settings.limits.clone();
+    let sink: Arc<dyn Sink> = match flight {
+        Some(flight) => {
+            Arc::new(Flown { sink: settings.sink.clone(), destination: id, flight: flight.clone() })
+        }
+        None => settings.sink.clone(),
+    };
     Ok(Happened::Opened { destination: id, fence, limits, sink, paused })
 }

@@ -11,6 +11,8 @@ use http_body_util::BodyExt;
 use mailspan_core::limits::{BODY_MS_MAX, INFLATE_RATIO_MAX};
 use tokio::time::{Instant, timeout_at};
 
+use crate::drill;
+
 /// Why a body was not taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BodyTrouble {
@@ -27,7 +29,7 @@ pub enum BodyTrouble {
 /// The bytes as they came, at most `max`, within `BODY_MS_MAX`. A length announced above `max` is
 /// refused before a byte is read; a length that lies is found by hyper and is `Broken`.
 pub async fn read_body(body: Body, headers: &HeaderMap, max: usize) -> Result<Bytes, BodyTrouble> {
-    read_within(body, headers, max, BODY_MS_MAX).await
+    read_within(body, headers, max, drill::number("MAILSPAN_BODY_MS", BODY_MS_MAX)).await
 }
 
 async fn read_within(

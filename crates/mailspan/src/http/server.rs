@@ -25,6 +25,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::{Instant, Sleep, sleep_until};
 use tower::ServiceExt;
 
+use crate::drill;
 use crate::runtime::{self, Spawn};
 
 /// The address at the other end of a TCP connection, in the extensions of each of its requests. It is a
@@ -34,12 +35,12 @@ pub struct Peer(pub SocketAddr);
 
 /// Serves until `stop` is true, then drains: what is in flight ends, at most `DRAIN_MS_MAX`.
 pub async fn serve(listener: TcpListener, app: Router, stop: watch::Receiver<bool>, spawn: Spawn) {
-    run(Door::Tcp(listener), app, stop, spawn, BOUNDS).await;
+    run(Door::Tcp(listener), app, stop, spawn, bounds()).await;
 }
 
 /// The same on the command socket; its requests carry no [`Peer`].
 pub async fn serve_unix(listener: UnixListener, app: Router, stop: watch::Receiver<bool>, spawn: Spawn) {
-    run(Door::Unix(listener), app, stop, spawn, BOUNDS).await;
+    run(Door::Unix(listener), app, stop, spawn, bounds()).await;
 }
 
 /// Numbers of one loop; tests make them small.
@@ -62,6 +63,10 @@ const BOUNDS: Bounds = Bounds {
     drain_ms: limits::DRAIN_MS_MAX - 500,
     grace_ms: 250,
 };
+
+fn bounds() -> Bounds {
+    Bounds { head_ms: drill::number("MAILSPAN_HEAD_MS", BOUNDS.head_ms), ..BOUNDS }
+}
 
 /// After an accept that failed for want of files or memory: the kernel would fail again at once.
 const BACK_OFF_MS: u64 = 50;

@@ -14,6 +14,7 @@ use mailspan_store::{Accepted, Idempotency, Receipt, RefusedRequest, Trouble, Wr
 use serde_json::json;
 
 use crate::app::App;
+use crate::drill;
 use crate::http::intake::body_problem;
 use crate::http::problem::Problem;
 use crate::hub::Source;
@@ -97,12 +98,14 @@ fn whole_digest(request: &RawRequest) -> Digest {
 
 /// Everything enters by this one function: what was received is committed, and the router is woken.
 pub async fn keep(app: &App, receipt: Box<Receipt>) -> Result<(Accepted, bool), Trouble> {
-    let wrote = app.store.write(Write::Accept(receipt)).await;
+    drill::point("accept-before-commit");
+    let wrote = drill::begun("accept-in-commit", app.store.write(Write::Accept(receipt))).await;
     app.broken.store(matches!(wrote, Err(Trouble::Broken(_))), Ordering::Relaxed);
     let wrote = wrote?;
     let Wrote::Accepted { accepted, again } = wrote else {
         return Err(Trouble::Broken("the store gave another answer than to an accept".to_owned()));
     };
+    drill::point("accept-after-commit");
     if !accepted.ids.is_empty() && !again {
         app.route_wake.notify_one();
     }

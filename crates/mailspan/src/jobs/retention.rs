@@ -4,6 +4,7 @@ use mailspan_core::Span;
 use mailspan_store::{Keep, Trouble, Write, Wrote};
 
 use crate::app::App;
+use crate::drill;
 use crate::runtime;
 
 /// Between two looks when nothing was left to drop.
@@ -41,7 +42,8 @@ pub async fn step(app: &App) -> Result<usize, Trouble> {
         events_ms: ms(retention.events),
         dedupe_ms: ms(retention.dedupe),
     };
-    match app.store.write(Write::Retain(keep)).await? {
+    drill::point("retention");
+    match drill::begun("retention-in-commit", app.store.write(Write::Retain(keep))).await? {
         Wrote::Retained { rows } => Ok(rows),
         _ => Ok(0),
     }

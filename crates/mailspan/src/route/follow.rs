@@ -7,6 +7,7 @@ use mailspan_store::{Routed, Trouble, Write, Wrote};
 use tokio::sync::watch;
 
 use crate::app::{App, Live};
+use crate::drill;
 use crate::runtime;
 
 /// How long a broken store is left alone.
@@ -65,7 +66,9 @@ pub async fn step(app: &App, fence: Fence) -> Result<usize, Trouble> {
         return Err(Trouble::Broken("a condition panicked".to_owned()));
     };
     let n = routed.len();
-    let wrote = app.store.write(Write::Route { fence, routed }).await?;
+    drill::point("route-before-commit");
+    let wrote = drill::begun("route-in-commit", app.store.write(Write::Route { fence, routed })).await?;
+    drill::point("route-after-commit");
     app.metrics.routed(n as u64);
     if let Wrote::Offered { destinations } = wrote {
         for destination in destinations {

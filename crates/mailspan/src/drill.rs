@@ -1,0 +1,122 @@
+//! Drills: kills, poison, short deadlines and a clock that steps, for the tests. Builds without debug
+//! assertions have none of it.
+//!
+//! | Variable | Effect |
+//! |---|---|
+//! | `MAILSPAN_CRASH_POINT=name:n` | the process is killed when it passes this point for the n-th time |
+//! | `MAILSPAN_POISON_SUBJECT=address` | mapping an event about this address aborts the process |
+//! | `MAILSPAN_CLOCK_FILE=path` | the wall clock is off by the milliseconds that stand in this file |
+//! | `MAILSPAN_HEAD_MS`, `MAILSPAN_BODY_MS` | deadlines of a request's head and body |
+
+use std::future::Future;
+
+use mailspan_core::Subject;
+
+/// Every point that [`point`] or [`begun`] passes, in the order in which an event passes them.
+pub const POINTS: [&str; 14] = [
+    "start-after-migrations",
+    "accept-before-commit",
+    "accept-in-commit",
+    "accept-after-commit",
+    "route-before-commit",
+    "route-in-commit",
+    "route-after-commit",
+    "claim",
+    "send-before",
+    "send-after",
+    "settle-in-commit",
+    "settle-after-commit",
+    "retention",
+    "retention-in-commit",
+];
+
+/// The process ends here by SIGKILL where the environment says so.
+pub fn point(name: &'static str) {
+    debug_assert!(POINTS.contains(&name), "{name} is not listed in POINTS");
+    #[cfg(debug_assertions)]
+    armed::pass(name);
+    #[cfg(not(debug_assertions))]
+    let _ = name;
+}
+
+/// A point that is passed when `future` was begun and did not end at once: its write is queued, and the
+/// writer is somewhere between the first row and the sync.
+pub async fn begun<T>(name: &'static str, future: impl Future<Output = T>) -> T {
+    let mut future = std::pin::pin!(future);
+    let mut passed = false;
+    std::future::poll_fn(|cx| {
+        let polled = future.as_mut().poll(cx);
+        if polled.is_pending() && !std::mem::replace(&mut passed, true) {
+            point(name);
+        }
+        polled
+    })
+    .await
+}
+
+/// Ends the process as a map can that runs out of stack or memory: no unwinding, nothing to catch.
+pub fn poison(subject: &Subject) {
+    #[cfg(debug_assertions)]
+    if let (Some(address), Some(poison)) = (&subject.address, armed::text("MAILSPAN_POISON_SUBJECT"))
+        && address.as_str() == poison
+    {
+        std::process::abort();
+    }
+    #[cfg(not(debug_assertions))]
+    let _ = subject;
+}
+
+/// How far the wall clock is off, in milliseconds.
+pub fn clock_offset_ms() -> i64 {
+    #[cfg(debug_assertions)]
+    if let Some(path) = armed::text("MAILSPAN_CLOCK_FILE") {
+        return std::fs::read_to_string(path).ok().and_then(|text| text.trim().parse().ok()).unwrap_or(0);
+    }
+    0
+}
+
+/// A number that replaces `usual`.
+pub fn number(name: &'static str, usual: u64) -> u64 {
+    #[cfg(debug_assertions)]
+    if let Some(number) = armed::text(name).and_then(|text| text.parse().ok()) {
+        return number;
+    }
+    let _ = name;
+    usual
+}
+
+#[cfg(debug_assertions)]
+mod armed {
+    use std::collections::HashMap;
+    use std::sync::OnceLock;
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    use crate::runtime;
+
+    const NAMES: [&str; 5] = [
+        "MAILSPAN_CRASH_POINT",
+        "MAILSPAN_POISON_SUBJECT",
+        "MAILSPAN_CLOCK_FILE",
+        "MAILSPAN_HEAD_MS",
+        "MAILSPAN_BODY_MS",
+    ];
+
+    /// A variable as it was when the process first asked for one; an empty one is none.
+    pub fn text(name: &'static str) -> Option<&'static str> {
+        static ALL: OnceLock<HashMap<&'static str, String>> = OnceLock::new();
+        let read = |name| Some((name, runtime::env(name).filter(|text| !text.is_empty())?));
+        ALL.get_or_init(|| NAMES.into_iter().filter_map(read).collect()).get(name).map(String::as_str)
+    }
+
+    pub fn pass(name: &str) {
+        static PASSED: AtomicU64 = AtomicU64::new(0);
+        let Some((wanted, nth)) = text("MAILSPAN_CRASH_POINT").and_then(|text| text.split_once(':')) else {
+            return;
+        };
+        if wanted == name && (PASSED.fetch_add(1, Ordering::SeqCst) + 1).to_string() == nth {
+            // Should the kernel refuse, the abort ends us all the same.
+            let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
+            std::process::abort();
+        }
+    }
+}

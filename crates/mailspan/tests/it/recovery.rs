@@ -1,0 +1,117 @@
+//! Recovery: a hub that is killed with a long queue takes events at once when it starts, keeps to the
+//! receiver's limit, and lets what is urgent pass the queue. The figures are printed.
+
+use std::time::{Duration, Instant};
+
+use mailspan_testkit::{Hub, Receiver, until};
+use serde_json::{Value, json};
+
+use crate::support::{AT, BINARY, SECRET, config, event, send};
+
+/// Requests in ten seconds that the receiver takes: 200 a second.
+const LIMIT: usize = 2_000;
+const WINDOW_MS: i64 = 10_000;
+const BATCH: usize = 1_000;
+
+fn pending() -> usize {
+    std::env::var("MAILSPAN_RECOVERY_PENDING").map_or(50_000, |text| text.parse().unwrap())
+}
+
+/// The kernel's count of a process's memory, in KiB (proc(5)).
+fn memory_kib(hub: &Hub) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", hub.pid())).unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse().unwrap()
+}
+
+/// Events of many people, in batches, until so many deliveries wait.
+fn fill(hub: &Hub, count: usize) {
+    let made = &hub.rows(&["keys", "create", "--scope", "events:write"])[0];
+    let key = format!("Bearer {}", made["key"].as_str().unwrap());
+    let headers = [("authorization", key.as_str()), ("content-type", "application/json")];
+    for from in (0..count).step_by(BATCH) {
+        let event =
+            |n: usize| json!({ "type": "app.used", "subject": format!("u{}@example.com", n % 5_000) });
+        let batch: Vec<Value> = (from..count.min(from + BATCH)).map(event).collect();
+        let reply = until(30, "a batch is not taken", || {
+            let reply = hub.post("/v1/events", &headers, json!(batch).to_string().as_bytes());
+            (reply.status != 429).then_some(reply)
+        });
+        assert_eq!(reply.status, 202, "{reply:?}");
+    }
+    until(600, "the events are not routed", || {
+        let audit = &hub.rows(&["audit"])[0];
+        (audit["waiting"] == 0).then(|| assert_eq!(audit["pending"], count, "{audit}"))
+    });
+}
+
+/// The most requests in any window of ten seconds.
+fn busiest(times: &[i64]) -> usize {
+    let in_window = |at: usize| times.partition_point(|time| *time < times[at] + WINDOW_MS) - at;
+    (0..times.len()).map(in_window).max().unwrap_or(0)
+}
+
+fn times(crm: &Receiver) -> Vec<i64> {
+    let mut times: Vec<i64> = crm.seen().iter().map(|seen| seen.at_ms).collect();
+    times.sort_unstable();
+    times
+}
+
+#[test]
+fn a_long_queue_is_taken_up_at_once_within_the_limit_and_passed_by_what_is_urgent() {
+    let (count, crm) = (pending(), Receiver::start());
+    let settings = format!("rate = \"{}/1s\"\nconcurrency = 16", LIMIT / 10);
+    let mut hub = Hub::new(BINARY, &config(&crm, &settings, ""), &[("MAILTARGET_SECRET", SECRET)]);
+    hub.start();
+    let paused = hub.run(&["destinations", "pause", "crm"]);
+    assert!(paused.status.success(), "{}", String::from_utf8_lossy(&paused.stderr));
+    let began = Instant::now();
+    fill(&hub, count);
+    println!("{count} deliveries wait after {:?}", began.elapsed());
+    assert!(hub.run(&["destinations", "resume", "crm"]).status.success());
+    until(30, "the queue does not move", || (crm.seen().len() > 100).then_some(()));
+    hub.kill();
+    let before = times(&crm);
+    crm.forget();
+
+    let began = Instant::now();
+    hub.spawn();
+    assert!(hub.ready(), "{}", hub.log());
+    assert_eq!(send(&hub, &event("open", "first@example.com", AT)).status, 200);
+    let accepting = began.elapsed();
+    until(30, "nothing is sent", || (!crm.seen().is_empty()).then_some(()));
+    println!(
+        "killed and started: an event is taken after {accepting:?}, one is sent after {:?}",
+        began.elapsed()
+    );
+
+    let early = memory_kib(&hub);
+    let mut slowest = Duration::ZERO;
+    for n in 0.. {
+        if began.elapsed() > Duration::from_secs(24) {
+            break;
+        }
+        let who = format!("urgent{n}@example.com");
+        let asked = Instant::now();
+        assert_eq!(send(&hub, &event("unsubscribe", &who, AT)).status, 200);
+        until(30, "an opt-out waits behind the queue", || {
+            crm.seen().iter().rev().any(|seen| seen.subject() == who).then_some(())
+        });
+        slowest = slowest.max(asked.elapsed());
+        std::thread::sleep(Duration::from_millis(500));
+    }
+    let late = memory_kib(&hub);
+    let after = times(&crm);
+    println!(
+        "the slowest opt-out took {slowest:?}; memory was {early} KiB, then {late} KiB; {} requests, at most \
+         {} in ten seconds ({} with those before the kill), the limit is {LIMIT}",
+        after.len(),
+        busiest(&after),
+        busiest(&[before, after.clone()].concat()),
+    );
+    assert!(busiest(&after) <= LIMIT + LIMIT / 20, "{} requests in ten seconds", busiest(&after));
+    assert!(after.len() > LIMIT * 3 / 2, "the limit is hardly used: {} requests", after.len());
+    assert!(late < early + (32 << 10), "memory grows: {early} KiB, then {late} KiB");
+    let audit = &hub.rows(&["audit"])[0];
+    assert_eq!((&audit["adds_up"], &audit["dead"]), (&json!(true), &json!(0)), "{audit}");
+}
