@@ -8,11 +8,13 @@
 mod client;
 mod hub;
 mod receiver;
+mod sandbox;
 pub mod shim;
 
 pub use client::{Reply, get, post, request};
 pub use hub::{Hub, free_port};
 pub use receiver::{Receiver, Seen};
+pub use sandbox::Sandbox;
 
 use std::time::{Duration, Instant};
 

@@ -5,7 +5,10 @@
 mod api;
 mod bench;
 mod commands;
+mod crm;
 mod deliver;
+mod hubspot;
+mod hubspot_faults;
 mod intake;
 mod interop;
 mod kill;
