@@ -12,6 +12,7 @@ mod hubspot_faults;
 mod intake;
 mod interop;
 mod kill;
+mod prepare;
 mod support;
 mod sync;
 mod tidy;
