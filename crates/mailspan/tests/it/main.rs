@@ -2,6 +2,7 @@
 #![allow(clippy::disallowed_methods, reason = "tests start threads and read clocks as their user would")]
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod access;
 mod api;
 mod bench;
 mod commands;
