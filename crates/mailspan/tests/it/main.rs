@@ -13,6 +13,7 @@ mod hubspot_faults;
 mod intake;
 mod interop;
 mod kill;
+mod notices;
 mod prepare;
 mod support;
 mod sync;
