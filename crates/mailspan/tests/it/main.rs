@@ -14,6 +14,7 @@ mod intake;
 mod interop;
 mod kill;
 mod notices;
+mod operations;
 mod prepare;
 mod support;
 mod sync;
