@@ -19,3 +19,4 @@ mod prepare;
 mod support;
 mod sync;
 mod tidy;
+mod tls;
