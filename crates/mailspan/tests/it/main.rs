@@ -4,6 +4,7 @@
 
 mod access;
 mod api;
+mod bad_input;
 mod bench;
 mod commands;
 mod crm;
