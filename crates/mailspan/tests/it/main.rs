@@ -17,6 +17,7 @@ mod kill;
 mod notices;
 mod operations;
 mod prepare;
+mod reload;
 mod support;
 mod sync;
 mod tidy;
