@@ -9,12 +9,14 @@ mod client;
 mod hub;
 mod postgres;
 mod receiver;
+mod sandbox;
 pub mod shim;
 
 pub use client::{Reply, get, post, request};
 pub use hub::{Hub, free_port};
 pub use postgres::PostgresServer;
 pub use receiver::{DELAY_MS, Receiver, Seen};
+pub use sandbox::Sandbox;
 
 use std::time::{Duration, Instant};
 

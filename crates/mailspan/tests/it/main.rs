@@ -2,21 +2,31 @@
 #![allow(clippy::disallowed_methods, reason = "tests start threads and read clocks as their user would")]
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod access;
 mod api;
+mod bad_input;
 mod bench;
 mod commands;
 mod crash;
+mod crm;
 mod deliver;
 mod disk;
 mod fleet;
 mod hardening;
+mod hubspot;
+mod hubspot_faults;
 mod intake;
 mod interop;
 mod kill;
+mod notices;
+mod operations;
 mod poison;
+mod prepare;
 mod recovery;
+mod reload;
 mod replay;
 mod support;
 mod sync;
 mod tape;
 mod tidy;
+mod tls;

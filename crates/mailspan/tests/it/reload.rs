@@ -1,0 +1,75 @@
+//! A reload while deliveries wait: the queue is kept, whatever the file says in between.
+
+use std::process::Command;
+
+use mailspan_testkit::{Hub, Receiver, until};
+use serde_json::json;
+
+use crate::support::{AT, event, hub_with, send};
+
+const PATIENT: &str = "retry = { calendar = [\"50ms\"], for = \"1h\" }\nbreaker = { failures = 0 }";
+
+/// Writes another configuration and waits until the log says that it is applied.
+fn apply(hub: &Hub, text: &str) {
+    let applied = || hub.log().matches("configuration read again").count();
+    let before = applied();
+    std::fs::write(hub.folder().join("hub.toml"), text).unwrap();
+    assert!(Command::new("kill").args(["-HUP", &hub.pid().to_string()]).status().unwrap().success());
+    until(10, "the configuration is not applied", || (applied() == before + 1).then_some(()));
+}
+
+fn text_of(hub: &Hub) -> String {
+    std::fs::read_to_string(hub.folder().join("hub.toml")).unwrap()
+}
+
+/// A hub with `n` deliveries that wait for a CRM in trouble.
+fn waiting(n: usize) -> (Hub, Receiver) {
+    let (hub, crm) = hub_with(PATIENT, "");
+    crm.status(503);
+    for n in 0..n {
+        send(&hub, &event("open", &format!("p{n}@example.com"), AT));
+    }
+    until(10, "not tried", || (crm.seen().len() >= n).then_some(()));
+    (hub, crm)
+}
+
+fn settled(hub: &Hub, delivered: u64) {
+    until(20, "not all delivered", || (hub.rows(&["audit"])[0]["delivered"] == delivered).then_some(()));
+    let audit = &hub.rows(&["audit"])[0];
+    assert_eq!((&audit["dead"], &audit["adds_up"]), (&json!(0), &json!(true)), "{audit}");
+}
+
+#[test]
+fn another_address_gets_the_queue() {
+    let (hub, crm) = waiting(3);
+    let other = Receiver::start();
+    let moved =
+        text_of(&hub).replace(&format!(":{}/activities", crm.port), &format!(":{}/moved", other.port));
+    apply(&hub, &moved);
+    settled(&hub, 3);
+    assert_eq!(other.ok().len(), 3);
+    assert!(crm.ok().is_empty());
+}
+
+#[test]
+fn another_map_holds_for_what_waits() {
+    let (hub, crm) = waiting(2);
+    let mapped = text_of(&hub).replace("name = \"raw\"", "name = \"raw\"\nmap = '{ \"who\": .subject }'");
+    apply(&hub, &mapped);
+    send(&hub, &event("open", "new@example.com", AT));
+    crm.status(200);
+    settled(&hub, 3);
+    let mapped = crm.ok().iter().filter(|seen| seen.json()["who"].is_string()).count();
+    assert_eq!(mapped, 3, "what waited went out by the old map");
+}
+
+#[test]
+fn a_listener_cannot_be_moved_by_a_reload() {
+    let (hub, crm) = hub_with(PATIENT, "");
+    let text = text_of(&hub).replace(&format!(":{}\"", hub.port), ":1\"");
+    std::fs::write(hub.folder().join("hub.toml"), text).unwrap();
+    assert!(Command::new("kill").args(["-HUP", &hub.pid().to_string()]).status().unwrap().success());
+    until(10, "the log does not say why", || hub.log().contains("that needs a restart").then_some(()));
+    send(&hub, &event("open", "a@example.com", AT));
+    until(10, "not delivered", || crm.ok().pop());
+}
