@@ -141,3 +141,16 @@ pub const SANDBOX_PAGE_ROWS_MAX: usize = 200;
 pub const BREAKER_LOG_MAX: usize = 256;
 /// Exchanges in flight to one destination where nothing else is set: the ceiling of what adapts.
 pub const CONCURRENCY_CEILING: u32 = 64;
+/// Deliveries that one page of a job opens again: about 10 ms of the writer.
+pub const REPLAY_PAGE_MAX: usize = 256;
+/// Rows that one page of a job looks at, where few of them match: a few milliseconds of a reader.
+pub const REPLAY_SCAN_MAX: usize = 4_096;
+/// Replays that are pending for one destination before a job waits: live traffic stays before them, and a
+/// job that is cancelled has not much on its way.
+pub const REPLAYS_PENDING_MAX: usize = 1_024;
+/// Jobs that have not ended.
+pub const JOBS_OPEN_MAX: usize = 64;
+/// Jobs that are kept to be looked at, ended ones included.
+pub const JOBS_KEPT_MAX: i64 = 1_000;
+/// Groups of destination, state and reason that a job counts apart; the rest is counted as one.
+pub const JOB_GROUPS_MAX: usize = 200;

@@ -1,8 +1,9 @@
 //! What every task and request may use.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, OnceLock, RwLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
+use std::time::{Duration, Instant};
 
 use mailspan_core::{DestinationId, Name, Reason, RouteId};
 use mailspan_egress::Egress;
@@ -89,10 +90,16 @@ pub struct Shared {
     pub flight: OnceLock<Arc<Flight>>,
     asks: Option<mpsc::Sender<Ask>>,
     stands: Option<mpsc::Sender<(DestinationId, Option<Reason>)>>,
+    /// Destinations that this process serves, where several share a store; nothing: all.
+    owned: Mutex<Option<HashSet<DestinationId>>>,
+    /// Until when this process may send by its leases; nothing: as long as it lives.
+    leased_until: Mutex<Option<Instant>>,
     /// Programs of users compute here, one piece at a time and never on a thread that serves requests.
     computing: Semaphore,
     /// Something waits in `unrouted`.
     pub route_wake: Notify,
+    /// A job was asked for, paused or resumed.
+    pub job_wake: Notify,
     /// Raised whenever deliveries were made or settled: `?wait=` looks again.
     pub moved: watch::Sender<u64>,
     pub metrics: Metrics,
@@ -124,8 +131,11 @@ impl App {
             flight: OnceLock::new(),
             asks,
             stands,
+            owned: Mutex::new(None),
+            leased_until: Mutex::new(None),
             computing: Semaphore::new(1),
             route_wake: Notify::new(),
+            job_wake: Notify::new(),
             moved: watch::channel(0).0,
             metrics: Metrics::new(),
             refusals: Refusals::default(),
@@ -136,11 +146,11 @@ impl App {
 
     /// The configuration in force now. Hold it for one piece of work, not longer.
     pub fn live(&self) -> Arc<Live> {
-        self.live.read().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
+        self.live.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     pub fn swap(&self, live: Live) -> Arc<Live> {
-        let mut slot = self.live.write().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut slot = self.live.write().unwrap_or_else(PoisonError::into_inner);
         std::mem::replace(&mut *slot, Arc::new(live))
     }
 
@@ -154,6 +164,35 @@ impl App {
             // The channel closes only when the program ends.
             let _ = engine.send(happened).await;
         }
+    }
+
+    /// This process took or lost a destination.
+    pub fn owns(&self, destination: DestinationId, does: bool) {
+        let mut owned = self.owned.lock().unwrap_or_else(PoisonError::into_inner);
+        let owned = owned.get_or_insert_default();
+        if does {
+            owned.insert(destination)
+        } else {
+            owned.remove(&destination)
+        };
+    }
+
+    /// True when the desk of a destination is in this process.
+    pub fn serves(&self, destination: DestinationId) -> bool {
+        let owned = self.owned.lock().unwrap_or_else(PoisonError::into_inner);
+        self.engine.is_some() && owned.as_ref().is_none_or(|owned| owned.contains(&destination))
+    }
+
+    /// All leases were renewed, asked for at `began`.
+    pub fn leased_until(&self, began: Instant, ms: u64) {
+        let mut until = self.leased_until.lock().unwrap_or_else(PoisonError::into_inner);
+        *until = Some(began + Duration::from_millis(ms));
+    }
+
+    /// By the monotonic clock: a process that was frozen past its leases sends nothing any more.
+    pub fn may_send(&self) -> bool {
+        let until = self.leased_until.lock().unwrap_or_else(PoisonError::into_inner);
+        until.is_none_or(|until| crate::runtime::instant() < until)
     }
 
     /// Runs what may take long, one piece at a time; nothing where it panicked.

@@ -39,9 +39,28 @@ pub struct Server {
     pub body_bytes_max: usize,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub enum Storage {
-    Sqlite { path: PathBuf },
+    Sqlite {
+        path: PathBuf,
+    },
+    /// The URL may hold a password.
+    Postgres {
+        url: Secret,
+    },
+}
+
+impl Storage {
+    /// True when both name the same store.
+    pub fn is(&self, other: &Storage) -> bool {
+        match (self, other) {
+            (Storage::Sqlite { path: one }, Storage::Sqlite { path: other }) => one == other,
+            (Storage::Postgres { url: one }, Storage::Postgres { url: other }) => {
+                one.expose() == other.expose()
+            }
+            _ => false,
+        }
+    }
 }
 
 /// How long what is kept.

@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use std::thread::JoinHandle;
 
 use anyhow::Context;
-use mailspan_store::{OpenError, OpenOptions, Store};
+use mailspan_store::{OpenError, OpenOptions, PostgresOptions, Store};
+use tokio::sync::oneshot;
 
 use crate::deliver::flight::{Flight, Left};
 use crate::hub::Storage;
@@ -16,40 +17,76 @@ const READERS: usize = 2;
 /// `sockaddr_un` holds 108 bytes, the last of them zero (unix(7)).
 const SOCKET_PATH_BYTES_MAX: usize = 107;
 
-/// An open store and the threads that serve it.
+/// How long a command waits for its store to close.
+pub const CLOSE_MS_MAX: u64 = 30_000;
+
+/// An open store and what serves it.
 pub struct Opened {
     pub store: Store,
     threads: Vec<JoinHandle<()>>,
+    /// Of the task that writes to PostgreSQL.
+    ended: Option<oneshot::Receiver<()>>,
 }
 
 impl Opened {
-    /// Ends after what is queued is written; blocks until then.
-    pub fn close(self) {
-        self.store.close();
-        drop(self.store);
-        for thread in self.threads {
-            if thread.join().is_err() {
-                tracing::error!("a store thread panicked");
+    /// Ends after what is queued is written, at most `ms`; false when the time was up.
+    pub async fn close(self, ms: u64) -> bool {
+        let Opened { store, threads, ended } = self;
+        store.close();
+        drop(store);
+        let all = async {
+            if let Some(ended) = ended {
+                // An error: the task has ended already.
+                let _ = ended.await;
             }
+            runtime::blocking(move || join(threads)).await;
+        };
+        runtime::within(ms, all).await.is_some()
+    }
+}
+
+fn join(threads: Vec<JoinHandle<()>>) {
+    for thread in threads {
+        if thread.join().is_err() {
+            tracing::error!("a store thread panicked");
         }
     }
 }
 
-/// Opens the file of the configuration, made where it is missing. [`OpenError::Held`] names the
-/// process that holds it.
-pub fn store(storage: &Storage) -> Result<Opened, OpenError> {
-    let Storage::Sqlite { path } = storage;
+/// Opens the store of the configuration, made where it is missing. [`OpenError::Held`] names the
+/// process that holds a file; a database may be held by several.
+pub async fn store(storage: &Storage) -> Result<Opened, OpenError> {
+    match storage {
+        Storage::Sqlite { path } => sqlite(path),
+        Storage::Postgres { url } => postgres(url.expose()).await,
+    }
+}
+
+fn sqlite(path: &Path) -> Result<Opened, OpenError> {
     let options = OpenOptions {
         readers: READERS,
         socket: Some(socket_path(path)),
-        ..OpenOptions::new(path.clone(), runtime::random_u128(), runtime::now())
+        ..OpenOptions::new(path.to_owned(), runtime::random_u128(), runtime::now())
     };
     let (store, writer, readers) = mailspan_store::open(options)?;
     let mut threads = vec![runtime::thread("store-writer", move || writer.run())];
     for reader in readers {
         threads.push(runtime::thread("store-reader", move || reader.run()));
     }
-    Ok(Opened { store, threads })
+    Ok(Opened { store, threads, ended: None })
+}
+
+async fn postgres(url: &str) -> Result<Opened, OpenError> {
+    let seed = runtime::random_u128();
+    let options = PostgresOptions::new(url.to_owned(), seed, runtime::now(), runtime::spawner());
+    let (store, writer) = mailspan_store::open_postgres(options).await?;
+    let (done, ended) = oneshot::channel();
+    runtime::spawn(async move {
+        writer.run().await;
+        // Nobody waits when the time for closing is up.
+        let _ = done.send(());
+    });
+    Ok(Opened { store, threads: Vec::new(), ended: Some(ended) })
 }
 
 /// The flight note beside the database, with what an unclean end left in it. It is a help, never a

@@ -6,7 +6,7 @@ use mailspan_engine::Happened;
 use crate::app::{App, Live};
 use crate::config;
 use crate::deliver::start;
-use crate::hub::{Hub, Storage};
+use crate::hub::Hub;
 use crate::runtime;
 use tokio::signal::unix::Signal;
 
@@ -59,9 +59,7 @@ fn digest_of(live: &Live, id: DestinationId) -> Option<u64> {
 }
 
 fn needs_restart(before: &Hub, after: &Hub) -> Option<&'static str> {
-    let Storage::Sqlite { path: was } = &before.storage;
-    let Storage::Sqlite { path: is } = &after.storage;
-    if was != is {
+    if !before.storage.is(&after.storage) {
         return Some("[storage] url changed: that needs a restart");
     }
     (before.server.listen != after.server.listen

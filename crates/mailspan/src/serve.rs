@@ -3,14 +3,13 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use mailspan_core::limits::DRAIN_MS_MAX;
-use mailspan_store::OpenError;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 
 use crate::app::{App, Engine, Live};
-use crate::deliver::{alone, shell, start};
+use crate::deliver::{alone, leases, shell, start};
 use crate::http::auth::FromSocket;
 use crate::http::{router, server};
 use crate::hub::{Hub, Storage};
@@ -30,7 +29,8 @@ const ASKS_MAX: usize = 16;
 pub struct Serving {
     pub app: App,
     opened: Opened,
-    socket: PathBuf,
+    /// Of commands, beside a file.
+    socket: Option<PathBuf>,
     stop: watch::Sender<bool>,
     ends: Vec<tokio::sync::oneshot::Receiver<()>>,
 }
@@ -53,22 +53,18 @@ pub async fn begin(hub: Hub) -> anyhow::Result<Serving> {
     for warning in &hub.warnings {
         tracing::warn!("{warning}");
     }
-    let opened = match open::store(&hub.storage) {
-        Ok(opened) => opened,
-        Err(OpenError::Held(holder)) => {
-            let Storage::Sqlite { path } = &hub.storage;
-            bail!(
-                "{} is held by process {}: stop it first, or name another file in [storage] url",
-                path.display(),
-                holder.pid
-            );
-        }
-        Err(error) => return Err(error).context("open the store"),
+    let opened = open::store(&hub.storage).await.context("open the store")?;
+    let socket = match &hub.storage {
+        Storage::Sqlite { path } => Some(open::socket_path(path)),
+        // Commands go to the database themselves, and so reach every node.
+        Storage::Postgres { .. } => None,
     };
     drill::point("start-after-migrations");
-    let Storage::Sqlite { path } = &hub.storage;
-    let flight = open::flight(path);
-    let socket = open::socket_path(path);
+    // Where several nodes share a store, another takes the work over at once and no note is read in time.
+    let flight = match &hub.storage {
+        Storage::Sqlite { path } => open::flight(path),
+        Storage::Postgres { .. } => None,
+    };
     let (stop, stopped) = watch::channel(false);
     let (engine, inbox) = mpsc::channel(INBOX_MAX);
     let (asks, asked) = mpsc::channel(ASKS_MAX);
@@ -88,21 +84,29 @@ pub async fn begin(hub: Hub) -> anyhow::Result<Serving> {
         Some(address) => Some(bind(address).await?),
         None => None,
     };
-    let unix = open::listen(&serving.socket)?;
+    let unix = serving.socket.as_deref().map(open::listen).transpose()?;
 
     let owner = runtime::random_u128();
     serving.task(shell::run(app.clone(), inbox, asked));
     runtime::spawn(shell::keep_standings(app.clone(), standings));
-    let fence = start::lease(&app.store, "router", owner).await.context("take the router's lease")?;
-    if let Some((flight, left)) = flight {
-        alone::run(&app, &flight, left, owner).await.context("run alone what the last process ended at")?;
-        flight.begin();
-        app.flight.get_or_init(|| Arc::new(flight));
+    if serving.socket.is_some() {
+        let fence = start::lease(&app.store, "router", owner).await.context("take the router's lease")?;
+        if let Some((flight, left)) = flight {
+            alone::run(&app, &flight, left, owner)
+                .await
+                .context("run alone what the last process ended at")?;
+            flight.begin();
+            app.flight.get_or_init(|| Arc::new(flight));
+        }
+        start::open_desks(&app, owner).await.context("take the destinations' leases")?;
+        serving.task(route::follow::follow(app.clone(), fence, watch::channel(false).1));
+        runtime::spawn(reload::on_signal(app.clone(), owner, hangups));
+    } else {
+        serving.task(leases::keep(app.clone(), owner));
+        runtime::spawn(leases::listen(app.clone()));
     }
-    start::open_desks(&app, owner).await.context("take the destinations' leases")?;
-    serving.task(route::follow::follow(app.clone(), fence));
     serving.task(jobs::retention::run(app.clone()));
-    runtime::spawn(reload::on_signal(app.clone(), owner, hangups));
+    serving.task(jobs::run::run(app.clone(), owner));
 
     let stop = || app.stop.clone();
     let public_routes = match &operator {
@@ -119,8 +123,10 @@ pub async fn begin(hub: Hub) -> anyhow::Result<Serving> {
             runtime::spawner(),
         ));
     }
-    let commands = router::all(app.clone()).layer(axum::Extension(FromSocket));
-    serving.task(server::serve_unix(unix, commands, stop(), runtime::spawner()));
+    if let Some(unix) = unix {
+        let commands = router::all(app.clone()).layer(axum::Extension(FromSocket));
+        serving.task(server::serve_unix(unix, commands, stop(), runtime::spawner()));
+    }
     Ok(serving)
 }
 
@@ -154,9 +160,11 @@ pub async fn end(serving: Serving) {
         flight.land();
     }
     drop(app);
-    let _ = std::fs::remove_file(&socket);
-    let closed = runtime::blocking(move || opened.close());
-    if runtime::within(CLOSE_MS_MAX, closed).await.is_none() {
+    if let Some(socket) = socket {
+        // It is made anew at the next start, whatever becomes of it.
+        let _ = std::fs::remove_file(&socket);
+    }
+    if !opened.close(CLOSE_MS_MAX).await {
         tracing::warn!("the store is still read from: it closes with the process, nothing is lost");
     }
 }

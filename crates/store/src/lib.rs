@@ -7,6 +7,7 @@
 
 mod bytes_io;
 mod filter;
+mod jobs;
 mod lock;
 mod open;
 mod pack;
@@ -23,6 +24,7 @@ use std::path::Path;
 
 use mailspan_core::{DeliveryId, DestinationId, Event, EventId, Millis, Name, Person, Queue, Subject};
 
+pub use jobs::*;
 pub use lock::{Holder, holder};
 pub use open::{OpenError, OpenOptions, open};
 pub use pack::{Cut, pack_request};
@@ -47,6 +49,14 @@ pub enum NameKind {
 pub enum Store {
     Sqlite(sqlite::Sqlite),
     Postgres(postgres::Postgres),
+}
+
+/// What a job on PostgreSQL is answered with.
+pub(crate) const NO_JOBS: &str =
+    "jobs are kept on SQLite only so far: on PostgreSQL replay dead letters one by one";
+
+fn no_jobs() -> Trouble {
+    Trouble::Refused(mailspan_core::Reason::new("no_jobs", NO_JOBS))
 }
 
 impl Store {
@@ -157,6 +167,56 @@ impl Store {
         match self {
             Store::Sqlite(sqlite) => sqlite.read(move |base| sqlite::deliveries::attempts(base, id)).await,
             Store::Postgres(postgres) => postgres.attempts(id).await,
+        }
+    }
+
+    /// Newest first; a limit of 0 is the default page.
+    pub async fn jobs(&self, filter: JobFilter) -> Result<Vec<JobRow>, Trouble> {
+        match self {
+            Store::Sqlite(sqlite) => sqlite.read(move |base| sqlite::jobs::list(base, &filter)).await,
+            Store::Postgres(_) => Ok(Vec::new()),
+        }
+    }
+
+    pub async fn job(&self, id: i64) -> Result<Option<JobRow>, Trouble> {
+        match self {
+            Store::Sqlite(sqlite) => sqlite.read(move |base| sqlite::jobs::by_id(base, id)).await,
+            Store::Postgres(_) => Ok(None),
+        }
+    }
+
+    /// Jobs that run, the oldest first; at most [`mailspan_core::limits::JOBS_OPEN_MAX`].
+    pub async fn running_jobs(&self) -> Result<Vec<JobRow>, Trouble> {
+        match self {
+            Store::Sqlite(sqlite) => sqlite.read(sqlite::jobs::running).await,
+            Store::Postgres(_) => Ok(Vec::new()),
+        }
+    }
+
+    /// The next page of a walk over deliveries; looks at a bounded number of rows.
+    pub async fn walk(&self, walk: Walk) -> Result<Walked, Trouble> {
+        match self {
+            Store::Sqlite(sqlite) => sqlite.read(move |base| sqlite::walk::page(base, &walk)).await,
+            Store::Postgres(_) => Err(no_jobs()),
+        }
+    }
+
+    /// The lowest and the highest delivery there are; 0 and 0 where there is none.
+    pub async fn delivery_span(&self) -> Result<(DeliveryId, DeliveryId), Trouble> {
+        match self {
+            Store::Sqlite(sqlite) => sqlite.read(sqlite::walk::span).await,
+            Store::Postgres(_) => Err(no_jobs()),
+        }
+    }
+
+    /// Replays that are pending for a destination, counted up to
+    /// [`mailspan_core::limits::REPLAYS_PENDING_MAX`].
+    pub async fn replays_pending(&self, destination: DestinationId) -> Result<usize, Trouble> {
+        match self {
+            Store::Sqlite(sqlite) => {
+                sqlite.read(move |base| sqlite::walk::replays_pending(base, destination)).await
+            }
+            Store::Postgres(_) => Err(no_jobs()),
         }
     }
 

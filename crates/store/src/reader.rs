@@ -72,7 +72,11 @@ impl Reader {
     /// Answers reads until the store is closed or its last handle is dropped.
     pub fn run(self) {
         while let Some(read) = self.queue.take() {
-            read(&self.base);
+            // A read that panics fails alone: whoever asked sees that no answer comes, the thread goes on.
+            let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| read(&self.base)));
+            if done.is_err() {
+                tracing::error!("a read of the store panicked");
+            }
         }
     }
 }

@@ -61,6 +61,17 @@ pub enum Write {
         now: Millis,
         until: Millis,
     },
+    /// A new job; answered by [`Wrote::Key`].
+    Job(crate::NewJob),
+    /// What an operator decides of a job that has not ended.
+    JobStand {
+        id: i64,
+        state: crate::JobState,
+        note: String,
+        at: Millis,
+    },
+    /// One page of a job: its work and its cursor, both or none.
+    Page(Box<crate::Page>),
     /// One step of retention: at most [`mailspan_core::limits::RETENTION_ROWS_MAX`] rows.
     Retain(Keep),
 }
@@ -195,6 +206,11 @@ pub enum Wrote {
     /// `None`: another owner holds it.
     Lease {
         fence: Option<Fence>,
+    },
+    /// `done`: how many of a page's items were done. Destinations that now have a head that is due.
+    Paged {
+        done: u64,
+        destinations: Vec<DestinationId>,
     },
     /// Rows dropped or passed over; 0 when a whole round has ended: nothing is left to drop.
     Retained {

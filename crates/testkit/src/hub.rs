@@ -120,6 +120,19 @@ impl Hub {
         }
     }
 
+    /// SIGSTOP: frozen until [`Hub::thaw`].
+    pub fn freeze(&self) {
+        self.signal("-STOP");
+    }
+
+    pub fn thaw(&self) {
+        self.signal("-CONT");
+    }
+
+    fn signal(&self, name: &str) {
+        assert!(Command::new("kill").args([name, &self.pid().to_string()]).status().unwrap().success());
+    }
+
     /// SIGTERM; its exit status.
     pub fn stop(&mut self) -> Option<i32> {
         let mut child = self.process.take().unwrap();

@@ -7,11 +7,13 @@
 
 mod client;
 mod hub;
+mod postgres;
 mod receiver;
 pub mod shim;
 
 pub use client::{Reply, get, post, request};
 pub use hub::{Hub, free_port};
+pub use postgres::PostgresServer;
 pub use receiver::{DELAY_MS, Receiver, Seen};
 
 use std::time::{Duration, Instant};

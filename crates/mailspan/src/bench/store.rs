@@ -55,7 +55,7 @@ pub async fn run(plan: StorePlan) -> anyhow::Result<StoreReport> {
     super::write_private(&file, &hub::configuration(&Plan { goal, ..Plan::default() }, nowhere, nowhere))?;
     let options = config::Options { env: &|_| None, dev: false };
     let hub = config::load(&file, &options).map_err(|problems| anyhow::anyhow!("{problems}"))?;
-    let opened = open::store(&hub.storage).context("open the store")?;
+    let opened = open::store(&hub.storage).await.context("open the store")?;
     let (_stop, stopped) = watch::channel(false);
     let live = Live::new(hub, &opened.store).await.context("register names in the store")?;
     let app = App::new(live, opened.store.clone(), None, stopped);
@@ -65,7 +65,7 @@ pub async fn run(plan: StorePlan) -> anyhow::Result<StoreReport> {
     };
     drop(app);
     let mut notes = super::warnings(in_memory(&folder.path));
-    runtime::blocking(move || opened.close()).await;
+    opened.close(crate::open::CLOSE_MS_MAX).await;
     let (figures, trouble) = done?;
     let whole = trouble.is_none();
     notes.extend(trouble);

@@ -37,12 +37,11 @@ impl Client {
     /// Connects to the hub of the configuration, or opens its store.
     pub async fn open(common: &Common) -> anyhow::Result<Client> {
         let hub = super::load(common)?;
-        let Storage::Sqlite { path } = hub.storage.clone();
         for _ in 0..LOOKS_MAX {
-            match open::store(&hub.storage) {
+            match open::store(&hub.storage).await {
                 Ok(opened) => return Client::in_process(hub, opened).await,
                 Err(OpenError::Held(holder)) => {
-                    let socket = holder.socket.unwrap_or_else(|| open::socket_path(&path));
+                    let socket = holder.socket.unwrap_or_else(|| socket_of(&hub.storage));
                     if UnixStream::connect(&socket).await.is_ok() {
                         return Ok(Client::Socket(socket));
                     }
@@ -52,7 +51,7 @@ impl Client {
                 Err(error) => return Err(error).context("open the store"),
             }
         }
-        bail!("{} is held by a process that answers no commands: is another command at work?", path.display())
+        bail!("the store is held by a process that answers no commands: is another command at work?")
     }
 
     async fn in_process(hub: crate::hub::Hub, opened: Opened) -> anyhow::Result<Client> {
@@ -71,17 +70,31 @@ impl Client {
         self.call(Method::POST, path, Some(body)).await
     }
 
+    /// A body that is sent to the letter.
+    pub async fn post_text(&self, path: &str, body: String) -> anyhow::Result<Value> {
+        self.send(Method::POST, path, Some(body)).await
+    }
+
+    /// True where no hub runs: the store is ours.
+    pub fn is_in_process(&self) -> bool {
+        matches!(self, Client::InProcess { .. })
+    }
+
     pub async fn delete(&self, path: &str) -> anyhow::Result<Value> {
         self.call(Method::DELETE, path, None).await
     }
 
     /// The answer's JSON, or its problem as an error.
     async fn call(&self, method: Method, path: &str, body: Option<&Value>) -> anyhow::Result<Value> {
+        self.send(method, path, body.map(Value::to_string)).await
+    }
+
+    async fn send(&self, method: Method, path: &str, body: Option<String>) -> anyhow::Result<Value> {
         let mut request = Request::builder().method(method).uri(path).header(header::HOST, "mailspan");
         if body.is_some() {
             request = request.header(header::CONTENT_TYPE, "application/json");
         }
-        let bytes = body.map(Value::to_string).unwrap_or_default();
+        let bytes = body.unwrap_or_default();
         let (status, answer) = match self {
             Client::Socket(socket) => {
                 over_socket(socket, request.body(Full::new(Bytes::from(bytes)))?).await?
@@ -105,8 +118,15 @@ impl Client {
     pub async fn close(self) {
         if let Client::InProcess { router, opened, .. } = self {
             drop(router);
-            runtime::blocking(move || opened.close()).await;
+            opened.close(crate::open::CLOSE_MS_MAX).await;
         }
+    }
+}
+
+fn socket_of(storage: &Storage) -> std::path::PathBuf {
+    match storage {
+        Storage::Sqlite { path } => open::socket_path(path),
+        Storage::Postgres { .. } => std::path::PathBuf::new(),
     }
 }
 

@@ -9,6 +9,7 @@ mod dead_letters;
 mod deliveries;
 mod destinations;
 mod events;
+mod jobs;
 mod keys;
 mod migrate;
 mod records;
@@ -74,6 +75,9 @@ enum Command {
     /// List, inspect, replay and discard what needs a human
     #[command(subcommand)]
     DeadLetters(dead_letters::DeadLetters),
+    /// Look at long work; cancel, pause and resume it
+    #[command(subcommand)]
+    Jobs(jobs::Jobs),
     /// Look at destinations; test, pause, resume, prepare them
     #[command(subcommand)]
     Destinations(destinations::Destinations),
@@ -141,6 +145,7 @@ async fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Explain(command) => events::explain(&common, command).await,
         Command::Deliveries(command) => deliveries::run(&common, command).await,
         Command::DeadLetters(command) => dead_letters::run(&common, command).await,
+        Command::Jobs(command) => jobs::run(&common, command).await,
         Command::Destinations(command) => destinations::run(&common, command).await,
         Command::Ledger(command) => records::ledger(&common, command).await,
         Command::Refused(command) => records::refused(&common, command).await,

@@ -65,6 +65,7 @@ fn shape(shape: Shape) -> Value {
         Shape::Flag => json!({ "type": "boolean" }),
         Shape::Texts => json!({ "type": "array", "items": { "type": "string" } }),
         Shape::Secret => json!({ "anyOf": [secret] }),
+        Shape::TextOrSecret => json!({ "anyOf": [{ "type": "string" }, secret] }),
         Shape::Secrets => json!({ "type": "array", "items": secret }),
         Shape::Headers => {
             json!({ "type": "object", "additionalProperties": { "anyOf": [{ "type": "string" }, secret] } })

@@ -23,6 +23,8 @@ pub enum Shape {
     Texts,
     /// `{ env = "NAME" }` or `{ file = "path" }`
     Secret,
+    /// Either, for a URL that may hold a password.
+    TextOrSecret,
     Secrets,
     /// Header names with text or secrets.
     Headers,
@@ -61,7 +63,8 @@ pub const SERVER: &[Setting] = &[
     setting("body_max", Shape::Size, "the largest request body; default 5MiB, at most 64MiB"),
 ];
 
-pub const STORAGE: &[Setting] = &[setting("url", Shape::Text, "sqlite:PATH; default sqlite:mailspan.db")];
+pub const STORAGE: &[Setting] =
+    &[setting("url", Shape::TextOrSecret, "sqlite:PATH or postgres://…; default sqlite:mailspan.db")];
 
 pub const EGRESS: &[Setting] = &[setting(
     "allow",

@@ -1,42 +1,69 @@
 //! `[storage]`.
 
-use mailspan_core::clip;
+use mailspan_core::{Secret, clip};
 
 use super::reader::Reader;
+use super::report::Place;
+use super::secrets;
 use super::settings::{STORAGE, names};
-use super::tree::Table;
+use super::tree::{Data, Node, Table};
 use crate::hub::Storage;
+
+const HELP: &str =
+    "write the path of a file, like \"sqlite:mailspan.db\", or \"postgres://user@host/database\"";
 
 pub fn storage(reader: &Reader, table: &Table) -> Option<Storage> {
     reader.known(table, "storage", &names(STORAGE));
-    let help = "write the path of a file, like \"sqlite:mailspan.db\"";
     let Some(node) = table.get("url") else {
         return Some(Storage::Sqlite { path: reader.folder.join("mailspan.db") });
     };
-    let text = reader.text(node, help)?;
-    let path = text.strip_prefix("sqlite:").map(|path| path.strip_prefix("//").unwrap_or(path));
-    match path {
-        Some(":memory:") => {
-            reader.problem(&node.at, "a store in memory forgets what was acknowledged", help);
-            None
-        }
-        Some(path) if !path.is_empty() && !path.ends_with('/') && !path.contains(['?', '\0']) => {
-            Some(Storage::Sqlite { path: reader.folder.join(path) })
-        }
-        Some(_) => {
-            reader.problem(&node.at, "`sqlite:` needs the path of a file", help);
-            None
-        }
-        None => {
+    // With a password in it the URL is a secret, and a reference like others.
+    if let Data::Table(_) = &node.data {
+        let named = secrets::read(reader, node, "storage.url")?;
+        return of_text(reader, node, named.secret.expose(), false);
+    }
+    let text = reader.text(node, HELP)?;
+    of_text(reader, node, text, true)
+}
+
+fn of_text(reader: &Reader, node: &Node, text: &str, in_clear: bool) -> Option<Storage> {
+    match text.split_once(':') {
+        Some(("sqlite", path)) => sqlite(reader, node, path.strip_prefix("//").unwrap_or(path)),
+        Some(("postgres" | "postgresql", _)) => postgres(reader, node, text, in_clear),
+        other => {
             // The address of a database often carries its password.
             reader.hide(&node.at);
-            let message = match text.split(':').next() {
-                Some("postgres" | "postgresql") => "PostgreSQL comes with a later version".to_owned(),
-                Some(scheme) if scheme.len() < text.len() => format!("`{}:` is no store", clip(scheme, 20)),
-                _ => "the URL of a store begins with its kind".to_owned(),
+            let message = match other {
+                Some((scheme, _)) => format!("`{}:` is no store", clip(scheme, 20)),
+                None => "the URL of a store begins with its kind".to_owned(),
             };
-            reader.problem(&node.at, message, help);
+            reader.problem(&node.at, message, HELP);
             None
         }
     }
+}
+
+fn sqlite(reader: &Reader, node: &Node, path: &str) -> Option<Storage> {
+    let message = match path {
+        ":memory:" => "a store in memory forgets what was acknowledged",
+        path if !path.is_empty() && !path.ends_with('/') && !path.contains(['?', '\0']) => {
+            return Some(Storage::Sqlite { path: reader.folder.join(path) });
+        }
+        _ => "`sqlite:` needs the path of a file",
+    };
+    reader.problem(&node.at, message, HELP);
+    None
+}
+
+fn postgres(reader: &Reader, node: &Node, text: &str, in_clear: bool) -> Option<Storage> {
+    let url = url::Url::parse(text).ok();
+    let has_password = url.as_ref().is_none_or(|url| url.password().is_some() || text.contains("password="));
+    let from_file = !matches!(node.at, Place::Env(_));
+    if in_clear && from_file && has_password && !reader.options.dev {
+        reader.hide(&node.at);
+        let help = "write url = { env = \"DATABASE_URL\" }, or leave the password to ~/.pgpass or peer authentication";
+        reader.problem(&node.at, "the URL of the store holds a password in clear", help);
+        return None;
+    }
+    Some(Storage::Postgres { url: Secret::new(text.to_owned()) })
 }

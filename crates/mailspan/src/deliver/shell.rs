@@ -169,6 +169,13 @@ async fn send(app: &App, destination: DestinationId, request: Request) -> Result
         let why = Reason::new("no_destination", "its destination is not in the configuration any more");
         return Err(Lost { sent: false, refused: false, why });
     };
+    if !app.may_send() {
+        let why = Reason::new(
+            "lease_over",
+            "this process was silent for so long that another may serve the destination",
+        );
+        return Err(Lost { sent: false, refused: false, why });
+    }
     let request = sign::sign(&settings, request, runtime::now()).map_err(|why| Lost {
         sent: false,
         refused: true,

@@ -53,6 +53,39 @@ pub fn sign(destination: &Destination, mut request: Request, now: Millis) -> Res
     Ok(request)
 }
 
+/// Names of the headers that [`sign`] sets, in lower case, with what may be shown of each.
+pub fn added(destination: &Destination) -> Vec<(String, String)> {
+    let mut added = Vec::new();
+    let mut add = |name: &str, shown: String| added.push((name.to_ascii_lowercase(), shown));
+    for (name, _) in &destination.headers {
+        add(name, "[cut out]".to_owned());
+    }
+    match &destination.auth {
+        None => {}
+        Some(Auth::Bearer { token }) => add("authorization", format!("Bearer [{}]", token.name)),
+        Some(Auth::Basic { user, password }) => {
+            add("authorization", format!("Basic [{user}:{}]", password.name));
+        }
+        Some(Auth::Header { name, value }) => add(name, format!("[{}]", value.name)),
+    }
+    match &destination.sign {
+        None => {}
+        Some(Sign::StandardWebhooks { secrets }) => {
+            let names: Vec<&str> = secrets.iter().map(|secret| secret.name.as_str()).collect();
+            add("webhook-id", "[the idempotency key]".to_owned());
+            add("webhook-timestamp", "[time of sending]".to_owned());
+            add("webhook-signature", format!("[signed with {}]", names.join(", ")));
+        }
+        Some(Sign::Hmac { secret, header, timestamp_header, .. }) => {
+            add(header, format!("[signed with {}]", secret.name));
+            if let Some(name) = timestamp_header {
+                add(name, "[time of sending]".to_owned());
+            }
+        }
+    }
+    added
+}
+
 /// The id that is the same for every attempt: the idempotency key that the connector planned.
 fn id_of(request: &Request) -> String {
     let under = |wanted: &str| request.headers.iter().find(|(name, _)| name == wanted);

@@ -42,6 +42,17 @@ pub async fn desk(
     flight: Option<&Arc<Flight>>,
 ) -> Result<Happened, Trouble> {
     let fence = lease(store, &format!("destination/{}", id.0), owner).await?;
+    opened(store, id, settings, fence, flight).await
+}
+
+/// What the engine is to be told of a destination whose lease is held.
+pub async fn opened(
+    store: &Store,
+    id: DestinationId,
+    settings: &Destination,
+    fence: Fence,
+    flight: Option<&Arc<Flight>>,
+) -> Result<Happened, Trouble> {
     let paused = store.standing(id).await?.and_then(|row| row.paused);
     if let Some(reason) = &paused {
         let name = &settings.name;

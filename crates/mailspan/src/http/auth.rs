@@ -31,7 +31,7 @@ const USED_MS: u64 = 60_000;
 pub const SCOPES: &[(&str, &str)] = &[
     ("events:write", "post events"),
     ("read", "read events, deliveries, destinations, ledger, audit and metrics"),
-    ("operate", "replay and discard dead letters; test, pause and resume destinations"),
+    ("operate", "replay, correct and discard dead letters; test, pause and resume destinations"),
     ("admin", "everything, keys included"),
 ];
 

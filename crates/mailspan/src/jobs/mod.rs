@@ -1,3 +1,5 @@
 //! Long work, done step by step beside live traffic.
 
+pub mod replay;
 pub mod retention;
+pub mod run;

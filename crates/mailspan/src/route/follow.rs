@@ -4,6 +4,7 @@ use mailspan_core::Event;
 use mailspan_core::limits::ROUTE_BATCH_MAX;
 use mailspan_engine::{Fence, Happened};
 use mailspan_store::{Routed, Trouble, Write, Wrote};
+use tokio::sync::watch;
 
 use crate::app::{App, Live};
 use crate::drill;
@@ -14,17 +15,22 @@ const TROUBLE_MS: u64 = 1_000;
 /// How long the conditions of one step may compute.
 const ROUTE_MS_MAX: u128 = 100;
 
-/// Runs until the program stops. One at a time, by the lease `router`.
-pub async fn follow(app: App, fence: Fence) {
+/// Runs until the program stops or the lease `router` is over: one process routes at a time.
+pub async fn follow(app: App, fence: Fence, mut over: watch::Receiver<bool>) {
     let mut stop = app.stop.clone();
-    while !app.stopping() {
+    while !app.stopping() && !*over.borrow() {
         match step(&app, fence).await {
             Ok(0) => {
-                tokio::select! { () = app.route_wake.notified() => {}, _ = stop.changed() => {} }
+                tokio::select! {
+                    () = app.route_wake.notified() => {}
+                    _ = stop.changed() => {}
+                    // Where the lease lasts as long as the process nobody holds the other end.
+                    Ok(()) = over.changed() => {}
+                }
             }
             Ok(_) => {}
             Err(Trouble::FenceLost) => {
-                tracing::error!("another process routes now: this router ends");
+                tracing::warn!("another process routes now: this router ends");
                 return;
             }
             Err(trouble) => {

@@ -247,6 +247,9 @@ impl Journal {
                 leases::take(&self.base, &mut self.leases, name, *owner, *now, *until).await
             }
             Write::Retain(keep) => retain::step(self, *keep).await,
+            Write::Job(_) | Write::JobStand { .. } | Write::Page(_) => {
+                Err(Fault::refused("no_jobs", crate::NO_JOBS))
+            }
             // `prepare` and `apply` make other values of these.
             Write::Accept(_) | Write::Route { .. } | Write::Refused(_) => {
                 Err(Fault::refused("unprepared", "a write was not prepared"))

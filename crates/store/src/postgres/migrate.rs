@@ -8,8 +8,10 @@ use tokio_postgres::{Client, Transaction};
 use crate::OpenError;
 
 /// Number, name, text. A text that was released is never changed.
-const MIGRATIONS: &[(i64, &str, &str)] =
-    &[(1, "journal", include_str!("../../migrations/postgres/0001_journal.sql"))];
+const MIGRATIONS: &[(i64, &str, &str)] = &[
+    (1, "journal", include_str!("../../migrations/postgres/0001_journal.sql")),
+    (2, "replays", include_str!("../../migrations/postgres/0002_replays.sql")),
+];
 
 /// The oldest server that the store is tested with.
 const SERVER_MIN: i32 = 150_000;

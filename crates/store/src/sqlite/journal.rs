@@ -11,8 +11,8 @@ use super::counts::Counts;
 use super::retain::Cursors;
 use super::segments::Segments;
 use super::{
-    accept, audit, claim, deliveries, events, keys, leases, ledger, offer, persons, refused, retain, route,
-    settle, standing,
+    accept, audit, claim, deliveries, events, jobs, keys, leases, ledger, offer, persons, refused, retain,
+    route, settle, standing,
 };
 use crate::prepare::{Prepared, What, prepare, prepare_name};
 use crate::write::{Trouble, Write, Wrote};
@@ -258,6 +258,9 @@ impl Journal {
             Write::RevokeKey { id, at } => keys::revoke(&self.base, *id, *at),
             Write::KeyUsed { id, at } => keys::used(&self.base, *id, *at),
             Write::Lease { name, owner, now, until } => leases::take(&self.base, name, *owner, *now, *until),
+            Write::Job(job) => jobs::make(&self.base, job),
+            Write::JobStand { id, state, note, at } => jobs::stand(&self.base, *id, *state, note, *at),
+            Write::Page(page) => jobs::page(self, page),
             Write::Retain(keep) => retain::step(self, *keep),
             // `prepare` makes other values of these two.
             Write::Accept(_) | Write::Route { .. } => {

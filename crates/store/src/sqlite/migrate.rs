@@ -9,8 +9,10 @@ use rusqlite::{Connection, TransactionBehavior, params};
 use crate::OpenError;
 
 /// Number, name, text. A text that was released is never changed.
-const MIGRATIONS: &[(i64, &str, &str)] =
-    &[(1, "journal", include_str!("../../migrations/sqlite/0001_journal.sql"))];
+const MIGRATIONS: &[(i64, &str, &str)] = &[
+    (1, "journal", include_str!("../../migrations/sqlite/0001_journal.sql")),
+    (2, "replays", include_str!("../../migrations/sqlite/0002_replays.sql")),
+];
 /// The number of the newest migration that this version knows.
 pub const SCHEMA: i64 = MIGRATIONS.len() as i64;
 /// `MSPN`: what `file` and other tools may know the file by.

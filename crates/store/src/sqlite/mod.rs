@@ -9,6 +9,7 @@ pub(crate) mod deliveries;
 pub(crate) mod envelope;
 pub(crate) mod events;
 mod handle;
+pub(crate) mod jobs;
 mod journal;
 pub(crate) mod keys;
 pub(crate) mod lanes;
@@ -26,6 +27,7 @@ pub(crate) mod route;
 pub(crate) mod segments;
 pub(crate) mod settle;
 pub(crate) mod standing;
+pub(crate) mod walk;
 
 pub(crate) use base::{Base, IdentityKey, connect_reader, connect_writer};
 pub use handle::Sqlite;

@@ -10,6 +10,7 @@ use super::events;
 use super::journal::Journal;
 use super::lanes::{self, ANSWERS_CONSENT, Lane, Made, New};
 use super::persons;
+use crate::PageItem;
 use crate::prepare::{identities, states_consent};
 use crate::write::Wrote;
 
@@ -23,7 +24,7 @@ pub(crate) fn offer(
     let mut destinations = vec![];
     for one in offers {
         let has_head = match existing(&journal.base, one)? {
-            Some(row) => reopen(journal, one, &row, again, at)?,
+            Some(row) => reopen(journal, one, &row, again, at)? == Some(true),
             None => make(journal, one, at)?,
         };
         if has_head {
@@ -33,6 +34,32 @@ pub(crate) fn offer(
     destinations.sort();
     destinations.dedup();
     Ok(Wrote::Offered { destinations })
+}
+
+/// A page of a job: what still is in the state that it was found in is opened again, nothing is made.
+/// How many were opened, and the destinations that now have a head.
+pub(crate) fn reopen_page(
+    journal: &mut Journal,
+    items: &[PageItem],
+    again: bool,
+    at: Millis,
+) -> Result<(u64, Vec<DestinationId>), Fault> {
+    let (mut opened, mut destinations) = (0, vec![]);
+    for item in items {
+        let Some(row) = existing(&journal.base, &item.offer)? else { continue };
+        if row.state != item.state {
+            continue;
+        }
+        match reopen(journal, &item.offer, &row, again, at)? {
+            None => continue,
+            Some(true) => destinations.push(item.offer.destination),
+            Some(false) => {}
+        }
+        opened += 1;
+    }
+    destinations.sort();
+    destinations.dedup();
+    Ok((opened, destinations))
 }
 
 pub(crate) struct Existing {
@@ -61,21 +88,27 @@ fn existing(base: &Base, offer: &Offer) -> Result<Option<Existing>, Fault> {
     Ok(Some(Existing { id, person, state, progress }))
 }
 
-/// True when it became the head of its lane.
+/// Nothing where it was left as it is; true when it became the head of its lane.
 fn reopen(
     journal: &mut Journal,
     offer: &Offer,
     row: &Existing,
     again: bool,
     at: Millis,
-) -> Result<bool, Fault> {
+) -> Result<Option<bool>, Fault> {
     if row.state == State::Pending || (!again && all_is_done(row)) {
-        return Ok(false);
+        return Ok(None);
     }
     let base = &journal.base;
     let lane = Lane { person: row.person, destination: offer.destination.0, class: offer.class };
     let is_head = !lanes::is_busy(base, lane)?;
     let kept = if again { None } else { done_kept(&row.progress, row.id)? };
+    // What ended well at its first attempt is linked to it only here; the next attempt takes its place.
+    base.sql(
+        "INSERT OR IGNORE INTO tries (delivery, attempt)
+         SELECT id, last_attempt FROM deliveries WHERE id = ?1 AND last_attempt IS NOT NULL",
+    )?
+    .execute([row.id])?;
     base.sql(
             "UPDATE deliveries SET state = 0, class = ?2, cause = ?3, due = ?4, queue = ?5, attempts = 0, crashes = 0,
                 since = ?6, changed_at = ?6, reason_code = NULL, reason = NULL, carried_by = NULL, progress = ?7
@@ -91,7 +124,7 @@ fn reopen(
             kept.as_ref().map(String::as_bytes),
         ])?;
     journal.counts.moved(offer.destination.0, row.state, State::Pending);
-    Ok(is_head)
+    Ok(Some(is_head))
 }
 
 /// A delivered one without progress was done at once, whole.

@@ -5,13 +5,16 @@ use std::collections::BTreeSet;
 
 use mailspan_core::limits::SEGMENT_KEYS_MAX;
 use mailspan_core::{
-    Attempt, Cause, Class, DestinationId, Digest, Event, EventId, EventType, Millis, Name, Offer, Outcome,
-    Queue, RawValue, Reason, RouteId, Seq, Settlement, State, Subject,
+    Attempt, Cause, Class, DeliveryId, DestinationId, Digest, Event, EventId, EventType, Millis, Name, Offer,
+    Outcome, Queue, RawValue, Reason, RouteId, Seq, Settlement, State, Subject,
 };
 use mailspan_engine::Fence;
 
 use super::Journal;
-use crate::{Arrived, Keep, NameKind, Receipt, Routed, Towards, Unread, Write};
+use crate::{
+    Arrived, JobFilter, JobState, Keep, NameKind, NewJob, Page, PageWork, Receipt, Routed, Towards, Unread,
+    Walk, Write,
+};
 
 thread_local! {
     static SEEN: RefCell<BTreeSet<String>> = const { RefCell::new(BTreeSet::new()) };
@@ -27,7 +30,7 @@ pub(crate) fn saw(sql: &str) {
 const SMALL: [&str; 3] = ["unrouted", "destinations", "tenants"];
 
 /// Statements that must use this index: part of the text, then the index.
-const EXPECTED: [(&str, &str); 10] = [
+const EXPECTED: [(&str, &str); 13] = [
     ("FROM deliveries d INDEXED BY deliveries_due CROSS JOIN events", "deliveries_due"),
     ("SELECT due FROM deliveries", "deliveries_due"),
     ("SELECT destination FROM deliveries", "COVERING INDEX deliveries_due"),
@@ -38,6 +41,9 @@ const EXPECTED: [(&str, &str); 10] = [
     ("SELECT person FROM identities", "PRIMARY KEY"),
     ("SELECT several FROM transmissions", "PRIMARY KEY"),
     ("SELECT id FROM ledger WHERE event", "ledger_event"),
+    ("FROM deliveries INDEXED BY deliveries_dead WHERE", "deliveries_dead (destination=? AND id>? AND id<?)"),
+    ("FROM deliveries INDEXED BY deliveries_replays", "COVERING INDEX deliveries_replays"),
+    ("FROM deliveries NOT INDEXED WHERE", "PRIMARY KEY (rowid>? AND rowid<?)"),
 ];
 
 #[test]
@@ -136,11 +142,44 @@ fn a_day_of_work(journal: &mut Journal) {
     let class = Class::Activity;
     let offers = (1..=200).map(|n| Offer { event: Seq(n), route, destination, class, cause: Cause::Replay });
     journal.write(Write::Offer { offers: offers.collect(), again: true, at }).unwrap();
+    a_job(journal, destination, at);
     let year = Millis(365 * 86_400_000);
     for _ in 0..20 {
         let keep = Keep { now: year, requests_ms: 1, events_ms: 1, dedupe_ms: 1 };
         journal.write(Write::Retain(keep)).unwrap();
     }
+}
+
+fn a_job(journal: &mut Journal, destination: DestinationId, at: Millis) {
+    let tenant = Name::default_tenant();
+    let new = NewJob { tenant: tenant.clone(), kind: "replay".to_owned(), argument: "{}".to_owned(), at };
+    journal.write(Write::Job(new)).unwrap();
+    let (now, until) = (Millis(0), Millis(i64::MAX));
+    journal.write(Write::Lease { name: "job/1".to_owned(), owner: 1, now, until }).unwrap();
+    let walk = |states| Walk {
+        tenant: tenant.clone(),
+        destination,
+        states,
+        route: None,
+        event_type: None,
+        subject: None,
+        reason: None,
+        since: None,
+        until: None,
+        after: DeliveryId(0),
+        to: DeliveryId(1_000),
+        limit: 10,
+    };
+    super::walk::page(&journal.base, &walk(vec![State::Dead])).unwrap();
+    super::walk::page(&journal.base, &walk(vec![State::Delivered])).unwrap();
+    super::walk::span(&journal.base).unwrap();
+    super::walk::replays_pending(&journal.base, destination).unwrap();
+    super::jobs::running(&journal.base).unwrap();
+    super::jobs::list(&journal.base, &JobFilter::default()).unwrap();
+    let work = PageWork::Discard { deliveries: vec![DeliveryId(1)], note: String::new() };
+    let (cursor, end) = ("{}".to_owned(), Some((JobState::Done, String::new())));
+    let page = Page { job: 1, fence: Fence(1), at, cursor, total: None, end, work };
+    journal.write(Write::Page(Box::new(page))).unwrap();
 }
 
 fn receipt(n: u128) -> Receipt {

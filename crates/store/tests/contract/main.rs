@@ -6,12 +6,13 @@
 mod accept;
 mod deliver;
 mod harness;
+mod jobs;
 mod keep;
 mod nodes;
 mod on_postgres;
 mod open;
 mod same;
-mod server;
+mod scans;
 
 use std::future::Future;
 
@@ -109,6 +110,30 @@ mod on_sqlite {
     #[test]
     fn leases_only_grow() {
         run(sqlite, deliver::leases_only_grow);
+    }
+    #[test]
+    fn a_page_and_its_cursor_are_one() {
+        run(sqlite, jobs::a_page_and_its_cursor_are_one);
+    }
+    #[test]
+    fn a_walk_finds_what_matches() {
+        run(sqlite, jobs::a_walk_finds_what_matches);
+    }
+    #[test]
+    fn a_job_that_was_stopped_takes_no_page() {
+        run(sqlite, jobs::a_job_that_was_stopped_takes_no_page);
+    }
+    #[test]
+    fn a_page_discards_or_only_counts() {
+        run(sqlite, jobs::a_page_discards_or_only_counts);
+    }
+    #[test]
+    fn open_jobs_are_bounded_and_listed() {
+        run(sqlite, jobs::open_jobs_are_bounded_and_listed);
+    }
+    #[test]
+    fn a_replay_keeps_the_story_before() {
+        run(sqlite, jobs::a_replay_keeps_the_story_before);
     }
     #[test]
     fn a_paused_destination_says_so() {

@@ -111,3 +111,23 @@ fn foreign_newer_and_changed_files_are_left_alone() {
     let shown = start("foreign.db").unwrap_err().to_string();
     assert!(shown.contains("[storage]"), "{shown}");
 }
+
+#[test]
+fn a_store_of_an_earlier_schema_is_brought_up_to_date() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("hub.db");
+    let start = || open(OpenOptions::new(path.clone(), 1, NOW)).map(drop);
+    start().unwrap();
+    let conn = || rusqlite::Connection::open(&path).unwrap();
+    conn().execute_batch("DROP INDEX deliveries_replays; DELETE FROM migrations WHERE number > 1").unwrap();
+    start().unwrap();
+    let (index, number): (i64, i64) = conn()
+        .query_row(
+            "SELECT (SELECT count(*) FROM sqlite_schema WHERE name = 'deliveries_replays'),
+             (SELECT max(number) FROM migrations)",
+            [],
+            |row| Ok((row.get(0)?, row.get(1)?)),
+        )
+        .unwrap();
+    assert_eq!((index, number), (1, mailspan_store::SCHEMA));
+}

@@ -141,7 +141,10 @@ async fn settle(hub: &Harness, two: &Two, random: &mut SplitMix64, at: Millis) -
                 outcome: outcome(row, random, at),
                 attempts: row.attempts + 1,
                 crashes: 0,
-                progress: vec![Progress { step: None, verdict: random.chance(60).then_some(Verdict::Done) }],
+                progress: vec![Progress {
+                    verdict: random.chance(60).then_some(Verdict::Done),
+                    ..Progress::default()
+                }],
                 attempt: random.chance(80).then_some(0),
             });
         }

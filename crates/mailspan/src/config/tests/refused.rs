@@ -27,7 +27,7 @@ fn server_storage_egress_and_retention() {
     check("[server]\ntrusted_proxies = [\"10.0.0.0/8\", \"proxy\"]\n", &["2:34 `proxy` CIDR"]);
     check("[server]\nbody_max = \"5 apples\"\n", &["2:12 size 5MiB"]);
     check("[server]\nbody_max = \"5000MiB\"\n", &["2:12 range 64MiB"]);
-    check("[storage]\nurl = \"postgres://db/hub\"\n", &["2:7 PostgreSQL later sqlite:"]);
+    check("[storage]\nurl = \"postgres://hub:in-clear@db/hub\"\n", &["2:7 password clear env"]);
     check("[storage]\nurl = \"mysql://db\"\n", &["2:7 `mysql:` sqlite:"]);
     check("[storage]\nurl = \"sqlite::memory:\"\n", &["2:7 memory forgets"]);
     check("[egress]\nallow = [\"127.0.0.1:80\", \"127.0.0.1\"]\n", &["2:26 port"]);

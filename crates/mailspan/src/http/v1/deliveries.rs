@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use crate::app::App;
 use crate::http::auth::Caller;
 use crate::http::problem::Problem;
+use crate::http::v1::kept;
 use crate::http::v1::query::{Query, page};
 use crate::runtime;
 
@@ -77,7 +78,7 @@ pub async fn list(
     Ok(Json(page(rows.iter().map(shown).collect(), limit, last)))
 }
 
-async fn find(app: &App, caller: &Caller, id: &str) -> Result<DeliveryRow, Problem> {
+pub(super) async fn find(app: &App, caller: &Caller, id: &str) -> Result<DeliveryRow, Problem> {
     let number = id.parse().map_err(|_| {
         Problem::bad(format!("`{}` is no delivery id: expected a number", mailspan_core::clip(id, 40)))
     })?;
@@ -86,7 +87,7 @@ async fn find(app: &App, caller: &Caller, id: &str) -> Result<DeliveryRow, Probl
         .ok_or_else(|| Problem::not_found(format!("there is no delivery {number}")))
 }
 
-/// A delivery with its attempts.
+/// A delivery with its attempts, the last kept request whole, and the last answer.
 pub async fn show(
     State(app): State<App>,
     caller: Caller,
@@ -97,6 +98,12 @@ pub async fn show(
     let attempts = app.store.attempts(row.id).await?;
     let mut value = shown(&row);
     value["history"] = attempts.iter().map(attempt).collect();
+    let live = app.live();
+    let destination = live.hub.destination(row.destination.as_str()).map(|arc| &**arc);
+    let with_request = attempts.iter().rev().find_map(|attempt| attempt.request.as_deref());
+    value["last_request"] = json!(with_request.map(|request| kept::whole(destination, request)));
+    value["last_status"] = json!(attempts.last().map(|attempt| attempt.status));
+    value["last_answer"] = json!(attempts.last().and_then(|attempt| attempt.answer.clone()));
     Ok(Json(value))
 }
 
@@ -137,6 +144,13 @@ pub async fn replay(
             "pending",
             format!("delivery {} is pending already", row.id.0),
         ));
+    }
+    if row.state == DeliveryState::Delivered && !again {
+        let detail = format!(
+            "delivery {} is delivered: to send it once more, under the same idempotency key, say `again` (--again)",
+            row.id.0
+        );
+        return Err(Problem::new(StatusCode::CONFLICT, "delivered", detail));
     }
     let wrote = app.store.write(Write::Offer { offers: vec![offer], again, at: runtime::now() }).await?;
     if let Wrote::Offered { destinations } = wrote {

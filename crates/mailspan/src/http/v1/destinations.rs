@@ -128,14 +128,15 @@ pub async fn resume(
     Ok(Json(json!({ "id": name, "state": "active" })))
 }
 
-/// The engine has the word on a destination and writes it down; where no hub runs, it is written here.
+/// The engine has the word on a destination and writes it down. Where its desk is in another process, or in
+/// none, it is written here: the owner follows within seconds.
 async fn stand(
     app: &App,
     destination: DestinationId,
     paused: Option<Reason>,
     told: Happened,
 ) -> Result<(), Problem> {
-    if app.engine.is_none() {
+    if !app.serves(destination) {
         app.store.write(Write::Stand { destination, paused, at: runtime::now() }).await?;
         return Ok(());
     }

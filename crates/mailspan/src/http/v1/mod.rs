@@ -1,9 +1,12 @@
 //! The hub's own API: one file a resource.
 
+pub mod correct;
 pub mod deliveries;
 pub mod destinations;
 pub mod events;
 pub mod health;
+pub mod jobs;
+mod kept;
 pub mod keys;
 pub mod query;
 pub mod records;

@@ -4,14 +4,15 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-pub struct Server {
+/// Started with the newest binaries that are installed; it ends with the process that started it.
+pub struct PostgresServer {
     binaries: PathBuf,
     folder: tempfile::TempDir,
     child: Child,
 }
 
-impl Server {
-    pub fn start() -> Server {
+impl PostgresServer {
+    pub fn start() -> PostgresServer {
         let binaries = binaries();
         let folder = tempfile::tempdir().unwrap();
         if let Some((uid, gid)) = other_user() {
@@ -26,7 +27,7 @@ impl Server {
             .unwrap();
         assert!(made.status.success(), "initdb failed: {}", String::from_utf8_lossy(&made.stderr));
         let child = run(&binaries, folder.path());
-        let server = Server { binaries, folder, child };
+        let server = PostgresServer { binaries, folder, child };
         server.wait();
         server
     }
@@ -75,7 +76,7 @@ impl Server {
     }
 }
 
-impl Drop for Server {
+impl Drop for PostgresServer {
     fn drop(&mut self) {
         let pid = rustix::process::Pid::from_child(&self.child);
         let _ = rustix::process::kill_process(pid, rustix::process::Signal::QUIT);

@@ -1,0 +1,134 @@
+//! On a database that several processes share: who routes, and who serves which destination.
+//!
+//! A lease lasts [`LEASE_MS`] and is renewed each third of it. Who dies, hangs or is cut off loses it, and
+//! another process takes it with the next fence; what the first one writes after that is refused.
+
+use std::collections::HashMap;
+
+use mailspan_core::DestinationId;
+use mailspan_engine::{Fence, Happened};
+use mailspan_store::{Trouble, Write, Wrote};
+use tokio::sync::watch;
+
+use crate::app::App;
+use crate::deliver::start;
+use crate::route::follow::follow;
+use crate::runtime;
+
+/// How long a process may be silent before another takes over.
+const LEASE_MS: u64 = 10_000;
+const RENEW_MS: u64 = LEASE_MS / 3;
+
+/// What this process holds.
+#[derive(Default)]
+struct Held {
+    router: Option<(Fence, watch::Sender<bool>)>,
+    desks: HashMap<DestinationId, Fence>,
+}
+
+/// Takes and renews leases until the program stops. The store frees them at an orderly end.
+pub async fn keep(app: App, owner: u128) {
+    let mut held = Held::default();
+    let mut stop = app.stop.clone();
+    while !app.stopping() {
+        let began = runtime::instant();
+        match turn(&app, owner, &mut held).await {
+            Ok(()) => app.leased_until(began, LEASE_MS),
+            Err(trouble) => tracing::warn!("leases could not be renewed: {trouble}"),
+        }
+        tokio::select! { () = runtime::sleep(RENEW_MS) => {}, _ = stop.changed() => {} }
+    }
+    if let Some((_, over)) = held.router {
+        // The router may have ended by itself.
+        let _ = over.send(true);
+    }
+}
+
+async fn turn(app: &App, owner: u128, held: &mut Held) -> Result<(), Trouble> {
+    router(app, owner, held).await?;
+    let live = app.live();
+    for (id, settings) in &live.destinations {
+        let now = lease(app, &format!("destination/{}", id.0), owner).await?;
+        let before = held.desks.get(id).copied();
+        match (before, now) {
+            (before, Some(fence)) if before != Some(fence) => {
+                held.desks.insert(*id, fence);
+                app.owns(*id, true);
+                let opened = start::opened(&app.store, *id, settings, fence, app.flight.get()).await?;
+                app.tell(opened).await;
+                tracing::info!(destination = %settings.name, fence = fence.0, "served by this process");
+            }
+            (Some(_), Some(_)) => follow_standing(app, *id).await?,
+            (Some(_), None) => {
+                held.desks.remove(id);
+                app.owns(*id, false);
+                app.tell(Happened::Closed { destination: *id }).await;
+                tracing::warn!(destination = %settings.name, "served by another process now");
+            }
+            (None, _) => {}
+        }
+    }
+    Ok(())
+}
+
+async fn router(app: &App, owner: u128, held: &mut Held) -> Result<(), Trouble> {
+    let now = lease(app, "router", owner).await?;
+    if held.router.as_ref().map(|(fence, _)| *fence) == now {
+        // What committed late, or was accepted by a process whose word got lost, is found by this look.
+        app.route_wake.notify_one();
+        return Ok(());
+    }
+    if let Some((_, over)) = held.router.take() {
+        let _ = over.send(true);
+        app.route_wake.notify_one();
+    }
+    if let Some(fence) = now {
+        let (over, is_over) = watch::channel(false);
+        runtime::spawn(follow(app.clone(), fence, is_over));
+        held.router = Some((fence, over));
+        tracing::info!(fence = fence.0, "this process routes");
+    }
+    Ok(())
+}
+
+async fn lease(app: &App, name: &str, owner: u128) -> Result<Option<Fence>, Trouble> {
+    let now = runtime::now();
+    let write = Write::Lease { name: name.to_owned(), owner, now, until: now.plus(LEASE_MS) };
+    match app.store.write(write).await? {
+        Wrote::Lease { fence } => Ok(fence),
+        _ => Ok(None),
+    }
+}
+
+/// A command at another process, or without one, wrote a standing: the desk hears of it here.
+async fn follow_standing(app: &App, destination: DestinationId) -> Result<(), Trouble> {
+    let Some(row) = app.store.standing(destination).await? else { return Ok(()) };
+    let Some(doing) = app.standing(destination, row.pending).await else { return Ok(()) };
+    match (row.paused, doing.paused) {
+        (Some(reason), None) if reason.code == "operator" => {
+            app.tell(Happened::Paused { destination, reason }).await
+        }
+        (None, Some(_)) => app.tell(Happened::Resumed { destination }).await,
+        _ => {}
+    }
+    // What was offered by a process whose word got lost.
+    if row.pending > 0 {
+        app.tell(Happened::Offered { destination }).await;
+    }
+    Ok(())
+}
+
+/// Hands on what other processes announce.
+pub async fn listen(app: App) {
+    let mut offered = app.store.listen();
+    while !app.stopping() {
+        let destinations = offered.next().await;
+        if destinations.is_empty() {
+            app.route_wake.notify_one();
+        }
+        for destination in destinations {
+            app.tell(Happened::Offered { destination }).await;
+        }
+        app.has_moved();
+    }
+}

@@ -1,0 +1,117 @@
+//! A walk over the deliveries of one destination by id, a bounded number of rows a page.
+
+use mailspan_core::limits::{REPLAY_SCAN_MAX, REPLAYS_PENDING_MAX};
+use mailspan_core::{DeliveryId, DestinationId, Seq, State};
+use rusqlite::params;
+
+use super::base::{Base, Fault};
+use super::{offer, persons};
+use crate::{Walk, Walked, WalkedRow};
+
+const COLUMNS: &str = "id, event, route, destination, tenant, person, state, reason_code";
+
+/// Rows are looked at until `limit` of them match, `REPLAY_SCAN_MAX` were seen, or `to` is reached.
+pub(crate) fn page(base: &Base, walk: &Walk) -> Result<Walked, Fault> {
+    let nothing = Walked { rows: vec![], after: walk.to };
+    let Some(tenant) = base.tenant(walk.tenant.as_str())? else { return Ok(nothing) };
+    let persons = match &walk.subject {
+        Some(subject) => Some(persons::numbers_of(base, Some(&walk.tenant), subject)?),
+        None => None,
+    };
+    // Of the others there is no index by destination: all deliveries in order are read, a piece at a time.
+    let (from, condition) = match walk.states[..] {
+        [State::Dead] => ("deliveries INDEXED BY deliveries_dead", "destination = ?4 AND state = 4 AND"),
+        _ => ("deliveries NOT INDEXED", "?4 IS NOT NULL AND"),
+    };
+    let sql =
+        format!("SELECT {COLUMNS} FROM {from} WHERE {condition} id > ?1 AND id <= ?2 ORDER BY id LIMIT ?3");
+    let mut statement = base.sql(&sql)?;
+    let mut rows =
+        statement.query(params![walk.after.0, walk.to.0, REPLAY_SCAN_MAX as i64, walk.destination.0])?;
+    let mut walked = Walked { rows: vec![], after: walk.after };
+    let mut seen = 0;
+    while let Some(row) = rows.next()? {
+        if walked.rows.len() >= walk.limit {
+            return Ok(walked);
+        }
+        let read = Read {
+            id: row.get(0)?,
+            event: row.get(1)?,
+            route: row.get(2)?,
+            destination: row.get(3)?,
+            tenant: row.get(4)?,
+            person: row.get(5)?,
+            state: row.get(6)?,
+            reason: row.get(7)?,
+        };
+        seen += 1;
+        walked.after = DeliveryId(read.id);
+        let is_persons = persons.as_ref().is_none_or(|persons| persons.contains(&read.person));
+        if read.tenant == tenant && is_persons {
+            walked.rows.extend(matching(base, walk, read)?);
+        }
+    }
+    if seen < REPLAY_SCAN_MAX {
+        walked.after = walk.to;
+    }
+    Ok(walked)
+}
+
+struct Read {
+    id: i64,
+    event: i64,
+    route: i64,
+    destination: i64,
+    tenant: i64,
+    person: i64,
+    state: i64,
+    reason: Option<String>,
+}
+
+/// The event is read last: most rows are told apart without it.
+fn matching(base: &Base, walk: &Walk, read: Read) -> Result<Option<WalkedRow>, Fault> {
+    let state = State::from_number(read.state).ok_or_else(|| Fault::unreadable("delivery", read.id))?;
+    let fits = read.destination == walk.destination.0
+        && walk.states.contains(&state)
+        && walk.route.is_none_or(|route| route.0 == read.route)
+        && walk.reason.as_ref().is_none_or(|code| read.reason.as_ref() == Some(code));
+    if !fits {
+        return Ok(None);
+    }
+    let mut statement = base.sql("SELECT type, received_at FROM events WHERE seq = ?1")?;
+    let mut rows = statement.query([read.event])?;
+    let Some(row) = rows.next()? else { return Ok(None) };
+    let event_type = base.event_type(row.get(0)?)?;
+    let received_at: i64 = row.get(1)?;
+    let is_of_type = walk.event_type.as_ref().is_none_or(|wanted| match wanted.strip_suffix('*') {
+        Some(family) => event_type.as_str().starts_with(family),
+        None => event_type.as_str() == wanted,
+    });
+    let is_in_time = walk.since.is_none_or(|since| received_at >= since.0)
+        && walk.until.is_none_or(|until| received_at < until.0);
+    if !is_of_type || !is_in_time {
+        return Ok(None);
+    }
+    let offer = offer::of_row(Seq(read.event), read.route, read.destination, event_type.class());
+    Ok(Some(WalkedRow { delivery: DeliveryId(read.id), offer, state, reason: read.reason }))
+}
+
+pub(crate) fn span(base: &Base) -> Result<(DeliveryId, DeliveryId), Fault> {
+    // Two statements: with both in one, SQLite reads the whole table.
+    let end = |sql: &str| -> Result<i64, Fault> {
+        Ok(base.sql(sql)?.query_row([], |row| row.get::<_, Option<i64>>(0))?.unwrap_or(0))
+    };
+    let first = end("SELECT min(id) FROM deliveries")?;
+    let last = end("SELECT max(id) FROM deliveries")?;
+    Ok((DeliveryId(first), DeliveryId(last)))
+}
+
+pub(crate) fn replays_pending(base: &Base, destination: DestinationId) -> Result<usize, Fault> {
+    let pending: i64 = base
+        .sql(
+            "SELECT count(*) FROM (SELECT 1 FROM deliveries INDEXED BY deliveries_replays
+             WHERE destination = ?1 AND state = 0 AND cause = 2 LIMIT ?2)",
+        )?
+        .query_row(params![destination.0, REPLAYS_PENDING_MAX as i64], |row| row.get(0))?;
+    Ok(usize::try_from(pending).unwrap_or(0))
+}
