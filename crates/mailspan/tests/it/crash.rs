@@ -235,7 +235,9 @@ impl World {
 
     fn finish(mut self, kills: u64) -> Sums {
         self.start();
+        assert!(!self.hub.has_ended(), "{}", self.hub.log());
         let acknowledged = self.load.end();
+        self.tapes.iter().for_each(Tape::heal);
         for tape in &self.tapes {
             until(90, "acknowledged events never arrived", || tape.has_all(&acknowledged).then_some(()));
         }
