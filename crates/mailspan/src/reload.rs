@@ -26,6 +26,11 @@ pub async fn reload(app: &App, owner: u128) -> Result<usize, String> {
     let reading = before.clone();
     let read = runtime::blocking(move || read(&reading.hub)).await;
     let hub = read.ok_or("reading it panicked: please report this")??;
+    if hub.sources.is_empty() && hub.destinations.is_empty() {
+        return Err(
+            "it names no source and no destination: was it read while it was being written?".to_owned()
+        );
+    }
     if let Some(why) = needs_restart(&before.hub, &hub) {
         return Err(why.to_owned());
     }
@@ -37,12 +42,16 @@ pub async fn reload(app: &App, owner: u128) -> Result<usize, String> {
             opened.push(desk.map_err(|trouble| format!("destination {}: {trouble}", destination.name))?);
         }
     }
-    let closed = before.destinations.keys().filter(|id| !live.destinations.contains_key(*id));
-    let happened: Vec<Happened> =
-        opened.into_iter().chain(closed.map(|id| Happened::Closed { destination: *id })).collect();
+    let gone: Vec<DestinationId> =
+        before.destinations.keys().filter(|id| !live.destinations.contains_key(*id)).copied().collect();
+    let changed = opened.len() + gone.len();
+    // A desk is closed before its settings go: what it still claims is not mapped under settings that are
+    // not there.
+    for destination in gone {
+        app.tell(Happened::Closed { destination }).await;
+    }
     app.swap(live);
-    let changed = happened.len();
-    for one in happened {
+    for one in opened {
         app.tell(one).await;
     }
     Ok(changed)

@@ -91,5 +91,5 @@ fn prepared(common: &Common, id: &str, yes: bool, answer: &Value) -> ExitCode {
             (false, true) => {}
         }
     }
-    if missing.is_empty() || yes { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    if missing.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

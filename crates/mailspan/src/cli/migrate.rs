@@ -2,19 +2,37 @@
 
 use std::process::ExitCode;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
+use mailspan_store::OpenError;
 
 use super::{Common, table};
+use crate::hub::Storage;
 use crate::open;
 
 /// `serve` does the same at its start; this is for doing it apart, before a new version serves.
 pub async fn run(common: &Common) -> anyhow::Result<ExitCode> {
     let hub = super::load(common)?;
-    let opened = open::store(&hub.storage).await.context("open the store")?;
+    let opened = match open::store(&hub.storage).await {
+        Err(OpenError::Held(holder)) => bail!(
+            "process {} serves {}: it brought the store to its schema when it started",
+            holder.pid,
+            shown(&hub.storage)
+        ),
+        opened => opened.context("open the store")?,
+    };
     table::say(format_args!(
-        "the store has schema {}, the newest that this version knows",
+        "{} has schema {}, the newest that this version knows",
+        shown(&hub.storage),
         mailspan_store::SCHEMA
     ));
     opened.close(crate::open::CLOSE_MS_MAX).await;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Without a password.
+fn shown(storage: &Storage) -> String {
+    match storage {
+        Storage::Sqlite { path } => path.display().to_string(),
+        Storage::Postgres { .. } => "the database".to_owned(),
+    }
 }

@@ -184,7 +184,12 @@ async fn send(app: &App, destination: DestinationId, request: Request) -> Result
     })?;
     let egress = Arc::clone(&live.egress);
     drill::point("send-before");
-    let answer = egress.send(&settings.target, request).await;
+    let mut answer = egress.send(&settings.target, request).await;
+    if let Ok(answer) = &mut answer
+        && answer.status >= 300
+    {
+        sign::redact(&settings, answer);
+    }
     drill::point("send-after");
     if let (Some(key), Ok(answer)) = (waited_for, &answer) {
         app.said.keep(key, answer);

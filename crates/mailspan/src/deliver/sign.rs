@@ -3,9 +3,12 @@
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use mailspan_connectors::signature::{hex, hmac_sha1, hmac_sha256, standard};
-use mailspan_core::{KEY, Millis, Reason, Request};
+use mailspan_core::{Answer, KEY, Millis, Reason, Request};
 
 use crate::hub::{Auth, Destination, Sign};
+
+/// A shorter text would be found by chance.
+const REDACT_BYTES_MIN: usize = 6;
 
 /// The request as it leaves.
 pub fn sign(destination: &Destination, mut request: Request, now: Millis) -> Result<Request, Reason> {
@@ -84,6 +87,37 @@ pub fn added(destination: &Destination) -> Vec<(String, String)> {
         }
     }
     added
+}
+
+/// Takes the destination's own credentials out of what it answered: some receivers echo what they got, and
+/// answers are kept and shown.
+pub fn redact(destination: &Destination, answer: &mut Answer) {
+    let mut secrets: Vec<(&str, &str)> =
+        destination.headers.iter().map(|(name, value)| (value.expose(), name.as_str())).collect();
+    match &destination.auth {
+        Some(
+            Auth::Bearer { token: named }
+            | Auth::Basic { password: named, .. }
+            | Auth::Header { value: named, .. },
+        ) => {
+            secrets.push((named.secret.expose(), &named.name));
+        }
+        None => {}
+    }
+    let basic = match &destination.auth {
+        Some(Auth::Basic { user, password }) => {
+            Some(STANDARD.encode(format!("{user}:{}", password.secret.expose())))
+        }
+        _ => None,
+    };
+    secrets.extend(basic.as_deref().map(|both| (both, "authorization")));
+    for (secret, name) in secrets.into_iter().filter(|(secret, _)| secret.len() >= REDACT_BYTES_MIN) {
+        let found = answer.body.windows(secret.len()).any(|window| window == secret.as_bytes());
+        if found {
+            let text = String::from_utf8_lossy(&answer.body).replace(secret, &format!("[{name}]"));
+            answer.body = text.into_bytes();
+        }
+    }
 }
 
 /// The id that is the same for every attempt: the idempotency key that the connector planned.

@@ -114,6 +114,12 @@ fn verify(source: &Source, request: &RawRequest, now: Millis) -> Result<Verified
     }
 }
 
+/// What follows the name of a scheme, which has no case (RFC 9110, 11.1).
+fn credential<'a>(value: &'a str, scheme: &str) -> Option<&'a str> {
+    let (given, rest) = value.split_once(' ')?;
+    given.eq_ignore_ascii_case(scheme).then_some(rest)
+}
+
 fn check_access(access: &Access, source: &Source, request: &RawRequest) -> Result<String, Refusal> {
     let refusal = |check, text: &str| Refusal { check, text: text.to_owned(), hint: None };
     let authorization = request.header("authorization");
@@ -121,7 +127,7 @@ fn check_access(access: &Access, source: &Source, request: &RawRequest) -> Resul
         Access::Basic { user, password } => {
             use base64::Engine;
             let given = authorization
-                .and_then(|value| value.strip_prefix("Basic ").or_else(|| value.strip_prefix("basic ")))
+                .and_then(|value| credential(value, "basic"))
                 .ok_or_else(|| refusal("no_credential", "the request has no Basic credential"))?;
             let wanted = format!("{user}:{}", password.secret.expose());
             let given = base64::engine::general_purpose::STANDARD.decode(given.trim()).unwrap_or_default();
@@ -132,7 +138,7 @@ fn check_access(access: &Access, source: &Source, request: &RawRequest) -> Resul
         }
         Access::Bearer { token } => {
             let given = authorization
-                .and_then(|value| value.strip_prefix("Bearer ").or_else(|| value.strip_prefix("bearer ")))
+                .and_then(|value| credential(value, "bearer"))
                 .ok_or_else(|| refusal("no_credential", "the request has no bearer token"))?;
             let fits = same(given.trim().as_bytes(), token.secret.expose().as_bytes());
             fits.then(|| token.name.clone())

@@ -66,10 +66,51 @@ fn another_map_holds_for_what_waits() {
 #[test]
 fn a_listener_cannot_be_moved_by_a_reload() {
     let (hub, crm) = hub_with(PATIENT, "");
+    send(&hub, &event("open", "before@example.com", AT));
+    until(10, "not delivered", || crm.ok().pop());
     let text = text_of(&hub).replace(&format!(":{}\"", hub.port), ":1\"");
     std::fs::write(hub.folder().join("hub.toml"), text).unwrap();
     assert!(Command::new("kill").args(["-HUP", &hub.pid().to_string()]).status().unwrap().success());
     until(10, "the log does not say why", || hub.log().contains("that needs a restart").then_some(()));
     send(&hub, &event("open", "a@example.com", AT));
-    until(10, "not delivered", || crm.ok().pop());
+    until(10, "not delivered any more", || crm.ok_about("a@example.com").pop());
+}
+#[test]
+fn a_destination_that_is_taken_away_keeps_its_queue_until_it_is_back() {
+    let (hub, crm) = waiting(3);
+    let good = text_of(&hub);
+    let other = Receiver::start();
+    let without = good
+        .replace("[destinations.crm]", "[destinations.other]")
+        .replace("to = [\"crm\"]", "to = [\"other\"]");
+    let without = without.replace(&format!(":{}/activities", crm.port), &format!(":{}/", other.port));
+    apply(&hub, &without);
+    let row = until(10, "the queue of the old one is not shown", || {
+        hub.rows(&["destinations", "list"]).into_iter().find(|row| row["id"] == "crm")
+    });
+    let dead = hub.rows(&["dead-letters", "list"]);
+    assert_eq!((&row["state"], &row["pending"]), (&json!("disabled"), &json!(3)), "{row} {dead:?}");
+    send(&hub, &event("open", "new@example.com", AT));
+    until(10, "the new one gets nothing", || other.ok_about("new@example.com").pop());
+    crm.status(200);
+    apply(&hub, &good);
+    settled(&hub, 4);
+    assert_eq!((crm.ok().len(), other.ok().len()), (3, 1));
+}
+
+#[test]
+fn many_reloads_at_once_end_with_the_last_file() {
+    let (hub, crm) = waiting(2);
+    let good = text_of(&hub);
+    let last = Receiver::start();
+    for n in 0..20 {
+        std::fs::write(hub.folder().join("hub.toml"), format!("{good}\n# {n}\n")).unwrap();
+        assert!(Command::new("kill").args(["-HUP", &hub.pid().to_string()]).status().unwrap().success());
+    }
+    let moved = good.replace(&format!(":{}/activities", crm.port), &format!(":{}/last", last.port));
+    std::fs::write(hub.folder().join("hub.toml"), moved).unwrap();
+    assert!(Command::new("kill").args(["-HUP", &hub.pid().to_string()]).status().unwrap().success());
+    until(20, "the last file is not applied", || (last.ok().len() == 2).then_some(()));
+    settled(&hub, 2);
+    assert!(!hub.log().contains("panicked"), "{}", hub.log());
 }

@@ -221,10 +221,11 @@ pub async fn prepare(
         mailspan_connectors::hubspot::prepare(&destination.own).map_err(|bad| Problem::bad(bad.text))?;
     let prepare = &prepare;
     let ask = |request| exchange(&app, &destination, request);
-    let missing = crate::deliver::prepare::missing(prepare, ask).await.map_err(reason)?;
+    let mut missing = crate::deliver::prepare::missing(prepare, ask).await.map_err(reason)?;
     let mut created = Vec::new();
     if create && !missing.is_empty() {
         created = crate::deliver::prepare::create(prepare, &missing, ask).await.map_err(reason)?;
+        missing = crate::deliver::prepare::missing(prepare, ask).await.map_err(reason)?;
     }
     Ok(Json(json!({
         "id": name,
