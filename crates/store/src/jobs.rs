@@ -129,6 +129,31 @@ pub struct Walk {
     pub limit: usize,
 }
 
+impl Walk {
+    pub(crate) fn fits_delivery(
+        &self,
+        destination: i64,
+        route: i64,
+        state: State,
+        reason: Option<&str>,
+    ) -> bool {
+        destination == self.destination.0
+            && self.states.contains(&state)
+            && self.route.is_none_or(|wanted| wanted.0 == route)
+            && self.reason.as_ref().is_none_or(|code| reason == Some(code.as_str()))
+    }
+
+    pub(crate) fn fits_event(&self, event_type: &str, received_at: i64) -> bool {
+        let is_of_type = self.event_type.as_ref().is_none_or(|wanted| match wanted.strip_suffix('*') {
+            Some(family) => event_type.starts_with(family),
+            None => event_type == wanted,
+        });
+        is_of_type
+            && self.since.is_none_or(|since| received_at >= since.0)
+            && self.until.is_none_or(|until| received_at < until.0)
+    }
+}
+
 #[derive(Debug, Clone)]
 pub struct Walked {
     /// Those that match, in order of their ids.

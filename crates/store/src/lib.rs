@@ -51,14 +51,6 @@ pub enum Store {
     Postgres(postgres::Postgres),
 }
 
-/// What a job on PostgreSQL is answered with.
-pub(crate) const NO_JOBS: &str =
-    "jobs are kept on SQLite only so far: on PostgreSQL replay dead letters one by one";
-
-fn no_jobs() -> Trouble {
-    Trouble::Refused(mailspan_core::Reason::new("no_jobs", NO_JOBS))
-}
-
 impl Store {
     /// Resolves after the commit is synced. A full queue is [`Trouble::Busy`] before any work is done.
     pub async fn write(&self, write: Write) -> Result<Wrote, Trouble> {
@@ -174,14 +166,14 @@ impl Store {
     pub async fn jobs(&self, filter: JobFilter) -> Result<Vec<JobRow>, Trouble> {
         match self {
             Store::Sqlite(sqlite) => sqlite.read(move |base| sqlite::jobs::list(base, &filter)).await,
-            Store::Postgres(_) => Ok(Vec::new()),
+            Store::Postgres(postgres) => postgres.jobs(&filter).await,
         }
     }
 
     pub async fn job(&self, id: i64) -> Result<Option<JobRow>, Trouble> {
         match self {
             Store::Sqlite(sqlite) => sqlite.read(move |base| sqlite::jobs::by_id(base, id)).await,
-            Store::Postgres(_) => Ok(None),
+            Store::Postgres(postgres) => postgres.job(id).await,
         }
     }
 
@@ -189,7 +181,7 @@ impl Store {
     pub async fn running_jobs(&self) -> Result<Vec<JobRow>, Trouble> {
         match self {
             Store::Sqlite(sqlite) => sqlite.read(sqlite::jobs::running).await,
-            Store::Postgres(_) => Ok(Vec::new()),
+            Store::Postgres(postgres) => postgres.running_jobs().await,
         }
     }
 
@@ -197,7 +189,7 @@ impl Store {
     pub async fn walk(&self, walk: Walk) -> Result<Walked, Trouble> {
         match self {
             Store::Sqlite(sqlite) => sqlite.read(move |base| sqlite::walk::page(base, &walk)).await,
-            Store::Postgres(_) => Err(no_jobs()),
+            Store::Postgres(postgres) => postgres.walk(&walk).await,
         }
     }
 
@@ -205,7 +197,7 @@ impl Store {
     pub async fn delivery_span(&self) -> Result<(DeliveryId, DeliveryId), Trouble> {
         match self {
             Store::Sqlite(sqlite) => sqlite.read(sqlite::walk::span).await,
-            Store::Postgres(_) => Err(no_jobs()),
+            Store::Postgres(postgres) => postgres.delivery_span().await,
         }
     }
 
@@ -216,7 +208,7 @@ impl Store {
             Store::Sqlite(sqlite) => {
                 sqlite.read(move |base| sqlite::walk::replays_pending(base, destination)).await
             }
-            Store::Postgres(_) => Err(no_jobs()),
+            Store::Postgres(postgres) => postgres.replays_pending(destination).await,
         }
     }
 

@@ -16,8 +16,8 @@ use crate::route::follow::follow;
 use crate::runtime;
 
 /// How long a process may be silent before another takes over.
-const LEASE_MS: u64 = 10_000;
-const RENEW_MS: u64 = LEASE_MS / 3;
+pub const LEASE_MS: u64 = 10_000;
+pub const RENEW_MS: u64 = LEASE_MS / 3;
 
 /// What this process holds.
 #[derive(Default)]

@@ -10,13 +10,20 @@ use mailspan_store::{Store, Trouble, Write, Wrote};
 use crate::app::App;
 use crate::deliver::flight::Flight;
 use crate::deliver::flown::Flown;
+use crate::deliver::leases::LEASE_MS;
 use crate::hub::Destination;
 use crate::runtime;
 
 /// The lease of one piece of work. On SQLite the lock on the file proves that nobody else lives, so the
-/// store freed all leases when it was opened, and ours lasts as long as the lock.
+/// store freed all leases when it was opened, and ours lasts as long as the lock. On PostgreSQL it lasts
+/// [`LEASE_MS`] and is renewed by the same call. [`Trouble::FenceLost`] while another process holds it.
 pub async fn lease(store: &Store, name: &str, owner: u128) -> Result<Fence, Trouble> {
-    let write = Write::Lease { name: name.to_owned(), owner, now: runtime::now(), until: Millis(i64::MAX) };
+    let now = runtime::now();
+    let until = match store {
+        Store::Sqlite(_) => Millis(i64::MAX),
+        Store::Postgres(_) => now.plus(LEASE_MS),
+    };
+    let write = Write::Lease { name: name.to_owned(), owner, now, until };
     match store.write(write).await? {
         Wrote::Lease { fence: Some(fence) } => Ok(fence),
         _ => Err(Trouble::FenceLost),

@@ -1,11 +1,13 @@
 //! Runs jobs while the hub serves: one page of each in turn, live traffic between them.
 
 use std::collections::HashMap;
+use std::time::{Duration, Instant};
 
 use mailspan_engine::Fence;
-use mailspan_store::{JobRow, Trouble};
+use mailspan_store::{JobRow, Store, Trouble};
 
 use crate::app::App;
+use crate::deliver::leases::RENEW_MS;
 use crate::deliver::start;
 use crate::jobs::replay::{self, Stepped};
 use crate::runtime;
@@ -18,13 +20,18 @@ const WAIT_MS: u64 = 100;
 const TROUBLE_MS: u64 = 1_000;
 /// Between two looks when no job runs; a new one wakes us.
 const REST_MS: u64 = 60_000;
+/// The same where other processes make jobs too, and may die over them.
+const SHARED_REST_MS: u64 = RENEW_MS;
+
+/// The leases of jobs that this process holds, with the moment each was asked for last.
+type Held = HashMap<i64, (Fence, Instant)>;
 
 /// Runs until the program stops.
 pub async fn run(app: App, owner: u128) {
     let mut stop = app.stop.clone();
-    let mut fences = HashMap::new();
+    let mut held = Held::new();
     while !app.stopping() {
-        let wait = match round(&app, owner, &mut fences).await {
+        let wait = match round(&app, owner, &mut held).await {
             Ok(wait) => wait,
             Err(trouble) => {
                 tracing::warn!("jobs wait: {trouble}");
@@ -40,13 +47,13 @@ pub async fn run(app: App, owner: u128) {
 }
 
 /// A page of each job; how long to wait before the next round.
-async fn round(app: &App, owner: u128, fences: &mut HashMap<i64, Fence>) -> Result<u64, Trouble> {
+async fn round(app: &App, owner: u128, held: &mut Held) -> Result<u64, Trouble> {
     let jobs = app.store.running_jobs().await?;
-    fences.retain(|id, _| jobs.iter().any(|job| job.id == *id));
-    let mut wait = REST_MS;
+    held.retain(|id, _| jobs.iter().any(|job| job.id == *id));
+    let mut wait = if is_shared(app) { SHARED_REST_MS } else { REST_MS };
     for job in &jobs {
         // The trouble of one does not hold up the others.
-        let next = page(app, owner, fences, job).await.unwrap_or_else(|trouble| {
+        let next = page(app, owner, held, job).await.unwrap_or_else(|trouble| {
             tracing::warn!(job = job.id, "the job waits: {trouble}");
             TROUBLE_MS
         });
@@ -55,20 +62,12 @@ async fn round(app: &App, owner: u128, fences: &mut HashMap<i64, Fence>) -> Resu
     Ok(wait)
 }
 
-async fn page(
-    app: &App,
-    owner: u128,
-    fences: &mut HashMap<i64, Fence>,
-    job: &JobRow,
-) -> Result<u64, Trouble> {
-    let fence = match fences.get(&job.id) {
-        Some(fence) => *fence,
-        None => match start::lease(&app.store, &format!("job/{}", job.id), owner).await {
-            Ok(fence) => *fences.entry(job.id).or_insert(fence),
-            // Another process runs it.
-            Err(Trouble::FenceLost) => return Ok(TROUBLE_MS),
-            Err(trouble) => return Err(trouble),
-        },
+async fn page(app: &App, owner: u128, held: &mut Held, job: &JobRow) -> Result<u64, Trouble> {
+    let fence = match lease(app, owner, held, job.id).await {
+        Ok(fence) => fence,
+        // Another process runs it.
+        Err(Trouble::FenceLost) => return Ok(TROUBLE_MS),
+        Err(trouble) => return Err(trouble),
     };
     match replay::step(app, job, fence).await {
         Ok(Stepped::Page | Stepped::Ended) => Ok(STEP_MS),
@@ -79,19 +78,44 @@ async fn page(
             Ok(WAIT_MS)
         }
         Err(Trouble::FenceLost) => {
-            fences.remove(&job.id);
+            held.remove(&job.id);
             Ok(TROUBLE_MS)
         }
         Err(trouble) => Err(trouble),
     }
 }
 
-/// Where no hub runs: does what can be done at once. The rest goes on when a hub is started.
+fn is_shared(app: &App) -> bool {
+    matches!(app.store, Store::Postgres(_))
+}
+
+/// Taken, or renewed in time where it runs out: who dies over a job loses it.
+async fn lease(app: &App, owner: u128, held: &mut Held, id: i64) -> Result<Fence, Trouble> {
+    let now = runtime::instant();
+    let lasts = |asked: Instant| !is_shared(app) || now < asked + Duration::from_millis(RENEW_MS);
+    if let Some((fence, _)) = held.get(&id).filter(|(_, asked)| lasts(*asked)) {
+        return Ok(*fence);
+    }
+    held.remove(&id);
+    let fence = start::lease(&app.store, &format!("job/{id}"), owner).await?;
+    held.insert(id, (fence, now));
+    Ok(fence)
+}
+
+/// Where this process serves nothing: does what can be done at once. The rest is done by a hub that runs.
 pub async fn drive(app: &App, id: i64) -> Result<(), Trouble> {
-    let fence = start::lease(&app.store, &format!("job/{id}"), runtime::random_u128()).await?;
-    while let Some(job) = app.store.job(id).await? {
-        if replay::step(app, &job, fence).await? != Stepped::Page {
-            return Ok(());
+    let (owner, mut held) = (runtime::random_u128(), Held::new());
+    while let Some(job) = app.store.job(id).await?.filter(|job| !job.state.has_ended()) {
+        let stepped = match lease(app, owner, &mut held, id).await {
+            Ok(fence) => replay::step(app, &job, fence).await,
+            Err(trouble) => Err(trouble),
+        };
+        match stepped {
+            Ok(Stepped::Page) => {}
+            Ok(_) => return Ok(()),
+            // A hub on the same database was quicker.
+            Err(Trouble::FenceLost) if is_shared(app) => return Ok(()),
+            Err(trouble) => return Err(trouble),
         }
     }
     Ok(())

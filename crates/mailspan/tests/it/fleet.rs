@@ -7,10 +7,14 @@ use std::time::{Duration, Instant};
 
 use mailspan_testkit::{Hub, PostgresServer, Receiver, post, until};
 
+use crate::replay::{QUICK, audit, dead_letters, id_of, job};
 use crate::support::{AT, BINARY, SECRET, config, event, send, signed};
 
 fn hub_on(url: &str, crm: &Receiver) -> Hub {
-    let destination = "retry = { calendar = [\"100ms\", \"300ms\"], for = \"1h\" }";
+    hub_with(url, crm, "retry = { calendar = [\"100ms\", \"300ms\"], for = \"1h\" }")
+}
+
+fn hub_with(url: &str, crm: &Receiver, destination: &str) -> Hub {
     let text =
         config(crm, destination, "").replace("url = \"sqlite:hub.db\"", "url = { env = \"DATABASE_URL\" }");
     Hub::new(BINARY, &text, &[("MAILTARGET_SECRET", SECRET), ("DATABASE_URL", url)])
@@ -105,4 +109,33 @@ fn a_fleet_loses_nothing_when_processes_are_killed_and_frozen() {
         );
     }
     until(30, "the audit does not add up", || (hubs[2].rows(&["audit"])[0]["adds_up"] == true).then_some(()));
+}
+
+#[test]
+fn a_job_of_a_dead_process_goes_on_elsewhere() {
+    let server = PostgresServer::start();
+    let crm = Receiver::start();
+    let url = server.database("jobs");
+    let mut hubs: Vec<Hub> = (0..2).map(|_| hub_with(&url, &crm, QUICK)).collect();
+    hubs.iter_mut().for_each(Hub::start);
+    crm.status(422);
+    dead_letters(&hubs[0], "open", "o", 1_400, 1_400);
+    // Nearly stands still: more than may be pending at once, so that the job must wait for room.
+    let goes_on = Arc::new(AtomicBool::new(false));
+    let free = goes_on.clone();
+    crm.answer(move |_| {
+        std::thread::sleep(Duration::from_millis(if free.load(Ordering::Relaxed) { 1 } else { 100 }));
+        (200, Vec::new(), "{}".to_owned())
+    });
+    let begun = hubs[0].rows(&["dead-letters", "replay", "--all", "--destination", "crm"]).remove(0);
+    let id = id_of(&begun);
+    until(60, "no replay arrived", || (crm.ok().len() > 20).then_some(()));
+    assert_eq!(job(&hubs[1], &id)["state"], "running");
+    hubs[0].kill();
+    goes_on.store(true, Ordering::Relaxed);
+    let done = until(60, "nobody took the job over", || {
+        Some(job(&hubs[1], &id)).filter(|row| row["state"] == "done")
+    });
+    assert_eq!(done["done"], 1_400, "{done}");
+    until(60, "not all arrived", || (audit(&hubs[1])["delivered"] == 1_400).then_some(()));
 }

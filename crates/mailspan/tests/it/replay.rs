@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use crate::support::{AT, BINARY, SECRET, config, event, send};
 
-const QUICK: &str = "retry = [\"100ms\", \"200ms\"]\nrate = \"10000/1s\"\nconcurrency = 8";
+pub const QUICK: &str = "retry = [\"100ms\", \"200ms\"]\nrate = \"10000/1s\"\nconcurrency = 8";
 
 /// Everything goes to `crm`, clicks go to `erp` too.
 fn two(destination: &str) -> (Hub, Receiver, Receiver) {
@@ -29,7 +29,7 @@ fn two(destination: &str) -> (Hub, Receiver, Receiver) {
 }
 
 /// Sends so many events of a kind and waits until they are dead letters of everyone who got them.
-fn dead_letters(hub: &Hub, kind: &str, prefix: &str, count: usize, dead: u64) {
+pub fn dead_letters(hub: &Hub, kind: &str, prefix: &str, count: usize, dead: u64) {
     let all: Vec<Value> = (0..count).map(|n| event(kind, &format!("{prefix}{n}@example.com"), AT)).collect();
     for some in all.chunks(500) {
         assert_eq!(send(hub, &json!(some)).json()["accepted"], some.len());
@@ -37,17 +37,17 @@ fn dead_letters(hub: &Hub, kind: &str, prefix: &str, count: usize, dead: u64) {
     until(60, "they did not become dead letters", || (audit(hub)["dead"] == dead).then_some(()));
 }
 
-fn audit(hub: &Hub) -> Value {
+pub fn audit(hub: &Hub) -> Value {
     let row = hub.rows(&["audit"]).remove(0);
     assert_eq!(row["adds_up"], true, "{row}");
     row
 }
 
-fn job(hub: &Hub, id: &str) -> Value {
+pub fn job(hub: &Hub, id: &str) -> Value {
     hub.rows(&["jobs", "show", id]).remove(0)
 }
 
-fn id_of(row: &Value) -> String {
+pub fn id_of(row: &Value) -> String {
     row["id"].as_str().unwrap().to_owned()
 }
 

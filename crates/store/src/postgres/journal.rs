@@ -1,6 +1,6 @@
 //! The writer's side: a group of writes in one transaction on one connection.
 //!
-//! Nodes lock in one order, so that they wait for each other and do not block each other: leases by name, the
+//! Nodes lock in one order, so that they wait for each other and do not block each other: leases by name, jobs, the
 //! run of dedupe keys, answers, keys, persons, deliveries, sums. Where two meet in another order, PostgreSQL
 //! ends one of them, and that group is run again.
 
@@ -13,10 +13,11 @@ use super::leases::{self, Locked};
 use super::names::TYPE;
 use super::retain::Cursors;
 use super::segments::Segments;
-use super::{accept, counts, keys, offer, refused, retain, route, settle, standing};
+use super::{accept, counts, jobs, keys, offer, refused, retain, route, settle, standing};
 use crate::NameKind;
 use crate::prepare::{Prepared, What};
 use crate::sqlite::counts::Counts;
+use crate::sqlite::jobs::lease_of;
 use crate::sqlite::leases::{ROUTER, of_destination};
 use crate::write::{Trouble, Write, Wrote};
 
@@ -100,7 +101,8 @@ impl Journal {
         self.prepare(writes).await.map_err(GroupFault::whole)?;
         self.base.batch("BEGIN").await.map_err(GroupFault::whole)?;
         let needed = writes.iter().flat_map(leases::needed).collect();
-        self.leases = leases::lock(&self.base, needed).await.map_err(GroupFault::whole)?;
+        let of_jobs = writes.iter().filter_map(leases::of_job).collect();
+        self.leases = leases::lock(&self.base, needed, of_jobs).await.map_err(GroupFault::whole)?;
         let mut results: Vec<Option<Result<Wrote, Trouble>>> = writes.iter().map(|_| None).collect();
         // What was turned away takes its place in a ring of all nodes: last, to hold it shortly.
         for (phase, together) in
@@ -146,6 +148,9 @@ impl Journal {
                 }
                 What::Write(Write::Key(key)) => {
                     self.base.make_tenant(key.tenant.as_str()).await?;
+                }
+                What::Write(Write::Job(job)) => {
+                    self.base.make_tenant(job.tenant.as_str()).await?;
                 }
                 // A store where nothing arrives any more still forgets.
                 What::Write(Write::Retain(keep)) => {
@@ -247,9 +252,9 @@ impl Journal {
                 leases::take(&self.base, &mut self.leases, name, *owner, *now, *until).await
             }
             Write::Retain(keep) => retain::step(self, *keep).await,
-            Write::Job(_) | Write::JobStand { .. } | Write::Page(_) => {
-                Err(Fault::refused("no_jobs", crate::NO_JOBS))
-            }
+            Write::Job(job) => jobs::make(&self.base, job).await,
+            Write::JobStand { id, state, note, at } => jobs::stand(self, *id, *state, note, *at).await,
+            Write::Page(page) => jobs::page(self, page).await,
             // `prepare` and `apply` make other values of these.
             Write::Accept(_) | Write::Route { .. } | Write::Refused(_) => {
                 Err(Fault::refused("unprepared", "a write was not prepared"))
@@ -267,14 +272,12 @@ impl Journal {
                         None => self.taken.remove(name),
                     };
                 }
-                (_, Ok(Wrote::Offered { destinations })) => {
-                    let others = destinations.iter().filter(|destination| {
-                        let name = of_destination(**destination);
-                        let mine = self.taken.get(&name).map(|owner| owner.to_be_bytes());
-                        let held = self.leases.get(&name).filter(|lease| lease.fence > 0);
-                        held.is_some_and(|lease| mine.is_none_or(|mine| lease.owner != mine))
-                    });
-                    self.offered.extend(others);
+                (_, Ok(Wrote::Offered { destinations })) => self.wake(destinations),
+                (What::Write(Write::Page(page)), Ok(Wrote::Paged { destinations, .. })) => {
+                    self.wake(destinations);
+                    if page.end.is_some() {
+                        self.taken.remove(&lease_of(page.job));
+                    }
                 }
                 (_, Ok(Wrote::Accepted { accepted, again: false })) => {
                     self.accepted |= !accepted.ids.is_empty() && !self.taken.contains_key(ROUTER);
@@ -282,6 +285,17 @@ impl Journal {
                 _ => {}
             }
         }
+    }
+
+    /// Those of them that another node serves.
+    fn wake(&mut self, destinations: &[DestinationId]) {
+        let others = destinations.iter().filter(|destination| {
+            let name = of_destination(**destination);
+            let mine = self.taken.get(&name).map(|owner| owner.to_be_bytes());
+            let held = self.leases.get(&name).filter(|lease| lease.fence > 0);
+            held.is_some_and(|lease| mine.is_none_or(|mine| lease.owner != mine))
+        });
+        self.offered.extend(others);
     }
 
     /// What is in memory follows the tables again.

@@ -8,8 +8,10 @@ use mailspan_engine::Fence;
 
 use super::base::{Base, Fault, get};
 use crate::prepare::{Prepared, What};
+use crate::sqlite::jobs::lease_of;
 use crate::sqlite::leases::{ROUTER, of_destination};
 use crate::write::{Trouble, Write, Wrote};
+use crate::{Page, PageWork};
 
 #[derive(Debug, Clone)]
 pub(crate) struct Lease {
@@ -32,23 +34,43 @@ pub(crate) fn needed(write: &Prepared) -> Vec<String> {
         What::Write(Write::Offer { offers, .. }) => {
             offers.iter().map(|offer| of_destination(offer.destination)).collect()
         }
+        What::Write(Write::Page(page)) => match &**page {
+            Page { work: PageWork::Offer { items, .. }, .. } => {
+                items.iter().map(|item| of_destination(item.offer.destination)).collect()
+            }
+            _ => vec![],
+        },
         What::Write(Write::Lease { name, .. }) => vec![name.clone()],
         _ => vec![],
     }
 }
 
-/// Locks them, in order of name: two nodes never wait for each other. Rows that are missing are made free.
-pub(crate) async fn lock(base: &Base, mut names: Vec<String>) -> Result<Locked, Fault> {
+/// The lease of a job that a write checks or ends. It goes with its job, so a late write must not make it again.
+pub(crate) fn of_job(write: &Prepared) -> Option<String> {
+    match &write.what {
+        What::Write(Write::Page(page)) => Some(lease_of(page.job)),
+        What::Write(Write::JobStand { id, .. }) => Some(lease_of(*id)),
+        _ => None,
+    }
+}
+
+/// Locks them, in order of name: two nodes never wait for each other. Rows of `needed` that are missing are made
+/// free.
+pub(crate) async fn lock(base: &Base, needed: Vec<String>, jobs: Vec<String>) -> Result<Locked, Fault> {
+    let mut names = needed.clone();
+    names.extend(jobs);
     names.sort_unstable();
     names.dedup();
     if names.is_empty() {
         return Ok(Locked::new());
     }
     let locked = read(base, &names).await?;
-    if locked.len() == names.len() {
+    let mut missing: Vec<&String> = needed.iter().filter(|name| !locked.contains_key(*name)).collect();
+    missing.sort_unstable();
+    missing.dedup();
+    if missing.is_empty() {
         return Ok(locked);
     }
-    let missing: Vec<&String> = names.iter().filter(|name| !locked.contains_key(*name)).collect();
     base.rows(
         "INSERT INTO leases (name, owner, until, fence) SELECT n, '', 0, 0 FROM unnest($1::text[]) AS n
          ON CONFLICT DO NOTHING RETURNING name",
@@ -104,6 +126,13 @@ pub(crate) fn check(locked: &Locked, name: &str, fence: Fence) -> Result<(), Fau
         Some(lease) if lease.fence == fence.0 && lease.fence > 0 => Ok(()),
         _ => Err(Fault::Trouble(Trouble::FenceLost)),
     }
+}
+
+/// With the end of what it was for.
+pub(crate) async fn drop(base: &Base, locked: &mut Locked, name: &str) -> Result<(), Fault> {
+    base.execute("DELETE FROM leases WHERE name = $1", &[&name]).await?;
+    locked.remove(name);
+    Ok(())
 }
 
 /// At an orderly end: others need not wait until they run out.

@@ -11,6 +11,7 @@ mod counts;
 mod deliveries;
 mod events;
 mod handle;
+mod jobs;
 mod journal;
 mod keys;
 mod lanes;
@@ -28,6 +29,7 @@ mod route;
 mod segments;
 mod settle;
 mod standing;
+mod walk;
 mod writer;
 
 pub use connect::Spawn;

@@ -12,6 +12,7 @@ use super::events;
 use super::journal::Journal;
 use super::lanes::{self, Lane, New};
 use super::persons::{self, Who};
+use crate::PageItem;
 use crate::prepare::{identities, states_consent};
 use crate::sqlite::lanes::{ANSWERS_CONSENT, nobody};
 use crate::sqlite::offer::{Existing, all_is_done, done_kept};
@@ -24,7 +25,8 @@ pub(crate) async fn offer(
     again: bool,
     at: Millis,
 ) -> Result<Wrote, Fault> {
-    let kept = lock(&journal.base, offers).await?;
+    let seqs = offers.iter().map(|offer| offer.event.0).collect();
+    let kept = lock(&journal.base, seqs).await?;
     let mut destinations: Vec<DestinationId> = vec![];
     for one in offers {
         if !kept.contains(&one.event.0) {
@@ -35,7 +37,7 @@ pub(crate) async fn offer(
         }
         match existing(&journal.base, one).await? {
             Some(row) => {
-                if reopen(journal, one, &row, again, at).await? {
+                if reopen(journal, one, &row, again, at).await? == Some(true) {
                     destinations.push(one.destination);
                 }
             }
@@ -47,9 +49,35 @@ pub(crate) async fn offer(
     Ok(Wrote::Offered { destinations })
 }
 
+/// A page of a job: what still is in the state that it was found in is opened again, nothing is made.
+/// How many were opened, and the destinations that now have a head.
+pub(crate) async fn reopen_page(
+    journal: &mut Journal,
+    items: &[PageItem],
+    again: bool,
+    at: Millis,
+) -> Result<(u64, Vec<DestinationId>), Fault> {
+    let kept = lock(&journal.base, items.iter().map(|item| item.offer.event.0).collect()).await?;
+    let (mut opened, mut destinations) = (0, vec![]);
+    for item in items.iter().filter(|item| kept.contains(&item.offer.event.0)) {
+        let Some(row) = existing(&journal.base, &item.offer).await? else { continue };
+        if row.state != item.state {
+            continue;
+        }
+        match reopen(journal, &item.offer, &row, again, at).await? {
+            None => continue,
+            Some(true) => destinations.push(item.offer.destination),
+            Some(false) => {}
+        }
+        opened += 1;
+    }
+    destinations.sort();
+    destinations.dedup();
+    Ok((opened, destinations))
+}
+
 /// The events that are still there.
-async fn lock(base: &Base, offers: &[Offer]) -> Result<HashSet<i64>, Fault> {
-    let seqs: Vec<i64> = offers.iter().map(|offer| offer.event.0).collect();
+async fn lock(base: &Base, seqs: Vec<i64>) -> Result<HashSet<i64>, Fault> {
     let sql = "SELECT seq FROM events WHERE seq = ANY($1) ORDER BY seq FOR SHARE";
     let rows = base.rows(sql, &[&seqs]).await?;
     base.rows("SELECT seq FROM unrouted WHERE seq = ANY($1) ORDER BY seq FOR UPDATE", &[&seqs]).await?;
@@ -75,16 +103,16 @@ async fn existing(base: &Base, offer: &Offer) -> Result<Option<Existing>, Fault>
     Ok(Some(Existing { id, person: get(&row, 1)?, state, progress }))
 }
 
-/// True when it became the head of its lane.
+/// Nothing where it was left as it is; true when it became the head of its lane.
 async fn reopen(
     journal: &mut Journal,
     offer: &Offer,
     row: &Existing,
     again: bool,
     at: Millis,
-) -> Result<bool, Fault> {
+) -> Result<Option<bool>, Fault> {
     if row.state == State::Pending || (!again && all_is_done(row)) {
-        return Ok(false);
+        return Ok(None);
     }
     let base = &journal.base;
     let lane = Lane { person: row.person, destination: offer.destination.0, class: offer.class };
@@ -94,6 +122,13 @@ async fn reopen(
     } else {
         done_kept(&row.progress, row.id).map_err(|fault| Fault::Trouble(fault.trouble()))?
     };
+    // What ended well at its first attempt is linked to it only here; the next attempt takes its place.
+    base.execute(
+        "INSERT INTO tries (delivery, attempt)
+         SELECT id, last_attempt FROM deliveries WHERE id = $1 AND last_attempt IS NOT NULL ON CONFLICT DO NOTHING",
+        &[&row.id],
+    )
+    .await?;
     base.execute(
         "UPDATE deliveries SET state = 0, class = $2, cause = $3, due = $4, queue = $5, attempts = 0, crashes = 0,
             since = $6, changed_at = $6, reason_code = NULL, reason = NULL, carried_by = NULL, progress = $7
@@ -110,7 +145,7 @@ async fn reopen(
     )
     .await?;
     journal.counts.moved(offer.destination.0, row.state, State::Pending);
-    Ok(is_head)
+    Ok(Some(is_head))
 }
 
 async fn make(journal: &mut Journal, offer: &Offer, at: Millis) -> Result<Vec<DestinationId>, Fault> {

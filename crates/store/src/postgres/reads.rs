@@ -5,10 +5,11 @@ use mailspan_core::{
 };
 
 use super::handle::Postgres;
-use super::{audit, claim, deliveries, events, keys, ledger, persons, refused, standing};
+use super::{audit, claim, deliveries, events, jobs, keys, ledger, persons, refused, standing, walk};
 use crate::{
-    AttemptRow, Audit, Claim, DeliveryFilter, DeliveryRow, EventFilter, EventRow, Fact, FactFilter, KeyRow,
-    RefusedRow, RequestRow, Sizes, StandingRow, Trouble, UnreadableRow,
+    AttemptRow, Audit, Claim, DeliveryFilter, DeliveryRow, EventFilter, EventRow, Fact, FactFilter,
+    JobFilter, JobRow, KeyRow, RefusedRow, RequestRow, Sizes, StandingRow, Trouble, UnreadableRow, Walk,
+    Walked,
 };
 
 impl Postgres {
@@ -80,6 +81,42 @@ impl Postgres {
     pub(crate) async fn attempts(&self, id: DeliveryId) -> Result<Vec<AttemptRow>, Trouble> {
         let link = self.link().await?;
         let found = deliveries::attempts(link.base()?, id).await;
+        link.end(found).await
+    }
+
+    pub(crate) async fn jobs(&self, filter: &JobFilter) -> Result<Vec<JobRow>, Trouble> {
+        let link = self.link().await?;
+        let found = jobs::list(link.base()?, filter).await;
+        link.end(found).await
+    }
+
+    pub(crate) async fn job(&self, id: i64) -> Result<Option<JobRow>, Trouble> {
+        let link = self.link().await?;
+        let found = jobs::by_id(link.base()?, id).await;
+        link.end(found).await
+    }
+
+    pub(crate) async fn running_jobs(&self) -> Result<Vec<JobRow>, Trouble> {
+        let link = self.link().await?;
+        let found = jobs::running(link.base()?).await;
+        link.end(found).await
+    }
+
+    pub(crate) async fn walk(&self, walk: &Walk) -> Result<Walked, Trouble> {
+        let link = self.state().await?;
+        let found = walk::page(link.base()?, walk).await;
+        link.end(found).await
+    }
+
+    pub(crate) async fn delivery_span(&self) -> Result<(DeliveryId, DeliveryId), Trouble> {
+        let link = self.link().await?;
+        let found = walk::span(link.base()?).await;
+        link.end(found).await
+    }
+
+    pub(crate) async fn replays_pending(&self, destination: DestinationId) -> Result<usize, Trouble> {
+        let link = self.link().await?;
+        let found = walk::replays_pending(link.base()?, destination).await;
         link.end(found).await
     }
 

@@ -10,12 +10,12 @@ use super::{leases, offer, standing};
 use crate::write::Wrote;
 use crate::{JobFilter, JobRow, JobState, NewJob, Page, PageWork};
 
-const VERSION: i64 = 1;
+pub(crate) const VERSION: i64 = 1;
 
 /// A job that has not ended has a due time; one that is paused, never.
-const NEVER: i64 = i64::MAX;
+pub(crate) const NEVER: i64 = i64::MAX;
 
-fn lease_of(job: i64) -> String {
+pub(crate) fn lease_of(job: i64) -> String {
     format!("job/{job}")
 }
 

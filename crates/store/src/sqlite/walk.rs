@@ -71,11 +71,7 @@ struct Read {
 /// The event is read last: most rows are told apart without it.
 fn matching(base: &Base, walk: &Walk, read: Read) -> Result<Option<WalkedRow>, Fault> {
     let state = State::from_number(read.state).ok_or_else(|| Fault::unreadable("delivery", read.id))?;
-    let fits = read.destination == walk.destination.0
-        && walk.states.contains(&state)
-        && walk.route.is_none_or(|route| route.0 == read.route)
-        && walk.reason.as_ref().is_none_or(|code| read.reason.as_ref() == Some(code));
-    if !fits {
+    if !walk.fits_delivery(read.destination, read.route, state, read.reason.as_deref()) {
         return Ok(None);
     }
     let mut statement = base.sql("SELECT type, received_at FROM events WHERE seq = ?1")?;
@@ -83,13 +79,7 @@ fn matching(base: &Base, walk: &Walk, read: Read) -> Result<Option<WalkedRow>, F
     let Some(row) = rows.next()? else { return Ok(None) };
     let event_type = base.event_type(row.get(0)?)?;
     let received_at: i64 = row.get(1)?;
-    let is_of_type = walk.event_type.as_ref().is_none_or(|wanted| match wanted.strip_suffix('*') {
-        Some(family) => event_type.as_str().starts_with(family),
-        None => event_type.as_str() == wanted,
-    });
-    let is_in_time = walk.since.is_none_or(|since| received_at >= since.0)
-        && walk.until.is_none_or(|until| received_at < until.0);
-    if !is_of_type || !is_in_time {
+    if !walk.fits_event(event_type.as_str(), received_at) {
         return Ok(None);
     }
     let offer = offer::of_row(Seq(read.event), read.route, read.destination, event_type.class());

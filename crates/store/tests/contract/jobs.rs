@@ -10,9 +10,10 @@ use mailspan_store::{
 };
 
 use crate::harness::{Harness, NOW, ended, event, settlement};
+use crate::nodes::{plain, take, two};
 
 impl Harness {
-    async fn job(&self) -> i64 {
+    pub async fn job(&self) -> i64 {
         match self.store.write(Write::Job(new_job())).await.unwrap() {
             Wrote::Key { id } => id,
             other => panic!("{other:?}"),
@@ -20,7 +21,7 @@ impl Harness {
     }
 
     /// Events 1 to `n` about as many people, each a dead letter of `crm`.
-    async fn dead_letters(&self, n: u64) -> DestinationId {
+    pub async fn dead_letters(&self, n: u64) -> DestinationId {
         let crm = self.destination("crm").await;
         self.accept((1..=n).map(|n| event(n, "app.x", &format!("a{n}@b.co"))).collect()).await;
         self.route_all(crm).await;
@@ -35,7 +36,7 @@ impl Harness {
         self.store.walk(walk).await.unwrap()
     }
 
-    async fn page(&self, page: Page) -> Result<(u64, Vec<DestinationId>), Trouble> {
+    pub async fn page(&self, page: Page) -> Result<(u64, Vec<DestinationId>), Trouble> {
         match self.store.write(Write::Page(Box::new(page))).await? {
             Wrote::Paged { done, destinations } => Ok((done, destinations)),
             other => panic!("{other:?}"),
@@ -52,7 +53,7 @@ fn new_job() -> NewJob {
     }
 }
 
-fn walk(destination: DestinationId) -> Walk {
+pub fn walk(destination: DestinationId) -> Walk {
     Walk {
         tenant: Name::default_tenant(),
         destination,
@@ -69,7 +70,7 @@ fn walk(destination: DestinationId) -> Walk {
     }
 }
 
-fn page(job: i64, fence: Fence, work: PageWork) -> Page {
+pub fn page(job: i64, fence: Fence, work: PageWork) -> Page {
     Page {
         job,
         fence,
@@ -81,7 +82,7 @@ fn page(job: i64, fence: Fence, work: PageWork) -> Page {
     }
 }
 
-fn offers(walked: &Walked) -> PageWork {
+pub fn offers(walked: &Walked) -> PageWork {
     let item = |row: &mailspan_store::WalkedRow| PageItem { offer: row.offer.clone(), state: row.state };
     PageWork::Offer { items: walked.rows.iter().map(item).collect(), again: false }
 }
@@ -251,4 +252,43 @@ pub async fn a_replay_keeps_the_story_before(hub: Harness) {
     }
     let statuses: Vec<u16> = hub.store.attempts(id).await.unwrap().iter().map(|row| row.status).collect();
     assert_eq!(statuses, [200, 201], "a delivery that ended well at once keeps its attempt over a replay");
+}
+
+/// Several nodes: who was taken over writes no page, whoever serves the destination is woken, and a page that
+/// meets settlements of another node breaks no lane.
+pub async fn a_job_is_taken_over_with_its_cursor(url: String) {
+    let (one, other) = two(url.clone()).await;
+    let crm = one.dead_letters(40).await;
+    let served = take(&other, &format!("destination/{}", crm.0), 2, i64::MAX, i64::MAX).await.unwrap();
+    let mut heard = other.store.listen();
+    let job = one.job().await;
+    let lease = format!("job/{job}");
+    let old = take(&one, &lease, 1, 0, 100).await.unwrap();
+    let first = one.walked(Walk { limit: 20, ..walk(crm) }).await;
+    assert_eq!(one.page(page(job, old, offers(&first))).await.unwrap(), (20, vec![crm]));
+    while heard.next().await != [crm] {}
+    assert_eq!(take(&other, &lease, 2, 99, 200).await, None, "it has not run out");
+
+    take(&other, &lease, 2, 100, 200).await.unwrap();
+    let rest = other.walked(Walk { after: first.after, ..walk(crm) }).await;
+    assert_eq!(one.page(page(job, old, offers(&rest))).await.unwrap_err(), Trouble::FenceLost);
+    let row = other.store.job(job).await.unwrap().unwrap();
+    assert_eq!((row.done, row.cursor.as_deref()), (20, Some("{\"after\":4}")));
+
+    let new = take(&one, &lease, 1, 200, 300).await.unwrap();
+    let claims = other.claim(crm).await;
+    let settlements = claims.iter().map(|claim| ended(claim.delivery, State::Delivered)).collect();
+    let settle = Write::Settle { destination: crm, fence: served, settlements, attempts: vec![], at: NOW };
+    let last = Page { end: Some((JobState::Done, String::new())), ..page(job, new, offers(&rest)) };
+    let (paged, settled) = tokio::join!(one.page(last), other.store.write(settle));
+    settled.unwrap();
+    assert_eq!(paged.unwrap().0, 20);
+    let audit = one.audit_adds_up().await;
+    assert_eq!((audit.delivered, audit.pending, audit.dead), (20, 20, 0));
+
+    // The end takes the lease along, and what comes late does not make it again.
+    let late = one.page(page(job, old, offers(&rest))).await;
+    assert_eq!(late.unwrap_err(), Trouble::FenceLost);
+    let left = "SELECT count(*) FROM leases WHERE name LIKE 'job/%'";
+    assert_eq!(plain(&url).await.query_one(left, &[]).await.unwrap().get::<_, i64>(0), 0);
 }

@@ -45,11 +45,14 @@ pub fn cases() -> Vec<Case> {
         ("foreign_newer_and_changed_are_left_alone", |url| {
             Box::pin(foreign_newer_and_changed_are_left_alone(url))
         }),
+        ("a_job_is_taken_over_with_its_cursor", |url| {
+            Box::pin(crate::jobs::a_job_is_taken_over_with_its_cursor(url))
+        }),
         ("both_say_the_same", |url| Box::pin(crate::same::both_say_the_same(url))),
     ]
 }
 
-async fn two(url: String) -> (Harness, Harness) {
+pub async fn two(url: String) -> (Harness, Harness) {
     (postgres(url.clone()).await, postgres(url).await)
 }
 
@@ -143,7 +146,7 @@ async fn persons_and_names_are_made_once(url: String) {
     assert_eq!(names.0, names.1);
 }
 
-async fn take(hub: &Harness, name: &str, owner: u128, now: i64, until: i64) -> Option<Fence> {
+pub async fn take(hub: &Harness, name: &str, owner: u128, now: i64, until: i64) -> Option<Fence> {
     let write = Write::Lease { name: name.to_owned(), owner, now: Millis(now), until: Millis(until) };
     match hub.store.write(write).await.unwrap() {
         Wrote::Lease { fence } => fence,

@@ -1,7 +1,7 @@
 //! PostgreSQL: what grows with the store is reached by an index.
 
 use mailspan_core::{Class, DestinationId, EventId, Outcome, Queue, State};
-use mailspan_store::{DeliveryFilter, EventFilter, FactFilter, Keep, Write};
+use mailspan_store::{DeliveryFilter, EventFilter, FactFilter, Keep, Walk, Write};
 
 use crate::harness::*;
 use crate::nodes::plain;
@@ -88,6 +88,12 @@ async fn a_day_of_work(hub: &Harness, crm: DestinationId, day: u64) {
     store.sizes().await.unwrap();
     let offers = vec![store.offer_of(delivery).await.unwrap().unwrap()];
     store.write(Write::Offer { offers, again: true, at: NOW }).await.unwrap();
+    let dead = crate::jobs::walk(crm);
+    assert!(!store.walk(dead.clone()).await.unwrap().rows.is_empty());
+    store.walk(Walk { states: vec![State::Delivered], ..dead }).await.unwrap();
+    store.delivery_span().await.unwrap();
+    store.replays_pending(crm).await.unwrap();
+    store.running_jobs().await.unwrap();
     let keep = Keep { now: NOW, requests_ms: 1, events_ms: 1, dedupe_ms: 1 };
     store.write(Write::Retain(keep)).await.unwrap();
 }
