@@ -142,6 +142,9 @@ pub const SANDBOX_PAGE_ROWS_MAX: usize = 200;
 pub const BREAKER_LOG_MAX: usize = 256;
 /// Exchanges in flight to one destination where nothing else is set: the ceiling of what adapts.
 pub const CONCURRENCY_CEILING: u32 = 64;
+/// Attempts that are looked back at, at a start, to know what an earlier process sent within the window of
+/// a rate: a few milliseconds of a reader.
+pub const ATTEMPTS_BACK_MAX: usize = 4_096;
 /// Deliveries that one page of a job opens again: about 10 ms of the writer.
 pub const REPLAY_PAGE_MAX: usize = 256;
 /// Rows that one page of a job looks at, where few of them match: a few milliseconds of a reader.

@@ -98,6 +98,20 @@ impl Budget {
         self.careful = Some(Careful { until: now.plus(window), each, each_ms, ends: now, left: 0 });
     }
 
+    /// What an earlier lease sent is known: it counts as sent just now, and as many more as may have been in
+    /// flight when it ended, whose rows were never written.
+    pub(crate) fn sent_before(&mut self, now: Millis, requests: u64, concurrency: u32) {
+        let unseen = if requests == 0 { 0 } else { u64::from(concurrency) };
+        let known = usize::try_from(requests.saturating_add(unseen)).unwrap_or(usize::MAX).min(self.count);
+        let share = (self.count / 20).max(1);
+        if known + share >= self.count {
+            return;
+        }
+        self.careful = None;
+        self.sent.clear();
+        self.sent.extend(std::iter::repeat_n(now, known));
+    }
+
     pub(crate) fn ask(&self, now: Millis, how: Ask) -> Grant {
         if how.in_flight >= how.slots.max(1) {
             return Grant::WhenOneReturns;
@@ -398,5 +412,27 @@ mod tests {
                 prop_assert!(beyond.since(*first) >= window, "over {allowed} within {window} ms");
             }
         }
+    }
+
+    #[test]
+    fn what_an_earlier_lease_sent_is_counted_and_no_more() {
+        let how = Ask { in_flight: 0, slots: 8, tenths: 10, even: false, consent: false };
+        let sends = |known: Option<u64>| {
+            let mut budget = Budget::new(Rate { count: 100, per_ms: 10_000 });
+            budget.assume_spent(Millis(0));
+            if let Some(known) = known {
+                budget.sent_before(Millis(0), known, 8);
+            }
+            let mut n = 0;
+            while n < 200 && budget.ask(Millis(1), how) == Grant::Now {
+                budget.spend(Millis(1));
+                n += 1;
+            }
+            n
+        };
+        assert!(sends(None) <= 5, "without a word the worst is assumed");
+        assert_eq!(sends(Some(0)), 100);
+        assert_eq!(sends(Some(40)), 52);
+        assert!(sends(Some(95)) <= 5);
     }
 }

@@ -164,6 +164,9 @@ impl Desk {
             }
             Happened::Paused { reason, .. } => self.pause(reason, cx),
             Happened::Resumed { .. } => self.resume(cx),
+            Happened::SentBefore { requests, .. } => {
+                self.budget.sent_before(cx.now, requests, self.limits.concurrency);
+            }
             Happened::Opened { .. } | Happened::Closed { .. } | Happened::Tick => {}
         }
     }

@@ -48,6 +48,12 @@ pub enum Happened {
         sink: Arc<dyn Sink>,
         paused: Option<Reason>,
     },
+    /// After `Opened`: so many requests an earlier lease sent within the window of the rate, by the store. Without
+    /// it the worst is assumed.
+    SentBefore {
+        destination: DestinationId,
+        requests: u64,
+    },
     Closed {
         destination: DestinationId,
     },

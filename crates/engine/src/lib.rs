@@ -167,6 +167,7 @@ impl Engine {
             | Happened::ClaimFailed { destination }
             | Happened::Settled { destination, .. }
             | Happened::Spent { destination, .. }
+            | Happened::SentBefore { destination, .. }
             | Happened::Paused { destination, .. }
             | Happened::Resumed { destination } => (destination, happened),
         };

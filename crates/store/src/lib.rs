@@ -212,6 +212,20 @@ impl Store {
         }
     }
 
+    /// Exchanges with a destination since then; nothing where too many have been made to look back so far.
+    pub async fn sent_since(
+        &self,
+        destination: DestinationId,
+        since: Millis,
+    ) -> Result<Option<u64>, Trouble> {
+        match self {
+            Store::Sqlite(sqlite) => {
+                sqlite.read(move |base| sqlite::walk::sent_since(base, destination, since)).await
+            }
+            Store::Postgres(postgres) => postgres.sent_since(destination, since).await,
+        }
+    }
+
     /// Quarantined elements, newest first; `before` is the smallest id of the page before.
     pub async fn unreadable(&self, limit: usize, before: Option<i64>) -> Result<Vec<UnreadableRow>, Trouble> {
         match self {

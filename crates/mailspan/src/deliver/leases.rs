@@ -55,7 +55,7 @@ async fn turn(app: &App, owner: u128, held: &mut Held) -> Result<(), Trouble> {
                 held.desks.insert(*id, fence);
                 app.owns(*id, true);
                 let opened = start::opened(&app.store, *id, settings, fence, app.flight.get()).await?;
-                app.tell(opened).await;
+                start::tell_opened(app, *id, settings, opened).await?;
                 tracing::info!(destination = %settings.name, fence = fence.0, "served by this process");
             }
             (Some(_), Some(_)) => follow_standing(app, *id).await?,

@@ -35,7 +35,24 @@ pub async fn open_desks(app: &App, owner: u128) -> Result<(), Trouble> {
     let live = app.live();
     for (id, destination) in &live.destinations {
         let opened = desk(&app.store, owner, *id, destination, app.flight.get()).await?;
-        app.tell(opened).await;
+        tell_opened(app, *id, destination, opened).await?;
+    }
+    Ok(())
+}
+
+/// Tells the engine of a desk, and what an earlier process sent within the window of its rate: so a restart
+/// costs no more of it than was used.
+pub async fn tell_opened(
+    app: &App,
+    destination: DestinationId,
+    settings: &Destination,
+    opened: Happened,
+) -> Result<(), Trouble> {
+    app.tell(opened).await;
+    let window = i64::try_from(settings.limits.rate.per_ms).unwrap_or(i64::MAX);
+    let since = Millis(runtime::now().0.saturating_sub(window));
+    if let Some(requests) = app.store.sent_since(destination, since).await? {
+        app.tell(Happened::SentBefore { destination, requests }).await;
     }
     Ok(())
 }

@@ -120,6 +120,16 @@ impl Postgres {
         link.end(found).await
     }
 
+    pub(crate) async fn sent_since(
+        &self,
+        destination: DestinationId,
+        since: Millis,
+    ) -> Result<Option<u64>, Trouble> {
+        let link = self.link().await?;
+        let found = walk::sent_since(link.base()?, destination, since).await;
+        link.end(found).await
+    }
+
     pub(crate) async fn unreadable(
         &self,
         limit: usize,

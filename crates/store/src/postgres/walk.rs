@@ -2,8 +2,8 @@
 
 use std::collections::HashMap;
 
-use mailspan_core::limits::{REPLAY_SCAN_MAX, REPLAYS_PENDING_MAX};
-use mailspan_core::{DeliveryId, DestinationId, EventType, Seq, State};
+use mailspan_core::limits::{ATTEMPTS_BACK_MAX, REPLAY_SCAN_MAX, REPLAYS_PENDING_MAX};
+use mailspan_core::{DeliveryId, DestinationId, EventType, Millis, Seq, State};
 use tokio_postgres::Row;
 
 use super::base::{Base, Fault, get};
@@ -120,4 +120,21 @@ pub(crate) async fn replays_pending(base: &Base, destination: DestinationId) -> 
     let row = base.row(sql, &[&destination.0, &(REPLAYS_PENDING_MAX as i64)]).await?;
     let pending: i64 = row.map_or(Ok(0), |row| get(&row, 0))?;
     Ok(usize::try_from(pending).unwrap_or(0))
+}
+
+/// Exchanges with a destination since then; nothing where the last [`ATTEMPTS_BACK_MAX`] of all do not reach
+/// back so far.
+pub(crate) async fn sent_since(
+    base: &Base,
+    destination: DestinationId,
+    since: Millis,
+) -> Result<Option<u64>, Fault> {
+    let sql = "SELECT count(*), min(at), count(*) FILTER (WHERE destination = $1 AND at >= $2)
+               FROM (SELECT destination, at FROM attempts ORDER BY id DESC LIMIT $3) AS last";
+    let row = base.row(sql, &[&destination.0, &since.0, &(ATTEMPTS_BACK_MAX as i64)]).await?;
+    let Some(row) = row else { return Ok(Some(0)) };
+    let (looked_at, oldest, sent): (i64, Option<i64>, i64) = (get(&row, 0)?, get(&row, 1)?, get(&row, 2)?);
+    let all =
+        usize::try_from(looked_at).unwrap_or(0) < ATTEMPTS_BACK_MAX || oldest.is_some_and(|at| at < since.0);
+    Ok(all.then(|| u64::try_from(sent).unwrap_or(0)))
 }

@@ -1,7 +1,7 @@
 //! A walk over the deliveries of one destination by id, a bounded number of rows a page.
 
-use mailspan_core::limits::{REPLAY_SCAN_MAX, REPLAYS_PENDING_MAX};
-use mailspan_core::{DeliveryId, DestinationId, Seq, State};
+use mailspan_core::limits::{ATTEMPTS_BACK_MAX, REPLAY_SCAN_MAX, REPLAYS_PENDING_MAX};
+use mailspan_core::{DeliveryId, DestinationId, Millis, Seq, State};
 use rusqlite::params;
 
 use super::base::{Base, Fault};
@@ -104,4 +104,24 @@ pub(crate) fn replays_pending(base: &Base, destination: DestinationId) -> Result
         )?
         .query_row(params![destination.0, REPLAYS_PENDING_MAX as i64], |row| row.get(0))?;
     Ok(usize::try_from(pending).unwrap_or(0))
+}
+
+/// Exchanges with a destination since then; nothing where the last [`ATTEMPTS_BACK_MAX`] of all do not reach
+/// back so far.
+pub(crate) fn sent_since(
+    base: &Base,
+    destination: DestinationId,
+    since: Millis,
+) -> Result<Option<u64>, Fault> {
+    let (looked_at, oldest, sent): (i64, Option<i64>, i64) = base
+        .sql(
+            "SELECT count(*), min(at), count(*) FILTER (WHERE destination = ?1 AND at >= ?2)
+             FROM (SELECT destination, at FROM attempts ORDER BY id DESC LIMIT ?3)",
+        )?
+        .query_row(params![destination.0, since.0, ATTEMPTS_BACK_MAX as i64], |row| {
+            Ok((row.get(0)?, row.get(1)?, row.get(2)?))
+        })?;
+    let all =
+        usize::try_from(looked_at).unwrap_or(0) < ATTEMPTS_BACK_MAX || oldest.is_some_and(|at| at < since.0);
+    Ok(all.then(|| u64::try_from(sent).unwrap_or(0)))
 }

@@ -366,3 +366,23 @@ pub async fn a_paused_destination_says_so(hub: Harness) {
     assert_eq!((sizes.destinations[0].pending, sizes.unrouted), (1, 0));
     assert!(sizes.file_bytes + sizes.wal_bytes > 0);
 }
+
+pub async fn what_was_sent_lately_is_counted(hub: Harness) {
+    let crm = hub.destination("crm").await;
+    let other = hub.destination("other").await;
+    assert_eq!(hub.store.sent_since(crm, NOW).await.unwrap(), Some(0));
+    let fence = hub.lease(&format!("destination/{}", crm.0)).await;
+    let attempt = |at: i64| Attempt {
+        at: NOW.plus(at as u64),
+        took_ms: 1,
+        items: 1,
+        status: 200,
+        request: None,
+        answer: None,
+    };
+    let attempts = vec![attempt(0), attempt(10), attempt(20)];
+    let write = Write::Settle { destination: crm, fence, settlements: vec![], attempts, at: NOW };
+    hub.store.write(write).await.unwrap();
+    assert_eq!(hub.store.sent_since(crm, NOW.plus(10)).await.unwrap(), Some(2));
+    assert_eq!(hub.store.sent_since(other, NOW).await.unwrap(), Some(0));
+}

@@ -139,6 +139,11 @@ mod on_sqlite {
     fn a_paused_destination_says_so() {
         run(sqlite, deliver::a_paused_destination_says_so);
     }
+
+    #[test]
+    fn what_was_sent_lately_is_counted() {
+        run(sqlite, deliver::what_was_sent_lately_is_counted);
+    }
     #[test]
     fn retention_keeps_the_audit_adding_up() {
         run(sqlite, keep::retention_keeps_the_audit_adding_up);

@@ -72,6 +72,7 @@ fn cases() -> Vec<Case> {
         ("a_send_to_two_people_is_marked", |hub| Box::pin(deliver::a_send_to_two_people_is_marked(hub))),
         ("leases_only_grow", |hub| Box::pin(deliver::leases_only_grow(hub))),
         ("a_paused_destination_says_so", |hub| Box::pin(deliver::a_paused_destination_says_so(hub))),
+        ("what_was_sent_lately_is_counted", |hub| Box::pin(deliver::what_was_sent_lately_is_counted(hub))),
         ("retention_keeps_the_audit_adding_up", |hub| {
             Box::pin(keep::retention_keeps_the_audit_adding_up(hub))
         }),
