@@ -1,6 +1,6 @@
 //! The notice to an owner: a task that is due at once (specifications «Owners» and «Tasks», 2026-03).
 
-use mailspan_core::{Answer, Operation, Request, Verdict};
+use mailspan_core::{Answer, Operation, Request};
 use serde_json::{Value, json};
 
 use super::call::{Input, is_id};
@@ -51,25 +51,30 @@ pub fn owner_in(answer: &Answer, owner: &str) -> Result<Option<String>, ()> {
     Ok(id.filter(|id| is_id(id)))
 }
 
-pub fn owner_unknown(owner: &str) -> Verdict {
-    Verdict::skipped("owner_unknown", format!("HubSpot has no owner with the address {owner}"))
-}
-
-/// `tasks/batch/upsert` under the item's key; the task is due when the event happened, so at once.
+/// `tasks/batch/upsert` under the item's key; the task is due when the event happened, so at once. Where
+/// HubSpot has no owner of that address the task is nobody's and names whom it was meant for: it stands on
+/// the contact, so that somebody is told.
 pub fn write(settings: &Settings, items: &[Item], inputs: &[Input], known: &Known) -> Request {
     let inputs = inputs.iter().filter_map(|input| {
         let item = &items[*input.members.first()?];
         let Operation::NotifyOwner { title, text, at, .. } = item.operation else { return None };
-        let owner = question(item).and_then(|(question, _)| known.0.get(&question));
-        let properties = json!({
+        let (question, address) = question(item)?;
+        let owner = known.0.get(&question).filter(|id| !id.is_empty());
+        let text = match owner {
+            Some(_) => text.clone(),
+            None => format!("For {address}, who is no user of this account: {text}"),
+        };
+        let mut properties = json!({
             "hs_timestamp": at.0.to_string(),
             "hs_task_subject": mailspan_core::clip(title, 250),
-            "hs_task_body": html("", text, 10_000).trim_start_matches("<br>"),
+            "hs_task_body": html("", &text, 10_000).trim_start_matches("<br>"),
             "hs_task_status": "NOT_STARTED",
             "hs_task_priority": "HIGH",
             "hs_task_type": "TODO",
-            "hubspot_owner_id": owner.map(String::as_str).unwrap_or_default(),
         });
+        if let Some(owner) = owner {
+            properties["hubspot_owner_id"] = owner.as_str().into();
+        }
         Some(upsert_input(settings, item, properties))
     });
     let inputs: Vec<Value> = inputs.collect();

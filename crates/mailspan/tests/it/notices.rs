@@ -94,18 +94,6 @@ fn without_an_owner_the_notify_url_is_told_once() {
 }
 
 #[test]
-fn an_owner_whom_hubspot_does_not_know_is_seen_in_the_delivery() {
-    let ((account, port), chat) = (account(), Receiver::start());
-    let hub = hub_with_notify(port, &chat);
-    send_all(&hub, &[complaint(ADA, 1, json!({ "crm_owner": "gone@crm.example" }))]);
-    settled(&hub, 1);
-    assert!(account.tasks().is_empty());
-    assert!(account.statuses()[ADA].unsubscribed_all, "the rest of the event was not done");
-    let row = &hub.rows(&["deliveries", "list"])[0];
-    assert_eq!(row["state"], "delivered");
-}
-
-#[test]
 fn deals_get_the_activity_too_and_deals_that_are_gone_do_not_lose_it() {
     let (account, port) = account();
     let deal = account.add_deal("Spring offer");
@@ -123,4 +111,18 @@ fn deals_get_the_activity_too_and_deals_that_are_gone_do_not_lose_it() {
     assert_eq!(of(ADA).deals, [deal]);
     assert!(of(BOB).deals.is_empty());
     until(1, "a note hangs on nobody", || account.notes_that_hang_on_nobody().is_empty().then_some(()));
+}
+
+#[test]
+fn an_owner_whom_the_crm_does_not_know_is_named_in_a_task_of_the_contact() {
+    let ((account, port), chat) = (account(), Receiver::start());
+    let hub = hub_with_notify(port, &chat);
+    send_all(&hub, &[complaint(ADA, 1, json!({ "crm_owner": "gone@crm.example" }))]);
+    settled(&hub, 1);
+    let tasks = account.tasks();
+    assert_eq!(tasks.len(), 1, "{tasks:?}");
+    assert_eq!(tasks[0].contacts, [account.contact(ADA).unwrap().id]);
+    assert!(tasks[0].properties["hs_task_body"].contains("gone@crm.example"), "{tasks:?}");
+    assert!(tasks[0].properties.get("hubspot_owner_id").is_none_or(String::is_empty));
+    assert!(account.statuses()[ADA].unsubscribed_all, "the rest of the event was not done");
 }
