@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use mailspan_core::{Millis, SplitMix64};
-use mailspan_testkit::{DELAY_MS, Receiver, Seen, now_ms, post};
+use mailspan_testkit::{DELAY_MS, Receiver, Seen, post};
 
 use crate::support::{SECRET, event, signed};
 
@@ -117,13 +117,13 @@ impl Tape {
         self.acts.lock().unwrap().len()
     }
 
-    /// Keys of what was acted on and could not be answered any more: to be asked while no hub lives.
-    pub fn in_flight(&self) -> Vec<String> {
-        let now = now_ms();
+    /// Keys of what was acted on after so many acts (what a hub before it sent is not its own) and not yet
+    /// answered when the hub, which died then at the latest, was gone.
+    pub fn in_flight(&self, mark: usize, died_ms: i64) -> Vec<String> {
         let acts = self.acts.lock().unwrap();
-        let died = acts.iter().map(|act| act.at_ms).max().unwrap_or(now);
-        let late = |act: &&Act| act.answer_ms.is_some_and(|at| at > died + 5);
-        acts.iter().filter(late).map(|act| act.key.clone()).collect::<BTreeSet<_>>().into_iter().collect()
+        let late = |act: &&Act| act.answer_ms.is_some_and(|at| at > died_ms);
+        let keys = acts[mark..].iter().filter(late).map(|act| act.key.clone());
+        keys.collect::<BTreeSet<_>>().into_iter().collect()
     }
 
     /// When a key came again after so many acts.

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use mailspan_core::DestinationId;
-use tokio::sync::broadcast;
+use tokio::sync::{broadcast, watch};
 use tokio_postgres::config::{Host, SslMode};
 use tokio_postgres::tls::NoTlsStream;
 use tokio_postgres::{AsyncMessage, Client, Config, Connection, NoTls, Socket};
@@ -46,6 +46,8 @@ pub(crate) struct Connector {
     /// Host and database, without user and password.
     pub place: String,
     pub offered: broadcast::Sender<Vec<DestinationId>>,
+    /// How many connections of the writer ended.
+    pub lost: Arc<watch::Sender<u64>>,
     pub names: Arc<Mutex<Names>>,
     spawn: Spawn,
 }
@@ -54,7 +56,8 @@ impl Connector {
     pub(crate) fn new(url: &str, spawn: Spawn) -> Result<Connector, OpenError> {
         let (config, place) = parse(url)?;
         let offered = broadcast::channel(1_024).0;
-        Ok(Connector { config, place, offered, names: Arc::default(), spawn })
+        let lost = Arc::new(watch::channel(0).0);
+        Ok(Connector { config, place, offered, lost, names: Arc::default(), spawn })
     }
 
     /// For migrations: no settings, no notifications.
@@ -74,7 +77,11 @@ impl Connector {
 
     pub(crate) async fn writer(&self, key: IdentityKey) -> Result<Base, Fault> {
         let (client, connection) = self.connect().await?;
-        (self.spawn)(Box::pin(drive_listening(connection, self.offered.clone())));
+        let (offered, lost) = (self.offered.clone(), self.lost.clone());
+        (self.spawn)(Box::pin(async move {
+            drive_listening(connection, offered).await;
+            lost.send_modify(|count| *count += 1);
+        }));
         client.batch_execute(SETTINGS).await?;
         client.batch_execute(PLANS).await?;
         client.batch_execute(WRITER_SETTINGS).await?;

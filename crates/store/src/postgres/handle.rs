@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use mailspan_core::{DestinationId, Name};
-use tokio::sync::{Mutex, MutexGuard, Semaphore, SemaphorePermit, broadcast, oneshot};
+use tokio::sync::{Mutex, MutexGuard, Semaphore, SemaphorePermit, broadcast, oneshot, watch};
 
 use super::base::{Base, Fault};
 use super::connect::Connector;
@@ -107,6 +107,10 @@ impl Postgres {
 
     pub(crate) fn listen(&self) -> broadcast::Receiver<Vec<DestinationId>> {
         self.shared.connector.offered.subscribe()
+    }
+
+    pub(crate) fn lost(&self) -> watch::Receiver<u64> {
+        self.shared.connector.lost.subscribe()
     }
 
     /// How many writes wait: intake, work.
