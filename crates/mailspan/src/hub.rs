@@ -37,6 +37,8 @@ pub struct Server {
     /// Proxies whose `X-Forwarded-For` is believed.
     pub trusted_proxies: Vec<ipnet::IpNet>,
     pub body_bytes_max: usize,
+    /// Connections of one address at once.
+    pub connections_per_address: usize,
 }
 
 #[derive(Debug, Clone)]
@@ -47,6 +49,8 @@ pub enum Storage {
     /// The URL may hold a password.
     Postgres {
         url: Secret,
+        /// Of the configuration file.
+        folder: PathBuf,
     },
 }
 
@@ -55,7 +59,7 @@ impl Storage {
     pub fn is(&self, other: &Storage) -> bool {
         match (self, other) {
             (Storage::Sqlite { path: one }, Storage::Sqlite { path: other }) => one == other,
-            (Storage::Postgres { url: one }, Storage::Postgres { url: other }) => {
+            (Storage::Postgres { url: one, .. }, Storage::Postgres { url: other, .. }) => {
                 one.expose() == other.expose()
             }
             _ => false,

@@ -4,13 +4,15 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::Context;
-use mailspan_core::limits::DRAIN_MS_MAX;
+use mailspan_core::limits::{self, DRAIN_MS_MAX};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 
 use crate::app::{App, Engine, Live};
 use crate::deliver::{alone, leases, shell, start};
 use crate::http::auth::FromSocket;
+use crate::http::crowd::Origin;
 use crate::http::{router, server};
 use crate::hub::{Hub, Storage};
 use crate::open::{self, Opened};
@@ -20,6 +22,8 @@ use crate::{drill, jobs, reload, route, runtime};
 const CLOSE_MS_MAX: u64 = 1_500;
 /// Happenings that wait for the engine: each is small, and who sends waits.
 const INBOX_MAX: usize = 4_096;
+/// Open files at full load: connections in (two listeners), out, idle ones out, and some for the store.
+const FILES_MAX: u64 = 2 * limits::CONNECTIONS_MAX as u64 + 4 * limits::SENDS_MAX as u64;
 /// Standings that wait for the store: each destination changes its own a few times an hour.
 const STANDS_MAX: usize = 1_024;
 /// Questions about destinations that wait for the engine.
@@ -38,12 +42,29 @@ pub struct Serving {
 /// Runs until SIGTERM or SIGINT, then drains.
 pub async fn run(hub: Hub) -> anyhow::Result<()> {
     let mut told = runtime::StopSignals::listen()?;
+    allow_files();
     let serving = begin(hub).await?;
     tracing::info!("ready");
     told.told().await;
     tracing::info!("stopping: no new work is taken, what is in flight is finished");
     end(serving).await;
     Ok(())
+}
+
+/// Every connection is an open file: as many as the machine allows, up to what can be used.
+fn allow_files() {
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    let most = maximum.map_or(FILES_MAX, |most| most.min(FILES_MAX));
+    if current.is_some_and(|current| current < most) {
+        // Refused: then as many as before.
+        let _ = setrlimit(Resource::Nofile, Rlimit { current: Some(most), maximum });
+    }
+    let allowed = getrlimit(Resource::Nofile).current.unwrap_or(FILES_MAX);
+    if allowed < FILES_MAX {
+        tracing::warn!(
+            "only {allowed} files may be open at once: raise `ulimit -n` to {FILES_MAX} for full load"
+        );
+    }
 }
 
 /// Opens the store, binds, takes the leases, starts every task.
@@ -60,11 +81,7 @@ pub async fn begin(hub: Hub) -> anyhow::Result<Serving> {
         Storage::Postgres { .. } => None,
     };
     drill::point("start-after-migrations");
-    // Beside a file; on a database that several share a crash of one is found by its lease.
-    let flight = match &hub.storage {
-        Storage::Sqlite { path } => open::flight(path),
-        Storage::Postgres { .. } => None,
-    };
+    let flight = open::flight(&hub);
     let (stop, stopped) = watch::channel(false);
     let (engine, inbox) = mpsc::channel(INBOX_MAX);
     let (asks, asked) = mpsc::channel(ASKS_MAX);
@@ -89,15 +106,13 @@ pub async fn begin(hub: Hub) -> anyhow::Result<Serving> {
     let owner = runtime::random_u128();
     serving.task(shell::run(app.clone(), inbox, asked));
     runtime::spawn(shell::keep_standings(app.clone(), standings));
+    if let Some((flight, left)) = flight {
+        alone::run(&app, &flight, left, owner).await.context("run alone what the last process ended at")?;
+        flight.begin();
+        app.flight.get_or_init(|| Arc::new(flight));
+    }
     if serving.socket.is_some() {
         let fence = start::lease(&app.store, "router", owner).await.context("take the router's lease")?;
-        if let Some((flight, left)) = flight {
-            alone::run(&app, &flight, left, owner)
-                .await
-                .context("run alone what the last process ended at")?;
-            flight.begin();
-            app.flight.get_or_init(|| Arc::new(flight));
-        }
         start::open_desks(&app, owner).await.context("take the destinations' leases")?;
         serving.task(route::follow::follow(app.clone(), fence, watch::channel(false).1));
         runtime::spawn(reload::on_signal(app.clone(), owner, hangups));
@@ -114,11 +129,12 @@ pub async fn begin(hub: Hub) -> anyhow::Result<Serving> {
         None => router::all(app.clone()),
     };
     tracing::info!("listening on http://{listen}");
-    serving.task(server::serve(public, public_routes, stop(), runtime::spawner()));
+    serving.task(server::serve(public, public_routes, shares(&app), stop(), runtime::spawner()));
     if let Some(operator) = operator {
         serving.task(server::serve(
             operator,
             router::operator_alone(app.clone()),
+            shares(&app),
             stop(),
             runtime::spawner(),
         ));
@@ -128,6 +144,16 @@ pub async fn begin(hub: Hub) -> anyhow::Result<Serving> {
         serving.task(server::serve_unix(unix, commands, stop(), runtime::spawner()));
     }
     Ok(serving)
+}
+
+/// By the configuration in force when the connection comes.
+fn shares(app: &App) -> server::Shares {
+    let app = app.clone();
+    Arc::new(move |address| {
+        let live = app.live();
+        let server = &live.hub.server;
+        (Origin::of(address, &server.trusted_proxies), server.connections_per_address)
+    })
 }
 
 impl Serving {

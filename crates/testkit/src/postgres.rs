@@ -4,6 +4,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+const LOG: &str = "server.log";
+
 /// Started with the newest binaries that are installed; it ends with the process that started it.
 pub struct PostgresServer {
     binaries: PathBuf,
@@ -46,9 +48,18 @@ impl PostgresServer {
 
     /// As when the power goes, but for what the kernel holds: killed, and started again on the same data.
     pub fn killed_and_started(&mut self) {
+        self.down();
+        self.up();
+    }
+
+    /// Killed, until [`PostgresServer::up`].
+    pub fn down(&mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
-        // Its children end when they notice; until then the data is in use.
+    }
+
+    pub fn up(&mut self) {
+        // Children of a killed server end when they notice; until then the data is in use.
         loop {
             self.child = run(&self.binaries, self.folder.path());
             std::thread::sleep(Duration::from_millis(200));
@@ -57,6 +68,29 @@ impl PostgresServer {
             }
         }
         self.wait();
+    }
+
+    /// From now on new sessions of this database log each statement.
+    pub fn log_statements(&self, database: &str) {
+        for setting in ["log_statement = 'all'", "log_min_messages = 'log'"] {
+            self.ask("postgres", &format!("ALTER DATABASE {database} SET {setting}"));
+        }
+    }
+
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.folder.path().join(LOG)).unwrap()
+    }
+
+    /// What `psql` prints for a statement: rows alone, a line each.
+    pub fn ask(&self, database: &str, sql: &str) -> String {
+        let asked = Command::new(self.binaries.join("psql"))
+            .arg("-h")
+            .arg(self.folder.path())
+            .args(["-U", "hub", "-d", database, "-Atqc", sql])
+            .output()
+            .unwrap();
+        assert!(asked.status.success(), "psql failed: {}", String::from_utf8_lossy(&asked.stderr));
+        String::from_utf8(asked.stdout).unwrap()
     }
 
     fn wait(&self) {
@@ -85,6 +119,7 @@ impl Drop for PostgresServer {
 }
 
 fn run(binaries: &Path, folder: &Path) -> Child {
+    let log = std::fs::File::options().create(true).append(true).open(folder.join(LOG)).unwrap();
     command(&binaries.join("postgres"))
         .arg("-D")
         .arg(folder.join("data"))
@@ -93,7 +128,7 @@ fn run(binaries: &Path, folder: &Path) -> Child {
         .args(["-c", "listen_addresses=", "-c", "fsync=on", "-c", "max_connections=100"])
         .args(["-c", "shared_buffers=64MB", "-c", "log_min_messages=fatal"])
         .stdout(Stdio::null())
-        .stderr(Stdio::null())
+        .stderr(log)
         .spawn()
         .unwrap()
 }

@@ -1,10 +1,12 @@
 //! On a database that several processes share: who routes, and who serves which destination.
 //!
-//! A lease lasts [`LEASE_MS`] and is renewed each third of it. Who hangs or is cut off loses it then; who dies
+//! A lease lasts [`LEASE_MS`] and is renewed each half of it, all in one transaction. Who hangs or is cut off loses it then; who dies
 //! loses it at once, as its session ends. Another process takes it with the next fence; what the first one
 //! writes after that is refused.
 
 use std::collections::HashMap;
+use std::pin::Pin;
+use std::task::Poll;
 
 use mailspan_core::DestinationId;
 use mailspan_engine::{Fence, Happened};
@@ -18,7 +20,7 @@ use crate::runtime;
 
 /// How long a process may be silent before another takes over.
 pub const LEASE_MS: u64 = 10_000;
-pub const RENEW_MS: u64 = LEASE_MS / 3;
+pub const RENEW_MS: u64 = LEASE_MS / 2;
 /// After a renewal that failed: nothing is sent meanwhile, so it is tried again soon.
 const AGAIN_MS: u64 = 1_000;
 
@@ -70,10 +72,17 @@ async fn another(lost: &mut Option<watch::Receiver<u64>>) {
 }
 
 async fn turn(app: &App, owner: u128, held: &mut Held) -> Result<(), Trouble> {
-    router(app, owner, held).await?;
     let live = app.live();
-    for (id, settings) in &live.destinations {
-        let now = lease(app, &format!("destination/{}", id.0), owner).await?;
+    let destinations: Vec<_> = live.destinations.iter().collect();
+    // Asked for at once, they share a transaction and its sync.
+    let mut asked: Vec<Asked> = vec![Box::pin(lease(app, "router".to_owned(), owner))];
+    for (id, _) in &destinations {
+        asked.push(Box::pin(lease(app, format!("destination/{}", id.0), owner)));
+    }
+    let mut given = all(asked).await.into_iter();
+    router(app, given.next().transpose()?.flatten(), held);
+    for ((id, settings), now) in destinations.into_iter().zip(given) {
+        let now = now?;
         let before = held.desks.get(id).copied();
         match (before, now) {
             (before, Some(fence)) if before != Some(fence) => {
@@ -96,12 +105,28 @@ async fn turn(app: &App, owner: u128, held: &mut Held) -> Result<(), Trouble> {
     Ok(())
 }
 
-async fn router(app: &App, owner: u128, held: &mut Held) -> Result<(), Trouble> {
-    let now = lease(app, "router", owner).await?;
+type Asked<'a> = Pin<Box<dyn Future<Output = Result<Option<Fence>, Trouble>> + Send + 'a>>;
+
+/// What each of them gives, in their order.
+async fn all(mut asked: Vec<Asked<'_>>) -> Vec<Result<Option<Fence>, Trouble>> {
+    let mut given: Vec<Option<_>> = asked.iter().map(|_| None).collect();
+    std::future::poll_fn(|cx| {
+        for (ask, given) in asked.iter_mut().zip(&mut given).filter(|(_, given)| given.is_none()) {
+            if let Poll::Ready(result) = ask.as_mut().poll(cx) {
+                *given = Some(result);
+            }
+        }
+        if given.iter().all(Option::is_some) { Poll::Ready(()) } else { Poll::Pending }
+    })
+    .await;
+    given.into_iter().flatten().collect()
+}
+
+fn router(app: &App, now: Option<Fence>, held: &mut Held) {
     if held.router.as_ref().map(|(fence, _)| *fence) == now {
         // What committed late, or was accepted by a process whose word got lost, is found by this look.
         app.route_wake.notify_one();
-        return Ok(());
+        return;
     }
     if let Some((_, over)) = held.router.take() {
         let _ = over.send(true);
@@ -113,12 +138,11 @@ async fn router(app: &App, owner: u128, held: &mut Held) -> Result<(), Trouble> 
         held.router = Some((fence, over));
         tracing::info!(fence = fence.0, "this process routes");
     }
-    Ok(())
 }
 
-async fn lease(app: &App, name: &str, owner: u128) -> Result<Option<Fence>, Trouble> {
+async fn lease(app: &App, name: String, owner: u128) -> Result<Option<Fence>, Trouble> {
     let now = runtime::now();
-    let write = Write::Lease { name: name.to_owned(), owner, now, until: now.plus(LEASE_MS) };
+    let write = Write::Lease { name, owner, now, until: now.plus(LEASE_MS) };
     match app.store.write(write).await? {
         Wrote::Lease { fence } => Ok(fence),
         _ => Ok(None),

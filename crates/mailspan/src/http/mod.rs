@@ -1,7 +1,9 @@
 //! The HTTP surface.
 
 pub mod auth;
+pub mod crowd;
 pub mod events;
+pub mod impatient;
 pub mod intake;
 pub mod limit;
 pub mod peer;

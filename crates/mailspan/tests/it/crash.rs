@@ -13,7 +13,7 @@ use mailspan_testkit::{Hub, PostgresServer, now_ms, until};
 use serde_json::{Value, json};
 
 use crate::support::{BINARY, SECRET};
-use crate::tape::{Load, Tape};
+use crate::tape::{Load, Mark, Tape};
 
 /// The points of the product (`src/drill.rs`), each with how often it is passed at most before the kill.
 const POINTS: [(&str, u64); 14] = [
@@ -117,7 +117,8 @@ fn piece(kept: Kept, seed: u64, wanted: u64) {
 /// Of the times until all that was in flight came again.
 fn spread(mut ms: Vec<i64>) -> String {
     ms.sort_unstable();
-    let at = |share: usize| ms.get((ms.len() * share / 100).min(ms.len().saturating_sub(1))).copied().unwrap_or(0);
+    let at =
+        |share: usize| ms.get((ms.len() * share / 100).min(ms.len().saturating_sub(1))).copied().unwrap_or(0);
     format!(
         "in flight came again after ready: median {} ms, 95 % within {} ms, at most {} ms ({} starts)",
         at(50),
@@ -197,8 +198,8 @@ struct World {
     again_ms: Vec<i64>,
     /// When the last kill was noticed.
     died_ms: i64,
-    /// How long the tapes were when the hub was started.
-    marks: [usize; 2],
+    /// Where the tapes stood when the hub was started.
+    marks: [Mark; 2],
     /// The database's server outlives every kill.
     _server: Option<PostgresServer>,
 }
@@ -226,7 +227,7 @@ fn run(kept: Kept, seed: u64, kills: u64, time: Duration) -> Sums {
         clock_ms: 0,
         again_ms: Vec::new(),
         died_ms: i64::MAX,
-        marks: [0, 0],
+        marks: [Mark::default(); 2],
         _server: server,
     };
     let mut done = 0;
@@ -274,7 +275,7 @@ impl World {
     /// Starts the hub and measures when what was in flight at its death came again.
     fn start(&mut self) {
         let in_flight: Vec<Vec<String>> = self.in_flight();
-        self.marks = self.tapes.each_ref().map(Tape::len);
+        self.marks = self.tapes.each_ref().map(Tape::mark);
         self.hub.spawn();
         if !self.hub.ready() {
             return;
@@ -303,7 +304,7 @@ impl World {
     }
 
     fn in_flight(&self) -> Vec<Vec<String>> {
-        let of = |(tape, mark): (&Tape, usize)| tape.in_flight(mark, self.died_ms);
+        let of = |(tape, mark): (&Tape, Mark)| tape.in_flight(mark, self.died_ms);
         self.tapes.iter().zip(self.marks).map(of).collect()
     }
 

@@ -11,6 +11,7 @@ mod crash;
 mod crm;
 mod deliver;
 mod disk;
+mod door;
 mod fleet;
 mod hardening;
 mod hubspot;

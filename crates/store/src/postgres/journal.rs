@@ -257,9 +257,7 @@ impl Journal {
             Write::Key(key) => keys::make(&self.base, key).await,
             Write::RevokeKey { id, at } => keys::revoke(&self.base, *id, *at).await,
             Write::KeyUsed { id, at } => keys::used(&self.base, *id, *at).await,
-            Write::Lease { name, owner, now, until } => {
-                leases::take(self, name, *owner, *now, *until).await
-            }
+            Write::Lease { name, owner, now, until } => leases::take(self, name, *owner, *now, *until).await,
             Write::Retain(keep) => retain::step(self, *keep).await,
             Write::Job(job) => jobs::make(&self.base, job).await,
             Write::JobStand { id, state, note, at } => jobs::stand(self, *id, *state, note, *at).await,

@@ -219,7 +219,8 @@ async fn leases_of_a_session_that_ended_are_free(url: String) {
     let route = Write::Route { fence: Fence(1), routed: vec![] };
     assert!(one.store.write(route).await.is_err(), "it routes under a fence that it lost");
     // Connected again, it does not get back what another holds, and stands for its owner again.
-    let again = || Write::Lease { name: "router".to_owned(), owner: 11, now: Millis(3), until: Millis(1_000) };
+    let again =
+        || Write::Lease { name: "router".to_owned(), owner: 11, now: Millis(3), until: Millis(1_000) };
     let answer = loop {
         match one.store.write(again()).await {
             Err(Trouble::Broken(_)) => tokio::task::yield_now().await,
