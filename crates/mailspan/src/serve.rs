@@ -1,12 +1,14 @@
 //! `mailspan serve`: everything put together.
 
+use std::io;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::Context;
 use mailspan_core::limits::{self, DRAIN_MS_MAX};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::{mpsc, watch};
 
 use crate::app::{App, Engine, Live};
@@ -22,6 +24,8 @@ use crate::{drill, jobs, reload, route, runtime};
 const CLOSE_MS_MAX: u64 = 1_500;
 /// Happenings that wait for the engine: each is small, and who sends waits.
 const INBOX_MAX: usize = 4_096;
+/// Connections that the kernel keeps until they are accepted; it takes no more than `net.core.somaxconn`.
+const BACKLOG: u32 = 4_096;
 /// Open files at full load: connections in (two listeners), out, idle ones out, and some for the store.
 const FILES_MAX: u64 = 2 * limits::CONNECTIONS_MAX as u64 + 4 * limits::SENDS_MAX as u64;
 /// Standings that wait for the store: each destination changes its own a few times an hour.
@@ -91,16 +95,8 @@ pub async fn begin(hub: Hub) -> anyhow::Result<Serving> {
     let app = App::new(live, opened.store.clone(), Some(Engine { happened: engine, asks, stands }), stopped);
     let mut serving = Serving { app: app.clone(), opened, socket, stop, ends: Vec::new() };
 
-    let bind = |address| async move {
-        TcpListener::bind(address)
-            .await
-            .with_context(|| format!("listen on {address}: is another program there?"))
-    };
-    let public = bind(listen).await?;
-    let operator = match operator_listen {
-        Some(address) => Some(bind(address).await?),
-        None => None,
-    };
+    let public = bind(listen)?;
+    let operator = operator_listen.map(bind).transpose()?;
     let unix = serving.socket.as_deref().map(open::listen).transpose()?;
 
     let owner = runtime::random_u128();
@@ -144,6 +140,17 @@ pub async fn begin(hub: Hub) -> anyhow::Result<Serving> {
         serving.task(server::serve_unix(unix, commands, stop(), runtime::spawner()));
     }
     Ok(serving)
+}
+
+fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
+    let bound = || -> io::Result<TcpListener> {
+        let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+        // What a connection of the last process left behind does not keep the port.
+        socket.set_reuseaddr(true)?;
+        socket.bind(address)?;
+        socket.listen(BACKLOG)
+    };
+    bound().with_context(|| format!("listen on {address}: is another program there?"))
 }
 
 /// By the configuration in force when the connection comes.

@@ -61,6 +61,8 @@ pub async fn serve_unix(listener: UnixListener, app: Router, stop: watch::Receiv
 #[derive(Debug, Clone, Copy)]
 struct Bounds {
     connections: u32,
+    /// Further ones, while those that were sent away for them still end.
+    leaving: u32,
     head_ms: u64,
     /// How long a sender may take none of the answer.
     stall_ms: u64,
@@ -71,6 +73,7 @@ struct Bounds {
 
 const BOUNDS: Bounds = Bounds {
     connections: limits::CONNECTIONS_MAX as u32,
+    leaving: 128,
     head_ms: limits::HEAD_MS_MAX,
     stall_ms: limits::BODY_MS_MAX,
     // A little less, so that whoever waits for the drain as a whole sees it end.
@@ -128,14 +131,15 @@ impl Door {
 }
 
 async fn run(door: Door, app: Router, mut stop: watch::Receiver<bool>, spawn: Spawn, bounds: Bounds) {
-    let permits = Arc::new(Semaphore::new(bounds.connections as usize));
+    let most = bounds.connections + bounds.leaving;
+    let permits = Arc::new(Semaphore::new(most as usize));
     let crowd = Arc::new(Crowd::default());
     let (kill, killed) = watch::channel(false);
     while let Some((stream, peer)) = next(&door, &mut stop).await {
-        let Some(permit) = place(&permits, &crowd, &mut stop).await else { break };
-        let (origin, most) = door.share(peer);
+        let Some(permit) = place(&permits, &crowd, &mut stop, bounds).await else { break };
+        let (origin, share) = door.share(peer);
         // All places of this address work: it gets no further one now.
-        let Some(seat) = crowd.enter(origin, most) else { continue };
+        let Some(seat) = crowd.enter(origin, share) else { continue };
         let guest = Guest { stream, peer, seat, crowd: crowd.clone() };
         let (app, stop, killed) = (app.clone(), stop.clone(), killed.clone());
         spawn(Box::pin(async move {
@@ -149,12 +153,12 @@ async fn run(door: Door, app: Router, mut stop: watch::Receiver<bool>, spawn: Sp
         }));
     }
     drop(door);
-    if runtime::within(bounds.drain_ms, permits.acquire_many(bounds.connections)).await.is_none() {
-        let left = bounds.connections as usize - permits.available_permits();
+    if runtime::within(bounds.drain_ms, permits.acquire_many(most)).await.is_none() {
+        let left = most as usize - permits.available_permits();
         tracing::warn!(left, "connections were still busy at the end of the drain and are closed");
         // Without connections nobody listens, and nothing is left to do.
         let _ = kill.send(true);
-        let _ = runtime::within(bounds.grace_ms, permits.acquire_many(bounds.connections)).await;
+        let _ = runtime::within(bounds.grace_ms, permits.acquire_many(most)).await;
     }
 }
 
@@ -164,11 +168,11 @@ async fn place(
     permits: &Arc<Semaphore>,
     crowd: &Crowd,
     stop: &mut watch::Receiver<bool>,
+    bounds: Bounds,
 ) -> Option<OwnedSemaphorePermit> {
-    if let Ok(permit) = permits.clone().try_acquire_owned() {
-        return Some(permit);
+    if permits.available_permits() <= bounds.leaving as usize {
+        crowd.make_room();
     }
-    crowd.make_room();
     tokio::select! {
         permit = permits.clone().acquire_owned() => permit.ok(),
         () = told(stop) => None,
@@ -297,7 +301,14 @@ mod tests {
     }
 
     fn patient() -> Bounds {
-        Bounds { connections: 8, head_ms: 20_000, stall_ms: 20_000, drain_ms: 20_000, grace_ms: 1 }
+        Bounds {
+            connections: 8,
+            leaving: 0,
+            head_ms: 20_000,
+            stall_ms: 20_000,
+            drain_ms: 20_000,
+            grace_ms: 1,
+        }
     }
 
     async fn start(bounds: Bounds) -> Running {
