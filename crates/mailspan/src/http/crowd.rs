@@ -4,11 +4,11 @@
 //! whole and not yet answered). Only who waits can be sent away, the one that waits longest first: a sender
 //! that drips waits for seconds, an honest one for milliseconds.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 
 use axum::body::Body;
@@ -40,97 +40,126 @@ impl Origin {
 #[derive(Default)]
 pub struct Crowd {
     seats: Mutex<Seats>,
-    clock: AtomicU64,
 }
 
 #[derive(Default)]
 struct Seats {
-    all: HashMap<u64, Arc<Seat>>,
-    by_origin: HashMap<Origin, usize>,
+    /// Grows with each seat and each wait.
+    clock: u64,
+    /// Those who wait, by when they began.
+    waiting: BTreeMap<u64, Arc<Seat>>,
+    shares: HashMap<Origin, Share>,
+}
+
+/// What one origin has.
+#[derive(Default)]
+struct Share {
+    seats: usize,
+    waiting: BTreeSet<u64>,
 }
 
 /// The place of one connection.
 pub struct Seat {
-    number: u64,
     origin: Option<Origin>,
-    works: AtomicBool,
-    /// When it began to wait, in turns of the crowd's clock.
+    /// When it began to wait; [`WORKS`] or [`LEFT`] else. Changed under the lock of the crowd.
     since: AtomicU64,
-    told: AtomicBool,
     gone: Notify,
 }
+
+const WORKS: u64 = u64::MAX;
+const LEFT: u64 = u64::MAX - 1;
 
 impl Crowd {
     /// A place for a new connection of `origin`, which may have `most`. Where it has as many, the one of them
     /// that waits longest leaves; nothing when all of them work.
     pub fn enter(&self, origin: Option<Origin>, most: usize) -> Option<Arc<Seat>> {
-        let now = self.clock.fetch_add(1, Ordering::Relaxed);
-        let mut seats = self.seats.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(origin) = origin
-            && seats.by_origin.get(&origin).is_some_and(|count| *count >= most)
-            && !seats.send_away(|seat| seat.origin == Some(origin))
+        let mut seats = self.lock();
+        if let Some(share) = origin.and_then(|origin| seats.shares.get(&origin))
+            && share.seats >= most
         {
-            return None;
+            let first = *share.waiting.first()?;
+            seats.send_away(first);
         }
-        let seat = Arc::new(Seat {
-            number: now,
-            origin,
-            works: AtomicBool::new(false),
-            since: AtomicU64::new(now),
-            told: AtomicBool::new(false),
-            gone: Notify::new(),
-        });
-        seats.all.insert(now, seat.clone());
+        let seat = Arc::new(Seat { origin, since: AtomicU64::new(WORKS), gone: Notify::new() });
         if let Some(origin) = origin {
-            *seats.by_origin.entry(origin).or_default() += 1;
+            seats.shares.entry(origin).or_default().seats += 1;
         }
+        seats.wait(&seat);
         Some(seat)
     }
 
     /// The connection that waits longest leaves; false when all work.
     pub fn make_room(&self) -> bool {
-        self.seats.lock().unwrap_or_else(PoisonError::into_inner).send_away(|_| true)
+        let mut seats = self.lock();
+        let first = seats.waiting.first_key_value().map(|(since, _)| *since);
+        first.is_some_and(|since| seats.send_away(since))
     }
 
+    /// Its connection ended.
     pub fn leave(&self, seat: &Seat) {
-        let mut seats = self.seats.lock().unwrap_or_else(PoisonError::into_inner);
-        seats.forget(seat);
+        self.lock().leave(seat);
     }
 
     /// Its request is whole.
-    fn works(seat: &Seat) {
-        seat.works.store(true, Ordering::Relaxed);
+    fn works(&self, seat: &Seat) {
+        let mut seats = self.lock();
+        if seats.waits_no_more(seat) {
+            seat.since.store(WORKS, Ordering::Relaxed);
+        }
     }
 
     /// Its answer begins, or a request whose body is still to come.
-    pub fn waits(&self, seat: &Seat) {
-        seat.since.store(self.clock.fetch_add(1, Ordering::Relaxed), Ordering::Relaxed);
-        seat.works.store(false, Ordering::Relaxed);
+    pub fn waits(&self, seat: &Arc<Seat>) {
+        let mut seats = self.lock();
+        if seat.since.load(Ordering::Relaxed) != LEFT {
+            seats.waits_no_more(seat);
+            seats.wait(seat);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Seats> {
+        self.seats.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Seats {
+    fn wait(&mut self, seat: &Arc<Seat>) {
+        self.clock += 1;
+        seat.since.store(self.clock, Ordering::Relaxed);
+        self.waiting.insert(self.clock, seat.clone());
+        if let Some(share) = seat.origin.and_then(|origin| self.shares.get_mut(&origin)) {
+            share.waiting.insert(self.clock);
+        }
+    }
+
+    /// True where it waited.
+    fn waits_no_more(&mut self, seat: &Seat) -> bool {
+        let since = seat.since.load(Ordering::Relaxed);
+        if let Some(share) = seat.origin.and_then(|origin| self.shares.get_mut(&origin)) {
+            share.waiting.remove(&since);
+        }
+        self.waiting.remove(&since).is_some()
+    }
+
     /// The place is given up at once; the connection ends as soon as it hears of it.
-    fn send_away(&mut self, is_meant: impl Fn(&Seat) -> bool) -> bool {
-        let waiting = self.all.values().filter(|seat| is_meant(seat) && !seat.works.load(Ordering::Relaxed));
-        let Some(seat) = waiting.min_by_key(|seat| seat.since.load(Ordering::Relaxed)).cloned() else {
-            return false;
-        };
-        seat.told.store(true, Ordering::Relaxed);
+    fn send_away(&mut self, since: u64) -> bool {
+        let Some(seat) = self.waiting.get(&since).cloned() else { return false };
+        self.leave(&seat);
         seat.gone.notify_one();
-        self.forget(&seat);
         true
     }
 
-    fn forget(&mut self, seat: &Seat) {
-        if self.all.remove(&seat.number).is_none() {
+    fn leave(&mut self, seat: &Seat) {
+        if seat.since.load(Ordering::Relaxed) == LEFT {
             return;
         }
+        self.waits_no_more(seat);
+        seat.since.store(LEFT, Ordering::Relaxed);
         let Some(origin) = seat.origin else { return };
-        if let Some(count) = self.by_origin.get_mut(&origin) {
-            *count -= 1;
-            if *count == 0 {
-                self.by_origin.remove(&origin);
+        if let Some(share) = self.shares.get_mut(&origin) {
+            share.seats -= 1;
+            if share.seats == 0 {
+                self.shares.remove(&origin);
             }
         }
     }
@@ -139,9 +168,7 @@ impl Seats {
 impl Seat {
     /// Resolves when another connection gets this place.
     pub async fn sent_away(&self) {
-        while !self.told.load(Ordering::Relaxed) {
-            self.gone.notified().await;
-        }
+        self.gone.notified().await;
     }
 }
 
@@ -149,14 +176,23 @@ impl Seat {
 pub struct Watched {
     body: Incoming,
     seat: Arc<Seat>,
+    crowd: Arc<Crowd>,
+    whole: bool,
 }
 
 impl Watched {
-    pub fn body(body: Incoming, seat: Arc<Seat>) -> Body {
-        if body.is_end_stream() {
-            Crowd::works(&seat);
+    pub fn body(body: Incoming, seat: Arc<Seat>, crowd: Arc<Crowd>) -> Body {
+        let mut watched = Watched { body, seat, crowd, whole: false };
+        if watched.body.is_end_stream() {
+            watched.is_whole();
         }
-        Body::new(Watched { body, seat })
+        Body::new(watched)
+    }
+
+    fn is_whole(&mut self) {
+        if !std::mem::replace(&mut self.whole, true) {
+            self.crowd.works(&self.seat);
+        }
     }
 }
 
@@ -170,7 +206,7 @@ impl hyper::body::Body for Watched {
     ) -> Poll<Option<Result<Frame<bytes::Bytes>, hyper::Error>>> {
         let polled = Pin::new(&mut self.body).poll_frame(cx);
         if matches!(polled, Poll::Ready(None)) || self.body.is_end_stream() {
-            Crowd::works(&self.seat);
+            self.is_whole();
         }
         polled
     }
@@ -193,7 +229,7 @@ mod tests {
     }
 
     fn is_told(seat: &Seat) -> bool {
-        seat.told.load(Ordering::Relaxed)
+        seat.since.load(Ordering::Relaxed) == LEFT
     }
 
     #[test]
@@ -214,17 +250,17 @@ mod tests {
         let first = crowd.enter(one, 2).unwrap();
         let second = crowd.enter(one, 2).unwrap();
         let stranger = crowd.enter(other, 2).unwrap();
-        Crowd::works(&first);
+        crowd.works(&first);
         let third = crowd.enter(one, 2).unwrap();
         assert!(is_told(&second) && !is_told(&first) && !is_told(&stranger));
-        Crowd::works(&third);
+        crowd.works(&third);
         assert!(crowd.enter(one, 2).is_none(), "who works is not sent away");
         // Whoever was sent away leaves a second time, when its connection ends.
         crowd.leave(&second);
         crowd.leave(&third);
         assert!(crowd.enter(one, 2).is_some());
         crowd.leave(&stranger);
-        assert_eq!(crowd.seats.lock().unwrap().by_origin.len(), 1);
+        assert_eq!(crowd.lock().shares.len(), 1);
         assert!((0..100).all(|_| crowd.enter(None, 2).is_some()), "a proxy is not counted");
     }
 
@@ -232,11 +268,11 @@ mod tests {
     fn who_waits_longest_makes_room() {
         let crowd = Crowd::default();
         let seats: Vec<Arc<Seat>> = (0..3).map(|_| crowd.enter(None, 1).unwrap()).collect();
-        Crowd::works(&seats[0]);
+        crowd.works(&seats[0]);
         crowd.waits(&seats[0]);
         assert!(crowd.make_room());
         assert_eq!(seats.iter().map(|seat| is_told(seat)).collect::<Vec<_>>(), [false, true, false]);
-        Crowd::works(&seats[2]);
+        crowd.works(&seats[2]);
         assert!(crowd.make_room());
         assert!(is_told(&seats[0]));
         assert!(!crowd.make_room(), "the last one works");

@@ -231,7 +231,8 @@ async fn connection(
         }
         crowd.waits(&seat);
         let (crowd, seat) = (crowd.clone(), seat.clone());
-        let answer = app.clone().oneshot(request.map(|body| Watched::body(body, seat.clone())));
+        let answer =
+            app.clone().oneshot(request.map(|body| Watched::body(body, seat.clone(), crowd.clone())));
         async move {
             let answer = answer.await;
             crowd.waits(&seat);

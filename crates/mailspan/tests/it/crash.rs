@@ -36,6 +36,8 @@ const POINTS: [(&str, u64); 14] = [
 const KILLS: u64 = 28;
 /// What was in flight at a death came again by then, or it counts as lost: well above what is measured.
 const AGAIN_SECONDS: u64 = 15;
+/// Events of a run, for each of its kills, at least.
+const EVENTS_A_KILL: u64 = 10;
 /// The test runner of the suite ends a test after five minutes.
 const PIECE: Duration = Duration::from_secs(200);
 
@@ -325,6 +327,10 @@ impl World {
     fn finish(mut self, kills: u64) -> Sums {
         self.start();
         assert!(!self.hub.has_ended(), "{}", self.hub.log());
+        // On a slow machine there was little time between the kills.
+        until(60, "there is hardly any load", || {
+            (self.load.acknowledged() as u64 > EVENTS_A_KILL * kills).then_some(())
+        });
         let acknowledged = self.load.end();
         self.tapes.iter().for_each(Tape::heal);
         for tape in &self.tapes {
@@ -342,7 +348,6 @@ impl World {
              {}; {audit}",
             spread(again_ms.clone())
         );
-        assert!(acknowledged > 10 * kills, "there was hardly any load: {acknowledged} events");
         Sums { kills, acknowledged, repeats, again_ms }
     }
 }
