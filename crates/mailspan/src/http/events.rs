@@ -61,7 +61,7 @@ async fn take(app: &App, request: Request<Body>) -> Result<Response, Problem> {
     if let Some(wait_ms) = wait_ms
         && let Some(deliveries) = said(app, &accepted.ids, wait_ms).await?
     {
-        answer["deliveries"] = deliveries;
+        answer.deliveries = Some(deliveries);
         return Ok(intake::json(StatusCode::OK, &answer));
     }
     let mut response = intake::json(StatusCode::ACCEPTED, &answer);

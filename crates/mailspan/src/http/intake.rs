@@ -9,7 +9,7 @@ use axum::http::{Method, Request, StatusCode, header, request::Parts};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use mailspan_core::RawRequest;
-use serde_json::Value;
+use serde::Serialize;
 
 use crate::app::{App, Live};
 use crate::http::limit::{self, BodyTrouble};
@@ -100,6 +100,12 @@ fn raw_request(live: &Live, parts: &Parts, body: Bytes) -> RawRequest {
     }
 }
 
-pub fn json(status: StatusCode, body: &Value) -> Response {
-    (status, [(header::CONTENT_TYPE, "application/json")], body.to_string()).into_response()
+pub fn json(status: StatusCode, body: &impl Serialize) -> Response {
+    match serde_json::to_vec(body) {
+        Ok(body) => (status, [(header::CONTENT_TYPE, "application/json")], body).into_response(),
+        Err(error) => {
+            tracing::error!(%error, "an answer could not be written as JSON");
+            StatusCode::INTERNAL_SERVER_ERROR.into_response()
+        }
+    }
 }
