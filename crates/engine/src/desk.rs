@@ -34,7 +34,7 @@ pub(crate) struct Desk {
     pub(crate) quota: Quota,
     pub(crate) pace: Pace,
     pub(crate) held: BTreeMap<DeliveryId, Held>,
-    /// Held deliveries of each queue, at most [`mailspan_core::limits::QUEUE_ROOM`].
+    /// Held deliveries of each queue, at most what `Desk::room` says.
     pub(crate) count: [u16; QUEUES],
     pub(crate) lines: [Line; QUEUES],
     pub(crate) shares: Shares,

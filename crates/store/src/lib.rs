@@ -71,7 +71,7 @@ impl Store {
     /// Events that wait for the router, the lowest `seq` first.
     pub async fn unrouted(&self, limit: usize) -> Result<Vec<Event>, Trouble> {
         match self {
-            Store::Sqlite(sqlite) => sqlite.read(move |base| sqlite::events::unrouted(base, limit)).await,
+            Store::Sqlite(sqlite) => sqlite.unrouted(limit).await,
             Store::Postgres(postgres) => postgres.unrouted(limit).await,
         }
     }
@@ -84,11 +84,24 @@ impl Store {
         room: [u16; Queue::ALL.len()],
         now: Millis,
     ) -> Result<(Vec<Claim>, Option<Millis>), Trouble> {
+        let claimed = self.claim_beside(destination, room, now, Vec::new()).await?;
+        Ok((claimed.claims, claimed.next_due))
+    }
+
+    /// [`Store::claim`] for one who holds some of them (`held`, ascending): those take room and are counted in
+    /// `came`, but are not among the claims.
+    pub async fn claim_beside(
+        &self,
+        destination: DestinationId,
+        room: [u16; Queue::ALL.len()],
+        now: Millis,
+        held: Vec<DeliveryId>,
+    ) -> Result<Claimed, Trouble> {
         match self {
             Store::Sqlite(sqlite) => {
-                sqlite.read(move |base| sqlite::claim::claim(base, destination, room, now)).await
+                sqlite.read(move |base| sqlite::claim::claim(base, destination, room, now, &held)).await
             }
-            Store::Postgres(postgres) => postgres.claim(destination, room, now).await,
+            Store::Postgres(postgres) => postgres.claim(destination, room, now, &held).await,
         }
     }
 

@@ -10,6 +10,7 @@ use mailspan_core::{Millis, limits};
 use crate::lock::{self, Holder};
 use crate::queue::Queues;
 use crate::reader::{ReadQueue, Reader};
+use crate::sqlite::recent::Recent;
 use crate::sqlite::{self, Journal, Sqlite};
 use crate::{Store, Writer};
 
@@ -89,13 +90,14 @@ pub fn open(options: OpenOptions) -> Result<(Store, Writer, Vec<Reader>), OpenEr
     let journal = Journal::start(connection, Some(&path), options.segment_keys_max).map_err(sql)?;
     let queues = Arc::new(Queues::default());
     let reads = Arc::new(ReadQueue::default());
+    let recent = Arc::new(Recent::default());
     let mut readers = Vec::new();
     for _ in 0..options.readers.max(1) {
         let base = sqlite::connect_reader(&path).map_err(sql)?;
         readers.push(Reader { queue: reads.clone(), base });
     }
-    let store = Sqlite::new(queues.clone(), reads, journal.identity_key(), path.clone());
-    Ok((Store::Sqlite(store), Writer { queues, journal, lock }, readers))
+    let store = Sqlite::new(queues.clone(), reads, recent.clone(), journal.identity_key(), path.clone());
+    Ok((Store::Sqlite(store), Writer { queues, journal, recent, lock }, readers))
 }
 
 /// Readable by its owner alone, also where it was made by another tool. SQLite gives its log and

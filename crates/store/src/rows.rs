@@ -26,6 +26,16 @@ pub struct Claim {
     pub times: LastTimes,
 }
 
+/// What a claim brings.
+#[derive(Debug, Default)]
+pub struct Claimed {
+    pub claims: Vec<Claim>,
+    /// Rows of each queue that took room, those that the caller holds and those that cannot be read included.
+    pub came: [u16; mailspan_core::Queue::ALL.len()],
+    /// The earliest due time that was not taken.
+    pub next_due: Option<Millis>,
+}
+
 #[derive(Debug, Clone)]
 pub struct DeliveryRow {
     pub id: DeliveryId,

@@ -7,6 +7,7 @@ pub mod flown;
 pub mod leases;
 pub mod prepare;
 pub mod said;
+pub mod settle;
 pub mod shell;
 pub mod sign;
 pub mod start;

@@ -7,7 +7,7 @@ use mailspan_core::{
 use super::handle::Postgres;
 use super::{audit, claim, deliveries, events, jobs, keys, ledger, persons, refused, standing, walk};
 use crate::{
-    AttemptRow, Audit, Claim, DeliveryFilter, DeliveryRow, EventFilter, EventRow, Fact, FactFilter,
+    AttemptRow, Audit, Claimed, DeliveryFilter, DeliveryRow, EventFilter, EventRow, Fact, FactFilter,
     JobFilter, JobRow, KeyRow, RefusedRow, RequestRow, Sizes, StandingRow, Trouble, UnreadableRow, Walk,
     Walked,
 };
@@ -24,9 +24,10 @@ impl Postgres {
         destination: DestinationId,
         room: [u16; Queue::ALL.len()],
         now: Millis,
-    ) -> Result<(Vec<Claim>, Option<Millis>), Trouble> {
+        held: &[DeliveryId],
+    ) -> Result<Claimed, Trouble> {
         let link = self.link().await?;
-        let found = claim::claim(link.base()?, destination, room, now).await;
+        let found = claim::claim(link.base()?, destination, room, now, held).await;
         link.end(found).await
     }
 

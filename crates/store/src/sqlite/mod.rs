@@ -21,6 +21,7 @@ pub(crate) mod offer;
 pub(crate) mod persons;
 #[cfg(test)]
 mod plans;
+pub(crate) mod recent;
 pub(crate) mod refused;
 pub(crate) mod retain;
 pub(crate) mod route;
