@@ -16,7 +16,7 @@ const TROUBLE_MS: u64 = 1_000;
 const GATHER_EVENTS: usize = 64;
 /// How long the router then waits for more: persons, indexes and the sync are touched once for all of a step, so
 /// fewer and larger steps leave more of the writer to intake. With less traffic it does not wait at all.
-const GATHER_MS: u64 = 20;
+const GATHER_MS: u64 = 40;
 /// How long the conditions of one step may compute.
 const ROUTE_MS_MAX: u128 = 100;
 

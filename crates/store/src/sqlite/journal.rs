@@ -209,6 +209,7 @@ impl Journal {
 
     fn apply_guarded(&mut self, write: &Prepared) -> Applied {
         let (counts, marks, accepted) = (self.counts.clone(), self.marks, self.accepted.len());
+        let keys = self.segments.mark();
         self.base.conn.execute_batch("SAVEPOINT one").map_err(broken)?;
         let result = self.apply(write);
         match result {
@@ -223,7 +224,7 @@ impl Journal {
                 self.marks = marks;
                 self.accepted.truncate(accepted);
                 self.base.forget_names();
-                self.segments.read_again(&self.base.conn).map_err(broken)?;
+                self.segments.undo(&self.base.conn, keys).map_err(broken)?;
                 Ok(Err(fault.trouble()))
             }
         }
@@ -237,7 +238,7 @@ impl Journal {
         }
         self.counts = Counts::default();
         self.base.forget_names();
-        if let Err(error) = self.segments.read_again(&self.base.conn) {
+        if let Err(error) = self.segments.undo(&self.base.conn, 0) {
             tracing::error!(%error, "the dedupe segments could not be read after a failed write");
         }
     }
