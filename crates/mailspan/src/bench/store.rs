@@ -157,7 +157,7 @@ async fn write_range(
 }
 
 fn receipt(source: &Source, maker: &Maker, index: u64) -> anyhow::Result<Write> {
-    let (body, signature) = maker.event(index);
+    let (body, signature) = maker.request(&[index]);
     let now = runtime::now();
     let header = |name: &str, value: &str| (name.to_owned(), value.as_bytes().to_vec());
     let request = RawRequest {

@@ -38,6 +38,9 @@ pub struct Load {
     /// Connections of the sender, kept alive
     #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u64).range(1..=1_000))]
     connections: u64,
+    /// Events in one request of the sender at full speed, to the hub; the floors take one
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=1_000))]
+    per_request: u64,
     /// How often each of floor and hub is measured, in turns
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=20))]
     rounds: u32,
@@ -164,10 +167,19 @@ fn plan(load: Load, goal: Goal) -> anyhow::Result<Plan> {
     if load.open.ms == 0 || load.open.ms.max(full.ms) > SPAN_MS_MAX {
         anyhow::bail!("--for takes 1ms to 1h, --max-for at most 1h");
     }
-    let Load { rounds, folder, open, .. } = load;
+    let Load { per_request, rounds, folder, open, .. } = load;
     let connections = match per_second {
         Some(rate) => load.connections.min(rate.saturating_mul(IDLE_S_MAX)),
         None => load.connections,
     };
-    Ok(Plan { goal, per_second, open_ms: open.ms, full_ms: full.ms, connections, rounds, folder })
+    Ok(Plan {
+        goal,
+        per_second,
+        open_ms: open.ms,
+        full_ms: full.ms,
+        connections,
+        per_request,
+        rounds,
+        folder,
+    })
 }

@@ -100,7 +100,8 @@ mod tests {
         check(&recent, &[2, 5], &[None, None]);
         check(&recent, &[9], &[Some(9)]);
         check(&recent, &[8, 10], &[None, None]);
-        assert_eq!((recent.kept().events.len(), recent.kept().bytes), (0, 0));
+        let kept = recent.kept();
+        assert_eq!((kept.events.len(), kept.bytes), (0, 0));
     }
 
     #[test]
