@@ -9,6 +9,7 @@ mod bytes_io;
 mod filter;
 mod jobs;
 mod lock;
+pub mod moving;
 mod open;
 mod pack;
 pub mod postgres;

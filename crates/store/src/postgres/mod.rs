@@ -18,6 +18,7 @@ mod lanes;
 mod leases;
 mod ledger;
 mod migrate;
+pub(crate) mod moving;
 mod names;
 mod offer;
 mod open;

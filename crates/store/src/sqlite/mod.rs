@@ -16,6 +16,7 @@ pub(crate) mod lanes;
 pub(crate) mod leases;
 pub(crate) mod ledger;
 pub(crate) mod migrate;
+pub(crate) mod moving;
 mod names;
 pub(crate) mod offer;
 pub(crate) mod persons;

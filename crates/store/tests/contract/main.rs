@@ -5,9 +5,11 @@
 
 mod accept;
 mod deliver;
+mod full;
 mod harness;
 mod jobs;
 mod keep;
+mod moving;
 mod nodes;
 mod on_postgres;
 mod open;
