@@ -19,7 +19,8 @@ const OLD: u64 = 20;
 const LAST: u64 = 130;
 const KINDS: [&str; 4] = ["email.opened", "contact.unsubscribed", "email.clicked", "app.order"];
 
-/// Rows in every table, but for jobs.
+/// Rows in every table of the first schema. The stores in `tests/fixtures/stores` were filled by it, so it stays
+/// as it is; rows of later tables are written by functions of their own.
 pub async fn fill(hub: &Harness) {
     let (crm, own) = (hub.destination("crm").await, hub.destination("own").await);
     let old = (1..=OLD).map(|n| event(n, "email.opened", &who(n))).collect();
@@ -185,7 +186,6 @@ pub async fn shown(hub: &Harness) -> Vec<String> {
     shown.push(format!("{:?}", store.keys().await.unwrap()));
     shown.push(format!("{:?}", store.key_by_hash([3; 32]).await.unwrap().unwrap()));
     shown.push(format!("{:?}", store.destinations(None).await.unwrap()));
-    shown.push(format!("{:?}", store.jobs(Default::default()).await.unwrap()));
     shown.into_iter().map(|text| text.replace("\\0", "\u{fffd}")).collect()
 }
 

@@ -15,6 +15,7 @@ mod on_postgres;
 mod open;
 mod same;
 mod scans;
+mod stores;
 
 use std::future::Future;
 
