@@ -7,6 +7,7 @@
 
 mod bytes_io;
 mod filter;
+pub mod floor;
 mod jobs;
 mod lock;
 pub mod moving;

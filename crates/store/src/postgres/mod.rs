@@ -6,7 +6,7 @@ mod answers;
 mod audit;
 mod base;
 mod claim;
-mod connect;
+pub(crate) mod connect;
 mod counts;
 mod deliveries;
 mod events;
