@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use anyhow::bail;
 use clap::Args;
 use mailspan_core::Secret;
+use mailspan_core::limits::MOVE_PAGE_ROWS_MAX;
 use mailspan_store::moving::{self, MoveOptions, MoveReport, Part, Place, Step, Sum};
 use serde_json::{Value, json};
 
@@ -36,7 +37,7 @@ fn secret(text: &str) -> Result<Secret, Infallible> {
 pub async fn run(common: &Common, command: Move) -> anyhow::Result<ExitCode> {
     let (from, to) = (place("--from", &command.from)?, place("--to", &command.to)?);
     let options =
-        MoveOptions { dry_run: command.dry_run, page_rows: moving::PAGE_ROWS_MAX, now: runtime::now() };
+        MoveOptions { dry_run: command.dry_run, page_rows: MOVE_PAGE_ROWS_MAX, now: runtime::now() };
     let mut progress = Progress::default();
     let mut said = |step: Step| {
         if step.part == Part::Copied {

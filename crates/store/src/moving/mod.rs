@@ -14,6 +14,7 @@ mod tests;
 use std::path::PathBuf;
 
 use mailspan_core::Millis;
+use mailspan_core::limits::MOVE_PAGE_ROWS_MAX;
 use serde::{Deserialize, Serialize};
 
 use crate::postgres::Spawn;
@@ -25,10 +26,6 @@ use side::Side;
 pub(crate) use tables::{MARK, is_of_one_store};
 use tables::{TABLES, TELLING, Table};
 
-/// Rows of a page, at most.
-pub const PAGE_ROWS_MAX: usize = 1_000;
-/// A page ends when its rows are so large; one row of the largest body fits.
-pub(crate) const PAGE_BYTES_MAX: usize = 4 << 20;
 /// The version of the marks in the target.
 const MARK_VERSION: u32 = 1;
 
@@ -207,7 +204,7 @@ fn plan(table: &'static Table, source: &[Column], target: &[Column]) -> Result<P
 
 /// Marks an empty target, or finds the mark of this source; true for the latter.
 async fn begin(source: &mut Side, target: &mut Side, plans: &[Plan<'_>]) -> Result<bool, MoveError> {
-    let options = MoveOptions { dry_run: false, page_rows: PAGE_ROWS_MAX, now: Millis(0) };
+    let options = MoveOptions { dry_run: false, page_rows: MOVE_PAGE_ROWS_MAX, now: Millis(0) };
     if is_begun(source, target, plans, options).await? {
         return Ok(true);
     }

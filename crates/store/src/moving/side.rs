@@ -57,7 +57,7 @@ impl Side {
         }
     }
 
-    /// The next rows by key, at most `rows_max` and about [`super::PAGE_BYTES_MAX`]; none at the end.
+    /// The next rows by key, at most `rows_max` and about [`mailspan_core::limits::MOVE_PAGE_BYTES_MAX`]; none at the end.
     pub(crate) async fn page(
         &mut self,
         plan: &Plan<'_>,

@@ -1,12 +1,13 @@
 //! A database of PostgreSQL as one end of a move.
 
 use mailspan_core::Millis;
+use mailspan_core::limits::MOVE_PAGE_BYTES_MAX;
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, Row as Found};
 
 use super::connect::{Connector, Spawn};
 use super::migrate::migrate;
-use crate::moving::{Column, Kind, MARK, MoveError, Number, PAGE_BYTES_MAX, Plan, Row, Value, bytes_of};
+use crate::moving::{Column, Kind, MARK, MoveError, Number, Plan, Row, Value, bytes_of};
 use crate::{OpenError, SCHEMA};
 
 /// Rows fetched at once: a page of large ones ends early.
@@ -119,7 +120,7 @@ impl PostgresSide {
                     bytes += bytes_of(&row);
                     rows.push(row);
                 }
-                if found.len() < FETCH_ROWS as usize || bytes >= PAGE_BYTES_MAX {
+                if found.len() < FETCH_ROWS as usize || bytes >= MOVE_PAGE_BYTES_MAX {
                     break;
                 }
             }

@@ -5,6 +5,8 @@ pub(crate) mod audit;
 pub(crate) mod base;
 pub(crate) mod claim;
 pub(crate) mod counts;
+#[cfg(test)]
+mod dedupe;
 pub(crate) mod deliveries;
 pub(crate) mod envelope;
 pub(crate) mod events;

@@ -3,13 +3,14 @@
 use std::path::Path;
 
 use mailspan_core::Millis;
+use mailspan_core::limits::MOVE_PAGE_BYTES_MAX;
 use rusqlite::types::{ToSqlOutput, Type, ValueRef};
 use rusqlite::{Connection, OpenFlags, OptionalExtension, ToSql, params, params_from_iter};
 
 use super::migrate::SCHEMA;
 use crate::OpenError;
 use crate::lock::{self, Holder, Lock};
-use crate::moving::{Column, Kind, MARK, MoveError, Number, PAGE_BYTES_MAX, Plan, Row, Value, bytes_of};
+use crate::moving::{Column, Kind, MARK, MoveError, Number, Plan, Row, Value, bytes_of};
 
 /// Tables whose highest number `meta` keeps, as retention may have dropped its row.
 const DROPPED: [&str; 4] = ["events", "requests", "deliveries", "attempts"];
@@ -88,7 +89,7 @@ impl SqliteSide {
             let limit = Value::Int(rows_max as i64);
             let mut found = statement.query(params_from_iter(after.iter().chain([&limit])))?;
             let (mut rows, mut bytes) = (vec![], 0);
-            while bytes < PAGE_BYTES_MAX
+            while bytes < MOVE_PAGE_BYTES_MAX
                 && let Some(row) = found.next()?
             {
                 let row: Row = (0..plan.columns.len())
