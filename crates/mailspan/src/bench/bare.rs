@@ -1,7 +1,7 @@
 //! The floors of `bench store`: bare tables on the same disk, written in transactions as large as the hub's can
 //! be with so many writers, by one connection and without any other work.
 
-use mailspan_core::limits::{DESK_WINDOW_MAX, ROUTE_BATCH_MAX};
+use mailspan_core::limits::{QUEUE_ROOM, ROUTE_BATCH_MAX};
 use mailspan_store::floor::Floor;
 
 use super::figures::{Figure, Unit};
@@ -16,7 +16,8 @@ pub const ROUTER: &str = "router";
 pub const QUEUE: &str = "queue";
 
 /// Rows a second: with a body under a random key, as many in a transaction as write at once; small ones that are
-/// due, in transactions of the router's batch; those read and marked done, as many as a desk claims.
+/// due, in transactions of the router's batch; those read and marked done, as many as
+/// are claimed at once of one queue.
 pub async fn measure(made: &Made, rows: u64, writers: u64) -> anyhow::Result<Vec<Figure>> {
     let mut floor = Floor::open(&made.place()).await?;
     let mut figures = vec![];
@@ -43,7 +44,7 @@ pub async fn measure(made: &Made, rows: u64, writers: u64) -> anyhow::Result<Vec
     let began = runtime::instant();
     let mut taken = 0;
     loop {
-        match floor.take(DESK_WINDOW_MAX).await? {
+        match floor.take(usize::from(QUEUE_ROOM[0])).await? {
             0 => break,
             count => taken += count as u64,
         }
