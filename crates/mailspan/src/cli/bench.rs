@@ -142,7 +142,7 @@ const RATE_MAX: u64 = 200_000;
 const IDLE_S_MAX: u64 = 5;
 const SPAN_MS_MAX: u64 = 3_600_000;
 
-/// About 250 bytes of disk a key.
+/// About 150 bytes of disk a key.
 const KEYS_MAX: u64 = 100_000_000;
 
 fn keys(text: &str) -> Result<u64, String> {
