@@ -1,3 +1,5 @@
+#![allow(clippy::disallowed_methods, reason = "a test starts tasks itself")]
+
 use mailspan_testkit::PostgresServer;
 
 use super::tables::{OF_ONE_STORE, STAYING};
