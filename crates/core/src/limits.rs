@@ -165,3 +165,7 @@ pub const JOBS_OPEN_MAX: usize = 64;
 pub const JOBS_KEPT_MAX: i64 = 1_000;
 /// Groups of destination, state and reason that a job counts apart; the rest is counted as one.
 pub const JOB_GROUPS_MAX: usize = 200;
+/// Rows of one page of a move between stores: a transaction on the target, and what a kill takes back.
+pub const MOVE_PAGE_ROWS_MAX: usize = 1_000;
+/// A page of a move ends here; so much is in memory once or twice, and one row of the largest body besides.
+pub const MOVE_PAGE_BYTES_MAX: usize = 4 << 20;

@@ -7,8 +7,10 @@
 
 mod bytes_io;
 mod filter;
+pub mod floor;
 mod jobs;
 mod lock;
+pub mod moving;
 mod open;
 mod pack;
 pub mod postgres;

@@ -59,6 +59,10 @@ pub enum OpenError {
     Io { path: PathBuf, cause: io::Error },
     #[error("{path} cannot be opened as a SQLite database: {cause}")]
     Sql { path: PathBuf, cause: rusqlite::Error },
+    #[error(
+        "{place} is the target of a move that is not finished: run the same `mailspan move` once more, then serve"
+    )]
+    Moving { place: String },
     #[error("the store's URL cannot be used: {0}")]
     Url(String),
     #[error("{place} cannot be used as a store: {cause}")]
@@ -87,6 +91,9 @@ pub fn open(options: OpenOptions) -> Result<(Store, Writer, Vec<Reader>), OpenEr
     let sql = |cause| OpenError::Sql { path: path.clone(), cause };
     let mut connection = sqlite::connect_writer(&path).map_err(sql)?;
     sqlite::migrate(&mut connection, &path, options.seed, options.now)?;
+    if sqlite::moving::is_marked(&connection).map_err(sql)? {
+        return Err(OpenError::Moving { place: path.display().to_string() });
+    }
     let journal = Journal::start(connection, Some(&path), options.segment_keys_max).map_err(sql)?;
     let queues = Arc::new(Queues::default());
     let reads = Arc::new(ReadQueue::default());
@@ -102,7 +109,7 @@ pub fn open(options: OpenOptions) -> Result<(Store, Writer, Vec<Reader>), OpenEr
 
 /// Readable by its owner alone, also where it was made by another tool. SQLite gives its log and
 /// shared memory the mode of the file.
-fn make_private(path: &Path) -> io::Result<()> {
+pub(crate) fn make_private(path: &Path) -> io::Result<()> {
     let file = std::fs::File::options().write(true).create(true).truncate(false).mode(0o600).open(path)?;
     if file.metadata()?.permissions().mode() & 0o077 != 0 {
         file.set_permissions(std::fs::Permissions::from_mode(0o600))?;

@@ -44,6 +44,35 @@ impl PostgresServer {
         format!("postgres://hub@{}/{name}", self.folder.path().display().to_string().replace('/', "%2F"))
     }
 
+    /// A database as SQL; [`PostgresServer::load`] takes it.
+    pub fn dump(&self, name: &str) -> String {
+        let words = ["--inserts", "--no-owner", "--no-privileges", "-U", "hub", name];
+        let made = Command::new(self.binaries.join("pg_dump"))
+            .arg("-h")
+            .arg(self.folder.path())
+            .args(words)
+            .output()
+            .unwrap();
+        assert!(made.status.success(), "pg_dump failed: {}", String::from_utf8_lossy(&made.stderr));
+        // Lines for psql alone, with a word that differs at each dump.
+        let text = String::from_utf8(made.stdout).unwrap();
+        let kept: Vec<&str> = text.lines().filter(|line| !line.starts_with('\\')).collect();
+        kept.join("\n") + "\n"
+    }
+
+    /// Runs a file of SQL in an empty database.
+    pub fn load(&self, name: &str, file: &Path) {
+        let done = Command::new(self.binaries.join("psql"))
+            .arg("-h")
+            .arg(self.folder.path())
+            .args(["-X", "-q", "-v", "ON_ERROR_STOP=1", "-U", "hub", "-d", name, "-f"])
+            .arg(file)
+            .stdout(Stdio::null())
+            .output()
+            .unwrap();
+        assert!(done.status.success(), "psql failed: {}", String::from_utf8_lossy(&done.stderr));
+    }
+
     /// As when the power goes, but for what the kernel holds: killed, and started again on the same data.
     pub fn killed_and_started(&mut self) {
         self.child.kill().unwrap();

@@ -1,8 +1,10 @@
 //! `mailspan bench`: how fast the hub is on this machine, beside the least that a bare program needs
 //! in the same minutes, and whether everything arrived.
 
+mod bare;
 mod child;
 mod cpu;
+pub mod dedupe;
 mod event;
 mod figures;
 pub mod floor;
@@ -10,6 +12,7 @@ mod hub;
 mod link;
 mod load;
 mod look;
+pub mod place;
 mod receiver;
 mod report;
 mod round;

@@ -12,6 +12,7 @@ mod events;
 mod jobs;
 mod keys;
 mod migrate;
+mod moving;
 mod records;
 mod sandbox;
 pub mod table;
@@ -90,6 +91,8 @@ enum Command {
     Quarantined(records::Quarantined),
     /// Bring the store to this version's schema
     Migrate,
+    /// Move a hub's data to another store; goes on where it was ended
+    Move(moving::Move),
     /// Add up where every accepted event and delivery is
     Audit,
     /// Measure the hub on this machine beside bare programs, and look for everything that was sent
@@ -151,6 +154,7 @@ async fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Refused(command) => records::refused(&common, command).await,
         Command::Quarantined(command) => records::quarantined(&common, command).await,
         Command::Migrate => migrate::run(&common).await,
+        Command::Move(command) => moving::run(&common, command).await,
         Command::Audit => audit::run(&common).await,
         Command::Bench(command) => bench::run(&common, command).await,
     }

@@ -18,6 +18,7 @@ mod hubspot_faults;
 mod intake;
 mod interop;
 mod kill;
+mod moving;
 mod notices;
 mod operations;
 mod poison;

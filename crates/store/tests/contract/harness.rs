@@ -1,6 +1,6 @@
 //! A store with its threads, and short ways to fill it.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
@@ -35,6 +35,12 @@ pub fn sqlite() -> Harness {
     let folder = tempfile::tempdir().unwrap();
     let (store, threads) = start(folder.path().join("hub.db"));
     Harness { store, folder, behind: Behind::Threads(threads) }
+}
+
+/// On a file that is there, or is made; its folder is the caller's.
+pub fn sqlite_at(path: &Path) -> Harness {
+    let (store, threads) = start(path.to_owned());
+    Harness { store, folder: tempfile::tempdir().unwrap(), behind: Behind::Threads(threads) }
 }
 
 fn start(path: PathBuf) -> (Store, Vec<JoinHandle<()>>) {
@@ -79,6 +85,16 @@ impl Harness {
                 postgres(url).await
             }
         }
+    }
+
+    /// Ends a store on SQLite; its folder with the file in it.
+    pub fn closed(self) -> tempfile::TempDir {
+        let Harness { store, folder, behind } = self;
+        drop(store);
+        if let Behind::Threads(threads) = behind {
+            threads.into_iter().for_each(|thread| thread.join().unwrap());
+        }
+        folder
     }
 
     pub async fn accept(&self, arrivals: Vec<Arrived>) -> Accepted {

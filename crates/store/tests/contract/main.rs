@@ -5,14 +5,17 @@
 
 mod accept;
 mod deliver;
+mod full;
 mod harness;
 mod jobs;
 mod keep;
+mod moving;
 mod nodes;
 mod on_postgres;
 mod open;
 mod same;
 mod scans;
+mod stores;
 
 use std::future::Future;
 
