@@ -93,6 +93,10 @@ pub struct Shared {
     stands: Option<mpsc::Sender<(DestinationId, Option<Reason>)>>,
     /// Destinations that this process serves, where several share a store; nothing: all.
     owned: Mutex<Option<HashSet<DestinationId>>>,
+    /// Destinations that another process shall serve and of which nothing is in flight here any more.
+    left: Mutex<Vec<DestinationId>>,
+    /// Leases are to be looked at now: the configuration changed, a destination was left.
+    pub lease_wake: Notify,
     /// Until when this process may send by its leases; nothing: as long as it lives.
     leased_until: Mutex<Option<Instant>>,
     /// Programs of users compute here, one piece at a time and never on a thread that serves requests.
@@ -134,6 +138,8 @@ impl App {
             asks,
             stands,
             owned: Mutex::new(None),
+            left: Mutex::default(),
+            lease_wake: Notify::new(),
             leased_until: Mutex::new(None),
             computing: Semaphore::new(1),
             route_wake: Notify::new(),
@@ -167,6 +173,22 @@ impl App {
             // The channel closes only when the program ends.
             let _ = engine.send(happened).await;
         }
+    }
+
+    /// Several processes share the store: this one serves nothing until it took it.
+    pub fn share(&self) {
+        *self.owned.lock().unwrap_or_else(PoisonError::into_inner) = Some(HashSet::new());
+    }
+
+    /// The engine is through with a destination that another process shall serve.
+    pub fn left(&self, destination: DestinationId) {
+        self.left.lock().unwrap_or_else(PoisonError::into_inner).push(destination);
+        self.lease_wake.notify_one();
+    }
+
+    /// Those since the last call.
+    pub fn take_left(&self) -> Vec<DestinationId> {
+        std::mem::take(&mut *self.left.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// This process took or lost a destination.

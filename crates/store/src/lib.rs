@@ -264,6 +264,14 @@ impl Store {
         }
     }
 
+    /// Every lease that was ever taken and has not gone with its work.
+    pub async fn leases(&self) -> Result<Vec<LeaseRow>, Trouble> {
+        match self {
+            Store::Sqlite(sqlite) => sqlite.read(sqlite::leases::list).await,
+            Store::Postgres(postgres) => postgres.leases().await,
+        }
+    }
+
     /// Counts every row and compares with the running sums: reads the whole store.
     pub async fn audit(&self) -> Result<Audit, Trouble> {
         match self {

@@ -58,6 +58,10 @@ pub enum OpenError {
     Io { path: PathBuf, cause: io::Error },
     #[error("{path} cannot be opened as a SQLite database: {cause}")]
     Sql { path: PathBuf, cause: rusqlite::Error },
+    #[error(
+        "{place} could not be brought up to date: migration {number} waited for tables that others use; end long transactions there (pg_stat_activity shows them), then start again"
+    )]
+    Locked { place: String, number: i64 },
     #[error("the store's URL cannot be used: {0}")]
     Url(String),
     #[error("{place} cannot be used as a store: {cause}")]

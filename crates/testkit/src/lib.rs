@@ -8,6 +8,7 @@
 mod client;
 mod hub;
 mod postgres;
+mod proxy;
 mod receiver;
 mod sandbox;
 pub mod shim;
@@ -15,6 +16,7 @@ pub mod shim;
 pub use client::{Reply, get, post, request};
 pub use hub::{Hub, free_port};
 pub use postgres::PostgresServer;
+pub use proxy::Proxy;
 pub use receiver::{DELAY_MS, Receiver, Seen};
 pub use sandbox::Sandbox;
 

@@ -326,6 +326,7 @@ impl World {
                 }
                 self.write(Write::Stand { destination, paused });
             }
+            Command::Left { destination } => return Err(format!("left: nobody asked for {destination:?}")),
             Command::Announce { destination, what } => {
                 self.saw(match what {
                     Notice::BreakerOpened { .. } => "breaker opened",

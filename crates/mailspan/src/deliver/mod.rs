@@ -9,5 +9,6 @@ pub mod prepare;
 pub mod said;
 pub mod shell;
 pub mod sign;
+pub mod spread;
 pub mod start;
 pub mod wait;

@@ -92,6 +92,7 @@ fn carry_out(app: &App, command: Command) {
         Command::Settle { destination, fence, settlements, attempts } => runtime::spawn(async move {
             settle(&app, destination, fence, settlements, attempts).await;
         }),
+        Command::Left { destination } => app.left(destination),
         Command::Stand { destination, paused } => app.stand(destination, paused),
         Command::Announce { destination, what } => runtime::spawn(async move {
             announce(&app, destination, &what).await;

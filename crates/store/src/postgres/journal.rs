@@ -251,6 +251,9 @@ impl Journal {
             Write::Lease { name, owner, now, until } => {
                 leases::take(&self.base, &mut self.leases, name, *owner, *now, *until).await
             }
+            Write::Release { name, owner } => {
+                leases::release(&self.base, &mut self.leases, name, *owner).await
+            }
             Write::Retain(keep) => retain::step(self, *keep).await,
             Write::Job(job) => jobs::make(&self.base, job).await,
             Write::JobStand { id, state, note, at } => jobs::stand(self, *id, *state, note, *at).await,
@@ -271,6 +274,9 @@ impl Journal {
                         Some(_) => self.taken.insert(name.clone(), *owner),
                         None => self.taken.remove(name),
                     };
+                }
+                (What::Write(Write::Release { name, .. }), Ok(_)) => {
+                    self.taken.remove(name);
                 }
                 (_, Ok(Wrote::Offered { destinations })) => self.wake(destinations),
                 (What::Write(Write::Page(page)), Ok(Wrote::Paged { destinations, .. })) => {
