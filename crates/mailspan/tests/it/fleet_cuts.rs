@@ -1,0 +1,200 @@
+//! Several processes on one PostgreSQL whose way to it is cut, and which is restarted itself.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use mailspan_testkit::{Hub, PostgresServer, Proxy, Receiver, post, until};
+
+use crate::support::{AT, BINARY, SECRET, config, event, send, signed};
+
+const QUICK: &str = "retry = { calendar = [\"100ms\", \"300ms\"], for = \"1h\" }";
+
+fn hub_on(url: &str, crm: &Receiver) -> Hub {
+    let text = config(crm, QUICK, "").replace("sqlite:hub.db", url);
+    Hub::new(BINARY, &text, &[("MAILTARGET_SECRET", SECRET)])
+}
+
+/// Sends to each of these ports until told to stop; whom a 200 was given for.
+struct Load {
+    stop: Arc<AtomicBool>,
+    acknowledged: Arc<Mutex<Vec<String>>>,
+    senders: Vec<std::thread::JoinHandle<()>>,
+}
+
+impl Load {
+    fn start(ports: &[u16]) -> Load {
+        let (stop, acknowledged) = (Arc::new(AtomicBool::new(false)), Arc::new(Mutex::new(Vec::new())));
+        let senders = ports.iter().copied().enumerate().map(|(sender, port)| {
+            let (stop, acknowledged) = (stop.clone(), acknowledged.clone());
+            std::thread::spawn(move || {
+                for n in 0.. {
+                    if stop.load(Ordering::Relaxed) {
+                        return;
+                    }
+                    // Three events of each person: their order is looked at.
+                    let who = format!("c{sender}-{}@example.com", n / 3);
+                    let body = event(["delivery", "open", "click"][n % 3], &who, AT).to_string();
+                    let mac = [("x-mailtarget-signature", signed(SECRET, body.as_bytes()))];
+                    let headers: Vec<(&str, &str)> =
+                        mac.iter().map(|(name, mac)| (*name, mac.as_str())).collect();
+                    // Until it is taken: so the order of arrival is known.
+                    while !stop.load(Ordering::Relaxed) {
+                        match post(port, "/in/mailtarget", &headers, body.as_bytes()) {
+                            Ok(reply) if reply.status == 200 => {
+                                acknowledged.lock().unwrap().push(format!("{who} {}", n % 3));
+                                break;
+                            }
+                            _ => std::thread::sleep(Duration::from_millis(50)),
+                        }
+                    }
+                    std::thread::sleep(Duration::from_millis(10));
+                }
+            })
+        });
+        let senders = senders.collect();
+        Load { stop, acknowledged, senders }
+    }
+
+    fn count(&self) -> usize {
+        self.acknowledged.lock().unwrap().len()
+    }
+
+    /// Waits until something is acknowledged and delivered again; how long it took.
+    fn serves_again(&self, crm: &Receiver, what: &str) {
+        let began = Instant::now();
+        let (taken, delivered) = (self.count(), crm.ok().len());
+        until(60, "no service after it", || {
+            (self.count() > taken + 20 && crm.ok().len() > delivered + 20).then_some(())
+        });
+        println!("time without service after {what}: under {:.1} s", began.elapsed().as_secs_f64());
+    }
+
+    fn end(self) -> Vec<String> {
+        self.stop.store(true, Ordering::Relaxed);
+        self.senders.into_iter().for_each(|sender| sender.join().unwrap());
+        std::mem::take(&mut *self.acknowledged.lock().unwrap())
+    }
+}
+
+/// What was acknowledged arrived; a copy came under the same key; a person's events came in order.
+fn check(hub: &Hub, crm: &Receiver, acknowledged: &[String]) {
+    assert!(acknowledged.len() > 100, "only {} were acknowledged", acknowledged.len());
+    let place = |event_type: &str| {
+        ["email.delivered", "email.opened", "email.clicked"].iter().position(|t| *t == event_type)
+    };
+    let name = |seen: &mailspan_testkit::Seen| {
+        let event_type = seen.json()["type"].as_str().unwrap_or_default().to_owned();
+        (seen.subject(), place(&event_type).unwrap_or_else(|| panic!("what is {event_type}?")))
+    };
+    until(90, "acknowledged events never arrived", || {
+        let got: HashSet<String> = crm
+            .ok()
+            .iter()
+            .map(|seen| {
+                let (who, n) = name(seen);
+                format!("{who} {n}")
+            })
+            .collect();
+        acknowledged.iter().all(|one| got.contains(one)).then_some(())
+    });
+    let mut keys: HashMap<(String, usize), String> = HashMap::new();
+    let mut last: HashMap<String, usize> = HashMap::new();
+    for seen in crm.ok() {
+        let (who, n) = name(&seen);
+        let key = seen.header("idempotency-key").unwrap().to_owned();
+        let known = keys.contains_key(&(who.clone(), n));
+        assert_eq!(
+            *keys.entry((who.clone(), n)).or_insert_with(|| key.clone()),
+            key,
+            "a copy under another key"
+        );
+        if !known {
+            let before = last.insert(who.clone(), n);
+            assert!(before.is_none_or(|before| before < n), "{who}: {n} came after {before:?}");
+        }
+    }
+    until(30, "the audit does not add up", || (hub.rows(&["audit"])[0]["adds_up"] == true).then_some(()));
+}
+
+#[test]
+fn a_fleet_loses_nothing_when_its_database_restarts_and_its_connections_are_cut() {
+    let mut server = PostgresServer::start();
+    let proxy = Proxy::start(server.socket());
+    server.database("cuts");
+    let crm = Receiver::start();
+    let url = server.behind(&proxy, "cuts");
+    let mut hubs: Vec<Hub> = (0..3).map(|_| hub_on(&url, &crm)).collect();
+    hubs.iter_mut().for_each(Hub::start);
+    let load = Load::start(&hubs.iter().map(|hub| hub.port).collect::<Vec<_>>());
+    until(20, "no load", || (load.count() > 50).then_some(()));
+    for n in 0..8 {
+        proxy.cut();
+        // Not a rhythm: in the middle of anything.
+        std::thread::sleep(Duration::from_millis(37 + 113 * n));
+    }
+    load.serves_again(&crm, "eight cuts of all connections");
+    server.restart();
+    load.serves_again(&crm, "a restart of the database");
+    server.killed_and_started();
+    load.serves_again(&crm, "a kill of the database");
+    let acknowledged = load.end();
+    check(&hubs[2], &crm, &acknowledged);
+}
+
+/// Cut off past its lease while an exchange of it is under way: the answer comes, and it may not settle it.
+#[test]
+fn a_process_that_is_cut_off_past_its_lease_settles_nothing_afterwards() {
+    let server = PostgresServer::start();
+    let direct = server.database("fenced");
+    let proxy = Proxy::start(server.socket());
+    let crm = Receiver::start();
+    let mut cut_off = hub_on(&server.behind(&proxy, "fenced"), &crm);
+    cut_off.start();
+    until(20, "it does not serve", || cut_off.log().contains("served by this process").then_some(()));
+    let mut other = hub_on(&direct, &crm);
+    other.start();
+    let held = Arc::new(AtomicBool::new(true));
+    let waits = held.clone();
+    crm.answer(move |seen| {
+        // The first exchange is answered when its process was cut off for long.
+        let began = Instant::now();
+        while waits.load(Ordering::Relaxed) && began.elapsed() < Duration::from_millis(1_500) {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        waits.store(false, Ordering::Relaxed);
+        let _ = seen;
+        (200, Vec::new(), "{}".to_owned())
+    });
+    assert_eq!(send(&cut_off, &event("open", "a@example.com", AT)).status, 200);
+    // Its exchange has begun once the router has made the delivery; then nothing gets through any more.
+    until(20, "not routed", || other.rows(&["deliveries", "list"]).pop());
+    std::thread::sleep(Duration::from_millis(300));
+    proxy.silence();
+    until(40, "nobody took over", || other.log().contains("served by this process").then_some(()));
+    until(30, "the other did not deliver", || {
+        other.rows(&["deliveries", "list"]).pop().filter(|row| row["state"] == "delivered")
+    });
+    let settled = other.rows(&["deliveries", "list"]).remove(0);
+    let attempts = other.rows(&["deliveries", "show", settled["id"].as_str().unwrap()]).remove(0);
+    // What it wrote while it was cut off gets through now, and is refused.
+    proxy.speak();
+    until(90, "it does not come back", || {
+        let reply = mailspan_testkit::get(cut_off.port, "/readyz").ok()?;
+        (reply.status == 200).then_some(())
+    });
+    assert_eq!(send(&cut_off, &event("open", "b@example.com", AT)).status, 200);
+    until(30, "not delivered", || crm.ok_about("b@example.com").pop());
+    let rows = other.rows(&["deliveries", "list"]);
+    let again = rows.iter().find(|row| row["id"] == settled["id"]).unwrap();
+    assert_eq!(again, &settled, "it was settled twice");
+    assert_eq!(other.rows(&["deliveries", "show", settled["id"].as_str().unwrap()])[0], attempts);
+    let keys: HashSet<String> = crm
+        .ok_about("a@example.com")
+        .iter()
+        .map(|seen| seen.header("idempotency-key").unwrap().to_owned())
+        .collect();
+    assert_eq!(keys.len(), 1, "a copy under another key");
+    assert_eq!(other.rows(&["audit"])[0]["adds_up"], true);
+}
