@@ -33,9 +33,9 @@ impl Load {
                     if stop.load(Ordering::Relaxed) {
                         return;
                     }
-                    // Three events of each person: their order is looked at.
-                    let who = format!("c{sender}-{}@example.com", n / 3);
-                    let body = event(["delivery", "open", "click"][n % 3], &who, AT).to_string();
+                    // Two events of each person, of one class: their order is looked at.
+                    let who = format!("c{sender}-{}@example.com", n / 2);
+                    let body = event(["open", "click"][n % 2], &who, AT).to_string();
                     let mac = [("x-mailtarget-signature", signed(SECRET, body.as_bytes()))];
                     let headers: Vec<(&str, &str)> =
                         mac.iter().map(|(name, mac)| (*name, mac.as_str())).collect();
@@ -43,7 +43,7 @@ impl Load {
                     while !stop.load(Ordering::Relaxed) {
                         match post(port, "/in/mailtarget", &headers, body.as_bytes()) {
                             Ok(reply) if reply.status == 200 => {
-                                acknowledged.lock().unwrap().push(format!("{who} {}", n % 3));
+                                acknowledged.lock().unwrap().push(format!("{who} {}", n % 2));
                                 break;
                             }
                             _ => std::thread::sleep(Duration::from_millis(50)),
@@ -81,9 +81,7 @@ impl Load {
 /// What was acknowledged arrived; a copy came under the same key; a person's events came in order.
 fn check(hub: &Hub, crm: &Receiver, acknowledged: &[String]) {
     assert!(acknowledged.len() > 100, "only {} were acknowledged", acknowledged.len());
-    let place = |event_type: &str| {
-        ["email.delivered", "email.opened", "email.clicked"].iter().position(|t| *t == event_type)
-    };
+    let place = |event_type: &str| ["email.opened", "email.clicked"].iter().position(|t| *t == event_type);
     let name = |seen: &mailspan_testkit::Seen| {
         let event_type = seen.json()["type"].as_str().unwrap_or_default().to_owned();
         (seen.subject(), place(&event_type).unwrap_or_else(|| panic!("what is {event_type}?")))

@@ -116,7 +116,9 @@ async fn apply(tx: &Transaction<'_>, place: &str, now: Millis) -> Result<(), Ope
     {
         tx.batch_execute(LOCKS).await.map_err(sql)?;
         tx.batch_execute(text).await.map_err(|cause| match cause.code() {
-            Some(&SqlState::LOCK_NOT_AVAILABLE) => OpenError::Locked { place: place.into(), number: *number },
+            Some(&SqlState::LOCK_NOT_AVAILABLE | &SqlState::T_R_DEADLOCK_DETECTED) => {
+                OpenError::Locked { place: place.into(), number: *number }
+            }
             _ => sql(cause),
         })?;
         tx.execute(

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use mailspan_core::State;
-use mailspan_store::{JobFilter, Keep, OpenError, Write, open_postgres};
+use mailspan_store::{EventFilter, FactFilter, JobFilter, Keep, OpenError, Write, open_postgres};
 
 use crate::harness::{Harness, NOW, ended, event, postgres, postgres_options};
 use crate::nodes::plain;
@@ -23,6 +23,20 @@ async fn work(hub: &Harness, n: u64) {
     hub.store.write(Write::Retain(keep)).await.unwrap();
     hub.store.jobs(JobFilter::default()).await.unwrap();
     hub.store.leases().await.unwrap();
+    hub.store.keys().await.unwrap();
+    hub.store.key_by_hash([7; 32]).await.unwrap();
+    hub.store.facts(FactFilter::default()).await.unwrap();
+    hub.store.events(EventFilter::default()).await.unwrap();
+    hub.store.unreadable(10, None).await.unwrap();
+    hub.store.refused(None, 10).await.unwrap();
+    hub.store.destinations(None).await.unwrap();
+    hub.store.running_jobs().await.unwrap();
+    hub.store.delivery_span().await.unwrap();
+    if let Some(claim) = claims.first() {
+        hub.store.attempts(claim.delivery).await.unwrap();
+        hub.store.request_of(claim.event.id).await.unwrap();
+        hub.store.event(claim.event.id).await.unwrap();
+    }
     hub.all().await;
 }
 
@@ -74,15 +88,18 @@ pub async fn columns_and_tables_of_a_later_version_disturb_nobody(url: String) {
     let past = plain(&url).await;
     let change = async || {
         let tables = past.query("SELECT tablename::text FROM pg_tables WHERE schemaname = 'public'", &[]);
-        let mut text = "CREATE TABLE later (id BIGINT PRIMARY KEY);".to_owned();
         for row in tables.await.unwrap() {
             let table: String = row.get(0);
-            text += &format!("ALTER TABLE {table} ADD COLUMN later BIGINT NOT NULL DEFAULT 7;");
-            text += &format!("ALTER TABLE {table} ADD COLUMN later_still TEXT;");
-            text += &format!("CREATE INDEX {table}_later ON {table} (later);");
+            // One transaction a table: what holds two can meet a node that holds them the other way round.
+            let text = format!(
+                "BEGIN; ALTER TABLE {table} ADD COLUMN later BIGINT NOT NULL DEFAULT 7;
+                 ALTER TABLE {table} ADD COLUMN later_still TEXT; CREATE INDEX {table}_later ON {table} (later); COMMIT"
+            );
+            past.batch_execute(&text).await.unwrap();
         }
-        text += "INSERT INTO migrations VALUES (99, 'later', '', 0);";
-        past.batch_execute(&format!("BEGIN; {text} COMMIT")).await.unwrap();
+        let text = "CREATE TABLE later (id BIGINT PRIMARY KEY);
+            INSERT INTO migrations VALUES (99, 'later', '', 0)";
+        past.batch_execute(text).await.unwrap();
     };
     while_one_serves(url.clone(), change).await;
     // One that starts now does not guess what the later version means.
