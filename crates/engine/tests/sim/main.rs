@@ -33,6 +33,7 @@ const REACHED: [&str; 30] = [
     "lost",
     "broken",
     "fence lost",
+    "left",
     "paused",
     "resumed",
     "progressed",

@@ -34,13 +34,20 @@ struct Held {
     nodes: BTreeSet<u128>,
 }
 
-/// A destination that this process serves.
+/// A destination whose lease this process holds.
 struct Desk {
-    fence: Fence,
-    /// Of the settings that the engine was told.
-    digest: u64,
+    /// What the engine was told last: the lease, and the digest of the settings. Nothing: it could not be told yet.
+    told: Option<(Fence, u64)>,
+    stage: Stage,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    Serving,
     /// It is being handed over: what is in flight ends first.
-    leaving: bool,
+    Leaving,
+    /// Nothing is in flight: the lease is to be given up.
+    Left,
 }
 
 /// Takes, hands over and renews leases until the program stops. The store frees them at an orderly end.
@@ -70,8 +77,8 @@ async fn turn(app: &App, owner: u128, held: &mut Held) -> Result<(), Trouble> {
     router(app, owner, held).await?;
     for id in app.take_left() {
         // Lost and taken anew meanwhile: then it is not left any more.
-        if held.desks.get(&id).is_some_and(|desk| desk.leaving) {
-            give_up(app, owner, held, id).await?;
+        if let Some(desk) = held.desks.get_mut(&id).filter(|desk| desk.stage == Stage::Leaving) {
+            desk.stage = Stage::Left;
         }
     }
     let ids: Vec<DestinationId> = held.desks.keys().copied().collect();
@@ -86,13 +93,17 @@ async fn give_up(app: &App, owner: u128, held: &mut Held, destination: Destinati
     app.store.write(Write::Release { name: name_of(destination), owner }).await?;
     held.desks.remove(&destination);
     app.owns(destination, false);
-    tracing::info!(destination = destination.0, "handed over to another process");
     Ok(())
 }
 
 async fn renew(app: &App, owner: u128, held: &mut Held, id: DestinationId) -> Result<(), Trouble> {
     let live = app.live();
     let Some(desk) = held.desks.get_mut(&id) else { return Ok(()) };
+    if desk.stage == Stage::Left {
+        give_up(app, owner, held, id).await?;
+        tracing::info!(destination = id.0, "handed over to another process");
+        return Ok(());
+    }
     let Some(settings) = live.destinations.get(&id) else {
         // Taken out of the configuration: its desk is closed already.
         app.tell(Happened::Closed { destination: id }).await;
@@ -105,17 +116,21 @@ async fn renew(app: &App, owner: u128, held: &mut Held, id: DestinationId) -> Re
         tracing::warn!(destination = %settings.name, "served by another process now");
         return Ok(());
     };
-    if (desk.fence, desk.digest) == (fence, settings.digest) {
-        return if desk.leaving { Ok(()) } else { follow_standing(app, id).await };
+    if desk.told == Some((fence, settings.digest)) {
+        return if desk.stage == Stage::Serving { follow_standing(app, id).await } else { Ok(()) };
     }
-    desk.leaving &= desk.fence == fence;
+    let is_new = desk.told.is_none_or(|(told, _)| told != fence);
+    if is_new {
+        desk.stage = Stage::Serving;
+    }
     let opened = start::opened(&app.store, id, settings, fence, app.flight.get()).await?;
-    if desk.fence == fence {
-        app.tell(opened).await;
-    } else {
+    if is_new {
         start::tell_opened(app, id, settings, opened).await?;
+        tracing::info!(destination = %settings.name, fence = fence.0, "served by this process");
+    } else {
+        app.tell(opened).await;
     }
-    (desk.fence, desk.digest) = (fence, settings.digest);
+    desk.told = Some((fence, settings.digest));
     Ok(())
 }
 
@@ -132,12 +147,12 @@ async fn share(app: &App, owner: u128, held: &mut Held) -> Result<(), Trouble> {
         held.kept.clear();
     }
     let mine: BTreeSet<DestinationId> =
-        held.desks.iter().filter(|(_, desk)| !desk.leaving).map(|(id, _)| *id).collect();
+        held.desks.iter().filter(|(_, desk)| desk.stage == Stage::Serving).map(|(id, _)| *id).collect();
     let plan = spread::plan(&seen, owner, mine.len());
     // The highest numbers first: whoever looks again hands over the same.
     for id in mine.iter().rev().filter(|id| !held.kept.contains(id)).take(plan.give) {
         if let Some(desk) = held.desks.get_mut(id) {
-            desk.leaving = true;
+            desk.stage = Stage::Leaving;
             app.tell(Happened::Leaving { destination: *id }).await;
         }
     }
@@ -159,14 +174,12 @@ async fn share(app: &App, owner: u128, held: &mut Held) -> Result<(), Trouble> {
 
 /// False where another was quicker.
 async fn take(app: &App, owner: u128, held: &mut Held, id: DestinationId) -> Result<bool, Trouble> {
-    let live = app.live();
-    let Some(settings) = live.destinations.get(&id) else { return Ok(false) };
-    let Some(fence) = lease(app, &name_of(id), owner).await? else { return Ok(false) };
-    held.desks.insert(id, Desk { fence, digest: settings.digest, leaving: false });
+    if lease(app, &name_of(id), owner).await?.is_none() {
+        return Ok(false);
+    }
+    held.desks.insert(id, Desk { told: None, stage: Stage::Serving });
     app.owns(id, true);
-    let opened = start::opened(&app.store, id, settings, fence, app.flight.get()).await?;
-    start::tell_opened(app, id, settings, opened).await?;
-    tracing::info!(destination = %settings.name, fence = fence.0, "served by this process");
+    renew(app, owner, held, id).await?;
     Ok(true)
 }
 
