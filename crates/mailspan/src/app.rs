@@ -1,7 +1,7 @@
 //! What every task and request may use.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
@@ -91,6 +91,9 @@ pub struct Shared {
     pub flight: OnceLock<Arc<Flight>>,
     asks: Option<mpsc::Sender<Ask>>,
     stands: Option<mpsc::Sender<(DestinationId, Option<Reason>)>>,
+    /// Standings that the engine gave, and those of them that are kept.
+    pub stood: AtomicU64,
+    pub stood_kept: AtomicU64,
     /// Destinations that this process serves, where several share a store; nothing: all.
     owned: Mutex<Option<HashSet<DestinationId>>>,
     /// Destinations that another process shall serve and of which nothing is in flight here any more.
@@ -137,6 +140,8 @@ impl App {
             flight: OnceLock::new(),
             asks,
             stands,
+            stood: AtomicU64::new(0),
+            stood_kept: AtomicU64::new(0),
             owned: Mutex::new(None),
             left: Mutex::default(),
             lease_wake: Notify::new(),
@@ -230,7 +235,9 @@ impl App {
     /// A standing to be kept, after those before it.
     pub fn stand(&self, destination: DestinationId, paused: Option<Reason>) {
         let Some(stands) = &self.stands else { return };
+        self.stood.fetch_add(1, Ordering::SeqCst);
         if stands.try_send((destination, paused)).is_err() {
+            self.stood_kept.fetch_add(1, Ordering::SeqCst);
             tracing::error!("more standings wait than can be kept: the store does not answer");
         }
     }

@@ -4,10 +4,11 @@
 //! another process takes it with the next fence; what the first one writes after that is refused.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
+use std::sync::atomic::Ordering;
 
 use mailspan_core::DestinationId;
 use mailspan_engine::{Fence, Happened};
-use mailspan_store::{Trouble, Write, Wrote};
+use mailspan_store::{Heard, Trouble, Write, Wrote};
 use tokio::sync::watch;
 
 use crate::app::App;
@@ -218,8 +219,14 @@ fn name_of(destination: DestinationId) -> String {
 
 /// A command at another process, or without one, wrote a standing: the desk hears of it here.
 async fn follow_standing(app: &App, destination: DestinationId) -> Result<(), Trouble> {
+    // What the engine decides and is not kept yet must not be taken back: the next look sees it.
+    let stood = app.stood.load(Ordering::SeqCst);
+    let is_kept = app.stood_kept.load(Ordering::SeqCst) == stood;
     let Some(row) = app.store.standing(destination).await? else { return Ok(()) };
     let Some(doing) = app.standing(destination, row.pending).await else { return Ok(()) };
+    if !is_kept || app.stood.load(Ordering::SeqCst) != stood {
+        return Ok(());
+    }
     match (row.paused, doing.paused) {
         (Some(reason), None) if reason.code == "operator" => {
             app.tell(Happened::Paused { destination, reason }).await
@@ -236,14 +243,16 @@ async fn follow_standing(app: &App, destination: DestinationId) -> Result<(), Tr
 
 /// Hands on what other processes announce.
 pub async fn listen(app: App) {
-    let mut offered = app.store.listen();
+    let mut ear = app.store.listen();
     while !app.stopping() {
-        let destinations = offered.next().await;
-        if destinations.is_empty() {
-            app.route_wake.notify_one();
-        }
-        for destination in destinations {
-            app.tell(Happened::Offered { destination }).await;
+        match ear.next().await {
+            Heard::Accepted => app.route_wake.notify_one(),
+            Heard::Stood => app.lease_wake.notify_one(),
+            Heard::Offered(destinations) => {
+                for destination in destinations {
+                    app.tell(Happened::Offered { destination }).await;
+                }
+            }
         }
         app.has_moved();
     }

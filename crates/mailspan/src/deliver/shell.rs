@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use mailspan_core::{
     Answer, Attempt, DeliveryId, DestinationId, Lost, Millis, Outcome, Parcel, Queue, Reason, Request,
@@ -298,6 +299,7 @@ pub async fn keep_standings(app: App, mut stands: mpsc::Receiver<(DestinationId,
                 }
             }
         }
+        app.stood_kept.fetch_add(1, Ordering::SeqCst);
         tell_standing(&app, destination, paused.as_ref()).await;
         app.has_moved();
     }

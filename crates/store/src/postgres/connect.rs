@@ -9,13 +9,13 @@ use tokio::sync::broadcast;
 use tokio_postgres::{AsyncMessage, Client, Config, Connection, Socket};
 
 use super::base::{Base, Fault, get};
-use super::journal::CHANNEL;
+use super::journal::{CHANNEL, STOOD};
 use super::names::Names;
 use super::tls::{Encrypted, Tls};
 use super::url::{Address, CONNECT_WAIT, parse};
-use crate::OpenError;
 use crate::sqlite::IdentityKey;
 use crate::write::Trouble;
+use crate::{Heard, OpenError};
 
 /// A way to start tasks: nothing here spawns by itself.
 pub type Spawn = Arc<dyn Fn(Pin<Box<dyn Future<Output = ()> + Send>>) + Send + Sync>;
@@ -40,7 +40,7 @@ pub(crate) struct Connector {
     tls: Tls,
     /// Host and database, without user and password.
     pub place: String,
-    pub offered: broadcast::Sender<Vec<DestinationId>>,
+    pub heard: broadcast::Sender<Heard>,
     pub names: Arc<Mutex<Names>>,
     spawn: Spawn,
 }
@@ -48,8 +48,8 @@ pub(crate) struct Connector {
 impl Connector {
     pub(crate) fn new(url: &str, spawn: Spawn) -> Result<Connector, OpenError> {
         let Address { config, place, tls } = parse(url)?;
-        let offered = broadcast::channel(1_024).0;
-        Ok(Connector { config, tls, place, offered, names: Arc::default(), spawn })
+        let heard = broadcast::channel(1_024).0;
+        Ok(Connector { config, tls, place, heard, names: Arc::default(), spawn })
     }
 
     /// For migrations: no settings, no notifications.
@@ -69,7 +69,7 @@ impl Connector {
 
     pub(crate) async fn writer(&self, key: IdentityKey) -> Result<Base, Fault> {
         let (client, connection) = self.connect().await?;
-        (self.spawn)(Box::pin(drive_listening(connection, self.offered.clone())));
+        (self.spawn)(Box::pin(drive_listening(connection, self.heard.clone())));
         client.batch_execute(SETTINGS).await?;
         client.batch_execute(PLANS).await?;
         client.batch_execute(WRITER_SETTINGS).await?;
@@ -105,18 +105,13 @@ async fn drive(connection: Connection<Socket, Encrypted>) {
     }
 }
 
-/// Hands notifications on: numbers of destinations, or nothing where events wait for the router. Those of this
-/// node come too and are harmless; it sends them only for others.
-async fn drive_listening(
-    mut connection: Connection<Socket, Encrypted>,
-    offered: broadcast::Sender<Vec<DestinationId>>,
-) {
+/// Hands notifications on. Those of this node come too and are harmless; it sends them only for others.
+async fn drive_listening(mut connection: Connection<Socket, Encrypted>, heard: broadcast::Sender<Heard>) {
     loop {
         match poll_fn(|context| connection.poll_message(context)).await {
             Some(Ok(AsyncMessage::Notification(said))) => {
-                let ids = said.payload().split(',').filter_map(|id| id.parse().ok()).map(DestinationId);
                 // Nobody listens: nobody to wake.
-                let _ = offered.send(ids.collect());
+                let _ = heard.send(read(said.payload()));
             }
             Some(Ok(_)) => {}
             Some(Err(error)) => {
@@ -125,5 +120,15 @@ async fn drive_listening(
             }
             None => return,
         }
+    }
+}
+
+/// A notification: nothing where events wait for the router, a word, or numbers of destinations. A word of a later
+/// version is as good as any hint.
+fn read(payload: &str) -> Heard {
+    match payload {
+        "" => Heard::Accepted,
+        STOOD => Heard::Stood,
+        ids => Heard::Offered(ids.split(',').filter_map(|id| id.parse().ok()).map(DestinationId).collect()),
     }
 }

@@ -10,7 +10,7 @@ use mailspan_core::{
 };
 use mailspan_engine::Fence;
 use mailspan_store::{
-    EventFilter, FactFilter, Idempotency, Keep, OpenError, Trouble, Write, Wrote, open_postgres,
+    EventFilter, FactFilter, Heard, Idempotency, Keep, OpenError, Trouble, Write, Wrote, open_postgres,
 };
 
 use crate::harness::{
@@ -259,11 +259,16 @@ async fn the_owner_is_woken(url: String) {
     let routed = events.into_iter().zip([crm, own]).map(|(event, to)| routed(event, route, Some(to)));
     let write = Write::Route { fence: Fence(1), routed: routed.collect() };
     one.store.write(write).await.unwrap();
-    assert_eq!(heard.next().await, [crm], "its own destination needs no word");
+    assert_eq!(heard.next().await, Heard::Offered(vec![crm]), "its own destination needs no word");
 
     let mut router = one.store.listen();
     other.accept(vec![event(3, "app.x", "a@b.co")]).await;
-    while !router.next().await.is_empty() {}
+    while router.next().await != Heard::Accepted {}
+
+    // The owner of a destination is told what an operator decided elsewhere.
+    let reason = mailspan_core::Reason::new("operator", "by hand");
+    one.store.write(Write::Stand { destination: crm, paused: Some(reason), at: NOW }).await.unwrap();
+    while heard.next().await != Heard::Stood {}
 }
 
 async fn a_cut_connection_is_made_again(url: String) {
