@@ -300,6 +300,10 @@ pub async fn keep_standings(app: App, mut stands: mpsc::Receiver<(DestinationId,
             }
         }
         app.stood_kept.fetch_add(1, Ordering::SeqCst);
+        if paused.is_none() {
+            // Where several share a store a claim before this found it paused.
+            app.tell(Happened::Offered { destination }).await;
+        }
         tell_standing(&app, destination, paused.as_ref()).await;
         app.has_moved();
     }

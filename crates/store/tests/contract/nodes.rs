@@ -269,6 +269,9 @@ async fn the_owner_is_woken(url: String) {
     let reason = mailspan_core::Reason::new("operator", "by hand");
     one.store.write(Write::Stand { destination: crm, paused: Some(reason), at: NOW }).await.unwrap();
     while heard.next().await != Heard::Stood {}
+    assert_eq!(other.claim(crm).await.len(), 0, "it holds at once, whoever has heard of it");
+    one.store.write(Write::Stand { destination: crm, paused: None, at: NOW }).await.unwrap();
+    assert_eq!(other.claim(crm).await.len(), 1);
 }
 
 async fn a_cut_connection_is_made_again(url: String) {
