@@ -63,6 +63,10 @@ pub enum OpenError {
         "{place} is the target of a move that is not finished: run the same `mailspan move` once more, then serve"
     )]
     Moving { place: String },
+    #[error(
+        "{place} could not be brought up to date: migration {number} waited for tables that others use; end long transactions there (pg_stat_activity shows them), then start again"
+    )]
+    Locked { place: String, number: i64 },
     #[error("the store's URL cannot be used: {0}")]
     Url(String),
     #[error("{place} cannot be used as a store: {cause}")]

@@ -125,6 +125,15 @@ pub struct StandingRow {
     pub oldest: Option<Millis>,
 }
 
+/// Who may work, until when.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LeaseRow {
+    /// `router`, `destination/7`, `job/12`, `node/…`.
+    pub name: String,
+    pub owner: u128,
+    pub until: Millis,
+}
+
 #[derive(Debug, Clone)]
 pub struct KeyRow {
     pub id: i64,

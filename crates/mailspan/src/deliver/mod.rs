@@ -10,5 +10,6 @@ pub mod said;
 pub mod settle;
 pub mod shell;
 pub mod sign;
+pub mod spread;
 pub mod start;
 pub mod wait;

@@ -1,6 +1,7 @@
 //! Runs the engine: what happened goes in, commands come out and are carried out.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use mailspan_core::{Answer, DeliveryId, DestinationId, Lost, Millis, Parcel, Queue, Reason, Request};
 use mailspan_engine::{CallId, Command, Engine, Happened, Notice, Standing};
@@ -100,6 +101,7 @@ fn carry_out(app: &App, command: Command) {
             let answer = send(&app, destination, request).await;
             app.tell(answered(call, answer)).await;
         }),
+        Command::Left { destination } => app.left(destination),
         Command::Stand { destination, paused } => app.stand(destination, paused),
         Command::Announce { destination, what } => runtime::spawn(async move {
             announce(&app, destination, &what).await;
@@ -234,6 +236,11 @@ pub async fn keep_standings(app: App, mut stands: mpsc::Receiver<(DestinationId,
                     runtime::sleep(STAND_AGAIN_MS).await;
                 }
             }
+        }
+        app.stood_kept.fetch_add(1, Ordering::SeqCst);
+        if paused.is_none() {
+            // Where several share a store a claim before this found it paused.
+            app.tell(Happened::Offered { destination }).await;
         }
         tell_standing(&app, destination, paused.as_ref()).await;
         app.has_moved();

@@ -31,6 +31,7 @@ async fn take(app: &App, request: Request<Body>) -> Result<Response, Problem> {
     let (parts, body) = request.into_parts();
     let live = app.live();
     let source = find(&live, parts.uri.path()).ok_or_else(|| Problem::not_found("nothing is here"))?;
+    takes(&live)?;
     if parts.method != Method::POST {
         let detail = "webhooks are posted: use POST";
         return Err(Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", detail));
@@ -41,6 +42,16 @@ async fn take(app: &App, request: Request<Body>) -> Result<Response, Problem> {
         Entered::Accepted { accepted, .. } => Ok(json(StatusCode::OK, &answer_body(&accepted))),
         Entered::Other(response) => Ok(response),
     }
+}
+
+/// A process of role `delivery` takes no events: 503, so that the sender or its load balancer tries another.
+pub fn takes(live: &Live) -> Result<(), Problem> {
+    if live.hub.server.role.takes() {
+        return Ok(());
+    }
+    let detail =
+        "this process takes no events: send them to one that does, and point the load balancer there";
+    Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "takes_no_events", detail))
 }
 
 /// The source at a path. A secret path has one more segment, judged when verifying.

@@ -10,7 +10,8 @@ use crate::{Claim, Claimed};
 
 /// Heads due by `now`, at most `room` of each queue, and the earliest due time that was not taken. One
 /// statement, so one state of the tables: of each queue it reads one head more than may be taken. Those that the
-/// caller holds already (`held`, ascending) take room and are counted, but are not among the claims.
+/// caller holds already (`held`, ascending) take room and are counted, but are not among the claims. Nothing where an
+/// operator has paused the destination, perhaps at another node: it holds from the command's end on.
 pub(crate) async fn claim(
     base: &Base,
     destination: DestinationId,
@@ -26,6 +27,7 @@ pub(crate) async fn claim(
          CROSS JOIN LATERAL (SELECT w.* FROM deliveries w WHERE w.destination = $1 AND w.queue = q.queue
             AND w.due IS NOT NULL ORDER BY w.due, w.id LIMIT q.room + 1) AS d
          JOIN events e ON e.seq = d.event LEFT JOIN persons p ON p.id = d.person
+         WHERE NOT EXISTS (SELECT 1 FROM destinations s WHERE s.id = $1 AND s.paused_code = 'operator')
          ORDER BY d.queue, d.due, d.id"
     );
     let queues: Vec<i64> = Queue::ALL.into_iter().map(|queue| queue as i64).collect();

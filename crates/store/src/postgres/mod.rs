@@ -30,6 +30,8 @@ mod route;
 mod segments;
 mod settle;
 mod standing;
+mod tls;
+mod url;
 mod walk;
 mod writer;
 

@@ -5,11 +5,11 @@ use mailspan_core::{
 };
 
 use super::handle::Postgres;
-use super::{audit, claim, deliveries, events, jobs, keys, ledger, persons, refused, standing, walk};
+use super::{audit, claim, deliveries, events, jobs, keys, leases, ledger, persons, refused, standing, walk};
 use crate::{
     AttemptRow, Audit, Claimed, DeliveryFilter, DeliveryRow, EventFilter, EventRow, Fact, FactFilter,
-    JobFilter, JobRow, KeyRow, RefusedRow, RequestRow, Sizes, StandingRow, Trouble, UnreadableRow, Walk,
-    Walked,
+    JobFilter, JobRow, KeyRow, LeaseRow, RefusedRow, RequestRow, Sizes, StandingRow, Trouble, UnreadableRow,
+    Walk, Walked,
 };
 
 impl Postgres {
@@ -28,6 +28,12 @@ impl Postgres {
     ) -> Result<Claimed, Trouble> {
         let link = self.link().await?;
         let found = claim::claim(link.base()?, destination, room, now, held).await;
+        link.end(found).await
+    }
+
+    pub(crate) async fn leases(&self) -> Result<Vec<LeaseRow>, Trouble> {
+        let link = self.link().await?;
+        let found = leases::list(link.base()?).await;
         link.end(found).await
     }
 

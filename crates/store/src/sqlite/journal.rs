@@ -266,6 +266,7 @@ impl Journal {
             Write::Key(key) => keys::make(&self.base, key),
             Write::RevokeKey { id, at } => keys::revoke(&self.base, *id, *at),
             Write::KeyUsed { id, at } => keys::used(&self.base, *id, *at),
+            Write::Release { name, owner } => leases::release(&self.base, name, *owner),
             Write::Lease { name, owner, now, until } => leases::take(&self.base, name, *owner, *now, *until),
             Write::Job(job) => jobs::make(&self.base, job),
             Write::JobStand { id, state, note, at } => jobs::stand(&self.base, *id, *state, note, *at),

@@ -6,7 +6,7 @@ use std::thread::JoinHandle;
 
 use mailspan_core::{
     DeliveryId, DestinationId, Digest, Event, EventId, EventType, Millis, Name, Outcome, Progress, RawValue,
-    RouteId, Settlement, State, Subject,
+    RouteId, Seq, Settlement, State, Subject,
 };
 use mailspan_engine::Fence;
 use mailspan_store::postgres::Spawn;
@@ -145,6 +145,37 @@ impl Harness {
         let write =
             Write::Settle { destination, fence, settlements, attempts: vec![], at: Millis(NOW.0 + 5) };
         self.store.write(write).await
+    }
+
+    /// Puts other bytes in the place of an event's envelope, past the store.
+    pub async fn put_envelope(&self, seq: Seq, packed: &[u8]) {
+        match &self.behind {
+            Behind::Threads(_) => {
+                let past = rusqlite::Connection::open(self.store.path()).unwrap();
+                let sql = "UPDATE events SET packed = ?2 WHERE seq = ?1";
+                assert_eq!(past.execute(sql, rusqlite::params![seq.0, packed]).unwrap(), 1);
+            }
+            Behind::Task { url, .. } => {
+                let past = crate::nodes::plain(url).await;
+                let sql = "UPDATE events SET packed = $2 WHERE seq = $1";
+                assert_eq!(past.execute(sql, &[&seq.0, &packed]).await.unwrap(), 1);
+            }
+        }
+    }
+
+    /// An event's envelope as it stands in the tables.
+    pub async fn envelope(&self, seq: Seq) -> Vec<u8> {
+        match &self.behind {
+            Behind::Threads(_) => {
+                let past = rusqlite::Connection::open(self.store.path()).unwrap();
+                let sql = "SELECT packed FROM events WHERE seq = ?1";
+                past.query_row(sql, [seq.0], |row| row.get(0)).unwrap()
+            }
+            Behind::Task { url, .. } => {
+                let past = crate::nodes::plain(url).await;
+                past.query_one("SELECT packed FROM events WHERE seq = $1", &[&seq.0]).await.unwrap().get(0)
+            }
+        }
     }
 
     pub async fn all(&self) -> Vec<DeliveryRow> {
