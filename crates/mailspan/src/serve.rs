@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use mailspan_core::limits::{self, DRAIN_MS_MAX};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::net::{TcpListener, TcpSocket};
@@ -16,7 +16,7 @@ use crate::deliver::{alone, leases, shell, start};
 use crate::http::auth::FromSocket;
 use crate::http::crowd::Origin;
 use crate::http::{router, server};
-use crate::hub::{Hub, Storage};
+use crate::hub::{Hub, Role, Storage};
 use crate::open::{self, Opened};
 use crate::{drill, jobs, reload, route, runtime};
 
@@ -75,6 +75,12 @@ fn allow_files() {
 pub async fn begin(hub: Hub) -> anyhow::Result<Serving> {
     // From here on a SIGHUP is heard, though it is answered only once the hub serves.
     let hangups = runtime::hangups().context("listen for SIGHUP")?;
+    if matches!(hub.storage, Storage::Sqlite { .. }) && hub.server.role != Role::All {
+        bail!(
+            "role `{}` needs a store that several processes share: one process serves a SQLite file and does all; leave the role out, or name a PostgreSQL under [storage]",
+            hub.server.role.name()
+        );
+    }
     for warning in &hub.warnings {
         tracing::warn!("{warning}");
     }
@@ -85,12 +91,13 @@ pub async fn begin(hub: Hub) -> anyhow::Result<Serving> {
         Storage::Postgres { .. } => None,
     };
     drill::point("start-after-migrations");
-    let flight = open::flight(&hub);
+    // Who only receives maps nothing.
+    let flight = hub.server.role.delivers().then(|| open::flight(&hub)).flatten();
     let (stop, stopped) = watch::channel(false);
     let (engine, inbox) = mpsc::channel(INBOX_MAX);
     let (asks, asked) = mpsc::channel(ASKS_MAX);
     let (stands, standings) = mpsc::channel(STANDS_MAX);
-    let (listen, operator_listen) = (hub.server.listen, hub.server.operator_listen);
+    let (listen, operator_listen, role) = (hub.server.listen, hub.server.operator_listen, hub.server.role);
     let live = Live::new(hub, &opened.store).await.context("register names in the store")?;
     let app = App::new(live, opened.store.clone(), Some(Engine { happened: engine, asks, stands }), stopped);
     let mut serving = Serving { app: app.clone(), opened, socket, stop, ends: Vec::new() };
@@ -108,16 +115,15 @@ pub async fn begin(hub: Hub) -> anyhow::Result<Serving> {
         app.flight.get_or_init(|| Arc::new(flight));
     }
     if serving.socket.is_some() {
-        let fence = start::lease(&app.store, "router", owner).await.context("take the router's lease")?;
-        start::open_desks(&app, owner).await.context("take the destinations' leases")?;
-        serving.task(route::follow::follow(app.clone(), fence, watch::channel(false).1));
-        runtime::spawn(reload::on_signal(app.clone(), owner, hangups));
+        serving.serve_file(owner).await?;
     } else {
-        serving.task(leases::keep(app.clone(), owner));
-        runtime::spawn(leases::listen(app.clone()));
+        serving.share_database(role, owner);
     }
-    serving.task(jobs::retention::run(app.clone()));
-    serving.task(jobs::run::run(app.clone(), owner));
+    runtime::spawn(reload::on_signal(app.clone(), owner, hangups));
+    if role.delivers() {
+        serving.task(jobs::retention::run(app.clone()));
+        serving.task(jobs::run::run(app.clone(), owner));
+    }
 
     let stop = || app.stop.clone();
     let public_routes = match &operator {
@@ -164,6 +170,25 @@ fn shares(app: &App) -> server::Shares {
 }
 
 impl Serving {
+    /// Everything is this process's.
+    async fn serve_file(&mut self, owner: u128) -> anyhow::Result<()> {
+        let app = self.app.clone();
+        let fence = start::lease(&app.store, "router", owner).await.context("take the router's lease")?;
+        start::open_desks(&app, owner).await.context("take the destinations' leases")?;
+        self.task(route::follow::follow(app, fence, watch::channel(false).1));
+        Ok(())
+    }
+
+    /// What this process routes and serves is by lease.
+    fn share_database(&mut self, role: Role, owner: u128) {
+        tracing::info!(role = role.name(), "this process shares its store with others");
+        self.app.share();
+        if role.delivers() {
+            self.task(leases::keep(self.app.clone(), owner));
+        }
+        runtime::spawn(leases::listen(self.app.clone()));
+    }
+
     fn task(&mut self, task: impl Future<Output = ()> + Send + 'static) {
         let (done, end) = tokio::sync::oneshot::channel();
         self.ends.push(end);

@@ -294,11 +294,17 @@ fn at_rest_the_hub_computes_and_asks_next_to_nothing() {
     send(&postgres, &event("open", "once@example.com", AT));
     until(20, "it did not arrive", || crm.ok_about("once@example.com").pop());
     std::thread::sleep(Duration::from_secs(3));
-    // Transactions: a read alone is one, what renews the leases is one together.
+    // Transactions: a read alone is one.
     let asked = || {
         let log = server.log();
         let statements = log.lines().filter(|line| line.contains("statement:") || line.contains("execute "));
-        statements.filter(|line| !line.contains(" leases ") && !line.ends_with("COMMIT")).count() as u64
+        statements
+            .filter(|line| {
+                !line.contains("leases WHERE name")
+                    && !line.contains("UPDATE leases")
+                    && !line.ends_with("COMMIT")
+            })
+            .count() as u64
     };
     let before = (ticks(&sqlite), ticks(&postgres), asked());
     std::thread::sleep(REST);
@@ -311,5 +317,6 @@ fn at_rest_the_hub_computes_and_asks_next_to_nothing() {
     assert!(files <= 5, "{files} ticks at rest on SQLite");
     assert!(shared <= 5, "{shared} ticks at rest on PostgreSQL");
     assert!(queries > 0, "the statements are not seen");
-    assert!(queries <= REST.as_secs(), "{queries} transactions at rest");
+    // Leases of the node, the router and a destination are renewed each 3.3 s, and others are looked for.
+    assert!(queries <= 3 * REST.as_secs(), "{queries} transactions at rest");
 }

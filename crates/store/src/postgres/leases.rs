@@ -15,9 +15,9 @@ use super::base::{Base, Fault, get};
 use super::journal::Journal;
 use crate::prepare::{Prepared, What};
 use crate::sqlite::jobs::lease_of;
-use crate::sqlite::leases::{ROUTER, of_destination};
+use crate::sqlite::leases::{NODE, ROUTER, of_destination};
 use crate::write::{Trouble, Write, Wrote};
-use crate::{Page, PageWork};
+use crate::{LeaseRow, Page, PageWork};
 
 #[derive(Debug, Clone)]
 pub(crate) struct Lease {
@@ -51,10 +51,11 @@ pub(crate) fn needed(write: &Prepared) -> Vec<String> {
     }
 }
 
-/// The lease of a job that a write checks or ends. It goes with its job, so a late write must not make it again.
+/// The lease that a write checks, gives up or ends with its work: a late write must not make it again.
 pub(crate) fn of_job(write: &Prepared) -> Option<String> {
     match &write.what {
         What::Write(Write::Page(page)) => Some(lease_of(page.job)),
+        What::Write(Write::Release { name, .. }) => Some(name.clone()),
         What::Write(Write::JobStand { id, .. }) => Some(lease_of(*id)),
         _ => None,
     }
@@ -157,6 +158,46 @@ async fn is_gone(journal: &Journal, owner: &[u8]) -> Result<bool, Fault> {
 /// Owners are random, so half of their bits do.
 fn number_of(owner: &[u8]) -> i64 {
     owner.last_chunk::<8>().map_or(0, |half| i64::from_be_bytes(*half))
+}
+
+/// Of its owner; that of a node goes, as its name never comes again.
+pub(crate) async fn release(
+    base: &Base,
+    locked: &mut Locked,
+    name: &str,
+    owner: u128,
+) -> Result<Wrote, Fault> {
+    let owner = owner.to_be_bytes().to_vec();
+    let Some(held) = locked.get_mut(name).filter(|held| held.owner == owner) else {
+        return Ok(Wrote::Done);
+    };
+    if name.starts_with(NODE) {
+        drop(base, locked, name).await?;
+    } else {
+        base.execute("UPDATE leases SET until = 0 WHERE name = $1 AND owner = $2", &[&name, &owner]).await?;
+        held.until = 0;
+    }
+    Ok(Wrote::Done)
+}
+
+/// A lease whose owner's session ended has run out, whatever time it names.
+pub(crate) async fn list(base: &Base) -> Result<Vec<LeaseRow>, Fault> {
+    let locks = base
+        .rows(
+            "SELECT (classid::bigint << 32) | objid::bigint FROM pg_locks WHERE locktype = 'advisory' AND objsubid = 1
+                AND database = (SELECT oid FROM pg_database WHERE datname = current_database())",
+            &[],
+        )
+        .await?;
+    let alive = locks.iter().map(|row| get(row, 0)).collect::<Result<Present, _>>()?;
+    let rows = base.rows("SELECT name, owner, until FROM leases WHERE fence > 0 ORDER BY name", &[]).await?;
+    let read = |row| {
+        let bytes = super::base::digest(row, "owner")?;
+        let lives = alive.contains(&number_of(&bytes));
+        let until = if lives { super::base::millis(row, "until")? } else { Millis(0) };
+        Ok(LeaseRow { name: get(row, "name")?, owner: u128::from_be_bytes(bytes), until })
+    };
+    rows.iter().map(read).collect()
 }
 
 /// `FenceLost` unless the lease stands at this fence.
