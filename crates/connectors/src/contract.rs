@@ -218,6 +218,9 @@ pub struct Item<'a> {
     pub person: Option<&'a Person>,
     pub operation: &'a Operation,
     pub step: Option<&'a Step>,
+    /// The route has another place for a notice that this destination cannot give: then, and only then, the
+    /// kind may say [`Verdict::handed_on`].
+    pub elsewhere: bool,
 }
 
 impl Item<'_> {

@@ -33,6 +33,9 @@ struct RequestCase {
     items: Vec<String>,
     #[serde(default)]
     known: BTreeMap<String, String>,
+    /// The route has a `notify` URL.
+    #[serde(default)]
+    elsewhere: bool,
     send: Option<Sent>,
     ask: Option<Asked>,
     settle: Option<String>,
@@ -78,11 +81,12 @@ struct AnswerCase {
 /// Items with everything that they borrow.
 struct Held {
     parts: Vec<(Key, Option<Person>, Operation, Option<Step>)>,
+    elsewhere: bool,
 }
 
 impl Held {
     fn new(parts: &[Part]) -> Held {
-        Held { parts: parts.iter().map(hold).collect() }
+        Held { parts: parts.iter().map(hold).collect(), elsewhere: false }
     }
 
     fn items(&self) -> Vec<Item<'_>> {
@@ -93,6 +97,7 @@ impl Held {
                 person: person.as_ref(),
                 operation,
                 step: step.as_ref(),
+                elsewhere: self.elsewhere,
             })
             .collect()
     }
@@ -160,7 +165,8 @@ fn short_signal(signal: &Signal) -> String {
 
 fn check_request(kind: &str, case: &RequestCase) {
     let sink = sink(kind, &case.settings);
-    let held = pick(kind, &case.items);
+    let mut held = pick(kind, &case.items);
+    held.elsewhere = case.elsewhere;
     let known =
         case.known.iter().map(|(question, answer)| (Question(question.clone()), answer.clone())).collect();
     let name = &case.name;

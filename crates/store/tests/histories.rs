@@ -104,6 +104,7 @@ impl History {
                 crashes: 0,
                 progress: vec![],
                 attempt: None,
+                hand_on: None,
             });
         }
         let (destination, at) = (self.destination, Millis(self.at));

@@ -75,15 +75,17 @@ impl Sink for HubSpot {
         if !contacts::sets_something(settings, first.operation) {
             return settle(Verdict::skipped("no_fields", "none of the fields has a property at HubSpot"));
         }
-        if let (Call::WriteTask, Some((question, owner))) = (call, tasks::question(first))
-            && known.get(&question.0).is_none()
-        {
-            return Plan::Ask { question, request: tasks::ask_owner(settings, &owner) };
+        if let (Call::WriteTask, Some((question, owner))) = (call, tasks::question(first)) {
+            match known.get(&question.0) {
+                None => return Plan::Ask { question, request: tasks::ask_owner(settings, &owner) },
+                Some("") if first.elsewhere => {
+                    return settle(Verdict::handed_on(&format!("HubSpot knows no owner {owner}")));
+                }
+                Some(_) => {}
+            }
         }
         let ready = |item: &Item| match call {
-            Call::WriteTask => {
-                tasks::question(item).is_some_and(|(question, _)| known.0.contains_key(&question))
-            }
+            Call::WriteTask => tasks::is_ready(item, known),
             _ => contacts::sets_something(settings, item.operation),
         };
         let inputs = gather(settings, call, items, ready);

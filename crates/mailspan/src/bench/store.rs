@@ -214,6 +214,7 @@ fn settlement(destination: DestinationId, fence: Fence, claim: &Claim) -> Write 
         crashes: claim.crashes,
         progress: Vec::new(),
         attempt: Some(0),
+        hand_on: None,
     };
     let attempt = Attempt { at, took_ms: 1, items: 1, status: 200, request: None, answer: None };
     Write::Settle { destination, fence, settlements: vec![settlement], attempts: vec![attempt], at }

@@ -214,13 +214,18 @@ async fn settle(
     if wrote.is_ok() {
         drill::point("settle-after-commit");
     }
-    let (outcome, promoted) = match wrote {
-        Ok(Wrote::Settled { promoted }) => (Ok(()), promoted),
-        Ok(_) => (Ok(()), true),
-        Err(Trouble::FenceLost) => (Err(SettleFailed::FenceLost), false),
+    let mut woken = Vec::new();
+    let outcome = match wrote {
+        Ok(Wrote::Settled { promoted, offered }) => {
+            woken = offered;
+            woken.extend(promoted.then_some(destination));
+            Ok(())
+        }
+        Ok(_) => Ok(()),
+        Err(Trouble::FenceLost) => Err(SettleFailed::FenceLost),
         Err(trouble) => {
             tracing::warn!("settlements wait: {trouble}");
-            (Err(SettleFailed::Broken), false)
+            Err(SettleFailed::Broken)
         }
     };
     app.tell(Happened::Settled { destination, deliveries, outcome }).await;
@@ -230,7 +235,7 @@ async fn settle(
             system::dead_letter(app, id).await;
         }
     }
-    if promoted {
+    for destination in woken {
         app.tell(Happened::Offered { destination }).await;
     }
     app.has_moved();

@@ -272,7 +272,9 @@ impl Journal {
                         None => self.taken.remove(name),
                     };
                 }
-                (_, Ok(Wrote::Offered { destinations })) => self.wake(destinations),
+                (_, Ok(Wrote::Offered { destinations } | Wrote::Settled { offered: destinations, .. })) => {
+                    self.wake(destinations);
+                }
                 (What::Write(Write::Page(page)), Ok(Wrote::Paged { destinations, .. })) => {
                     self.wake(destinations);
                     if page.end.is_some() {

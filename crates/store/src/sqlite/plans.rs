@@ -133,6 +133,7 @@ fn a_day_of_work(journal: &mut Journal) {
         crashes: 0,
         progress: vec![],
         attempt: Some(0),
+        hand_on: None,
     });
     let settlements = settlements.collect();
     let attempts =
