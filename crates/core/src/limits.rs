@@ -48,8 +48,10 @@ pub const REFUSED_BURST: u64 = 50;
 pub const REFUSED_PER_SECOND: u64 = 10;
 /// What is kept of each refused body.
 pub const REFUSED_BODY_BYTES_MAX: usize = 16 << 10;
-/// Writes that wait for the writer before intake answers 429.
-pub const INTAKE_QUEUE_MAX: usize = 4_096;
+/// Requests that wait for the writer before intake answers 429, where `[limits] intake_queue` says nothing else:
+/// one group. While one group is written and another waits, all connections that there can be are waiting; a sender
+/// behind that would wait for a third sync.
+pub const INTAKE_QUEUE_MAX: usize = GROUP_WRITES_MAX;
 /// Writes of router, engine and jobs that wait.
 pub const WORK_QUEUE_MAX: usize = 1_024;
 /// Writes that share one sync: more would make the first of them wait too long.

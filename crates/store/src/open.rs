@@ -27,13 +27,16 @@ pub struct OpenOptions {
     pub socket: Option<PathBuf>,
     /// Keys in one dedupe segment; smaller in tests.
     pub segment_keys_max: i64,
+    /// Writes of intake that wait before further ones are [`crate::Trouble::Busy`], at least 1.
+    pub intake_queue_max: usize,
 }
 
 impl OpenOptions {
     /// Two readers, no socket, segments of the usual size.
     pub fn new(path: PathBuf, seed: u128, now: Millis) -> OpenOptions {
         let segment_keys_max = limits::SEGMENT_KEYS_MAX;
-        OpenOptions { path, readers: 2, seed, now, socket: None, segment_keys_max }
+        let intake_queue_max = limits::INTAKE_QUEUE_MAX;
+        OpenOptions { path, readers: 2, seed, now, socket: None, segment_keys_max, intake_queue_max }
     }
 }
 
@@ -87,7 +90,7 @@ pub fn open(options: OpenOptions) -> Result<(Store, Writer, Vec<Reader>), OpenEr
     let mut connection = sqlite::connect_writer(&path).map_err(sql)?;
     sqlite::migrate(&mut connection, &path, options.seed, options.now)?;
     let journal = Journal::start(connection, Some(&path), options.segment_keys_max).map_err(sql)?;
-    let queues = Arc::new(Queues::default());
+    let queues = Arc::new(Queues::new(options.intake_queue_max));
     let reads = Arc::new(ReadQueue::default());
     let mut readers = Vec::new();
     for _ in 0..options.readers.max(1) {

@@ -53,9 +53,9 @@ pub async fn run(plan: StorePlan) -> anyhow::Result<StoreReport> {
     let file = folder.path.join("hub.toml");
     let nowhere = "127.0.0.1:9".parse()?;
     super::write_private(&file, &hub::configuration(&Plan { goal, ..Plan::default() }, nowhere, nowhere))?;
-    let options = config::Options { env: &|_| None, dev: false };
+    let options = config::Options { env: &|_| None, names: &[], dev: false };
     let hub = config::load(&file, &options).map_err(|problems| anyhow::anyhow!("{problems}"))?;
-    let opened = open::store(&hub.storage).await.context("open the store")?;
+    let opened = open::store(&hub).await.context("open the store")?;
     let (_stop, stopped) = watch::channel(false);
     let live = Live::new(hub, &opened.store).await.context("register names in the store")?;
     let app = App::new(live, opened.store.clone(), None, stopped);

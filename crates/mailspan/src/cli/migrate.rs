@@ -12,7 +12,7 @@ use crate::open;
 /// `serve` does the same at its start; this is for doing it apart, before a new version serves.
 pub async fn run(common: &Common) -> anyhow::Result<ExitCode> {
     let hub = super::load(common)?;
-    let opened = match open::store(&hub.storage).await {
+    let opened = match open::store(&hub).await {
         Err(OpenError::Held(holder)) => bail!(
             "process {} serves {}: it brought the store to its schema when it started",
             holder.pid,

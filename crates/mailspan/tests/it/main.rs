@@ -20,6 +20,7 @@ mod interop;
 mod kill;
 mod notices;
 mod operations;
+mod overload;
 mod poison;
 mod prepare;
 mod recovery;
