@@ -298,7 +298,7 @@ impl World {
                 }
                 self.after(20, Ev::Node(epoch, Box::new(Inner::Read { destination, room })));
             }
-            Command::Send { call, destination, request } => {
+            Command::Send { call, destination, request, .. } => {
                 if node.draining || node.paused.get(&destination) == Some(&true) {
                     return Err(format!("paused: something is sent to {destination:?}"));
                 }

@@ -76,6 +76,36 @@ fn wait_answers_with_what_each_destination_said() {
     assert_eq!(ask("d@example.com", "soon").status, 400);
 }
 
+/// A map of two requests, the second of which is tried twice: each of the three answers is shown.
+#[test]
+fn wait_shows_the_answer_to_each_request() {
+    let crm = mailspan_testkit::Receiver::start();
+    let mut tried = 0;
+    crm.answer(move |seen| match seen.json()["n"].as_u64() {
+        Some(1) => (201, Vec::new(), "{\"made\":1}".to_owned()),
+        _ => {
+            tried += 1;
+            (if tried == 1 { 503 } else { 200 }, Vec::new(), format!("{{\"try\":{tried}}}"))
+        }
+    });
+    let quick = "retry = [\"50ms\"]\nrate = \"1000/1s\"";
+    let map = "map = \'\'\'[{ \"n\": 1 }, { \"n\": 2 }]\'\'\'";
+    let config = crate::support::config(&crm, quick, map);
+    let mut hub = Hub::new(crate::support::BINARY, &config, &[("MAILTARGET_SECRET", crate::support::SECRET)]);
+    hub.start();
+    let write = key(&hub, "events:write");
+    let headers = [("authorization", write.as_str()), ("content-type", "application/json")];
+    let body = json!({ "type": "app.paid", "subject": "a@example.com" }).to_string();
+    let reply = hub.post("/v1/events?wait=20s", &headers, body.as_bytes());
+    assert_eq!(reply.status, 200);
+    let delivery = &reply.json()["deliveries"][0];
+    let one = |status: u16, answer: &str| json!({ "request": "POST", "status": status, "answer": answer });
+    let expected = [one(201, "{\"made\":1}"), one(503, "{\"try\":1}"), one(200, "{\"try\":2}")];
+    assert_eq!(delivery["answers"], json!(expected), "{delivery}");
+    let last = (&delivery["state"], &delivery["status"], &delivery["answer"]);
+    assert_eq!(last, (&json!("delivered"), &json!(200), &json!("{\"try\":2}")));
+}
+
 #[test]
 fn cloudevents_come_in_three_modes_and_numbers_survive() {
     let (hub, crm) = hub();
