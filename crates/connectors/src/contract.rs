@@ -178,6 +178,8 @@ pub struct Arrival {
     pub test: bool,
     pub transmission: Option<String>,
     pub recipient_role: Option<RecipientRole>,
+    /// Of a CloudEvent: see [`mailspan_core::cloudevents::extensions`].
+    pub extensions: Option<Box<RawValue>>,
     pub dedupe: Dedupe,
 }
 

@@ -7,6 +7,10 @@ pub const BODY_BYTES_MAX: usize = 5 << 20;
 pub const EVENTS_PER_REQUEST_MAX: usize = 5_000;
 /// One event's `data`: HubSpot's note takes 65,536 characters; larger facts belong elsewhere.
 pub const EVENT_DATA_BYTES_MAX: usize = 256 << 10;
+/// Extension attributes of a CloudEvent that are carried along: tracing and partitioning take five.
+pub const EXTENSIONS_MAX: usize = 32;
+/// All of them together, as JSON: `tracestate` alone may have 512 (W3C Trace Context).
+pub const EXTENSIONS_BYTES_MAX: usize = 4 << 10;
 /// Depth of JSON. `serde_json` stops at 128; nothing real is deeper than twenty.
 pub const JSON_DEPTH_MAX: usize = 64;
 /// Keys of all objects of one document: hash floods and million-key bombs end here.

@@ -128,6 +128,7 @@ fn receipt(n: u64, random: &mut SplitMix64) -> Receipt {
         test: false,
         transmission: Some(format!("t{n}")),
         recipient_role: None,
+        extensions: None,
         data: RawValue::from_string(data).unwrap().into(),
     };
     Receipt {

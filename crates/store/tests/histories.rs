@@ -163,6 +163,7 @@ fn receipt(n: i64, event_type: &'static str, subject: &str, at: Millis) -> Recei
         test: false,
         transmission: None,
         recipient_role: None,
+        extensions: None,
         data: RawValue::from_string("{}".to_owned()).unwrap().into(),
     };
     Receipt {

@@ -28,8 +28,9 @@ pub static KIND: Kind = Kind {
     about: "Writes email engagement to contacts that exist (or creates them where the route says so): counts \
         and times as contact properties, activities as notes that hang on their contact and deal, opt-outs \
         through the subscriptions API, a complaint as a task for the owner. Needs a service key or a \
-        private-app token with the scopes crm.objects.contacts.read and .write, crm.objects.owners.read and \
-        communication_preferences.read_write, as `auth = { kind = \"bearer\", token = … }`. \
+        private-app token with the scopes crm.objects.contacts.read and .write, crm.objects.owners.read, \
+        crm.schemas.contacts.read (.write too where `prepare` creates properties), \
+        communication_preferences.read_write and communication_preferences.statuses.batch.write, as `auth = { kind = \"bearer\", token = … }`. \
         `mailspan destinations prepare` shows which properties and scopes are missing. Rules: HubSpot's API \
         specifications 2026-03 (Contacts, Notes, Associations, Owners, Properties, Subscriptions) and its \
         pages «Usage guidelines» and «Error handling».",

@@ -19,6 +19,7 @@ use super::report::{STORE, key, rounded};
 use super::table::shown;
 use super::{Folder, Goal, Plan, cpu, hub, in_memory};
 use crate::app::{App, Live};
+use crate::cli::progress::Progress;
 use crate::deliver::start::lease;
 use crate::hub::Source;
 use crate::intake::receive::{NotReceived, Received, receive};
@@ -45,7 +46,8 @@ pub struct StoreReport {
 }
 
 /// Accepts, routes, then claims and settles; the store's audit must agree.
-pub async fn run(plan: StorePlan) -> anyhow::Result<StoreReport> {
+pub async fn run(plan: StorePlan, json: bool) -> anyhow::Result<StoreReport> {
+    let progress = Progress::new(json);
     let folder = Folder::make(plan.folder.as_deref())?;
     let secret = hex(&runtime::random_u128().to_be_bytes());
     super::write_private(&folder.path.join(super::SECRET_FILE), &secret)?;
@@ -60,10 +62,11 @@ pub async fn run(plan: StorePlan) -> anyhow::Result<StoreReport> {
     let live = Live::new(hub, &opened.store).await.context("register names in the store")?;
     let app = App::new(live, opened.store.clone(), None, stopped);
     let done = tokio::select! {
-        done = measure(&plan, &app, &secret) => done,
+        done = measure(&plan, &app, &secret, &progress) => done,
         () = runtime::told_to_stop() => Err(anyhow::anyhow!("stopped before the end: there is no result")),
     };
     drop(app);
+    drop(progress);
     let mut notes = super::warnings(in_memory(&folder.path));
     opened.close(crate::open::CLOSE_MS_MAX).await;
     let (figures, trouble) = done?;
@@ -72,21 +75,33 @@ pub async fn run(plan: StorePlan) -> anyhow::Result<StoreReport> {
     Ok(StoreReport { plan, figures, notes, whole })
 }
 
-async fn measure(plan: &StorePlan, app: &App, secret: &str) -> anyhow::Result<(Vec<Figure>, Option<String>)> {
+async fn measure(
+    plan: &StorePlan,
+    app: &App,
+    secret: &str,
+    progress: &Progress,
+) -> anyhow::Result<(Vec<Figure>, Option<String>)> {
     let mut figures = Vec::new();
     let began = Clock::start();
-    let last_tenth = accept(plan, app, secret).await?;
+    let last_tenth = progress.during("journal", accept(plan, app, secret)).await?;
     figures.extend(began.figures("journal", "events", plan.events));
     figures.push(Figure::new("journal, last tenth of events", Unit::PerSecond, last_tenth));
 
     let deliveries = plan.events * u64::from(plan.routes);
     let fence = lease(&app.store, "router", runtime::random_u128()).await?;
     let began = Clock::start();
-    while route::follow::step(app, fence).await? > 0 {}
+    let mut routed = 0;
+    loop {
+        match route::follow::step(app, fence).await? as u64 {
+            0 => break,
+            some => routed += some,
+        }
+        progress.count(routed, "events routed");
+    }
     figures.extend(began.figures("router", "deliveries", deliveries));
 
     let began = Clock::start();
-    settle_all(app).await?;
+    progress.during("queue", settle_all(app)).await?;
     figures.extend(began.figures("queue", "deliveries", deliveries));
 
     let audit = app.store.audit().await?;

@@ -135,7 +135,7 @@ pub async fn run(common: &Common, command: Bench) -> anyhow::Result<ExitCode> {
             plan(load, Goal::Deliver { batch, fan_out, signed, map })?
         }
         Bench::Store(Store { events, writers, routes, folder }) => {
-            let report = store::run(StorePlan { events, writers, routes, folder }).await?;
+            let report = store::run(StorePlan { events, writers, routes, folder }, common.json).await?;
             print(common, report.json(), report.table());
             return Ok(if report.whole { ExitCode::SUCCESS } else { ExitCode::FAILURE });
         }
@@ -144,7 +144,7 @@ pub async fn run(common: &Common, command: Bench) -> anyhow::Result<ExitCode> {
             return Ok(ExitCode::SUCCESS);
         }
     };
-    let report = bench::run(plan).await?;
+    let report = bench::run(plan, common.json).await?;
     print(common, report.json(), report.table());
     Ok(if report.whole() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

@@ -12,6 +12,7 @@ mod events;
 mod jobs;
 mod keys;
 mod migrate;
+pub mod progress;
 mod records;
 mod sandbox;
 pub mod table;

@@ -1,9 +1,11 @@
 //! The HTTP surface.
 
 pub mod auth;
+pub mod body;
 pub mod events;
 pub mod intake;
 pub mod limit;
+pub mod path;
 pub mod peer;
 pub mod problem;
 pub mod router;

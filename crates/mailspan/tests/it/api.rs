@@ -131,3 +131,77 @@ fn cloudevents_come_in_three_modes_and_numbers_survive() {
     let text = String::from_utf8(crm.ok_about("s@example.com")[0].body.clone()).unwrap();
     assert!(text.contains("92356927693813856123"), "{text}");
 }
+
+/// What a CloudEvent came with goes on to a receiver, which may be another hub; ours are ours.
+#[test]
+fn extensions_of_a_cloudevent_reach_the_receiver() {
+    let (hub, crm) = hub();
+    let write = key(&hub, "events:write");
+    let trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+    let event = json!({
+        "specversion": "1.0", "id": "e1", "source": "/app", "type": "app.x", "subject": "s@example.com",
+        "traceparent": trace, "sequence": 7, "tenant": "acme", "receivedat": "never", "data": { "a": 1 },
+    });
+    let headers = [("authorization", write.as_str()), ("content-type", "application/cloudevents+json")];
+    assert_eq!(hub.post("/v1/events", &headers, event.to_string().as_bytes()).status, 202);
+    let seen = until(10, "the event did not arrive", || crm.ok_about("s@example.com").pop()).json();
+    assert_eq!((&seen["traceparent"], &seen["sequence"]), (&json!(trace), &json!(7)), "{seen}");
+    assert_eq!(seen["tenant"], "default");
+    assert_ne!(seen["receivedat"], "never");
+    let binary = [
+        ("authorization", write.as_str()),
+        ("content-type", "application/json"),
+        ("ce-specversion", "1.0"),
+        ("ce-id", "e2"),
+        ("ce-source", "/app"),
+        ("ce-type", "app.x"),
+        ("ce-subject", "t@example.com"),
+        ("ce-traceparent", trace),
+    ];
+    assert_eq!(hub.post("/v1/events", &binary, b"{}").status, 202);
+    let seen = until(10, "the binary event did not arrive", || crm.ok_about("t@example.com").pop()).json();
+    assert_eq!(seen["traceparent"], trace);
+}
+
+/// Whatever a path or a body says, a program gets a problem as JSON.
+#[test]
+fn bad_paths_and_bodies_are_problems_like_everything_else() {
+    let (hub, _crm) = hub();
+    let admin = key(&hub, "admin");
+    let check = |method: &str, path: &str, body: &str, status: u16| {
+        let headers = [("authorization", admin.as_str()), ("content-type", "application/json")];
+        let reply = mailspan_testkit::request(hub.port, method, path, &headers, body.as_bytes()).unwrap();
+        let shown = format!("{method} {path} {body}: {}", String::from_utf8_lossy(&reply.body));
+        assert_eq!(reply.status, status, "{shown}");
+        assert_eq!(reply.header("content-type"), Some("application/problem+json"), "{shown}");
+        assert!(!reply.json()["detail"].as_str().unwrap_or_default().is_empty(), "{shown}");
+    };
+    for path in ["/v1/events/%ff", "/v1/events/%ff/explain", "/v1/deliveries/%ff", "/v1/jobs/%ff"] {
+        check("GET", path, "", 400);
+    }
+    for path in [
+        "/v1/deliveries/%ff/replay",
+        "/v1/deliveries/%ff/discard",
+        "/v1/deliveries/%ff/correct",
+        "/v1/jobs/%ff/pause",
+        "/v1/jobs/1/%ff",
+        "/v1/destinations/%ff/test",
+        "/v1/destinations/%ff/pause",
+        "/v1/destinations/%ff/resume",
+        "/v1/destinations/%ff/prepare",
+    ] {
+        check("POST", path, "{}", 400);
+    }
+    check("DELETE", "/v1/keys/%ff", "", 400);
+    for path in ["/v1/deliveries/1/replay", "/v1/deliveries/1/discard", "/v1/destinations/crm/pause"] {
+        check("POST", path, "{", 400);
+        check("POST", path, "{\"nothing\":1}", 400);
+    }
+    check("POST", "/v1/destinations/crm/prepare", "[", 400);
+    check("POST", "/v1/replays", "{", 400);
+    // Nothing said is not «all».
+    check("POST", "/v1/replays", "", 400);
+    check("POST", "/v1/keys", "{}", 400);
+    check("GET", "/v1/events/nonsense", "", 400);
+    check("GET", "/v1/deliveries/1", "", 404);
+}

@@ -197,6 +197,7 @@ fn receipt(n: u128) -> Receipt {
         test: false,
         transmission: Some(format!("t{}", n % 40)),
         recipient_role: None,
+        extensions: None,
         data: RawValue::from_string("{}".to_owned()).unwrap().into(),
     };
     Receipt {

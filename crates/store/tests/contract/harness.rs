@@ -188,6 +188,7 @@ pub fn event(n: u64, event_type: &'static str, subject: &str) -> Arrived {
         test: false,
         transmission: None,
         recipient_role: None,
+        extensions: None,
         data: RawValue::from_string(format!("{{\"n\":{n}}}")).unwrap().into(),
     };
     let mut key = [0; 16];
