@@ -9,7 +9,7 @@ use mailspan_store::{OpenError, OpenOptions, PostgresOptions, Store};
 use tokio::sync::oneshot;
 
 use crate::deliver::flight::{Flight, Left};
-use crate::hub::{Hub, Storage};
+use crate::hub::Storage;
 use crate::runtime;
 
 /// Threads that read; two suffice on two cores, and each keeps a page cache.
@@ -55,10 +55,10 @@ fn join(threads: Vec<JoinHandle<()>>) {
 
 /// Opens the store of the configuration, made where it is missing. [`OpenError::Held`] names the
 /// process that holds a file; a database may be held by several.
-pub async fn store(hub: &Hub) -> Result<Opened, OpenError> {
-    match &hub.storage {
-        Storage::Sqlite { path } => sqlite(path, hub.intake_queue),
-        Storage::Postgres { url } => postgres(url.expose(), hub.intake_queue).await,
+pub async fn store(storage: &Storage, intake_queue_max: usize) -> Result<Opened, OpenError> {
+    match storage {
+        Storage::Sqlite { path } => sqlite(path, intake_queue_max),
+        Storage::Postgres { url } => postgres(url.expose(), intake_queue_max).await,
     }
 }
 

@@ -14,7 +14,9 @@ use crate::open;
 pub async fn run(common: &Common) -> anyhow::Result<ExitCode> {
     let hub = super::load(common)?;
     let progress = Progress::new(common.json);
-    let opened = progress.during("bringing the store to its schema", open::store(&hub)).await;
+    let opened = progress
+        .during("bringing the store to its schema", open::store(&hub.storage, hub.intake_queue))
+        .await;
     drop(progress);
     let opened = match opened {
         Err(OpenError::Held(holder)) => bail!(

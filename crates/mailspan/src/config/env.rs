@@ -17,18 +17,21 @@ const SECTIONS: [(&str, &[Setting]); 5] = [
 ];
 
 /// Read elsewhere: by the command line, the log, the sandbox.
-const OTHERS: [&str; 7] = [
+const OTHERS: [&str; 10] = [
     "MAILSPAN_API_KEY",
+    "MAILSPAN_BENCH_STORE",
     "MAILSPAN_CONFIG",
     "MAILSPAN_LOG",
     "MAILSPAN_LOG_FORMAT",
+    "MAILSPAN_MOVE_FROM",
+    "MAILSPAN_MOVE_TO",
     "MAILSPAN_SANDBOX_API_KEY",
     "MAILSPAN_SANDBOX_SECRET",
     "MAILSPAN_SANDBOX_TOKEN",
 ];
 
 /// Of tests, which start the program with what they were started with.
-const OF_TESTS: [&str; 11] = [
+const OF_TESTS: [&str; 12] = [
     "MAILSPAN_BLESS",
     "MAILSPAN_BODY_MS",
     "MAILSPAN_CLOCK_FILE",
@@ -40,6 +43,7 @@ const OF_TESTS: [&str; 11] = [
     "MAILSPAN_SHIM_",
     "MAILSPAN_SIM_",
     "MAILSPAN_TEST_",
+    "MAILSPAN_WRITE_STORES",
 ];
 
 /// A setting that a variable can set.
@@ -60,7 +64,17 @@ pub fn overrides() -> Vec<Override> {
             shape: setting.shape,
         })
     };
-    SECTIONS.into_iter().flat_map(of).collect()
+    // Another name for a setting that differs between processes of one image.
+    let role = |set: &Override| set.section == "server" && set.key == "role";
+    let mut all: Vec<Override> = SECTIONS.into_iter().flat_map(of).collect();
+    let shape = all.iter().find(|set| role(set)).map(|set| set.shape);
+    all.extend(shape.map(|shape| Override {
+        variable: "MAILSPAN_ROLE".to_owned(),
+        section: "server",
+        key: "role",
+        shape,
+    }));
+    all
 }
 
 /// Puts the variables that are set into the tree; from there on they are read like the file. A variable that

@@ -16,7 +16,7 @@ fn post(hub: &Hub, key: &str, more: &[(&str, &str)], body: &Value) -> mailspan_t
 }
 
 #[test]
-fn keys_are_needed_and_have_scopes() {
+pub fn keys_are_needed_and_have_scopes() {
     let (hub, crm) = hub();
     let (write, read) = (key(&hub, "events:write"), key(&hub, "read"));
     let event = json!({ "type": "app.signed_up", "subject": "a@example.com", "data": { "plan": "pro" } });
@@ -41,7 +41,7 @@ fn keys_are_needed_and_have_scopes() {
 }
 
 #[test]
-fn an_idempotency_key_gives_the_first_answer_again() {
+pub fn an_idempotency_key_gives_the_first_answer_again() {
     let (hub, crm) = hub();
     let write = key(&hub, "events:write");
     let batch = json!([{ "type": "app.a", "subject": "a@example.com" }, { "type": "app.b", "subject": "b@example.com" }]);
@@ -56,7 +56,7 @@ fn an_idempotency_key_gives_the_first_answer_again() {
 }
 
 #[test]
-fn wait_answers_with_what_each_destination_said() {
+pub fn wait_answers_with_what_each_destination_said() {
     let (hub, crm) = hub();
     let write = key(&hub, "events:write");
     let ask = |subject: &str, wait: &str| {
@@ -78,7 +78,7 @@ fn wait_answers_with_what_each_destination_said() {
 
 /// A map of two requests, the second of which is tried twice: each of the three answers is shown.
 #[test]
-fn wait_shows_the_answer_to_each_request() {
+pub fn wait_shows_the_answer_to_each_request() {
     let crm = mailspan_testkit::Receiver::start();
     let mut tried = 0;
     crm.answer(move |seen| match seen.json()["n"].as_u64() {
@@ -107,7 +107,7 @@ fn wait_shows_the_answer_to_each_request() {
 }
 
 #[test]
-fn cloudevents_come_in_three_modes_and_numbers_survive() {
+pub fn cloudevents_come_in_three_modes_and_numbers_survive() {
     let (hub, crm) = hub();
     let write = key(&hub, "events:write");
     let event = r#"{"specversion":"1.0","id":"e1","source":"/app","type":"app.x","subject":"s@example.com","data":{"n":92356927693813856123}}"#;
@@ -134,7 +134,7 @@ fn cloudevents_come_in_three_modes_and_numbers_survive() {
 
 /// What a CloudEvent came with goes on to a receiver, which may be another hub; ours are ours.
 #[test]
-fn extensions_of_a_cloudevent_reach_the_receiver() {
+pub fn extensions_of_a_cloudevent_reach_the_receiver() {
     let (hub, crm) = hub();
     let write = key(&hub, "events:write");
     let trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
@@ -165,7 +165,7 @@ fn extensions_of_a_cloudevent_reach_the_receiver() {
 
 /// Whatever a path or a body says, a program gets a problem as JSON.
 #[test]
-fn bad_paths_and_bodies_are_problems_like_everything_else() {
+pub fn bad_paths_and_bodies_are_problems_like_everything_else() {
     let (hub, _crm) = hub();
     let admin = key(&hub, "admin");
     let check = |method: &str, path: &str, body: &str, status: u16| {
