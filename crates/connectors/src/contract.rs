@@ -178,6 +178,8 @@ pub struct Arrival {
     pub test: bool,
     pub transmission: Option<String>,
     pub recipient_role: Option<RecipientRole>,
+    /// Of a CloudEvent: see [`mailspan_core::cloudevents::extensions`].
+    pub extensions: Option<Box<RawValue>>,
     pub dedupe: Dedupe,
 }
 
@@ -218,6 +220,9 @@ pub struct Item<'a> {
     pub person: Option<&'a Person>,
     pub operation: &'a Operation,
     pub step: Option<&'a Step>,
+    /// The route has another place for a notice that this destination cannot give: then, and only then, the
+    /// kind may say [`Verdict::handed_on`].
+    pub elsewhere: bool,
 }
 
 impl Item<'_> {

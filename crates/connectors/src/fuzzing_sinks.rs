@@ -76,6 +76,7 @@ fn headers(head: &[u8]) -> Vec<(String, String)> {
 
 struct Items {
     parts: Vec<(Key, Option<Person>, Operation, Option<Step>)>,
+    elsewhere: bool,
 }
 
 impl Items {
@@ -96,7 +97,7 @@ impl Items {
                 steps.get(usize::from(kind) / 16 % (steps.len() + 1)).map(|step| Step((*step).to_owned()));
             (Key(format!("key-{n}").into()), (n != 5).then_some(person), operation, step)
         };
-        Items { parts: (0..count).map(part).collect() }
+        Items { parts: (0..count).map(part).collect(), elsewhere: kind & 64 != 0 }
     }
 
     fn view(&self) -> Vec<Item<'_>> {
@@ -107,6 +108,7 @@ impl Items {
                 person: person.as_ref(),
                 operation,
                 step: step.as_ref(),
+                elsewhere: self.elsewhere,
             })
             .collect()
     }

@@ -153,6 +153,7 @@ impl Hmac {
             test: false,
             transmission: None,
             recipient_role: None,
+            extensions: None,
             dedupe: dedupe.unwrap_or(Dedupe::Body),
         })
     }

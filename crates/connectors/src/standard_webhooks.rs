@@ -112,6 +112,7 @@ fn arrival(node: &Node, part: usize, dedupe: Dedupe) -> Result<Arrival, String> 
         test: false,
         transmission: None,
         recipient_role: None,
+        extensions: None,
         dedupe,
     })
 }

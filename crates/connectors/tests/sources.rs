@@ -159,7 +159,7 @@ fn parsed(source: &dyn Source, request: &RawRequest) -> Map<String, Value> {
 fn shown(arrival: &Arrival) -> Value {
     let mut data: Value = serde_json::from_str(arrival.data.get()).expect("data is JSON");
     data.as_object_mut().expect("data is an object").remove("raw");
-    json!({
+    let mut shown = json!({
         "part": arrival.part,
         "type": arrival.event_type.as_str(),
         "subject": arrival.subject.shown(),
@@ -174,7 +174,11 @@ fn shown(arrival: &Arrival) -> Value {
             Dedupe::Never => json!("never"),
         },
         "data": data,
-    })
+    });
+    if let Some(extensions) = &arrival.extensions {
+        shown["extensions"] = serde_json::from_str(extensions.get()).expect("extensions are JSON");
+    }
+    shown
 }
 
 fn parse(kind: &str, settings: Value, body: &str) -> Result<Parsed, BadBody> {

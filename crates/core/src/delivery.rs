@@ -94,6 +94,14 @@ pub struct Offer {
     pub cause: Cause,
 }
 
+/// Where a notice goes that a destination cannot give: the `notify` destination of the same route.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Elsewhere {
+    pub destination: DestinationId,
+    /// Of the event's type, as when it is routed.
+    pub class: Class,
+}
+
 /// One operation of a delivery with how far it got.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Part {
@@ -126,6 +134,8 @@ pub struct Parcel {
     pub person: Option<Person>,
     /// What the map made, or why it made nothing (a dead letter).
     pub parts: Result<Vec<Part>, Reason>,
+    /// Where its notices go that its destination cannot give; nothing where the route has no such place.
+    pub elsewhere: Option<Elsewhere>,
 }
 
 /// Progress of one part as it is stored: written only when an attempt leaves something open or dead.
@@ -174,6 +184,9 @@ pub struct Settlement {
     pub progress: Vec<Progress>,
     /// Position in the settlement's list of attempts, where one was made.
     pub attempt: Option<usize>,
+    /// A notice of it is to be given here: the same write makes a delivery of its event and route to there,
+    /// unless there is one.
+    pub hand_on: Option<Elsewhere>,
 }
 
 /// One HTTP exchange, for one or many deliveries.

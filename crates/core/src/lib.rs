@@ -19,7 +19,9 @@ mod verdict;
 use std::borrow::Cow;
 
 pub use consent::consent_of;
-pub use delivery::{Attempt, Cause, Offer, Outcome, Parcel, Part, Progress, Queue, Settlement, State, fold};
+pub use delivery::{
+    Attempt, Cause, Elsewhere, Offer, Outcome, Parcel, Part, Progress, Queue, Settlement, State, fold,
+};
 pub use event::{Class, Event, EventType, RecipientRole};
 pub use ids::{DeliveryId, DestinationId, Digest, EventId, Key, Name, PersonId, RequestId, RouteId, Seq};
 pub use operation::{Consent, Fields, Operation, fields};
@@ -30,7 +32,7 @@ pub use secret::{Secret, SecretRef};
 pub use serde_json::value::RawValue;
 pub use subject::{Address, Subject};
 pub use time::{Millis, Rate, Span};
-pub use verdict::{Reason, Signal, Step, Verdict};
+pub use verdict::{HANDED_ON, Reason, Signal, Step, Verdict};
 
 /// True for what must not reach a terminal or a page as it is: control characters, and marks that turn
 /// the direction of the text or are not seen (Unicode TR36, 2.5).

@@ -7,6 +7,10 @@ pub const BODY_BYTES_MAX: usize = 5 << 20;
 pub const EVENTS_PER_REQUEST_MAX: usize = 5_000;
 /// One event's `data`: HubSpot's note takes 65,536 characters; larger facts belong elsewhere.
 pub const EVENT_DATA_BYTES_MAX: usize = 256 << 10;
+/// Extension attributes of a CloudEvent that are carried along: tracing and partitioning take five.
+pub const EXTENSIONS_MAX: usize = 32;
+/// All of them together, as JSON: `tracestate` alone may have 512 (W3C Trace Context).
+pub const EXTENSIONS_BYTES_MAX: usize = 4 << 10;
 /// Depth of JSON. `serde_json` stops at 128; nothing real is deeper than twenty.
 pub const JSON_DEPTH_MAX: usize = 64;
 /// Keys of all objects of one document: hash floods and million-key bombs end here.
@@ -48,8 +52,10 @@ pub const REFUSED_BURST: u64 = 50;
 pub const REFUSED_PER_SECOND: u64 = 10;
 /// What is kept of each refused body.
 pub const REFUSED_BODY_BYTES_MAX: usize = 16 << 10;
-/// Writes that wait for the writer before intake answers 429.
-pub const INTAKE_QUEUE_MAX: usize = 4_096;
+/// Requests that wait for the writer before intake answers 429, where `[limits] intake_queue` says nothing else:
+/// one group. While one group is written and another waits, all connections that there can be are waiting; a sender
+/// behind that would wait for a third sync.
+pub const INTAKE_QUEUE_MAX: usize = GROUP_WRITES_MAX;
 /// Writes of router, engine and jobs that wait.
 pub const WORK_QUEUE_MAX: usize = 1_024;
 /// Writes that share one sync: more would make the first of them wait too long.

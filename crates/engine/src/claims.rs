@@ -130,7 +130,7 @@ impl Desk {
 
     /// Holds a delivery and lines it up, or says how it ends without an exchange.
     fn admit(&mut self, parcel: Parcel, queue: Queue, cx: &mut Context) -> Option<Settlement> {
-        let Parcel { delivery, class, cause, attempts, crashes, since, person, parts } = parcel;
+        let Parcel { delivery, class, cause, attempts, crashes, since, person, parts, elsewhere } = parcel;
         let (parts, failed) = match parts {
             Ok(parts) => (parts, None),
             Err(reason) => (Vec::new(), Some(reason)),
@@ -146,6 +146,7 @@ impl Desk {
             since,
             person,
             parts,
+            elsewhere,
             exchanged: false,
             steps: 0,
             at,

@@ -3,8 +3,8 @@
 use mailspan_connectors::contract::Item;
 use mailspan_core::limits::{CRASHES_MAX, STEP_BYTES_MAX, STEPS_MAX};
 use mailspan_core::{
-    Cause, Class, DeliveryId, Millis, Outcome, Part, Person, PersonId, Progress, Queue, Reason, Settlement,
-    State, Step, Verdict, fold, superseded,
+    Cause, Class, DeliveryId, Elsewhere, Millis, Outcome, Part, Person, PersonId, Progress, Queue, Reason,
+    Settlement, State, Step, Verdict, fold, superseded,
 };
 
 use crate::calendar::{Calendar, horizon, next_try};
@@ -20,6 +20,7 @@ pub(crate) struct Held {
     pub(crate) since: Millis,
     pub(crate) person: Option<Person>,
     pub(crate) parts: Vec<Part>,
+    pub(crate) elsewhere: Option<Elsewhere>,
     /// An exchange was made for it since it was claimed.
     pub(crate) exchanged: bool,
     /// Steps of the current part since it was claimed.
@@ -80,6 +81,7 @@ impl Held {
             person: self.person.as_ref(),
             operation: &part.operation,
             step: part.step.as_ref(),
+            elsewhere: self.elsewhere.is_some(),
         })
     }
 
@@ -133,7 +135,11 @@ impl Held {
     }
 
     pub(crate) fn settlement(&self, outcome: Outcome, attempt: Option<usize>) -> Settlement {
-        let done = matches!(&outcome, Outcome::Ended { state: State::Delivered | State::Skipped, .. });
+        let handed_on = |part: &Part| part.verdict.as_ref().is_some_and(mailspan_core::Verdict::is_handed_on);
+        let hand_on = self.elsewhere.filter(|_| self.parts.iter().any(handed_on));
+        // What was handed on is remembered: a replay must not give the notice here after all.
+        let done = hand_on.is_none()
+            && matches!(&outcome, Outcome::Ended { state: State::Delivered | State::Skipped, .. });
         let untouched = self.parts.iter().all(|part| part.step.is_none() && part.verdict.is_none());
         let keep =
             |part: &Part| Progress { step: part.step.clone(), verdict: part.verdict.clone(), map: part.map };
@@ -145,6 +151,7 @@ impl Held {
             crashes: self.crashes,
             progress,
             attempt,
+            hand_on,
         }
     }
 

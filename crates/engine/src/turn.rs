@@ -178,7 +178,12 @@ impl Desk {
         self.breaker.sent(call);
         let notice = self.quota.spend(cx.now, 1);
         self.announce(notice, cx);
-        cx.out.push(Command::Send { call, destination: self.id, request: request.clone() });
+        cx.out.push(Command::Send {
+            call,
+            destination: self.id,
+            request: request.clone(),
+            items: items.clone(),
+        });
         let sink = self.sink.clone();
         self.calls.insert(call, Call { sink, request, items, question, queue, at: cx.now });
         Turn::Sent(call)

@@ -18,6 +18,8 @@ pub struct Hub {
     pub server: Server,
     pub storage: Storage,
     pub egress_allow: Vec<Allowance>,
+    /// Requests that wait to be stored before further ones are answered 429.
+    pub intake_queue: usize,
     pub retention: Retention,
     /// In the order of the file.
     pub sources: Vec<Arc<Source>>,

@@ -104,6 +104,7 @@ impl History {
                 crashes: 0,
                 progress: vec![],
                 attempt: None,
+                hand_on: None,
             });
         }
         let (destination, at) = (self.destination, Millis(self.at));
@@ -162,6 +163,7 @@ fn receipt(n: i64, event_type: &'static str, subject: &str, at: Millis) -> Recei
         test: false,
         transmission: None,
         recipient_role: None,
+        extensions: None,
         data: RawValue::from_string("{}".to_owned()).unwrap().into(),
     };
     Receipt {

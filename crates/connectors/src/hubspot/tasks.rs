@@ -19,6 +19,13 @@ pub fn question(item: &Item) -> Option<(Question, String)> {
     }
 }
 
+/// Its owner was asked for, and the task is to be written here: HubSpot knows the owner, or nobody else can be
+/// told.
+pub fn is_ready(item: &Item, known: &Known) -> bool {
+    let answer = question(item).and_then(|(question, _)| known.0.get(&question));
+    answer.is_some_and(|owner| !(owner.is_empty() && item.elsewhere))
+}
+
 /// The look-up of an owner's id by address.
 pub fn ask_owner(settings: &Settings, owner: &str) -> Request {
     Request {
@@ -52,8 +59,8 @@ pub fn owner_in(answer: &Answer, owner: &str) -> Result<Option<String>, ()> {
 }
 
 /// `tasks/batch/upsert` under the item's key; the task is due when the event happened, so at once. Where
-/// HubSpot has no owner of that address the task is nobody's and names whom it was meant for: it stands on
-/// the contact, so that somebody is told.
+/// HubSpot has no owner of that address and the route has no `notify` URL, the task is nobody's and names whom
+/// it was meant for: it stands on the contact, so that somebody is told.
 pub fn write(settings: &Settings, items: &[Item], inputs: &[Input], known: &Known) -> Request {
     let inputs = inputs.iter().filter_map(|input| {
         let item = &items[*input.members.first()?];

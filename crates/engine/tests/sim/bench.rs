@@ -187,6 +187,7 @@ pub fn parcel(id: i64, operations: Vec<Operation>) -> Parcel {
         crashes: 0,
         since: Millis(1_000_000),
         person: Some(person),
+        elsewhere: None,
         parts: Ok(operations.into_iter().enumerate().map(part).collect()),
     }
 }

@@ -196,6 +196,7 @@ impl Store {
             crashes: row.crashes,
             since: row.since,
             person: row.person.map(|person| self.persons[person].clone()),
+            elsewhere: None,
             parts: row.operations.clone().map(|operations| operations.iter().enumerate().map(part).collect()),
         }
     }

@@ -264,7 +264,7 @@ impl Town {
                 let happened = Happened::Claimed { destination, parcels, next_due, more: None };
                 self.at(now.plus(1), Ev::Hear { epoch, happened });
             }
-            Command::Send { call, destination, request } => {
+            Command::Send { call, destination, request, .. } => {
                 self.calls.insert(call, destination);
                 let (answer, after) = self.sites.get_mut(&destination).expect(KNOWN).handle(now, &request);
                 self.at(now.plus(after), Ev::Answer { epoch, call, answer });
@@ -315,6 +315,7 @@ impl Town {
             since: row.offered,
             person: None,
             parts: Ok(vec![part]),
+            elsewhere: None,
         }
     }
 

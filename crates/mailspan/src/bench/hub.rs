@@ -168,7 +168,7 @@ mod tests {
         let address = "127.0.0.1:18080".parse().unwrap();
         let file = folder.path().join(CONFIG_FILE);
         std::fs::write(&file, configuration(&plan, address, address)).unwrap();
-        let options = config::Options { env: &|_| None, dev: false };
+        let options = config::Options { env: &|_| None, names: &[], dev: false };
         if let Err(problems) = config::load(&file, &options) {
             panic!("the bench wrote a configuration that the hub does not take:\n{problems}");
         }

@@ -132,6 +132,7 @@ async fn exchange(
             person: claim.person.as_ref(),
             operation: &part.operation,
             step: part.step.as_ref(),
+            elsewhere: route.notify.is_some(),
         }];
         let request = match destination.sink.plan(&items, &known) {
             Plan::Settle { verdict, .. } => return ended(verdict),

@@ -181,7 +181,8 @@ pub async fn run(common: &Common, command: Bench) -> anyhow::Result<ExitCode> {
             return Ok(if report.whole { ExitCode::SUCCESS } else { ExitCode::FAILURE });
         }
         Bench::Store(Store { events, writers, routes, made: MadeOn { store: on, rounds, folder } }) => {
-            let report = store::run(StorePlan { events, writers, routes, rounds, on, folder }).await?;
+            let report =
+                store::run(StorePlan { events, writers, routes, rounds, on, folder }, common.json).await?;
             print(common, report.json(), report.table());
             return Ok(if report.whole { ExitCode::SUCCESS } else { ExitCode::FAILURE });
         }
@@ -190,7 +191,7 @@ pub async fn run(common: &Common, command: Bench) -> anyhow::Result<ExitCode> {
             return Ok(ExitCode::SUCCESS);
         }
     };
-    let report = bench::run(plan).await?;
+    let report = bench::run(plan, common.json).await?;
     print(common, report.json(), report.table());
     Ok(if report.whole() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

@@ -45,7 +45,7 @@ pub fn names(settings: &'static [Setting]) -> Vec<&'static str> {
 }
 
 pub const SECTIONS: &[&str] =
-    &["server", "storage", "egress", "retention", "sources", "destinations", "routes"];
+    &["server", "storage", "egress", "limits", "retention", "sources", "destinations", "routes"];
 
 pub const SERVER: &[Setting] = &[
     setting(
@@ -76,6 +76,12 @@ pub const EGRESS: &[Setting] = &[setting(
     "allow",
     Shape::Texts,
     "private addresses that may be reached: address or CIDR, port or range; default none",
+)];
+
+pub const LIMITS: &[Setting] = &[setting(
+    "intake_queue",
+    Shape::Number,
+    "requests that wait to be stored before further ones are answered 429; default 1024",
 )];
 
 pub const RETENTION: &[Setting] = &[

@@ -63,7 +63,8 @@ fn rehearse(live: &Live, row: Claim) {
         for part in parts {
             let person = parcel.person.as_ref();
             let (key, operation, step) = (&part.key, &part.operation, part.step.as_ref());
-            destination.sink.plan(&[Item { key, person, operation, step }], &Known::default());
+            let elsewhere = parcel.elsewhere.is_some();
+            destination.sink.plan(&[Item { key, person, operation, step, elsewhere }], &Known::default());
         }
     }));
 }
@@ -127,6 +128,7 @@ async fn condemn(app: &App, suspect: Suspect, owner: u128, why: &'static str) ->
             crashes: row.crashes.saturating_add(1),
             progress: row.progress,
             attempt: None,
+            hand_on: None,
         }];
         let at = runtime::now();
         app.store.write(Write::Settle { destination, fence, settlements, attempts: Vec::new(), at }).await?;

@@ -4,7 +4,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use mailspan_connectors::signature::digest;
 use mailspan_core::limits::OPERATIONS_MAX;
-use mailspan_core::{Event, Key, Operation, Parcel, Part, Reason, cloudevents};
+use mailspan_core::{Elsewhere, Event, Key, Operation, Parcel, Part, Reason, cloudevents};
 use mailspan_maps::CrmContext;
 use mailspan_store::Claim;
 
@@ -24,6 +24,7 @@ pub fn parcel(live: &Live, claim: Claim) -> Parcel {
             Err(Reason::new("no_destination", "its destination is not in the configuration any more"))
         }
     };
+    let elsewhere = elsewhere(live, &claim);
     Parcel {
         delivery: claim.delivery,
         class: claim.class,
@@ -33,7 +34,15 @@ pub fn parcel(live: &Live, claim: Claim) -> Parcel {
         since: claim.since,
         person: claim.person,
         parts: mapped,
+        elsewhere,
     }
+}
+
+/// The route's `notify` destination, for deliveries to another one.
+fn elsewhere(live: &Live, claim: &Claim) -> Option<Elsewhere> {
+    let notify = live.routes.get(&claim.route)?.notify.as_ref()?;
+    let destination = live.destination_id(notify.as_str()).filter(|id| *id != claim.destination)?;
+    Some(Elsewhere { destination, class: claim.event.event_type.class() })
 }
 
 fn mapped(route: &Route, destination: &Destination, claim: &Claim) -> Result<Vec<Part>, Reason> {

@@ -97,8 +97,15 @@ fn carry_out(app: &App, command: Command) {
             let happened = claim(&app, destination, room, held).await;
             app.tell(happened).await;
         }),
-        Command::Send { call, destination, request } => runtime::spawn(async move {
+        Command::Send { call, destination, request, items } => runtime::spawn(async move {
+            let what = app
+                .said
+                .is_waited_for()
+                .then(|| format!("{} {}", request.method, request.path).trim_end().to_owned());
             let answer = send(&app, destination, request).await;
+            if let Some(what) = what {
+                app.said.keep(items, what, &answer);
+            }
             app.tell(answered(call, answer)).await;
         }),
         Command::Left { destination } => app.left(destination),
@@ -182,7 +189,6 @@ async fn send(app: &App, destination: DestinationId, request: Request) -> Result
         );
         return Err(Lost { sent: false, refused: false, why });
     }
-    let waited_for = app.said.key_of(&request);
     let request = sign::sign(&settings, request, runtime::now()).map_err(|why| Lost {
         sent: false,
         refused: true,
@@ -197,9 +203,6 @@ async fn send(app: &App, destination: DestinationId, request: Request) -> Result
         sign::redact(&settings, answer);
     }
     drill::point("send-after");
-    if let (Some(key), Ok(answer)) = (waited_for, &answer) {
-        app.said.keep(key, answer);
-    }
     app.metrics.exchange(&settings.name, answer.as_ref().map_or(0, |answer| answer.status));
     answer
 }

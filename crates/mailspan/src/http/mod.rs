@@ -1,11 +1,13 @@
 //! The HTTP surface.
 
 pub mod auth;
+pub mod body;
 pub mod crowd;
 pub mod events;
 pub mod impatient;
 pub mod intake;
 pub mod limit;
+pub mod path;
 pub mod peer;
 pub mod problem;
 pub mod router;

@@ -90,6 +90,7 @@ async fn say(app: &App, event_type: &'static str, tenant: &Name, data: &Value) {
         test: false,
         transmission: None,
         recipient_role: None,
+        extensions: None,
         data: Arc::from(data),
     };
     let receipt = Receipt {

@@ -54,7 +54,8 @@ pub fn route(live: &Live, event: Event) -> Routed {
     Routed { event, to, opens, clicks, times }
 }
 
-/// The route's destinations, and its `notify` one where nobody in the CRM can be told.
+/// The route's destinations, and its `notify` one where it is known already that nobody in the CRM can be told;
+/// what the CRM finds out is handed on when its delivery settles.
 fn destinations(live: &Live, route: &Route, event: &Event) -> Vec<Name> {
     let mut names = route.to.clone();
     if let Some(notify) = &route.notify

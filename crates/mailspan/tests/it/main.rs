@@ -24,6 +24,7 @@ mod moving;
 mod notices;
 mod on_postgres;
 mod operations;
+mod overload;
 mod poison;
 mod prepare;
 mod recovery;

@@ -23,6 +23,7 @@ fn event(from: &Value) -> Event {
         test: false,
         transmission: None,
         recipient_role: role,
+        extensions: None,
         data: RawValue::from_string(from["data"].to_string()).unwrap().into(),
     }
 }

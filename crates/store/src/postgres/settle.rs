@@ -6,18 +6,18 @@
 use std::collections::{HashMap, HashSet};
 
 use mailspan_core::{
-    Attempt, Class, DeliveryId, DestinationId, Millis, Outcome, Reason, Seq, Settlement, State,
+    Attempt, Cause, Class, DeliveryId, DestinationId, Millis, Outcome, Reason, Seq, Settlement, State,
 };
 use mailspan_engine::Fence;
 
 use super::base::{Base, Fault, clean, get};
 use super::journal::Journal;
-use super::lanes::{self, Lane};
+use super::lanes::{self, Lane, New};
 use super::{leases, ledger};
 use crate::sqlite::lanes::ANSWERS_CONSENT;
 use crate::sqlite::leases::of_destination;
 use crate::sqlite::ledger::verdict;
-use crate::sqlite::settle::{consent_verdict, packed};
+use crate::sqlite::settle::{consent_verdict, keeps_progress, packed};
 use crate::write::Wrote;
 
 /// Refused whole under an old fence. What is no longer pending was settled before: it is left as it is.
@@ -34,7 +34,7 @@ pub(crate) async fn settle(
         return Err(Fault::refused("not_an_end", "a delivery cannot end as pending"));
     }
     let attempt_ids = keep_attempts(&journal.base, destination, attempts).await?;
-    let mut promoted = false;
+    let (mut promoted, mut offered) = (false, vec![]);
     let mut rest = settlements;
     while !rest.is_empty() {
         let rows = pending(&journal.base, rest, destination).await?;
@@ -48,14 +48,51 @@ pub(crate) async fn settle(
             })
             .collect();
         promoted |= settle_run(journal, &changes, at).await?;
+        offered.extend(hand_on(journal, &changes, at).await?);
         rest = &rest[run..];
     }
-    Ok(Wrote::Settled { promoted })
+    offered.sort();
+    offered.dedup();
+    Ok(Wrote::Settled { promoted, offered })
+}
+
+/// Deliveries of the same event and route, to where notices go instead; the leases of those destinations are
+/// locked with the others of the group. A pending delivery keeps its event, so that needs no lock.
+async fn hand_on(
+    journal: &mut Journal,
+    changes: &[Change<'_>],
+    at: Millis,
+) -> Result<Vec<DestinationId>, Fault> {
+    let news: Vec<New> = changes
+        .iter()
+        .filter_map(|change| {
+            let (row, elsewhere) = (change.row, change.settlement.hand_on?);
+            let lane = Lane {
+                person: row.lane.person,
+                destination: elsewhere.destination.0,
+                class: elsewhere.class,
+            };
+            Some(New {
+                event: row.event,
+                route: row.route,
+                tenant: row.tenant,
+                lane,
+                cause: Cause::Live,
+                flags: row.flags & ANSWERS_CONSENT,
+                at,
+                ordered: true,
+                failed: None,
+            })
+        })
+        .collect();
+    if news.is_empty() { Ok(vec![]) } else { lanes::make(journal, &news).await }
 }
 
 /// What the row says before the settlement.
 struct Before {
     event: Seq,
+    route: i64,
+    tenant: i64,
     lane: Lane,
     due: Option<i64>,
     queue: i64,
@@ -80,7 +117,8 @@ async fn pending(
     let ids: Vec<i64> = settlements.iter().map(|settlement| settlement.delivery.0).collect();
     let rows = base
         .rows(
-            "SELECT id, event, person, class, due, queue, flags, reason_code, reason, carried_by, destination, state
+            "SELECT id, event, person, class, due, queue, flags, reason_code, reason, carried_by, destination, state, route,
+                tenant
              FROM deliveries WHERE id = ANY($1) ORDER BY id FOR UPDATE",
             &[&ids],
         )
@@ -100,6 +138,8 @@ async fn pending(
             reason_code: get(row, 7)?,
             reason: get(row, 8)?,
             carried_by: get(row, 9)?,
+            route: get(row, 12)?,
+            tenant: get(row, 13)?,
         };
         pending.insert(DeliveryId(get(row, 0)?), before);
     }
@@ -186,8 +226,7 @@ fn after_of<'a>(change: &'a Change, busy: &HashSet<Lane>) -> Result<After<'a>, F
     let text = |reason: Option<&'a Reason>| reason.map(|reason| reason.text.as_str());
     let (class, queue) = (row.lane.class, row.queue);
     let ended = |state, reason, carried_by| -> Result<After<'a>, Fault> {
-        // Nothing is left to do in what ended well, so only a dead letter keeps how far it got.
-        let progress = if state == State::Dead { progress()? } else { None };
+        let progress = if keeps_progress(settlement, state) { progress()? } else { None };
         let (reason_code, reason) = (code(reason), text(reason));
         Ok(After { state, class, due: None, queue, reason_code, reason, carried_by, progress })
     };

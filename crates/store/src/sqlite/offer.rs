@@ -129,19 +129,24 @@ fn reopen(
 
 /// A delivered one without progress was done at once, whole.
 pub(crate) fn all_is_done(row: &Existing) -> bool {
-    row.state == State::Delivered && row.progress.iter().all(|part| part.verdict == Some(Verdict::Done))
+    row.state == State::Delivered && row.progress.iter().all(stays)
+}
+
+/// Done here, or told elsewhere.
+fn stays(part: &Progress) -> bool {
+    part.verdict.as_ref().is_some_and(|verdict| *verdict == Verdict::Done || verdict.is_handed_on())
 }
 
 /// What is done stays done, with the step it reached; the rest is open again.
 pub(crate) fn done_kept(progress: &[Progress], id: i64) -> Result<Option<String>, Fault> {
-    if !progress.iter().any(|part| part.verdict == Some(Verdict::Done)) {
+    if !progress.iter().any(stays) {
         return Ok(None);
     }
     let kept: Vec<Progress> = progress
         .iter()
-        .map(|part| match part.verdict {
-            Some(Verdict::Done) => part.clone(),
-            _ => Progress { map: part.map, ..Progress::default() },
+        .map(|part| match stays(part) {
+            true => part.clone(),
+            false => Progress { map: part.map, ..Progress::default() },
         })
         .collect();
     serde_json::to_string(&kept).map(Some).map_err(|_| Fault::unreadable("delivery", id))

@@ -133,6 +133,7 @@ fn a_day_of_work(journal: &mut Journal) {
         crashes: 0,
         progress: vec![],
         attempt: Some(0),
+        hand_on: None,
     });
     let settlements = settlements.collect();
     let attempts =
@@ -196,6 +197,7 @@ fn receipt(n: u128) -> Receipt {
         test: false,
         transmission: Some(format!("t{}", n % 40)),
         recipient_role: None,
+        extensions: None,
         data: RawValue::from_string("{}".to_owned()).unwrap().into(),
     };
     Receipt {

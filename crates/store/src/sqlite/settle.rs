@@ -1,7 +1,8 @@
 //! One transaction of a destination's owner: states, attempts, and the next head of each lane.
 
 use mailspan_core::{
-    Attempt, Class, DestinationId, Millis, Outcome, Progress, Queue, Reason, Seq, Settlement, State, Verdict,
+    Attempt, Cause, Class, DestinationId, Elsewhere, Millis, Outcome, Progress, Queue, Reason, Seq,
+    Settlement, State, Verdict,
 };
 use mailspan_engine::Fence;
 use rusqlite::{OptionalExtension, params};
@@ -9,7 +10,7 @@ use rusqlite::{OptionalExtension, params};
 use super::base::{Base, Fault};
 use super::counts::Counts;
 use super::journal::Journal;
-use super::lanes::{self, ANSWERS_CONSENT, Lane};
+use super::lanes::{self, ANSWERS_CONSENT, Lane, Made, New};
 use super::{leases, ledger};
 use crate::write::Wrote;
 
@@ -28,7 +29,7 @@ pub(crate) fn settle(
         journal.marks.attempt += 1;
         keep_attempt(&journal.base, journal.marks.attempt, destination, attempt)?;
     }
-    let mut promoted = false;
+    let (mut promoted, mut offered) = (false, vec![]);
     for settlement in settlements {
         let Some(row) = pending(&journal.base, settlement, destination)? else { continue };
         let attempt = settlement
@@ -37,13 +38,38 @@ pub(crate) fn settle(
             .map(|position| first_attempt + position as i64);
         let change = Change { row, settlement, attempt, at };
         promoted |= settle_one(&journal.base, &mut journal.counts, &change)?;
+        if let Some(elsewhere) = settlement.hand_on
+            && lanes::make(journal, &handed_on(&change.row, elsewhere, at))? == Made::Head
+        {
+            offered.push(elsewhere.destination);
+        }
     }
-    Ok(Wrote::Settled { promoted })
+    offered.sort();
+    offered.dedup();
+    Ok(Wrote::Settled { promoted, offered })
+}
+
+/// A delivery of the same event and route, to where its notice goes instead.
+fn handed_on(row: &Before, elsewhere: Elsewhere, at: Millis) -> New<'static> {
+    let lane = Lane { person: row.lane.person, destination: elsewhere.destination.0, class: elsewhere.class };
+    New {
+        event: row.event,
+        route: row.route,
+        tenant: row.tenant,
+        lane,
+        cause: Cause::Live,
+        flags: row.flags & ANSWERS_CONSENT,
+        at,
+        ordered: true,
+        failed: None,
+    }
 }
 
 /// What the row says before the settlement.
 struct Before {
     event: Seq,
+    route: i64,
+    tenant: i64,
     lane: Lane,
     is_head: bool,
     queue: i64,
@@ -63,7 +89,7 @@ fn pending(
     destination: DestinationId,
 ) -> Result<Option<Before>, Fault> {
     let mut statement = base.sql(
-        "SELECT event, person, class, due, queue, flags FROM deliveries
+        "SELECT event, person, class, due, queue, flags, route, tenant FROM deliveries
          WHERE id = ?1 AND destination = ?2 AND state = 0",
     )?;
     let row = statement
@@ -76,6 +102,8 @@ fn pending(
                 is_head: due.is_some(),
                 queue: row.get(4)?,
                 flags: row.get(5)?,
+                route: row.get(6)?,
+                tenant: row.get(7)?,
             })
         })
         .optional()?;
@@ -116,6 +144,11 @@ fn progressed(base: &Base, change: &Change) -> Result<(), Fault> {
     Ok(())
 }
 
+/// Nothing is left to do in what ended well, so only a dead letter keeps how far it got, and what was handed on.
+pub(crate) fn keeps_progress(settlement: &Settlement, ended: State) -> bool {
+    ended == State::Dead || settlement.hand_on.is_some()
+}
+
 fn end(
     base: &Base,
     counts: &mut Counts,
@@ -128,8 +161,7 @@ fn end(
     if state == State::Pending {
         return Err(Fault::refused("not_an_end", "a delivery cannot end as pending"));
     }
-    // Nothing is left to do in what ended well, so only a dead letter keeps how far it got.
-    let progress = if state == State::Dead { packed(&settlement.progress)? } else { None };
+    let progress = if keeps_progress(settlement, state) { packed(&settlement.progress)? } else { None };
     let (class, queue) = (row.lane.class, row.queue);
     let after = After { state, class, due: None, queue, reason, carried_by, progress };
     write(base, change, &after, *at)?;

@@ -98,6 +98,10 @@ mod on_sqlite {
         run(sqlite, deliver::a_replay_keeps_what_is_done);
     }
     #[test]
+    fn what_is_handed_on_is_offered_once_with_its_settlement() {
+        run(sqlite, deliver::what_is_handed_on_is_offered_once_with_its_settlement);
+    }
+    #[test]
     fn only_a_dead_letter_is_discarded() {
         run(sqlite, deliver::only_a_dead_letter_is_discarded);
     }

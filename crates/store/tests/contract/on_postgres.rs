@@ -51,6 +51,9 @@ fn cases() -> Vec<Case> {
         ("keys_are_found_by_hash_and_revoked", |hub| {
             Box::pin(accept::keys_are_found_by_hash_and_revoked(hub))
         }),
+        ("what_is_handed_on_is_offered_once_with_its_settlement", |hub| {
+            Box::pin(deliver::what_is_handed_on_is_offered_once_with_its_settlement(hub))
+        }),
         ("an_event_goes_through_its_places", |hub| Box::pin(deliver::an_event_goes_through_its_places(hub))),
         ("a_route_under_an_old_fence_or_twice_is_refused_whole", |hub| {
             Box::pin(deliver::a_route_under_an_old_fence_or_twice_is_refused_whole(hub))

@@ -78,7 +78,7 @@ async fn one_step(hub: &Harness, two: &mut Two, random: &mut SplitMix64, at: Mil
     match hub.store.write(write).await {
         Ok(Wrote::Accepted { accepted, again }) => format!("{accepted:?} {again}"),
         Ok(Wrote::Offered { destinations }) => format!("{asked}: {destinations:?}"),
-        Ok(Wrote::Settled { promoted }) => format!("{asked}: promoted {promoted}"),
+        Ok(Wrote::Settled { promoted, offered }) => format!("{asked}: promoted {promoted} {offered:?}"),
         other => format!("{asked}: {other:?}"),
     }
 }
@@ -146,6 +146,7 @@ async fn settle(hub: &Harness, two: &Two, random: &mut SplitMix64, at: Millis) -
                     ..Progress::default()
                 }],
                 attempt: random.chance(80).then_some(0),
+                hand_on: None,
             });
         }
     }
