@@ -19,7 +19,9 @@ mod verdict;
 use std::borrow::Cow;
 
 pub use consent::consent_of;
-pub use delivery::{Attempt, Cause, Offer, Outcome, Parcel, Part, Progress, Queue, Settlement, State, fold};
+pub use delivery::{
+    Attempt, Behind, Cause, Offer, Outcome, Parcel, Part, Progress, Queue, Settlement, State, fold,
+};
 pub use event::{Class, Event, EventType, RecipientRole};
 pub use ids::{DeliveryId, DestinationId, Digest, EventId, Key, Name, PersonId, RequestId, RouteId, Seq};
 pub use operation::{Consent, Fields, Operation, fields};

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use mailspan_core::limits::QUEUE_ROOM;
 use mailspan_core::{DeliveryId, Millis, Outcome, Parcel, Queue, Reason, Settlement, State};
 
+use crate::coalesce::load;
 use crate::desk::{Context, Desk};
 use crate::held::{Held, Place};
 use crate::{Command, Fault};
@@ -92,7 +93,8 @@ impl Desk {
                 None => room[queue] > 0 && came[queue] >= room[queue],
             };
             let unseen = room[queue] == 0 && self.claims.more[queue];
-            self.claims.more[queue] = full || unseen || left[queue] || self.claims.again;
+            let again = self.claims.again && cx.fault != Some(Fault::LateOfferSkipped);
+            self.claims.more[queue] = full || unseen || left[queue] || again;
         }
         self.claims.stale.clear();
         self.claims.again = false;
@@ -120,7 +122,7 @@ impl Desk {
 
     /// Holds a delivery and lines it up, or says how it ends without an exchange.
     fn admit(&mut self, parcel: Parcel, queue: Queue, cx: &mut Context) -> Option<Settlement> {
-        let Parcel { delivery, class, cause, attempts, crashes, since, person, parts } = parcel;
+        let Parcel { delivery, class, cause, attempts, crashes, since, person, parts, behind } = parcel;
         let (parts, failed) = match parts {
             Ok(parts) => (parts, None),
             Err(reason) => (Vec::new(), Some(reason)),
@@ -136,6 +138,7 @@ impl Desk {
             since,
             person,
             parts,
+            load: None,
             exchanged: false,
             steps: 0,
             at,
@@ -153,6 +156,9 @@ impl Desk {
         };
         self.count[queue as usize] += 1;
         if outcome == Outcome::Progressed {
+            if self.limits.coalesces {
+                held.load = load(&held, &behind, &self.alone);
+            }
             self.held.insert(delivery, held);
             self.line_up(delivery, cx.now);
             return None;

@@ -315,6 +315,7 @@ impl Town {
             since: row.offered,
             person: None,
             parts: Ok(vec![part]),
+            behind: Vec::new(),
         }
     }
 

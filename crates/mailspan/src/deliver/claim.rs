@@ -33,6 +33,7 @@ pub fn parcel(live: &Live, claim: Claim) -> Parcel {
         since: claim.since,
         person: claim.person,
         parts: mapped,
+        behind: Vec::new(),
     }
 }
 

@@ -1,11 +1,11 @@
 //! Runs the engine: what happened goes in, commands come out and are carried out.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use mailspan_core::{
-    Answer, Attempt, DeliveryId, DestinationId, Lost, Millis, Outcome, Parcel, Queue, Reason, Request,
-    Settlement, State,
+    Answer, Attempt, Behind, Class, DeliveryId, DestinationId, Lost, Millis, Outcome, Parcel, Queue, Reason,
+    Request, Settlement, State,
 };
 use mailspan_engine::{CallId, Command, Engine, Fence, Happened, Notice, SettleFailed, Standing};
 use mailspan_store::{Claim, Trouble, Write, Wrote};
@@ -117,8 +117,15 @@ async fn claim(app: &App, destination: DestinationId, room: [u16; QUEUES], held:
     drill::point("claim");
     let held: HashSet<DeliveryId> = held.iter().copied().collect();
     let (live, flight) = (app.live(), app.flight.get().cloned());
+    let behind = match behind(app, &live, destination, &claims, &held).await {
+        Ok(read) => read,
+        Err(trouble) => {
+            tracing::warn!("deliveries could not be read: {trouble}");
+            return Happened::ClaimFailed { destination };
+        }
+    };
     let mapped = app.compute(move || {
-        let mapped = map(&live, flight.as_deref(), claims, &held, room);
+        let mapped = map(&live, flight.as_deref(), claims, behind, &held, room);
         flight.inspect(|flight| flight.mapped(destination));
         mapped
     });
@@ -129,10 +136,36 @@ async fn claim(app: &App, destination: DestinationId, room: [u16; QUEUES], held:
     }
 }
 
+/// What waits behind each head, in order.
+type Waiting = HashMap<DeliveryId, Vec<Claim>>;
+
+/// Where updates are coalesced, those behind the heads that are new to the engine.
+async fn behind(
+    app: &App,
+    live: &Live,
+    destination: DestinationId,
+    claims: &[Claim],
+    held: &HashSet<DeliveryId>,
+) -> Result<Waiting, Trouble> {
+    let mut waiting = Waiting::new();
+    if !live.destinations.get(&destination).is_some_and(|settings| settings.limits.coalesces) {
+        return Ok(waiting);
+    }
+    let is_new = |claim: &&Claim| claim.class == Class::Profile && !held.contains(&claim.delivery);
+    let heads: Vec<DeliveryId> = claims.iter().filter(is_new).map(|claim| claim.delivery).collect();
+    if !heads.is_empty() {
+        for (head, claim) in app.store.behind(destination, heads).await? {
+            waiting.entry(head).or_default().push(claim);
+        }
+    }
+    Ok(waiting)
+}
+
 fn map(
     live: &Live,
     flight: Option<&Flight>,
     claims: Vec<Claim>,
+    mut waiting: Waiting,
     held: &HashSet<DeliveryId>,
     room: [u16; QUEUES],
 ) -> (Vec<Parcel>, [bool; QUEUES]) {
@@ -155,6 +188,15 @@ fn map(
         flight.inspect(|flight| flight.mapping(row.destination, row.event.id));
         let mut parcel = claim::parcel(live, row);
         parcel.since = parcel.since.plus(ahead);
+        for row in waiting.remove(&parcel.delivery).unwrap_or_default() {
+            // A run that is cut short is a shorter run: the others wait on.
+            if began.elapsed().as_millis() > MAP_MS_MAX {
+                break;
+            }
+            flight.inspect(|flight| flight.mapping(row.destination, row.event.id));
+            let Parcel { delivery, attempts, crashes, parts, .. } = claim::parcel(live, row);
+            parcel.behind.push(Behind { delivery, attempts, crashes, parts: parts.unwrap_or_default() });
+        }
         parcels.push(parcel);
     }
     for queue in 0..QUEUES {
@@ -244,7 +286,8 @@ fn is_dead(settlement: &Settlement) -> bool {
 fn ended(settlements: &[Settlement]) -> Vec<(DeliveryId, State, Option<Reason>)> {
     let ended = |settlement: &Settlement| match &settlement.outcome {
         Outcome::Ended { state, reason } => Some((settlement.delivery, *state, reason.clone())),
-        _ => None,
+        Outcome::CarriedBy { .. } => Some((settlement.delivery, State::Coalesced, None)),
+        Outcome::Again { .. } | Outcome::Progressed => None,
     };
     settlements.iter().filter_map(ended).collect()
 }

@@ -6,6 +6,7 @@ mod access;
 mod api;
 mod bad_input;
 mod bench;
+mod coalesce;
 mod commands;
 mod crash;
 mod crm;

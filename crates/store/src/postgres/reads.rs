@@ -30,6 +30,26 @@ impl Postgres {
         link.end(found).await
     }
 
+    pub(crate) async fn behind(
+        &self,
+        destination: DestinationId,
+        heads: &[DeliveryId],
+    ) -> Result<Vec<(DeliveryId, Claim)>, Trouble> {
+        let link = self.link().await?;
+        let found = claim::behind(link.base()?, destination, heads).await;
+        link.end(found).await
+    }
+
+    pub(crate) async fn spent_since(
+        &self,
+        destination: DestinationId,
+        since: Millis,
+    ) -> Result<u64, Trouble> {
+        let link = self.link().await?;
+        let found = walk::spent_since(link.base()?, destination, since).await;
+        link.end(found).await
+    }
+
     pub(crate) async fn work(&self) -> Result<Vec<DestinationId>, Trouble> {
         let link = self.link().await?;
         let found = claim::work(link.base()?).await;

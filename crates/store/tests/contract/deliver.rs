@@ -48,6 +48,7 @@ pub async fn an_event_goes_through_its_places(hub: Harness) {
             destination: crm,
             class,
             cause: Cause::Backfill,
+            ordered: true,
         })
         .into();
     for _ in 0..2 {
