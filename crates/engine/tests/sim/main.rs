@@ -11,6 +11,7 @@ mod policy;
 mod policy_check;
 mod receiver;
 mod sink;
+mod starved;
 mod store;
 mod town;
 mod world;

@@ -10,6 +10,7 @@ mod hub;
 mod link;
 mod load;
 mod look;
+pub mod neighbours;
 mod receiver;
 mod report;
 mod round;

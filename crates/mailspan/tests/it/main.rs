@@ -23,6 +23,7 @@ mod notices;
 mod operations;
 mod poison;
 mod prepare;
+mod quota;
 mod recovery;
 mod reload;
 mod replay;
