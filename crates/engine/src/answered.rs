@@ -6,7 +6,7 @@ use mailspan_connectors::contract::{Item, Judgement};
 use mailspan_core::limits::ALONE_MAX;
 use mailspan_core::{Answer, Attempt, DeliveryId, Lost, Outcome, Reason, Settlement, Signal, Verdict};
 
-use crate::adapt::Kind;
+use crate::adapt::{Kind, Refusal};
 use crate::attempt::attempt;
 use crate::breaker::{Changed, Went, reason};
 use crate::caught::caught;
@@ -66,8 +66,13 @@ impl Desk {
         let class = call.items.first().and_then(|first| self.held.get(first)).map(|held| held.class);
         let kind = class.map(|class| Kind::of(class, call.items.len())).filter(|_| call.question.is_none());
         match (status, kind) {
-            (429 | 503, _) => self.adapt.refused(cx.now, asked_ms.unwrap_or(0)),
-            _ if asked_ms.is_some() => self.adapt.refused(cx.now, asked_ms.unwrap_or(0)),
+            (503, _) if asked_ms.is_none() => self.adapt.refused(cx.now, Refusal::Unavailable),
+            (429 | 503, _) => {
+                self.adapt.refused(cx.now, Refusal::TooMany { asked_ms: asked_ms.unwrap_or(0) })
+            }
+            _ if asked_ms.is_some() => {
+                self.adapt.refused(cx.now, Refusal::TooMany { asked_ms: asked_ms.unwrap_or(0) })
+            }
             (0, Some(kind)) => self.adapt.lost(cx.now, kind, took_ms),
             (200..=299, Some(kind)) => {
                 self.adapt.ended(cx.now, kind, took_ms);
