@@ -18,7 +18,7 @@ fn coalescing() -> Limits {
 
 fn behind(id: i64, operation: Operation) -> Behind {
     let Parcel { delivery, attempts, crashes, parts, .. } = parcel(id, vec![operation]);
-    Behind { delivery, attempts, crashes, parts: parts.unwrap() }
+    Behind { delivery, attempts, crashes, parts: parts.expect("the map made them") }
 }
 
 /// A head with so many updates behind it, numbered from 1.
