@@ -26,7 +26,7 @@ use world::World;
 const SEEDS: u64 = 1_000;
 
 /// What the seeds together must come to.
-const REACHED: [&str; 32] = [
+const REACHED: [&str; 33] = [
     "200",
     "401",
     "403",
@@ -36,6 +36,7 @@ const REACHED: [&str; 32] = [
     "lost",
     "broken",
     "fence lost",
+    "left",
     "paused",
     "resumed",
     "progressed",

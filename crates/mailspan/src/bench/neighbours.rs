@@ -91,7 +91,7 @@ async fn measure(
     let text = |listen| configuration(plan, bad, listen, receiver.address);
     let hub = hub::start_with(text, folder).await?;
     let path = "/in/mailtarget";
-    let aim = Aim { address: hub.address, path, maker, connections, epoch, arrived: None };
+    let aim = Aim { address: hub.address, path, maker, connections, per_request: 1, epoch, arrived: None };
     let events = plan.per_second.saturating_mul(plan.ms) / 1_000;
     let load = load::run(&aim, Pace::Open { per_second: plan.per_second, events }, 0).await;
     report.notes.extend(load.trouble);

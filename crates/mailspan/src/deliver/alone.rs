@@ -5,7 +5,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use mailspan_connectors::contract::{Item, Known};
-use mailspan_core::limits::QUEUE_ROOM;
+use mailspan_core::limits::QUEUE_ROOM_BATCHED;
 use mailspan_core::{Class, Millis, Outcome, Reason, Settlement, State};
 use mailspan_store::{Claim, Trouble, Write};
 
@@ -87,7 +87,7 @@ async fn condemn(app: &App, suspect: Suspect, owner: u128) -> Result<(), Trouble
 /// that carries several is noted under one of them. It was claimed, so it stands among the first of its queue.
 async fn together(app: &App, suspect: Suspect) -> Result<Vec<Claim>, Trouble> {
     let destination = suspect.destination;
-    let (heads, _) = app.store.claim(destination, QUEUE_ROOM, Millis(i64::MAX)).await?;
+    let (heads, _) = app.store.claim(destination, QUEUE_ROOM_BATCHED, Millis(i64::MAX)).await?;
     let mut found = Vec::new();
     for head in heads {
         let mut lane = vec![head];
