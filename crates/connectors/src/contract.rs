@@ -59,6 +59,8 @@ pub struct Policy {
     pub timeout_ms: u64,
     /// True when one call may carry several items of one person: the sink merges them.
     pub merges: bool,
+    /// True where the newest update of a profile may carry those that wait before it.
+    pub coalesces: bool,
 }
 
 /// A setting that was refused: where (keys and indices from the kind's own table) and what to write instead.

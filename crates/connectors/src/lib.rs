@@ -7,6 +7,7 @@ pub mod fuzzing_sinks;
 pub mod hmac;
 pub mod http;
 pub mod hubspot;
+mod left;
 pub mod mailtarget;
 mod reading;
 pub mod registry;

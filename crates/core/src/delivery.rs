@@ -92,6 +92,8 @@ pub struct Offer {
     pub destination: DestinationId,
     pub class: Class,
     pub cause: Cause,
+    /// False where the receiver does not care for order: due at once, whatever waits in its lane.
+    pub ordered: bool,
 }
 
 /// Where a notice goes that a destination cannot give: the `notify` destination of the same route.
@@ -136,6 +138,19 @@ pub struct Parcel {
     pub parts: Result<Vec<Part>, Reason>,
     /// Where its notices go that its destination cannot give; nothing where the route has no such place.
     pub elsewhere: Option<Elsewhere>,
+    /// Those that wait behind it in its lane, in the order in which they would go; at most
+    /// [`crate::limits::CARRIED_MAX`], and none where nothing is coalesced.
+    pub behind: Vec<Behind>,
+}
+
+/// A delivery that waits behind the head of its lane, of the same person.
+#[derive(Debug, Clone)]
+pub struct Behind {
+    pub delivery: DeliveryId,
+    pub attempts: u32,
+    pub crashes: u32,
+    /// What the map made; nothing where it failed.
+    pub parts: Vec<Part>,
 }
 
 /// Progress of one part as it is stored: written only when an attempt leaves something open or dead.
@@ -166,7 +181,7 @@ pub enum Outcome {
     },
     /// Still worked on: only its progress (and its attempt) is written; state, due, queue and class stay.
     Progressed,
-    /// A newer update of the same profile carried it.
+    /// A newer update of the same profile carried it. Written together with the end of that one.
     CarriedBy {
         delivery: DeliveryId,
     },

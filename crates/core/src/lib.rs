@@ -20,7 +20,7 @@ use std::borrow::Cow;
 
 pub use consent::consent_of;
 pub use delivery::{
-    Attempt, Cause, Elsewhere, Offer, Outcome, Parcel, Part, Progress, Queue, Settlement, State, fold,
+    Attempt, Behind, Cause, Elsewhere, Offer, Outcome, Parcel, Part, Progress, Queue, Settlement, State, fold,
 };
 pub use event::{Class, Event, EventType, RecipientRole};
 pub use ids::{DeliveryId, DestinationId, Digest, EventId, Key, Name, PersonId, RequestId, RouteId, Seq};

@@ -177,6 +177,12 @@ pub const JOBS_OPEN_MAX: usize = 64;
 pub const JOBS_KEPT_MAX: i64 = 1_000;
 /// Groups of destination, state and reason that a job counts apart; the rest is counted as one.
 pub const JOB_GROUPS_MAX: usize = 200;
+/// Profile updates of one person that one request carries for others: a flood of them (a list that is imported
+/// anew) goes in a thirtieth of the requests, and what is read for one head stays small.
+pub const CARRIED_MAX: usize = 31;
+/// Deliveries that a destination remembers to send alone, since a request that merged them was refused. Beyond
+/// that it forgets them, which costs one more refused request each.
+pub const ALONE_MAX: usize = 4_096;
 /// Rows of one page of a move between stores: a transaction on the target, and what a kill takes back.
 pub const MOVE_PAGE_ROWS_MAX: usize = 1_000;
 /// A page of a move ends here; so much is in memory once or twice, and one row of the largest body besides.

@@ -8,6 +8,7 @@ use mailspan_core::{
 };
 
 use crate::calendar::{Calendar, horizon, next_try};
+use crate::coalesce::Load;
 
 #[derive(Debug)]
 pub(crate) struct Held {
@@ -21,6 +22,8 @@ pub(crate) struct Held {
     pub(crate) person: Option<Person>,
     pub(crate) parts: Vec<Part>,
     pub(crate) elsewhere: Option<Elsewhere>,
+    /// What it is sent with: its one part then speaks for others too.
+    pub(crate) load: Option<Load>,
     /// An exchange was made for it since it was claimed.
     pub(crate) exchanged: bool,
     /// Steps of the current part since it was claimed.
@@ -75,6 +78,9 @@ impl Held {
 
     /// The first open part, as a connector sees it.
     pub(crate) fn item(&self) -> Option<Item<'_>> {
+        if let Some(Load { operation, key, .. }) = &self.load {
+            return Some(Item { key, person: self.person.as_ref(), operation, step: None, elsewhere: false });
+        }
         let part = self.parts.iter().find(|part| part.is_open())?;
         Some(Item {
             key: &part.key,

@@ -63,7 +63,7 @@ pub async fn reload(app: &App, owner: u128) -> Result<usize, String> {
         app.tell(Happened::Closed { destination }).await;
     }
     app.swap(live);
-    for one in opened {
+    for one in opened.into_iter().flatten() {
         app.tell(one).await;
     }
     app.lease_wake.notify_one();

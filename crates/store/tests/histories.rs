@@ -82,6 +82,7 @@ impl History {
             destination: self.destination,
             class: [Class::Consent, Class::Profile, Class::Activity][random.below(3) as usize],
             cause: Cause::Replay,
+            ordered: true,
         });
         let offers = offers.collect();
         let again = random.chance(50);

@@ -45,6 +45,7 @@ pub static KIND: Kind = Kind {
             batch_wait_ms: 200,
             timeout_ms: 30_000,
             merges: true,
+            coalesces: true,
         },
         base_url: "https://api.hubapi.com",
         build,

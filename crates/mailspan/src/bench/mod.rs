@@ -12,6 +12,7 @@ mod hub;
 mod link;
 mod load;
 mod look;
+pub mod neighbours;
 pub mod place;
 mod receiver;
 mod report;

@@ -58,7 +58,11 @@ pub async fn list(common: &Common, filter: &Filter, none: &str) -> anyhow::Resul
         }
     }
     let items = pages(common, "/v1/deliveries", &query, filter.limit).await?;
-    table::rows(common, COLUMNS, &items, none);
+    let mut columns = COLUMNS.to_vec();
+    if items.iter().any(|row| row["carried_by"].is_string()) {
+        columns.push("carried_by");
+    }
+    table::rows(common, &columns, &items, none);
     Ok(ExitCode::SUCCESS)
 }
 

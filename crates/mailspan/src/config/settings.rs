@@ -125,6 +125,11 @@ pub const DESTINATION: &[Setting] = &[
         Shape::Number,
         "requests that the vendor allows a day (UTC); a tenth is left, a tenth is for consent",
     ),
+    setting(
+        "coalesce",
+        Shape::Flag,
+        "the newest update of a profile carries those that wait before it; default true for CRMs, false for http",
+    ),
     setting("breaker", Shape::Table(BREAKER), "when failures make it wait"),
     setting("order", Shape::OneOf(&["person", "none"]), "what is kept in order; default person"),
     setting("ca", Shape::Secret, "PEM of certificate authorities to trust beside the public ones"),

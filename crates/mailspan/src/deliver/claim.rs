@@ -35,6 +35,7 @@ pub fn parcel(live: &Live, claim: Claim) -> Parcel {
         person: claim.person,
         parts: mapped,
         elsewhere,
+        behind: Vec::new(),
     }
 }
 

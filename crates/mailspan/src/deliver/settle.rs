@@ -143,7 +143,8 @@ async fn told(
 fn ended(settlements: &[Settlement]) -> Vec<(DeliveryId, State, Option<Reason>)> {
     let ended = |settlement: &Settlement| match &settlement.outcome {
         Outcome::Ended { state, reason } => Some((settlement.delivery, *state, reason.clone())),
-        _ => None,
+        Outcome::CarriedBy { .. } => Some((settlement.delivery, State::Coalesced, None)),
+        Outcome::Again { .. } | Outcome::Progressed => None,
     };
     settlements.iter().filter_map(ended).collect()
 }

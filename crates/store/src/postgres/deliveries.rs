@@ -97,6 +97,7 @@ async fn delivery_of(base: &Base, row: &Row) -> Result<DeliveryRow, Fault> {
         attempts: small(row, "attempts")?,
         crashes: small(row, "crashes")?,
         reason: reason(row, "reason_code", "reason")?,
+        carried_by: get::<Option<i64>, _>(row, "carried_by")?.map(DeliveryId),
         created_at: millis(row, "created_at")?,
         changed_at: millis(row, "changed_at")?,
     })

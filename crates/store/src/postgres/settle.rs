@@ -1,7 +1,7 @@
 //! One transaction of a destination's owner: states, attempts, and the next head of each lane.
 //!
 //! Settlements are applied in runs: within one no lane is touched twice, so one statement for all of them does
-//! what one after the other would.
+//! what one after the other would. What waits in a lane and ends touches it not: head and order stay.
 
 use std::collections::{HashMap, HashSet};
 
@@ -17,7 +17,7 @@ use super::{leases, ledger};
 use crate::sqlite::lanes::ANSWERS_CONSENT;
 use crate::sqlite::leases::of_destination;
 use crate::sqlite::ledger::verdict;
-use crate::sqlite::settle::{consent_verdict, keeps_progress, packed};
+use crate::sqlite::settle::{QUARTERS_KEPT, consent_verdict, ends_well, keeps_progress, packed, quarter};
 use crate::write::Wrote;
 
 /// Refused whole under an old fence. What is no longer pending was settled before: it is left as it is.
@@ -149,9 +149,14 @@ async fn pending(
 /// So many settlements, at least one, touch each lane once.
 fn run_length(settlements: &[Settlement], rows: &HashMap<DeliveryId, Before>) -> usize {
     let mut touched = HashSet::new();
+    let mut seen = HashSet::new();
     let mut length = 0;
     for settlement in settlements {
-        if let Some(row) = rows.get(&settlement.delivery) {
+        if !seen.insert(settlement.delivery) {
+            break;
+        }
+        let touches = |row: &&Before| row.due.is_some() || !leaves(&settlement.outcome);
+        if let Some(row) = rows.get(&settlement.delivery).filter(touches) {
             let target = match settlement.outcome {
                 Outcome::Again { class, .. } => Lane { class, ..row.lane },
                 _ => row.lane,
@@ -165,6 +170,11 @@ fn run_length(settlements: &[Settlement], rows: &HashMap<DeliveryId, Before>) ->
         length += 1;
     }
     length
+}
+
+/// It ends, and is pending no more.
+fn leaves(outcome: &Outcome) -> bool {
+    matches!(outcome, Outcome::Ended { .. } | Outcome::CarriedBy { .. })
 }
 
 /// The row after the settlement.
@@ -326,9 +336,7 @@ async fn link_attempts(base: &Base, changes: &[Change<'_>]) -> Result<(), Fault>
     let (mut deliveries, mut attempts) = (vec![], vec![]);
     for change in changes {
         let Some(attempt) = change.attempt else { continue };
-        let ends_well =
-            matches!(&change.settlement.outcome, Outcome::Ended { state, .. } if *state != State::Dead);
-        if !ends_well || change.settlement.attempts > 1 {
+        if !ends_well(&change.settlement.outcome) || change.settlement.attempts > 1 {
             deliveries.push(change.settlement.delivery.0);
             attempts.push(attempt);
         }
@@ -358,8 +366,13 @@ async fn keep_attempts(
     let requests: Vec<Option<Vec<u8>>> =
         attempts.iter().map(|attempt| attempt.request.as_deref().map(crate::pack::squeeze)).collect();
     let answers: Vec<_> = attempts.iter().map(|attempt| attempt.answer.as_deref().map(clean)).collect();
+    let newest = attempts.iter().map(|attempt| quarter(attempt.at)).max().unwrap_or(0);
     base.execute(
-        "INSERT INTO attempts (id, destination, at, ms, items, status, request, answer)
+        "WITH counted AS (INSERT INTO spent (destination, quarter, n)
+            SELECT $2, t.at / 900000, count(*) FROM unnest($3::bigint[]) AS t (at) GROUP BY 2
+            ON CONFLICT (destination, quarter) DO UPDATE SET n = spent.n + excluded.n),
+         gone AS (DELETE FROM spent WHERE destination = $2 AND quarter < $9)
+         INSERT INTO attempts (id, destination, at, ms, items, status, request, answer)
          SELECT a.id, $2, a.at, a.ms, a.items, a.status, a.request, a.answer
          FROM unnest($1::bigint[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[], $7::bytea[], $8::text[])
             AS a (id, at, ms, items, status, request, answer)",
@@ -372,6 +385,7 @@ async fn keep_attempts(
             &of(|attempt| i64::from(attempt.status)),
             &requests,
             &answers,
+            &(newest - QUARTERS_KEPT),
         ],
     )
     .await?;

@@ -101,7 +101,7 @@ fn reopen(
     }
     let base = &journal.base;
     let lane = Lane { person: row.person, destination: offer.destination.0, class: offer.class };
-    let is_head = !lanes::is_busy(base, lane)?;
+    let is_head = !offer.ordered || !lanes::is_busy(base, lane)?;
     let kept = if again { None } else { done_kept(&row.progress, row.id)? };
     // What ended well at its first attempt is linked to it only here; the next attempt takes its place.
     base.sql(
@@ -179,7 +179,7 @@ fn make(journal: &mut Journal, offer: &Offer, at: Millis) -> Result<bool, Fault>
         cause: offer.cause,
         flags: if states_consent(&event) { ANSWERS_CONSENT } else { 0 },
         at,
-        ordered: true,
+        ordered: offer.ordered,
         failed: None,
     };
     Ok(lanes::make(journal, &new)? == Made::Head)
@@ -213,7 +213,8 @@ pub(crate) fn discard(journal: &mut Journal, id: DeliveryId, note: &str, at: Mil
     Ok(Wrote::Done)
 }
 
-/// What a replay of a row offers: the class that its event's type says, as when it was routed first.
+/// What a replay of a row offers: the class that its event's type says, as when it was routed first. In order,
+/// unless the caller knows better: the configuration is not the store's.
 pub(crate) fn of_row(event: mailspan_core::Seq, route: i64, destination: i64, class: Class) -> Offer {
     Offer {
         event,
@@ -221,5 +222,6 @@ pub(crate) fn of_row(event: mailspan_core::Seq, route: i64, destination: i64, cl
         destination: DestinationId(destination),
         class,
         cause: Cause::Replay,
+        ordered: true,
     }
 }

@@ -1,5 +1,7 @@
 //! One transaction of a destination's owner: states, attempts, and the next head of each lane.
 
+use std::collections::BTreeMap;
+
 use mailspan_core::{
     Attempt, Cause, Class, DestinationId, Elsewhere, Millis, Outcome, Progress, Queue, Reason, Seq,
     Settlement, State, Verdict,
@@ -29,6 +31,7 @@ pub(crate) fn settle(
         journal.marks.attempt += 1;
         keep_attempt(&journal.base, journal.marks.attempt, destination, attempt)?;
     }
+    spend(&journal.base, destination, attempts)?;
     let (mut promoted, mut offered) = (false, vec![]);
     for settlement in settlements {
         let Some(row) = pending(&journal.base, settlement, destination)? else { continue };
@@ -245,14 +248,21 @@ fn write(base: &Base, change: &Change, after: &After, at: Millis) -> Result<(), 
 /// What ends well at its first attempt is found by `last_attempt`; all else is linked to each attempt.
 fn link_attempt(base: &Base, change: &Change) -> Result<(), Fault> {
     let Some(attempt) = change.attempt else { return Ok(()) };
-    let ends_well = matches!(&change.settlement.outcome,
-        Outcome::Ended { state, .. } if *state != State::Dead);
-    if ends_well && change.settlement.attempts <= 1 {
+    if ends_well(&change.settlement.outcome) && change.settlement.attempts <= 1 {
         return Ok(());
     }
     base.sql("INSERT OR IGNORE INTO tries (delivery, attempt) VALUES (?1, ?2)")?
         .execute(params![change.settlement.delivery.0, attempt])?;
     Ok(())
+}
+
+/// Nothing is left to look into: no human, no further attempt.
+pub(crate) fn ends_well(outcome: &Outcome) -> bool {
+    match outcome {
+        Outcome::Ended { state, .. } => *state != State::Dead,
+        Outcome::CarriedBy { .. } => true,
+        Outcome::Again { .. } | Outcome::Progressed => false,
+    }
 }
 
 fn keep_attempt(base: &Base, id: i64, destination: DestinationId, attempt: &Attempt) -> Result<(), Fault> {
@@ -272,6 +282,34 @@ fn keep_attempt(base: &Base, id: i64, destination: DestinationId, attempt: &Atte
     ])?;
     Ok(())
 }
+
+/// Counts exchanges by the quarter of an hour in which they were sent.
+fn spend(base: &Base, destination: DestinationId, attempts: &[Attempt]) -> Result<(), Fault> {
+    let mut quarters: BTreeMap<i64, i64> = BTreeMap::new();
+    for attempt in attempts {
+        *quarters.entry(quarter(attempt.at)).or_default() += 1;
+    }
+    for (quarter, n) in &quarters {
+        base.sql(
+            "INSERT INTO spent (destination, quarter, n) VALUES (?1, ?2, ?3)
+             ON CONFLICT (destination, quarter) DO UPDATE SET n = n + ?3",
+        )?
+        .execute(params![destination.0, quarter, n])?;
+    }
+    if let Some(newest) = quarters.keys().next_back() {
+        base.sql("DELETE FROM spent WHERE destination = ?1 AND quarter < ?2")?
+            .execute(params![destination.0, newest - QUARTERS_KEPT])?;
+    }
+    Ok(())
+}
+
+/// The quarter of an hour since 1970: every time zone begins its day at one.
+pub(crate) fn quarter(at: Millis) -> i64 {
+    at.0.div_euclid(900_000)
+}
+
+/// Two days.
+pub(crate) const QUARTERS_KEPT: i64 = 2 * 96;
 
 pub(crate) fn packed(progress: &[Progress]) -> Result<Option<String>, Fault> {
     if progress.is_empty() {

@@ -49,6 +49,7 @@ pub async fn an_event_goes_through_its_places(hub: Harness) {
             destination: crm,
             class,
             cause: Cause::Backfill,
+            ordered: true,
         })
         .into();
     for _ in 0..2 {
@@ -425,6 +426,7 @@ pub async fn what_is_handed_on_is_offered_once_with_its_settlement(hub: Harness)
 
     // A replay leaves alone what was told, unless all is wanted again; and then it is told here or there, not twice.
     let offer = Offer {
+        ordered: true,
         event: mailspan_core::Seq(1),
         route: hub.route_id("r").await,
         destination: crm,

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::disallowed_methods)]
 
 mod accept;
+mod coalesce;
 mod deliver;
 mod full;
 mod harness;
@@ -144,6 +145,22 @@ mod on_sqlite {
     #[test]
     fn a_replay_keeps_the_story_before() {
         run(sqlite, jobs::a_replay_keeps_the_story_before);
+    }
+    #[test]
+    fn what_waits_behind_a_head_is_carried_with_it() {
+        run(sqlite, coalesce::what_waits_behind_a_head_is_carried_with_it);
+    }
+    #[test]
+    fn what_waits_is_read_within_bounds() {
+        run(sqlite, coalesce::what_waits_is_read_within_bounds);
+    }
+    #[test]
+    fn what_was_spent_today_outlives_the_process() {
+        run(sqlite, coalesce::what_was_spent_today_outlives_the_process);
+    }
+    #[test]
+    fn where_order_does_not_count_a_replay_waits_for_nobody() {
+        run(sqlite, coalesce::where_order_does_not_count_a_replay_waits_for_nobody);
     }
     #[test]
     fn a_paused_destination_says_so() {

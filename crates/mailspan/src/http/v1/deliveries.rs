@@ -31,6 +31,7 @@ pub fn shown(row: &DeliveryRow) -> Value {
         "class": row.class.name(),
         "cause": match row.cause { Cause::Live => "live", Cause::Backfill => "backfill", Cause::Replay => "replay" },
         "state": row.state.name(),
+        "carried_by": row.carried_by.map(|carrier| carrier.0.to_string()),
         "attempts": row.attempts,
         "crashes": row.crashes,
         "due": row.due.map(|due| due.rfc3339()),
@@ -136,10 +137,10 @@ pub async fn replay(
     if !live.routes.contains_key(&offer.route) {
         return Err(gone("route", &row.route));
     }
-    if !live.destinations.contains_key(&offer.destination) {
+    let Some(destination) = live.destinations.get(&offer.destination) else {
         return Err(gone("destination", &row.destination));
-    }
-    let offer = Offer { cause: Cause::Replay, ..offer };
+    };
+    let offer = Offer { cause: Cause::Replay, ordered: destination.ordered, ..offer };
     if row.state == DeliveryState::Pending {
         return Err(Problem::new(
             StatusCode::CONFLICT,

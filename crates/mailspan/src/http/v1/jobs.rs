@@ -14,6 +14,7 @@ use crate::http::body::JsonBody;
 use crate::http::path::{Segment, Segments};
 use crate::http::problem::Problem;
 use crate::http::v1::query::{Query, page};
+use crate::intake::system;
 use crate::jobs::replay::{self, Argument, Cursor, DISCARD, REPLAY};
 use crate::jobs::run;
 use crate::runtime;
@@ -287,5 +288,8 @@ pub async fn stand(
     };
     app.store.write(Write::JobStand { id: row.id, state, note, at: runtime::now() }).await?;
     app.job_wake.notify_one();
+    if state.has_ended() {
+        system::job_ended(&app, row.id).await;
+    }
     Ok(Json(shown(&app, &find(&app, &caller, &id).await?).await?))
 }
