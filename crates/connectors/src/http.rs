@@ -35,8 +35,10 @@ pub static KIND: Kind = Kind {
             merges: false,
         },
         base_url: "",
+        audience: false,
         build,
     }),
+    poll: None,
 };
 
 const STRUCTURED: &str = "application/cloudevents+json";

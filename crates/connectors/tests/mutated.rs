@@ -15,7 +15,7 @@ const INPUTS: usize = 10_000;
 fn corpus() -> Vec<Vec<u8>> {
     let mut corpus = Vec::new();
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures");
-    for kind in ["mailtarget", "standard_webhooks", "hmac", "api"] {
+    for kind in ["mailtarget", "standard_webhooks", "hmac", "api", "mailingcore", "maileon"] {
         for entry in std::fs::read_dir(folder.join(kind)).expect("fixtures of every source kind") {
             let text = std::fs::read_to_string(entry.expect("an entry").path()).expect("a fixture");
             let fixture: Value = serde_json::from_str(&text).expect("a fixture is JSON");
@@ -31,6 +31,8 @@ fn corpus() -> Vec<Vec<u8>> {
             for (at, target) in fuzzing::targets().iter().enumerate() {
                 if target.label.starts_with(kind) {
                     let mut request = fuzzing::request(headers.clone(), body.as_bytes());
+                    let query = fixture["request"]["query"].as_str();
+                    request.query = query.map_or(request.query, str::to_owned);
                     if let Some(secret) = target.secrets.first() {
                         let signed = target.source.sign(&request, secret, fuzzing::NOW);
                         request
@@ -152,4 +154,19 @@ fn hmac_parser() {
 #[test]
 fn api_parser() {
     drive("api", 7, parse);
+}
+
+#[test]
+fn mailingcore_verifier() {
+    drive("mailingcore", 8, verify);
+}
+
+#[test]
+fn mailingcore_parser() {
+    drive("mailingcore", 9, parse);
+}
+
+#[test]
+fn maileon_parser() {
+    drive("maileon", 10, parse);
 }

@@ -158,3 +158,9 @@ pub const JOBS_OPEN_MAX: usize = 64;
 pub const JOBS_KEPT_MAX: i64 = 1_000;
 /// Groups of destination, state and reason that a job counts apart; the rest is counted as one.
 pub const JOB_GROUPS_MAX: usize = 200;
+/// Contacts in one bulk call of an audience: MailingCore's `CONTACTS_BULK_MAX`; Maileon names none.
+pub const BULK_CONTACTS_MAX: usize = 1_000;
+/// Body of such a call: a thousand contacts at four kilobytes; Maileon's transactions end at 9 MB.
+pub const BULK_BYTES_MAX: usize = 4 << 20;
+/// Rows of one page of a poll: MailingCore's largest `limit`. Each makes at most two events.
+pub const POLL_ROWS_MAX: u32 = 500;

@@ -46,8 +46,10 @@ pub static KIND: Kind = Kind {
             merges: true,
         },
         base_url: "https://api.hubapi.com",
+        audience: false,
         build,
     }),
+    poll: None,
 };
 
 struct HubSpot {
