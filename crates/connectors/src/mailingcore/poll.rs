@@ -50,6 +50,9 @@ struct Mark {
     cursor: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     number: Option<u32>,
+    /// The first row of the last page: pages that are counted end where it comes again.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    first: Option<String>,
     /// MailingCore's clock when the round began, and the latest change that was seen in it.
     #[serde(skip_serializing_if = "Option::is_none")]
     began: Option<i64>,
@@ -143,7 +146,10 @@ impl Contacts {
         }
         mark.began = mark.began.or_else(|| date(answer));
         let full = rows.len() >= self.rows(&mark) as usize;
-        let more = !rows.is_empty() && go_on(&mut mark, root, full);
+        let first = rows.first().map(digest);
+        let repeated = mark.number.is_some() && mark.first == first;
+        mark.first = first;
+        let more = !rows.is_empty() && !repeated && go_on(&mut mark, root, full);
         let mark = if more { mark } else { self.next_round(&mark) };
         Page { parsed, cursor: mark.text(), more }
     }
