@@ -19,8 +19,8 @@ pub struct Fault {
 impl Fault {
     pub fn of(answer: &Answer) -> Fault {
         let Ok(body) = serde_json::from_slice::<Value>(&answer.body) else { return Fault::default() };
-        let texts = ["message", "detail", "title", "error"].iter().filter_map(|name| said(body.get(*name)?));
-        let mut text = texts.into_iter().next().unwrap_or_default();
+        let names = ["message", "detail", "title", "error"];
+        let mut text = names.iter().find_map(|name| said(body.get(*name)?)).unwrap_or_default();
         if let Some(more) = body.get("errors").and_then(said)
             && !text.contains(&more)
         {

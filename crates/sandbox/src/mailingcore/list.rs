@@ -23,7 +23,7 @@ pub(crate) fn contacts(book: &Book, query: &Query) -> Result<Reply, Problem> {
     }
     let fits = filter(query)?;
     let cursor = query.get("cursor");
-    if query.get("page").is_some() && cursor.is_some_and(|cursor| !cursor.is_empty()) {
+    if query.contains_key("page") && cursor.is_some_and(|cursor| !cursor.is_empty()) {
         return Err(Problem::new(400, "page and cursor exclude each other"));
     }
     let mut ordered = book.changes.iter().filter_map(|(at, id)| Some((*at, book.contacts.get(id)?)));
