@@ -150,7 +150,7 @@ fn operation(kind: u8, n: usize) -> (Operation, &'static [&'static str]) {
         1 => (Operation::SetFields { fields: facts.into(), record }, &[]),
         2 => {
             let mut fields: mailspan_core::Fields = facts.into();
-            let (opt_in, old) = (json!(n % 2 == 0), json!("old@example.com"));
+            let (opt_in, old) = (json!(n.is_multiple_of(2)), json!("old@example.com"));
             fields.extend((kind > 63).then(|| (fields::OPT_IN.to_owned(), opt_in)));
             fields.extend((kind > 127).then(|| (fields::PREVIOUS_EMAIL.to_owned(), old)));
             (Operation::UpsertContact { fields }, &["suppress", "unknown"])

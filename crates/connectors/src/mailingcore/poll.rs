@@ -76,7 +76,7 @@ impl Mark {
     }
 
     /// The first page of the same round.
-    fn from_the_start(&self) -> Mark {
+    fn restarted(&self) -> Mark {
         Mark { v: VERSION, since: self.since, rows: self.rows, ..Mark::default() }
     }
 }
@@ -170,7 +170,7 @@ impl Contacts {
         }
         let mut smaller = Mark { rows: Some(rows / 2), ..mark.clone() };
         if smaller.number.is_some() {
-            smaller = smaller.from_the_start();
+            smaller = smaller.restarted();
         }
         let text = format!("a page of {rows} contacts is too large: {} are asked for", rows / 2);
         Read::Again { cursor: smaller.text(), after_ms: Some(0), reason: Reason::new("too_large", text) }
@@ -234,7 +234,7 @@ fn refused(mark: &Mark, answer: &Answer) -> Read {
         404 | 405 => stop("no_address", format!("{shown}: check `base_url`")),
         // A cursor that is not taken any more: the round begins anew.
         400 | 410 | 422 if mark.cursor.is_some() || mark.number.is_some() => Read::Again {
-            cursor: mark.from_the_start().text(),
+            cursor: mark.restarted().text(),
             after_ms: None,
             reason: Reason::new("cursor_refused", format!("{shown}: the round begins anew")),
         },
