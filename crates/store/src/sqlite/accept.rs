@@ -107,6 +107,7 @@ fn keep_event(
         let person = persons::find_or_make(base, door.tenant, &event.subject, identities)?;
         ledger::append(base, door.tenant, person, consent, event, seq, receipt.digest)?;
     }
+    journal.accepted.push(mailspan_core::Event { seq: Some(seq), ..event.clone() });
     Ok(true)
 }
 

@@ -5,6 +5,8 @@ pub(crate) mod audit;
 pub(crate) mod base;
 pub(crate) mod claim;
 pub(crate) mod counts;
+#[cfg(test)]
+mod dedupe;
 pub(crate) mod deliveries;
 pub(crate) mod envelope;
 pub(crate) mod events;
@@ -16,11 +18,13 @@ pub(crate) mod lanes;
 pub(crate) mod leases;
 pub(crate) mod ledger;
 pub(crate) mod migrate;
+pub(crate) mod moving;
 mod names;
 pub(crate) mod offer;
 pub(crate) mod persons;
 #[cfg(test)]
 mod plans;
+pub(crate) mod recent;
 pub(crate) mod refused;
 pub(crate) mod retain;
 pub(crate) mod route;
