@@ -37,8 +37,10 @@ pub static KIND: Kind = Kind {
             coalesces: false,
         },
         base_url: "",
+        audience: false,
         build,
     }),
+    poll: None,
 };
 
 const STRUCTURED: &str = "application/cloudevents+json";

@@ -32,6 +32,8 @@ fn corpus() -> Vec<Vec<u8>> {
             for (at, target) in fuzzing::targets().iter().enumerate() {
                 if target.label.starts_with(kind) {
                     let mut request = fuzzing::request(headers.clone(), body.as_bytes());
+                    let query = fixture["request"]["query"].as_str();
+                    request.query = query.map_or(request.query, str::to_owned);
                     if let Some(secret) = target.secrets.first() {
                         let signed = target.source.sign(&request, secret, fuzzing::NOW);
                         request
@@ -122,7 +124,7 @@ fn parse(data: &[u8]) {
 }
 
 /// Kinds that the tests below drive.
-const KINDS: [&str; 4] = ["mailtarget", "standard_webhooks", "hmac", "api"];
+const KINDS: [&str; 6] = ["mailtarget", "standard_webhooks", "hmac", "api", "mailingcore", "maileon"];
 
 #[test]
 fn the_corpus_of_each_target_is_let_in_and_read() {
@@ -173,4 +175,19 @@ fn the_parsers_of_hmac_each_preset_for_itself() {
 #[test]
 fn api_parser() {
     drive("api", 7, parse);
+}
+
+#[test]
+fn mailingcore_verifier() {
+    drive("mailingcore", 8, verify);
+}
+
+#[test]
+fn mailingcore_parser() {
+    drive("mailingcore", 9, parse);
+}
+
+#[test]
+fn maileon_parser() {
+    drive("maileon", 10, parse);
 }

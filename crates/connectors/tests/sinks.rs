@@ -126,6 +126,12 @@ fn fixture<T: serde::de::DeserializeOwned>(name: &str) -> T {
         "http/items.json" => include_str!("../fixtures/http/items.json"),
         "http/requests.json" => include_str!("../fixtures/http/requests.json"),
         "http/answers.json" => include_str!("../fixtures/http/answers.json"),
+        "mailingcore/items.json" => include_str!("../fixtures/mailingcore_sink/items.json"),
+        "mailingcore/requests.json" => include_str!("../fixtures/mailingcore_sink/requests.json"),
+        "mailingcore/answers.json" => include_str!("../fixtures/mailingcore_sink/answers.json"),
+        "maileon/items.json" => include_str!("../fixtures/maileon_sink/items.json"),
+        "maileon/requests.json" => include_str!("../fixtures/maileon_sink/requests.json"),
+        "maileon/answers.json" => include_str!("../fixtures/maileon_sink/answers.json"),
         other => panic!("no fixture {other}: name it here"),
     };
     serde_json::from_str(text).unwrap_or_else(|error| panic!("fixtures/{name}: {error}"))
@@ -243,6 +249,16 @@ fn http_destinations_get_these_requests() {
 fn answers_of_http_destinations_mean_this() {
     let cases: Vec<AnswerCase> = fixture("http/answers.json");
     cases.iter().for_each(|case| check_answer("http", case));
+}
+
+#[test]
+fn audiences_get_these_requests_and_their_answers_mean_this() {
+    for kind in ["mailingcore", "maileon"] {
+        let requests: Vec<RequestCase> = fixture(&format!("{kind}/requests.json"));
+        requests.iter().for_each(|case| check_request(kind, case));
+        let answers: Vec<AnswerCase> = fixture(&format!("{kind}/answers.json"));
+        answers.iter().for_each(|case| check_answer(kind, case));
+    }
 }
 
 #[test]
@@ -448,7 +464,7 @@ fn prepare_shows_what_is_missing_and_creates_it() {
 #[test]
 fn judges_are_total_on_mutated_answers() {
     let mut random = mailspan_core::SplitMix64(0x6d61_696c);
-    for kind in ["hubspot", "http"] {
+    for kind in ["hubspot", "http", "mailingcore", "maileon"] {
         let cases = fixture::<Vec<AnswerCase>>(&format!("{kind}/answers.json"));
         for round in 0..10_000_usize {
             fuzzing_sinks::judge(&mutated(&cases[round % cases.len()], &mut random));

@@ -15,10 +15,11 @@ mod secret;
 mod subject;
 mod time;
 mod verdict;
+pub mod xml;
 
 use std::borrow::Cow;
 
-pub use consent::consent_of;
+pub use consent::{class_of, consent_of, stated_opt_in};
 pub use delivery::{
     Attempt, Behind, Cause, Elsewhere, Offer, Outcome, Parcel, Part, Progress, Queue, Settlement, State, fold,
 };

@@ -187,3 +187,9 @@ pub const ALONE_MAX: usize = 4_096;
 pub const MOVE_PAGE_ROWS_MAX: usize = 1_000;
 /// A page of a move ends here; so much is in memory once or twice, and one row of the largest body besides.
 pub const MOVE_PAGE_BYTES_MAX: usize = 4 << 20;
+/// Contacts in one bulk call of an audience: MailingCore's `CONTACTS_BULK_MAX`; Maileon names none.
+pub const BULK_CONTACTS_MAX: usize = 1_000;
+/// Body of such a call: a thousand contacts at four kilobytes; Maileon's transactions end at 9 MB.
+pub const BULK_BYTES_MAX: usize = 4 << 20;
+/// Rows of one page of a poll: MailingCore's largest `limit`. Each makes at most two events.
+pub const POLL_ROWS_MAX: u32 = 500;

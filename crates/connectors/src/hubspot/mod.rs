@@ -48,8 +48,10 @@ pub static KIND: Kind = Kind {
             coalesces: true,
         },
         base_url: "https://api.hubapi.com",
+        audience: false,
         build,
     }),
+    poll: None,
 };
 
 struct HubSpot {

@@ -7,6 +7,7 @@ use super::call::{Input, is_id};
 use super::notes::{html, upsert_input};
 use super::settings::Settings;
 use crate::contract::{Item, Known, Question};
+use crate::percent::percent;
 
 /// The question that an item of a task asks, and its owner's address in lower case.
 pub fn question(item: &Item) -> Option<(Question, String)> {
@@ -90,10 +91,4 @@ pub fn write(settings: &Settings, items: &[Item], inputs: &[Input], known: &Know
         format!("/crm/objects/{}/tasks/batch/upsert", settings.version),
         &json!({"inputs": inputs}),
     )
-}
-
-/// Percent-encodes everything but RFC 3986's unreserved characters.
-fn percent(text: &str) -> String {
-    let keep = |b: &u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_' | b'~');
-    text.bytes().map(|b| if keep(&b) { char::from(b).to_string() } else { format!("%{b:02X}") }).collect()
 }

@@ -76,6 +76,9 @@ async fn of_event(live: &Live, case: &Case, event: Event, made: &mut Vec<Made>) 
         else {
             continue;
         };
+        if destination.echo_of.contains(&routed.event.source) {
+            continue;
+        }
         let claim = Claim {
             delivery: mailspan_core::DeliveryId(0),
             event: routed.event.clone(),

@@ -6,6 +6,7 @@
 mod access;
 mod choice;
 mod destinations;
+mod echo;
 mod endpoint;
 mod env;
 mod kinds;
@@ -159,7 +160,7 @@ fn hub(reader: &Reader, root: &Table) -> Option<Hub> {
     let retention = server::retention(reader, section("retention"));
     let ends = routes::Ends { sources: named("sources"), destinations: named("destinations") };
     let sources = sources::sources(reader, ends.sources);
-    let mut destinations = destinations::destinations(reader, ends.destinations, &allow);
+    let mut destinations = destinations::destinations(reader, ends.destinations, ends.sources, &allow);
     let list: &[Node] = match root.get("routes") {
         Some(Node { data: Data::Table(_), at }) => {
             reader.problem(

@@ -96,6 +96,7 @@ pub const SOURCE: &[Setting] = &[
     setting("secrets", Shape::Secrets, "signing secrets, two while one is rotated out"),
     setting("access", Shape::Table(ACCESS), "a credential beside a signature, or instead of one"),
     setting("parse", Shape::Text, "a VRL program: request to event or array of events"),
+    setting("account", Shape::Text, "a name for the account that a destination may share: no echoes"),
     setting("tenant", Shape::Text, "the tenant; default `default`"),
 ];
 
@@ -135,16 +136,19 @@ pub const DESTINATION: &[Setting] = &[
     setting("ca", Shape::Secret, "PEM of certificate authorities to trust beside the public ones"),
     setting("client_certificate", Shape::Table(CLIENT_CERTIFICATE), "for a receiver that asks for one"),
     setting("title_case_headers", Shape::Flag, "for a receiver that cannot read lower-case header names"),
+    setting("account", Shape::Text, "what came from a source of the same account is not sent back"),
+    setting("echo_of", Shape::Texts, "sources whose events are not sent back to it"),
     setting("tenant", Shape::Text, "the tenant; default `default`"),
 ];
 
 pub const AUTH: &[Setting] = &[
-    setting("kind", Shape::OneOf(&["bearer", "basic", "header"]), "how the credential is sent"),
+    setting("kind", Shape::OneOf(&["bearer", "basic", "header", "key"]), "how the credential is sent"),
     setting("token", Shape::Secret, "of kind bearer"),
     setting("user", Shape::Text, "of kind basic"),
     setting("password", Shape::Secret, "of kind basic"),
     setting("name", Shape::Text, "of kind header: the header"),
     setting("value", Shape::Secret, "of kind header: its value"),
+    setting("key", Shape::Secret, "of kind key: HTTP Basic with the key alone, as Maileon takes it"),
 ];
 
 pub const SIGN: &[Setting] = &[
@@ -195,7 +199,7 @@ pub const ROUTE: &[Setting] = &[
     setting(
         "map",
         Shape::Text,
-        "`crm` or a VRL program; default: the built-in map, for kind http the event itself",
+        "`crm`, `audience` or a VRL program; default: the kind's built-in map, for http the event itself",
     ),
     setting("to", Shape::Texts, "destinations"),
     setting(

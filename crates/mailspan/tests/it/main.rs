@@ -4,6 +4,7 @@
 
 mod access;
 mod api;
+mod audience;
 mod bad_input;
 mod bench;
 mod coalesce;

@@ -4,7 +4,7 @@ use mailspan_core::*;
 use mailspan_maps::{CrmContext, crm};
 use serde_json::{Value, json};
 
-fn event(from: &Value) -> Event {
+pub fn event(from: &Value) -> Event {
     let role = match from["role"].as_str() {
         Some("cc") => Some(RecipientRole::Cc),
         Some("bcc") => Some(RecipientRole::Bcc),
