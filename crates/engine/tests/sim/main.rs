@@ -178,7 +178,7 @@ fn an_update_that_is_lost_with_its_carrier_is_found() {
 
 #[test]
 fn an_offer_that_commits_while_a_claim_is_read_and_is_skipped_is_found() {
-    found(Planted::Engine(Fault::LateOfferSkipped), 100, &["forgotten"]);
+    found(Planted::Engine(Fault::LateOfferSkipped), 500, &["forgotten"]);
 }
 
 #[test]
