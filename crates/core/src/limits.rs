@@ -158,3 +158,16 @@ pub const JOBS_OPEN_MAX: usize = 64;
 pub const JOBS_KEPT_MAX: i64 = 1_000;
 /// Groups of destination, state and reason that a job counts apart; the rest is counted as one.
 pub const JOB_GROUPS_MAX: usize = 200;
+/// `consentVersion`, `source` and `locale` of a contact (MailingCore, «contacts overview»).
+pub const CONTACT_LABEL_CHARS_MAX: usize = 64;
+/// `attributes` of a contact, as JSON: a profile, not a document store.
+pub const CONTACT_ATTRIBUTES_BYTES_MAX: usize = 16 << 10;
+/// Levels of `attributes`.
+pub const CONTACT_ATTRIBUTES_DEPTH_MAX: usize = 5;
+/// Contacts of one bulk request (MailingCore, `CONTACTS_BULK_MAX`).
+pub const CONTACTS_BULK_MAX: usize = 1_000;
+/// Facts of one person that the fold looks at: a person who changed their mind every day for years.
+pub const FACTS_MAX: usize = 4_096;
+/// Rows that numbered pages of contacts reach: behind them only a cursor goes on, as each page would be
+/// counted from the start.
+pub const CONTACT_PAGES_MAX: u64 = 100_000;

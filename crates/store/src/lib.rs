@@ -6,6 +6,7 @@
 //! Writes that arrive while a sync runs share the next one.
 
 mod bytes_io;
+mod contacts;
 mod filter;
 mod jobs;
 mod lock;
@@ -24,6 +25,7 @@ use std::path::Path;
 
 use mailspan_core::{DeliveryId, DestinationId, Event, EventId, Millis, Name, Person, Queue, Subject};
 
+pub use contacts::*;
 pub use jobs::*;
 pub use lock::{Holder, holder};
 pub use open::{OpenError, OpenOptions, open};

@@ -1,6 +1,7 @@
 //! What is written, and what comes back.
 
 use bytes::Bytes;
+use mailspan_core::contact::{ContactOutcome, ContactWrite};
 use mailspan_core::{
     Attempt, Class, Consent, DestinationId, Digest, Event, EventId, LastTimes, Millis, Name, Offer, Reason,
     RouteId, Settlement,
@@ -74,6 +75,9 @@ pub enum Write {
     Page(Box<crate::Page>),
     /// One step of retention: at most [`mailspan_core::limits::RETENTION_ROWS_MAX`] rows.
     Retain(Keep),
+    Tenant(crate::TenantWrite),
+    Field(crate::FieldWrite),
+    Sealed(crate::SealedWrite),
 }
 
 /// What was received, ready to be kept.
@@ -100,6 +104,10 @@ pub struct Arrived {
     pub part: u32,
     /// Scoped to tenant and source by the store; nothing: never a duplicate.
     pub dedupe: Option<Digest>,
+    /// What it says of a contact, applied in the same transaction. Where the source is
+    /// [`mailspan_core::contact::CONTACTS`], the store decides the event's type and data from what
+    /// changed, and keeps none where nothing did.
+    pub contact: Option<Box<ContactWrite>>,
 }
 
 /// An element that cannot be read: quarantined.
@@ -118,12 +126,16 @@ pub struct Idempotency {
     pub body: Digest,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct Accepted {
     /// Ids of the accepted events, in the order received.
     pub ids: Vec<EventId>,
     pub duplicates: u64,
     pub quarantined: u64,
+    /// Of the arrivals that say something of a contact, in their order. Not kept with an
+    /// `Idempotency-Key`.
+    #[serde(skip)]
+    pub contacts: Vec<ContactOutcome>,
 }
 
 /// One event, routed.
