@@ -171,3 +171,5 @@ pub const FACTS_MAX: usize = 4_096;
 /// Rows that numbered pages of contacts reach: behind them only a cursor goes on, as each page would be
 /// counted from the start.
 pub const CONTACT_PAGES_MAX: u64 = 100_000;
+/// Body of a bulk request: a thousand contacts with attributes.
+pub const CONTACTS_BULK_BYTES_MAX: usize = 16 << 20;

@@ -11,9 +11,11 @@ use mailspan_engine::{Happened, Standing};
 use mailspan_store::{NameKind, Store, Trouble};
 use tokio::sync::{Notify, Semaphore, mpsc, oneshot, watch};
 
+use crate::contacts::tenants::Tenants;
 use crate::deliver::flight::Flight;
 use crate::deliver::said::Said;
 use crate::deliver::shell::Ask;
+use crate::http::mailingcore::rates::Rates;
 use crate::hub::{Destination, Hub, Route};
 use crate::intake::refusals::Refusals;
 use crate::telemetry::metrics::Metrics;
@@ -105,6 +107,8 @@ pub struct Shared {
     pub moved: watch::Sender<u64>,
     pub metrics: Metrics,
     pub refusals: Refusals,
+    pub rates: Rates,
+    pub tenants: Tenants,
     pub said: Said,
     /// The last write was refused by the disk: not ready until one goes through.
     pub broken: AtomicBool,
@@ -141,6 +145,8 @@ impl App {
             moved: watch::channel(0).0,
             metrics: Metrics::new(),
             refusals: Refusals::default(),
+            rates: Rates::default(),
+            tenants: Tenants::default(),
             said: Said::default(),
             broken: AtomicBool::new(false),
             stop,

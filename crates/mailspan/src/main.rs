@@ -5,6 +5,7 @@ mod bench;
 mod cases;
 mod cli;
 mod config;
+mod contacts;
 mod deliver;
 mod drill;
 mod http;

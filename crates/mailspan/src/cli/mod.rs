@@ -15,6 +15,7 @@ mod migrate;
 mod records;
 mod sandbox;
 pub mod table;
+mod tenants;
 mod test;
 
 use std::path::PathBuf;
@@ -64,6 +65,12 @@ enum Command {
     /// Create, list and revoke API keys; make secrets
     #[command(subcommand)]
     Keys(keys::Keys),
+    /// Make tenants with their first API key; change their settings
+    #[command(subcommand)]
+    Tenants(tenants::Tenants),
+    /// Declare the custom fields of contacts
+    #[command(subcommand)]
+    Fields(tenants::Fields),
     /// Look at what arrived; send a sample through the front door
     #[command(subcommand)]
     Events(events::Events),
@@ -141,6 +148,8 @@ async fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Check(command) => Ok(check::run(&common, &command)),
         Command::Test(command) => test::run(&common, command).await,
         Command::Keys(command) => keys::run(&common, command).await,
+        Command::Tenants(command) => tenants::tenants(&common, command).await,
+        Command::Fields(command) => tenants::fields(&common, command).await,
         Command::Events(command) => events::run(&common, command).await,
         Command::Explain(command) => events::explain(&common, command).await,
         Command::Deliveries(command) => deliveries::run(&common, command).await,

@@ -33,6 +33,11 @@ pub const SCOPES: &[(&str, &str)] = &[
     ("read", "read events, deliveries, destinations, ledger, audit and metrics"),
     ("operate", "replay, correct and discard dead letters; test, pause and resume destinations"),
     ("admin", "everything, keys included"),
+    ("contacts:read", "list and show contacts"),
+    ("contacts:write", "write, import and erase contacts"),
+    ("suppressions:read", "list suppressions"),
+    ("suppressions:write", "add and lift suppressions"),
+    ("webhooks:manage", "webhook endpoints, their deliveries and secrets"),
 ];
 
 impl Caller {

@@ -4,6 +4,7 @@ pub mod auth;
 pub mod events;
 pub mod intake;
 pub mod limit;
+pub mod mailingcore;
 pub mod peer;
 pub mod problem;
 pub mod router;

@@ -1,14 +1,17 @@
 //! Every route of the HTTP surface, in one table.
 
 use axum::Router;
-use axum::routing::{delete, get, post};
+use axum::routing::{delete, get, patch, post};
 
 use crate::app::App;
-use crate::http::{events, intake, v1};
+use crate::http::{events, intake, mailingcore, v1};
 
 /// What senders and load balancers reach.
 pub fn public(app: App) -> Router {
+    let (contacts, document) = mailingcore::routes(&app);
     Router::new()
+        .merge(contacts)
+        .merge(mailingcore::page::routes(&document))
         .route("/healthz", get(v1::health::alive))
         .route("/readyz", get(v1::health::ready))
         .route("/v1/events", post(events::post))
@@ -40,6 +43,10 @@ pub fn operator(app: App) -> Router {
         .route("/v1/destinations/{name}/prepare", post(v1::destinations::prepare))
         .route("/v1/keys", get(v1::keys::list).post(v1::keys::create))
         .route("/v1/keys/{id}", delete(v1::keys::revoke))
+        .route("/v1/tenants", get(v1::tenants::list).post(v1::tenants::create))
+        .route("/v1/tenants/{name}", patch(v1::tenants::change))
+        .route("/v1/fields", get(v1::fields::list).post(v1::fields::declare))
+        .route("/v1/fields/{name}", delete(v1::fields::drop))
         .route("/v1/ledger", get(v1::records::ledger))
         .route("/v1/refused", get(v1::records::refused))
         .route("/v1/quarantined", get(v1::records::quarantined))

@@ -1,0 +1,5 @@
+//! Contacts: what the API, the intake, imports and hosted pages write, and through which door.
+
+pub mod door;
+pub mod fields;
+pub mod tenants;
