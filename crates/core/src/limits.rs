@@ -173,3 +173,7 @@ pub const FACTS_MAX: usize = 4_096;
 pub const CONTACT_PAGES_MAX: u64 = 100_000;
 /// Body of a bulk request: a thousand contacts with attributes.
 pub const CONTACTS_BULK_BYTES_MAX: usize = 16 << 20;
+/// Body of the contact intake: a form with all its fields.
+pub const INTAKE_BODY_BYTES_MAX: usize = 256 << 10;
+/// How long a confirmation link works: a week, after which most who have not confirmed never will.
+pub const CONFIRM_MS_MAX: u64 = 7 * 86_400_000;

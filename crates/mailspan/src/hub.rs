@@ -172,6 +172,8 @@ pub enum Map {
 
 /// The name of the hub's own source: what it reports of itself.
 pub const SYSTEM: &str = "system";
+/// Names that no configured source may have: routes take from them all the same.
+pub const OWN_SOURCES: [&str; 2] = [SYSTEM, mailspan_core::contact::CONTACTS];
 
 impl Route {
     /// By source and type alone; the condition comes after.

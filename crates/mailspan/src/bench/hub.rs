@@ -44,7 +44,7 @@ pub async fn start(plan: &Plan, folder: &Path, receiver: SocketAddr) -> anyhow::
     let args = [OsStr::new("--config"), config.as_os_str(), OsStr::new("serve")];
     let mut child = child::start(folder, &args)?;
     child.ready(address, "/readyz").await?;
-    let client = Client::Socket(open::socket_path(&folder.join("hub.db")));
+    let client = Client::at_socket(open::socket_path(&folder.join("hub.db")));
     let running = Running { child, address, client };
     if let Goal::Ingest { matching: true, .. } = plan.goal {
         running

@@ -49,7 +49,7 @@ impl Client {
                 Err(OpenError::Held(holder)) => {
                     let socket = holder.socket.unwrap_or_else(|| socket_of(&hub.storage));
                     if UnixStream::connect(&socket).await.is_ok() {
-                        return Ok(Client { way: Way::Socket(socket), tenant: None });
+                        return Ok(Client::at_socket(socket));
                     }
                     tracing::debug!(holder.pid, "the store is held and the socket is not there yet");
                     runtime::sleep(LOOK_MS).await;
@@ -66,6 +66,11 @@ impl Client {
         let app = App::new(live, opened.store.clone(), None, stopped);
         let router = router::all(app).layer(axum::Extension(FromSocket));
         Ok(Client { way: Way::InProcess { router, opened, _stop: stop }, tenant: None })
+    }
+
+    /// Of a hub that serves.
+    pub fn at_socket(socket: std::path::PathBuf) -> Client {
+        Client { way: Way::Socket(socket), tenant: None }
     }
 
     /// The same client, for the rows of one tenant.

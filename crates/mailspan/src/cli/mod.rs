@@ -5,6 +5,7 @@ mod audit;
 mod bench;
 mod check;
 pub mod client;
+mod contacts;
 mod dead_letters;
 mod deliveries;
 mod destinations;
@@ -68,6 +69,9 @@ enum Command {
     /// Make tenants with their first API key; change their settings
     #[command(subcommand)]
     Tenants(tenants::Tenants),
+    /// Look at the contacts of a tenant
+    #[command(subcommand)]
+    Contacts(contacts::Contacts),
     /// Declare the custom fields of contacts
     #[command(subcommand)]
     Fields(tenants::Fields),
@@ -149,6 +153,7 @@ async fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Test(command) => test::run(&common, command).await,
         Command::Keys(command) => keys::run(&common, command).await,
         Command::Tenants(command) => tenants::tenants(&common, command).await,
+        Command::Contacts(command) => contacts::run(&common, command).await,
         Command::Fields(command) => tenants::fields(&common, command).await,
         Command::Events(command) => events::run(&common, command).await,
         Command::Explain(command) => events::explain(&common, command).await,

@@ -1,5 +1,6 @@
 //! Contacts: what the API, the intake, imports and hosted pages write, and through which door.
 
+pub mod confirm;
 pub mod door;
 pub mod fields;
 pub mod tenants;

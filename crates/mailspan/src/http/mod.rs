@@ -1,10 +1,13 @@
 //! The HTTP surface.
 
 pub mod auth;
+pub mod doi;
 pub mod events;
 pub mod intake;
 pub mod limit;
+pub mod maileon;
 pub mod mailingcore;
+pub mod pages;
 pub mod peer;
 pub mod problem;
 pub mod router;

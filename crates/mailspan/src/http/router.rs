@@ -4,7 +4,7 @@ use axum::Router;
 use axum::routing::{delete, get, patch, post};
 
 use crate::app::App;
-use crate::http::{events, intake, mailingcore, v1};
+use crate::http::{doi, events, intake, maileon, mailingcore, v1};
 
 /// What senders and load balancers reach.
 pub fn public(app: App) -> Router {
@@ -15,6 +15,8 @@ pub fn public(app: App) -> Router {
         .route("/healthz", get(v1::health::alive))
         .route("/readyz", get(v1::health::ready))
         .route("/v1/events", post(events::post))
+        .route("/webhooks/contacts/email", post(maileon::post).fallback(maileon::wrong_method))
+        .route("/doi/{token}", get(doi::show).post(doi::confirm))
         .fallback(intake::any)
         .with_state(app)
 }
@@ -43,6 +45,7 @@ pub fn operator(app: App) -> Router {
         .route("/v1/destinations/{name}/prepare", post(v1::destinations::prepare))
         .route("/v1/keys", get(v1::keys::list).post(v1::keys::create))
         .route("/v1/keys/{id}", delete(v1::keys::revoke))
+        .route("/v1/contacts/report", get(v1::contacts::report))
         .route("/v1/tenants", get(v1::tenants::list).post(v1::tenants::create))
         .route("/v1/tenants/{name}", patch(v1::tenants::change))
         .route("/v1/fields", get(v1::fields::list).post(v1::fields::declare))

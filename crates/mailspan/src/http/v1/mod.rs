@@ -1,5 +1,6 @@
 //! The hub's own API: one file a resource.
 
+pub mod contacts;
 pub mod correct;
 pub mod deliveries;
 pub mod destinations;
