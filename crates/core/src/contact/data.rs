@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 
 use super::{Change, Contact, ContactKey, ContactWrite, Permission, Stated, Suppressed, WriteMode};
 use crate::limits::{CONTACT_LABEL_CHARS_MAX, EXTERNAL_ID_BYTES_MAX};
-use crate::{Address, Event};
+use crate::{Address, Event, EventType};
 
 /// The `contact` member of the hub's own contact events.
 pub fn contact_json(contact: &Contact) -> Value {
@@ -33,7 +33,7 @@ pub fn contact_json(contact: &Contact) -> Value {
 /// Members of `data.contact`, or of `data` itself, that cannot be read are passed over: the event is
 /// kept as it came.
 pub fn read_event(event: &Event, uid: String, bounces: bool) -> Option<ContactWrite> {
-    if event.test {
+    if event.test || !concerns_contacts(&event.event_type) {
         return None;
     }
     let data: Value = serde_json::from_str(event.data.get()).ok()?;
@@ -76,6 +76,12 @@ pub fn read_event(event: &Event, uid: String, bounces: bool) -> Option<ContactWr
         _ => return None,
     }
     Some(write)
+}
+
+/// True for types that can say something of a contact: the others need not be read for it.
+pub fn concerns_contacts(event_type: &EventType) -> bool {
+    let name = event_type.as_str();
+    name.starts_with("contact.") || matches!(name, "email.complained" | "email.bounced")
 }
 
 /// Who lists what changed speaks of consent only where it is among it: the rest is repetition.

@@ -12,7 +12,7 @@ use serde_json::Value;
 use crate::{Address, Event, Millis};
 
 pub use apply::{Applied, Known, Turn, apply};
-pub use data::{contact_json, read_event};
+pub use data::{concerns_contacts, contact_json, read_event};
 pub use facts::{Fact, Permission, Standing, Stated, standing};
 
 /// The name of the hub's own source of contact events: API, intake, import and hosted pages.
