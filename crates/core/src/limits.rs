@@ -177,3 +177,7 @@ pub const CONTACTS_BULK_BYTES_MAX: usize = 16 << 20;
 pub const INTAKE_BODY_BYTES_MAX: usize = 256 << 10;
 /// How long a confirmation link works: a week, after which most who have not confirmed never will.
 pub const CONFIRM_MS_MAX: u64 = 7 * 86_400_000;
+/// One row of an import: attributes and fields at their largest.
+pub const IMPORT_ROW_BYTES_MAX: usize = 256 << 10;
+/// Columns of an import.
+pub const IMPORT_COLUMNS_MAX: usize = 1_100;

@@ -99,6 +99,8 @@ pub struct Shared {
     leased_until: Mutex<Option<Instant>>,
     /// Programs of users compute here, one piece at a time and never on a thread that serves requests.
     computing: Semaphore,
+    /// Of this process, in leases that it takes for a moment.
+    owner: u128,
     /// Something waits in `unrouted`.
     pub route_wake: Notify,
     /// A job was asked for, paused or resumed.
@@ -140,6 +142,7 @@ impl App {
             owned: Mutex::new(None),
             leased_until: Mutex::new(None),
             computing: Semaphore::new(1),
+            owner: crate::runtime::random_u128(),
             route_wake: Notify::new(),
             job_wake: Notify::new(),
             moved: watch::channel(0).0,
@@ -161,6 +164,11 @@ impl App {
     pub fn swap(&self, live: Live) -> Arc<Live> {
         let mut slot = self.live.write().unwrap_or_else(PoisonError::into_inner);
         std::mem::replace(&mut *slot, Arc::new(live))
+    }
+
+    /// Who this process is, in leases that it takes for a moment.
+    pub fn owner(&self) -> u128 {
+        self.owner
     }
 
     pub fn stopping(&self) -> bool {

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::client::Client;
 use super::deliveries::segment;
-use super::{Common, table};
+use super::{Common, contact_files, table};
 
 #[derive(Debug, Subcommand)]
 pub enum Contacts {
@@ -29,6 +29,10 @@ pub enum Contacts {
         #[command(flatten)]
         whose: Whose,
     },
+    /// Bring contacts in from a file; goes on where it was cut off
+    Import(contact_files::Import),
+    /// Write all contacts to a file
+    Export(contact_files::Export),
     /// How many subscribed, by source and page
     Report {
         #[command(flatten)]
@@ -43,8 +47,12 @@ pub struct Whose {
 }
 
 pub async fn run(common: &Common, command: Contacts) -> anyhow::Result<ExitCode> {
-    let (Contacts::List { whose, .. } | Contacts::Show { whose, .. } | Contacts::Report { whose }) = &command;
-    let client = Client::open(common).await?.for_tenant(&whose.tenant);
+    let tenant = match &command {
+        Contacts::List { whose, .. } | Contacts::Show { whose, .. } | Contacts::Report { whose } => &whose.tenant,
+        Contacts::Import(import) => &import.tenant,
+        Contacts::Export(export) => &export.tenant,
+    };
+    let client = Client::open(common).await?.for_tenant(tenant);
     let done = carry_out(common, &client, &command).await;
     client.close().await;
     done.map(|()| ExitCode::SUCCESS)
@@ -63,6 +71,8 @@ async fn carry_out(common: &Common, client: &Client, command: &Contacts) -> anyh
         Contacts::Show { id, .. } => {
             table::one(common, &client.get(&format!("/contacts/{}", segment(id))).await?);
         }
+        Contacts::Import(import) => contact_files::import(common, client, import).await?,
+        Contacts::Export(export) => contact_files::export(client, export).await?,
         Contacts::Report { .. } => {
             let answer = client.get("/v1/contacts/report").await?;
             let columns = ["source", "page", "contacts", "asked", "confirmed"];

@@ -5,6 +5,7 @@ mod audit;
 mod bench;
 mod check;
 pub mod client;
+mod contact_files;
 mod contacts;
 mod dead_letters;
 mod deliveries;

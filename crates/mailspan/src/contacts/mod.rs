@@ -3,4 +3,5 @@
 pub mod confirm;
 pub mod door;
 pub mod fields;
+pub mod import;
 pub mod tenants;

@@ -45,6 +45,9 @@ pub fn operator(app: App) -> Router {
         .route("/v1/destinations/{name}/prepare", post(v1::destinations::prepare))
         .route("/v1/keys", get(v1::keys::list).post(v1::keys::create))
         .route("/v1/keys/{id}", delete(v1::keys::revoke))
+        .route("/v1/imports", post(v1::imports::begin))
+        .route("/v1/imports/{id}/rows", post(v1::imports::rows).layer(limit_of_rows()))
+        .route("/v1/imports/{id}/end", post(v1::imports::end))
         .route("/v1/contacts/report", get(v1::contacts::report))
         .route("/v1/tenants", get(v1::tenants::list).post(v1::tenants::create))
         .route("/v1/tenants/{name}", patch(v1::tenants::change))
@@ -55,6 +58,11 @@ pub fn operator(app: App) -> Router {
         .route("/v1/quarantined", get(v1::records::quarantined))
         .route("/v1/audit", get(v1::records::audit))
         .with_state(app)
+}
+
+/// A page of an import is as large as a bulk request.
+fn limit_of_rows() -> axum::extract::DefaultBodyLimit {
+    axum::extract::DefaultBodyLimit::max(mailspan_core::limits::CONTACTS_BULK_BYTES_MAX)
 }
 
 /// For the operators' own address: probes look there too.

@@ -7,6 +7,7 @@ pub mod destinations;
 pub mod events;
 pub mod fields;
 pub mod health;
+pub mod imports;
 pub mod jobs;
 mod kept;
 pub mod keys;
