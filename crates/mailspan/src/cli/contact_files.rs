@@ -207,8 +207,11 @@ impl Rows {
             let wanted = self.columns.len();
             bail!("line {line} has {} cells, the first line names {wanted}: is a quote or a comma missing?", cells.len());
         }
-        let named = self.columns.iter().zip(cells);
-        let values = named.filter_map(|(name, cell)| Some((name.clone()?, Value::String(cell)))).collect();
+        let mut values = Map::new();
+        for (name, cell) in self.columns.iter().zip(cells) {
+            let Some(name) = name else { continue };
+            insert(&mut values, name, Value::String(plain(cell)));
+        }
         Ok(Some((line, values)))
     }
 
@@ -222,19 +225,9 @@ impl Rows {
             let object: Map<String, Value> = serde_json::from_str(&text).unwrap_or_default();
             let mut values = Map::new();
             for (name, value) in object {
-                match (name.as_str(), value) {
-                    ("standardFields" | "standard", Value::Object(fields)) => {
-                        values.extend(fields.into_iter().map(|(name, value)| (format!("standard_{name}"), value)));
-                    }
-                    ("customFields" | "custom", Value::Object(fields)) => {
-                        values.extend(fields.into_iter().map(|(name, value)| (format!("custom_{name}"), value)));
-                    }
-                    (name, value) => {
-                        let line = self.line;
-                        if let Some(known) = column(name).map_err(|why| anyhow::anyhow!("line {line}: {why}"))? {
-                            values.insert(known, value);
-                        }
-                    }
+                let line = self.line;
+                if let Some(known) = column(&name).map_err(|why| anyhow::anyhow!("line {line}: {why}"))? {
+                    insert(&mut values, &known, value);
                 }
             }
             return Ok(Some((self.line, values)));
@@ -284,6 +277,34 @@ impl Rows {
         }
     }
 }
+
+/// What an export writes as one JSON object becomes a column for each field.
+fn insert(values: &mut Map<String, Value>, name: &str, value: Value) {
+    let prefix = match name {
+        "standard_fields" => "standard_",
+        "custom_fields" => "custom_",
+        _ => {
+            values.insert(name.to_owned(), value);
+            return;
+        }
+    };
+    let object = match value {
+        Value::Object(object) => object,
+        Value::String(text) => serde_json::from_str(&text).unwrap_or_default(),
+        _ => Map::new(),
+    };
+    values.extend(object.into_iter().map(|(name, value)| (format!("{prefix}{name}"), value)));
+}
+
+/// Without the apostrophe that an export puts before what a spreadsheet would run.
+fn plain(cell: String) -> String {
+    match cell.strip_prefix('\'') {
+        Some(rest) if rest.starts_with(FORMULA) => rest.to_owned(),
+        _ => cell,
+    }
+}
+
+const FORMULA: [char; 6] = ['=', '+', '-', '@', '\t', '\r'];
 
 fn cells(text: &str, line: u64) -> anyhow::Result<Vec<String>> {
     let mut reader = csv::ReaderBuilder::new().has_headers(false).flexible(true).from_reader(text.as_bytes());
@@ -364,7 +385,7 @@ fn cell(value: &Value) -> String {
         Value::String(text) => text.clone(),
         other => other.to_string(),
     };
-    match text.starts_with(['=', '+', '-', '@', '\t', '\r']) {
+    match text.starts_with(FORMULA) {
         true => format!("'{text}"),
         false => text,
     }

@@ -7,6 +7,7 @@ mod api;
 mod bad_input;
 mod bench;
 mod commands;
+mod contact_files;
 mod contacts;
 mod crash;
 mod crm;

@@ -15,7 +15,7 @@ use crate::contacts::{door, fields};
 const EXTERNAL_ID_CHARS_MAX: usize = 128;
 
 /// Columns that a file may have, beside `standard_NAME`, `custom_NAME` and `attribute_NAME`.
-pub const COLUMNS: [&str; 13] = [
+pub const COLUMNS: [&str; 15] = [
     "email",
     "external_id",
     "locale",
@@ -29,13 +29,16 @@ pub const COLUMNS: [&str; 13] = [
     "source",
     "project_id",
     "attributes",
+    "standard_fields",
+    "custom_fields",
 ];
 
 /// The column that a name in a file means: `externalId` and `External ID` are `external_id`. What an export
 /// has beside them is known and passed over.
 pub fn column(name: &str) -> Result<Option<String>, String> {
     let name = name.trim();
-    for prefix in ["standard_", "custom_", "attribute_"] {
+    let whole = ["standard_fields", "custom_fields"].contains(&snake(name).as_str());
+    for prefix in ["standard_", "custom_", "attribute_"].into_iter().filter(|_| !whole) {
         if let Some(rest) = name.strip_prefix(prefix).filter(|rest| !rest.is_empty()) {
             return Ok(Some(format!("{prefix}{rest}")));
         }
