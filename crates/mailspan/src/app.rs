@@ -33,6 +33,7 @@ pub struct Live {
 impl Live {
     /// Gives every route and destination its number.
     pub async fn new(hub: Hub, store: &Store) -> Result<Live, Trouble> {
+        let hub = crate::contacts::endpoints::add(hub, store).await?;
         let egress = Arc::new(Egress::new(hub.egress_allow.clone(), crate::runtime::steady_clock()));
         let (mut routes, mut destinations) = (HashMap::new(), HashMap::new());
         let (mut route_ids, mut destination_ids) = (HashMap::new(), HashMap::new());
@@ -99,6 +100,8 @@ pub struct Shared {
     leased_until: Mutex<Option<Instant>>,
     /// Programs of users compute here, one piece at a time and never on a thread that serves requests.
     computing: Semaphore,
+    /// Held while another configuration takes the place of this one.
+    pub applying: tokio::sync::Mutex<()>,
     /// Of this process, in leases that it takes for a moment.
     owner: u128,
     /// Something waits in `unrouted`.
@@ -142,6 +145,7 @@ impl App {
             owned: Mutex::new(None),
             leased_until: Mutex::new(None),
             computing: Semaphore::new(1),
+            applying: tokio::sync::Mutex::new(()),
             owner: crate::runtime::random_u128(),
             route_wake: Notify::new(),
             job_wake: Notify::new(),

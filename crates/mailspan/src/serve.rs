@@ -86,7 +86,7 @@ pub async fn begin(hub: Hub) -> anyhow::Result<Serving> {
     };
     let unix = serving.socket.as_deref().map(open::listen).transpose()?;
 
-    let owner = runtime::random_u128();
+    let owner = app.owner();
     serving.task(shell::run(app.clone(), inbox, asked));
     runtime::spawn(shell::keep_standings(app.clone(), standings));
     if serving.socket.is_some() {

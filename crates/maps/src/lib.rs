@@ -3,6 +3,7 @@
 
 mod condition;
 mod crm;
+pub mod mailingcore;
 mod error;
 mod functions;
 pub mod fuzzing;

@@ -197,3 +197,24 @@ pub struct SubscriptionCount {
 pub fn conflict(code: &str, text: impl Into<String>) -> Reason {
     Reason::new(code, text.into())
 }
+
+/// A webhook endpoint that the API made: a destination with its settings.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EndpointRow {
+    pub destination: mailspan_core::DestinationId,
+    pub tenant: Name,
+    pub name: Name,
+    /// JSON, read by the program.
+    pub settings: String,
+}
+
+/// Makes, changes or removes (`settings` absent) an endpoint.
+#[derive(Debug, Clone)]
+pub struct EndpointWrite {
+    pub tenant: Name,
+    pub name: Name,
+    pub settings: Option<String>,
+    /// What is pending for it is discarded.
+    pub gives_up: bool,
+    pub at: Millis,
+}

@@ -64,6 +64,7 @@ fn destination(reader: &Reader, entry: &Entry, allow: &[Allowance]) -> Option<De
         ordered,
         own,
         digest,
+        endpoint: false,
     })
 }
 
@@ -187,7 +188,7 @@ fn digest(name: &Name, node: &Node, proof: &Proof, tls: &Tls) -> u64 {
         Some(Sign::StandardWebhooks { secrets: several }) => {
             secrets.extend(several.iter().map(|named| &named.secret))
         }
-        Some(Sign::Hmac { secret, .. }) => secrets.push(&secret.secret),
+        Some(Sign::Hmac { secret, .. } | Sign::MailingCore { secret, .. }) => secrets.push(&secret.secret),
         None => {}
     }
     let section = node.json().to_string();
@@ -226,5 +227,5 @@ pub fn notify(
     let digest = hash(&[name.as_str().as_bytes(), tenant.as_str().as_bytes(), url.as_bytes()]);
     let (auth, sign, headers, ordered) = (None, None, Vec::new(), true);
     let own = Value::Object(Map::new());
-    Destination { name, tenant, kind, target, auth, sign, headers, limits, sink, ordered, own, digest }
+    Destination { name, tenant, kind, target, auth, sign, headers, limits, sink, ordered, own, digest, endpoint: false }
 }

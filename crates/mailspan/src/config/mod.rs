@@ -145,6 +145,7 @@ fn hub(reader: &Reader, root: &Table) -> Option<Hub> {
     };
     let server = server::server(reader, section("server"));
     let storage = storage::storage(reader, section("storage"));
+    let store_keys = storage::keys(reader, section("storage"));
     let allow = server::egress(reader, section("egress"));
     let retention = server::retention(reader, section("retention"));
     let ends = routes::Ends { sources: named("sources"), destinations: named("destinations") };
@@ -170,6 +171,7 @@ fn hub(reader: &Reader, root: &Table) -> Option<Hub> {
         dev: reader.options.dev,
         server: server?,
         storage: storage?,
+        store_keys,
         egress_allow: allow,
         retention: retention?,
         sources,

@@ -2,6 +2,8 @@
 
 pub mod confirm;
 pub mod door;
+pub mod endpoints;
 pub mod fields;
 pub mod import;
+pub mod seal;
 pub mod tenants;

@@ -70,6 +70,7 @@ fn mapped(route: &Route, destination: &Destination, claim: &Claim) -> Result<Vec
 fn map_digest(route: &Route) -> u32 {
     let text = match &route.map {
         Map::Default => "default",
+        Map::MailingCore => "mailingcore",
         Map::Crm => "crm",
         Map::Program(program) => &program.text,
     };
@@ -99,6 +100,10 @@ pub fn operations(route: &Route, destination: &Destination, claim: &Claim) -> Re
         (Map::Default, true) => Ok(vec![Operation::Send {
             content_type: cloudevents::STRUCTURED.to_owned(),
             body: cloudevents::write(event),
+        }]),
+        (Map::MailingCore, _) => Ok(vec![Operation::Send {
+            content_type: "application/json".to_owned(),
+            body: mailspan_maps::mailingcore::webhook(event, claim.person.as_ref()),
         }]),
         (Map::Default | Map::Crm, _) => Ok(mailspan_maps::crm(event, claim.person.as_ref(), context)),
         (Map::Program(program), true) => {

@@ -2,8 +2,10 @@
 //!
 //! What the vendor's pages leave open is decided in `docs/API.md`.
 
+pub mod attempts;
 pub mod bulk;
 pub mod contacts;
+pub mod endpoints;
 pub mod errors;
 pub mod gate;
 pub mod input;
@@ -59,4 +61,11 @@ fn operations() -> OpenApiRouter<App> {
         .routes(routes!(bulk::bulk))
         .routes(routes!(suppressions::list, suppressions::add))
         .routes(routes!(suppressions::remove))
+        .routes(routes!(endpoints::list, endpoints::create))
+        .routes(routes!(endpoints::remove))
+        .routes(routes!(endpoints::toggle))
+        .routes(routes!(endpoints::rotate))
+        .routes(routes!(attempts::list))
+        .routes(routes!(attempts::test))
+        .routes(routes!(attempts::redeliver))
 }
