@@ -13,6 +13,7 @@ mod crash;
 mod crm;
 mod deliver;
 mod disk;
+mod endpoints;
 mod fleet;
 mod hardening;
 mod hubspot;
