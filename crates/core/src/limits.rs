@@ -171,3 +171,5 @@ pub const FACTS_MAX: usize = 4_096;
 /// Rows that numbered pages of contacts reach: behind them only a cursor goes on, as each page would be
 /// counted from the start.
 pub const CONTACT_PAGES_MAX: u64 = 100_000;
+/// Contacts that one page of a list looks at, where few of them match: a page takes tens of milliseconds at most.
+pub const CONTACT_ROWS_LOOKED_AT_MAX: usize = 20_000;
