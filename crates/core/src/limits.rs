@@ -181,3 +181,5 @@ pub const CONFIRM_MS_MAX: u64 = 7 * 86_400_000;
 pub const IMPORT_ROW_BYTES_MAX: usize = 256 << 10;
 /// Columns of an import.
 pub const IMPORT_COLUMNS_MAX: usize = 1_100;
+/// Contacts that one page of a list looks at, where few of them match: a page takes tens of milliseconds at most.
+pub const CONTACT_ROWS_LOOKED_AT_MAX: usize = 20_000;

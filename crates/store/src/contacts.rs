@@ -41,6 +41,9 @@ pub struct ContactList {
     pub total: Option<u64>,
     /// False where nothing follows.
     pub more: bool,
+    /// Where the next page after this one begins: the last `rev` that was looked at. A page may hold fewer rows
+    /// than asked for (none even) while more follow: only so many are looked at.
+    pub rev: i64,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

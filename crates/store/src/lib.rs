@@ -5,8 +5,11 @@
 //! [`open_postgres`] gives one on PostgreSQL and a [`PostgresWriter`], which is run as a task.
 //! Writes that arrive while a sync runs share the next one.
 
+mod audience;
 mod bytes_io;
+mod contact_reads;
 mod contacts;
+mod decided;
 mod filter;
 mod jobs;
 mod lock;

@@ -1,10 +1,10 @@
 //! What is written, and what comes back.
 
 use bytes::Bytes;
-use mailspan_core::contact::{ContactOutcome, ContactWrite};
+use mailspan_core::contact::{ContactOutcome, ContactWrite, Evidence, Stated};
 use mailspan_core::{
-    Attempt, Class, Consent, DestinationId, Digest, Event, EventId, LastTimes, Millis, Name, Offer, Reason,
-    RouteId, Settlement,
+    Attempt, Class, DestinationId, Digest, Event, EventId, LastTimes, Millis, Name, Offer, Reason, RouteId,
+    Settlement,
 };
 use mailspan_engine::Fence;
 
@@ -248,16 +248,18 @@ pub enum Trouble {
 }
 
 /// A fact of the compliance log.
-#[derive(Debug, Clone, serde::Serialize)]
+#[derive(Debug, Clone)]
 pub struct Fact {
     pub id: i64,
     pub tenant: Name,
     pub subject: Option<String>,
-    pub what: Consent,
+    pub what: Stated,
     pub happened_at: Millis,
     pub learned_at: Millis,
     pub event_id: EventId,
     pub digest: String,
+    /// Nothing beside facts that no contact came with.
+    pub evidence: Option<Evidence>,
     /// Destination, verdict and time of each answer.
     pub answers: Vec<(Name, String, Millis)>,
 }

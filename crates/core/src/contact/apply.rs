@@ -40,8 +40,8 @@ pub struct Applied {
     pub after: Option<Contact>,
     /// Appended with the time and evidence of the write.
     pub facts: Vec<Stated>,
-    /// `Some(Some)`: the address is suppressed now; `Some(None)`: it is not any more.
-    pub suppression: Option<Option<Suppressed>>,
+    /// `Some(Some)`: why the address is suppressed now, and since when; `Some(None)`: it is not any more.
+    pub suppression: Option<Option<(Suppressed, Millis)>>,
     pub standing: Standing,
     /// The type and `data` of the hub's own event; nothing where nothing is to be said.
     pub event: Option<(&'static str, Value)>,
@@ -62,16 +62,20 @@ pub fn apply(known: &Known, write: &ContactWrite, learned: Millis) -> Applied {
         (Some(_), WriteMode::CreateOnly) => return ignored(known, write),
         _ => {}
     }
-    let facts = stated(known, write);
+    let mut facts = stated(known, write);
     let mut all = known.facts.clone();
     all.extend(facts.iter().map(|&what| Fact { at: write.at, what }));
     let standing = standing(&all);
-    let suppression = suppression(known, write);
+    let suppression = suppression(known, write, &all, &standing);
     let suppressed_at = match suppression {
-        Some(Some(_)) => Some(write.at),
-        Some(None) => None,
+        Some(now) => now.map(|(_, at)| at),
         None => known.suppressed.map(|(_, at)| at),
     };
+    match (&write.suppress, suppression) {
+        (Change::Set(_), Some(Some(_))) => facts.push(Stated::Suppressed),
+        (Change::Clear, Some(None)) => facts.push(Stated::SuppressionLifted),
+        _ => {}
+    }
     if before.is_none() && write.mode == WriteMode::Follow {
         return Applied {
             turn: Turn::Unchanged,
@@ -122,13 +126,17 @@ fn ignored(known: &Known, write: &ContactWrite) -> Applied {
 }
 
 fn erase(known: &Known, write: &ContactWrite) -> Applied {
+    let mut facts = known.facts.clone();
+    facts.push(Fact { at: write.at, what: Stated::Erased });
+    let standing = standing(&facts);
     let Some(before) = &known.contact else {
         return match write.mode {
             WriteMode::Follow | WriteMode::Upsert => Applied {
                 turn: Turn::Erased,
                 after: None,
                 facts: vec![Stated::Erased],
-                suppression: Some(Some(Suppressed::Erasure)),
+                suppression: Some(Some((Suppressed::Erasure, write.at))),
+                standing,
                 ..refused(known, Reason::new("erased", ""))
             },
             _ => refused(known, Reason::new("not_found", "there is no such contact")),
@@ -142,8 +150,8 @@ fn erase(known: &Known, write: &ContactWrite) -> Applied {
         turn: Turn::Erased,
         after: None,
         facts: vec![Stated::Erased],
-        suppression: Some(Some(Suppressed::Erasure)),
-        standing: standing(&known.facts),
+        suppression: Some(Some((Suppressed::Erasure, write.at))),
+        standing,
         event: Some(("contact.erased", data)),
         ask: false,
     }
@@ -170,19 +178,44 @@ fn stated(known: &Known, write: &ContactWrite) -> Vec<Stated> {
     facts
 }
 
-/// The first reason stays, except that an erasure is the last word.
-fn suppression(known: &Known, write: &ContactWrite) -> Option<Option<Suppressed>> {
-    let confirmed =
-        write.stated.iter().any(|fact| matches!(fact, Stated::OptIn(Some(level)) if level.is_double()));
-    match (write.suppress.clone(), known.suppressed) {
-        (Change::Set(reason), None) => Some(Some(reason)),
-        (Change::Set(_), Some(_)) => None,
+/// The same whatever the order of arrival: an unsubscribe is the weakest reason, and void where the person
+/// has confirmed anew after it; of the others the first by its time stays; an erasure is the last word. What
+/// happened before a suppression was lifted by hand is void too.
+fn suppression(
+    known: &Known,
+    write: &ContactWrite,
+    facts: &[Fact],
+    standing: &Standing,
+) -> Option<Option<(Suppressed, Millis)>> {
+    let since =
+        |what: fn(&Stated) -> bool| facts.iter().filter(|fact| what(&fact.what)).map(|fact| fact.at).max();
+    let confirmed = since(|what| matches!(what, Stated::OptIn(Some(level)) if level.is_double()));
+    match (&write.suppress, known.suppressed) {
+        (Change::Set(reason), before) => {
+            let lifted = since(|what| matches!(what, Stated::SuppressionLifted));
+            let is_void = lifted.is_some_and(|lifted| lifted >= write.at)
+                || *reason == Suppressed::Unsubscribe && confirmed.is_some_and(|at| at > write.at);
+            let new = (*reason, write.at);
+            (!is_void && before.is_none_or(|before| is_before(new, before))).then_some(Some(new))
+        }
         (Change::Clear, Some(_)) => Some(None),
-        (Change::Clear, None) => None,
         // Who confirms anew after having unsubscribed may be mailed again.
-        (Change::Keep, Some((Suppressed::Unsubscribe, since))) if confirmed && write.at > since => Some(None),
-        (Change::Keep, _) => None,
+        (Change::Keep, Some((Suppressed::Unsubscribe, since))) => {
+            let is_lifted = confirmed.is_some_and(|at| at > since) && standing.opt_in();
+            is_lifted.then_some(None)
+        }
+        (Change::Clear, None) | (Change::Keep, _) => None,
     }
+}
+
+/// Whether a reason takes the place of another.
+fn is_before(new: (Suppressed, Millis), old: (Suppressed, Millis)) -> bool {
+    let rank = |(reason, at): (Suppressed, Millis)| match reason {
+        Suppressed::Erasure => (0, at, reason as u8),
+        Suppressed::Unsubscribe => (2, at, 0),
+        _ => (1, at, reason as u8),
+    };
+    rank(new) < rank(old)
 }
 
 fn asks(before: Option<&Contact>, write: &ContactWrite) -> bool {
@@ -290,4 +323,109 @@ fn event(
         data["previous"] = json!({ "email": address.as_str() });
     }
     Some((event_type, data))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::contact::{ContactKey, Evidence};
+
+    /// What a sender can tell: its time, what it states, and why the address is suppressed by it.
+    type Told = (i64, Stated, Option<Suppressed>);
+
+    fn told() -> impl Strategy<Value = Told> {
+        let what = prop_oneof![
+            Just((Stated::OptIn(None), None)),
+            Just((Stated::OptIn(Some(Permission::Confirmed)), None)),
+            Just((Stated::OptIn(Some(Permission::Double)), None)),
+            Just((Stated::OptIn(Some(Permission::DoublePlus)), None)),
+            Just((Stated::OptOut, Some(Suppressed::Unsubscribe))),
+            Just((Stated::DoNotContact, Some(Suppressed::Complaint))),
+            Just((Stated::Asked, Some(Suppressed::Bounce))),
+        ];
+        (0..5_i64, what).prop_map(|(at, (what, why))| (at, what, why))
+    }
+
+    fn write(at: i64, mode: WriteMode) -> ContactWrite {
+        let key = ContactKey::Subject { address: crate::Address::parse("a@b.co").ok(), external_id: None };
+        ContactWrite::new(key, mode, "c1".to_owned(), Millis(at), "x")
+    }
+
+    /// The known state after a write.
+    fn after(known: Known, write: &ContactWrite) -> (Known, Applied) {
+        let applied = apply(&known, write, Millis(100));
+        let mut facts = known.facts;
+        facts.extend(applied.facts.iter().map(|&what| Fact { at: write.at, what }));
+        let suppressed = applied.suppression.unwrap_or(known.suppressed);
+        (Known { contact: applied.after.clone(), facts, suppressed }, applied)
+    }
+
+    fn all(told: &[Told]) -> Known {
+        let mut known = after(Known::default(), &write(0, WriteMode::Upsert)).0;
+        for (at, what, why) in told {
+            let suppress = why.map_or(Change::Keep, Change::Set);
+            let one = ContactWrite { stated: vec![*what], suppress, ..write(*at, WriteMode::Follow) };
+            known = after(known, &one).0;
+        }
+        known
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(400))]
+        #[test]
+        fn the_order_and_number_of_what_is_told_do_not_count(
+            told in prop::collection::vec(told(), 1..7),
+            order in prop::collection::vec(0..100_usize, 0..12),
+        ) {
+            let mut other = told.clone();
+            for place in order {
+                other.insert(place % other.len(), told[place % told.len()]);
+            }
+            other.reverse();
+            let state = |known: &Known| {
+                let contact = known.contact.clone().unwrap();
+                (contact.opt_in, contact.permission, contact.unsubscribed_at, known.suppressed.map(|now| now.0))
+            };
+            let (one, two) = (all(&told), all(&other));
+            prop_assert_eq!(state(&one), state(&two), "{:?} and {:?}", told, other);
+            let contact = one.contact.unwrap();
+            prop_assert_eq!(contact.suppressed_at, one.suppressed.map(|now| now.1));
+        }
+
+        /// What is wished again changes nothing and tells nothing.
+        #[test]
+        fn a_wish_that_is_fulfilled_is_silent(
+            told in prop::collection::vec(told(), 0..5),
+            opt_in in any::<bool>(),
+            locale in prop::option::of("[a-z]{2}"),
+        ) {
+            let mut wish = write(50, WriteMode::Upsert);
+            wish.opt_in = Some(opt_in);
+            wish.locale = locale.map_or(Change::Clear, Change::Set);
+            let (known, first) = after(all(&told), &wish);
+            prop_assert_eq!(known.contact.as_ref().unwrap().opt_in, opt_in);
+            prop_assert_eq!(first.event.is_some(), first.turn == Turn::Updated);
+            let (_, again) = after(known, &ContactWrite { at: Millis(60), ..wish });
+            prop_assert_eq!(again.turn, Turn::Unchanged);
+            prop_assert!(again.event.is_none() && again.facts.is_empty() && again.suppression.is_none());
+        }
+    }
+
+    #[test]
+    fn consent_names_the_event_and_a_new_contact_is_told_once() {
+        let made = ContactWrite { opt_in: Some(true), ..write(1, WriteMode::Upsert) };
+        let (known, applied) = after(Known::default(), &made);
+        let (event_type, data) = applied.event.unwrap();
+        assert_eq!((event_type, &data["contact"]["opt_in"]), ("contact.created", &true.into()));
+        let mut out = ContactWrite { opt_in: Some(false), ..write(2, WriteMode::Update) };
+        out.locale = Change::Set("en".to_owned());
+        out.evidence = Evidence { origin: "one_click".to_owned(), ..Evidence::default() };
+        let (_, applied) = after(known, &out);
+        let (event_type, data) = applied.event.unwrap();
+        assert_eq!(event_type, "contact.unsubscribed");
+        assert_eq!(data["changed"], json!(["locale", "opt_in", "permission", "unsubscribed_at"]));
+        assert_eq!(data["origin"], "one_click");
+    }
 }

@@ -168,10 +168,16 @@ pub fn standing(facts: &[Fact]) -> Standing {
                 now.opted_out_at = Some(fact.at);
             }
             Stated::OptIn(level) => {
-                now.permission = raised(now.permission, level);
+                // Who agrees has at least agreed, whatever level was written beside it.
+                now.permission = raised(now.permission, level.filter(|level| *level != Permission::None));
                 now.opted_in_at = Some(fact.at);
             }
-            Stated::Level(level) => now.permission = raised(now.permission, Some(level)),
+            Stated::Level(level) => {
+                if !now.opt_in() && level != Permission::None {
+                    now.opted_in_at = Some(fact.at);
+                }
+                now.permission = raised(now.permission, Some(level));
+            }
             Stated::Asked | Stated::Suppressed | Stated::SuppressionLifted => {}
         }
     }
@@ -218,5 +224,42 @@ mod tests {
             Permission::None,
         );
         check(&[(1, Stated::OptIn(None)), (2, Stated::Asked)], Permission::Single);
+    }
+
+    fn any_fact() -> impl proptest::strategy::Strategy<Value = Fact> {
+        use proptest::prelude::*;
+        let level = prop::sample::select(&Permission::ALL[..]);
+        let what = prop_oneof![
+            Just(Stated::Asked),
+            level.clone().prop_map(Stated::Level),
+            prop::option::of(level).prop_map(Stated::OptIn),
+            Just(Stated::SuppressionLifted),
+            Just(Stated::Suppressed),
+            Just(Stated::OptOut),
+            Just(Stated::DoNotContact),
+            Just(Stated::Erased),
+        ];
+        (0..6_i64, what).prop_map(|(at, what)| Fact { at: Millis(at), what })
+    }
+
+    proptest::proptest! {
+        #![proptest_config(proptest::prelude::ProptestConfig::with_cases(400))]
+        #[test]
+        fn the_order_and_number_of_arrivals_do_not_count(
+            facts in proptest::collection::vec(any_fact(), 0..8),
+            order in proptest::collection::vec(0..100_usize, 0..16),
+        ) {
+            let known = standing(&facts);
+            let mut other = facts.clone();
+            for place in order.iter().filter(|_| !facts.is_empty()) {
+                let one = facts[place % facts.len()];
+                other.insert(place % other.len(), one);
+            }
+            other.reverse();
+            proptest::prop_assert_eq!(standing(&other), known);
+            if let (Some(out), true) = (known.opted_out_at, known.opt_in()) {
+                proptest::prop_assert!(known.opted_in_at > Some(out));
+            }
+        }
     }
 }

@@ -228,7 +228,7 @@ fn arrived(source: &Source, arrival: Arrival, body: Digest, received_at: Millis,
         recipient_role: arrival.recipient_role,
         data: arrival.data.into(),
     };
-    Arrived { event, part, dedupe }
+    Arrived { event, part, dedupe, contact: None }
 }
 
 /// The parts are told apart by their lengths, so `["ab","c"]` is not `["a","bc"]`.

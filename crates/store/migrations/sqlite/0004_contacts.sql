@@ -2,6 +2,9 @@
 
 -- Merged into another person, whose contact took the address over.
 ALTER TABLE persons ADD COLUMN same_as INTEGER;
+CREATE INDEX persons_same ON persons (same_as) WHERE same_as IS NOT NULL;
+-- An erasure finds all that a person was known by.
+CREATE INDEX identities_person ON identities (person);
 -- The last revision that was given to a contact of the tenant.
 ALTER TABLE tenants ADD COLUMN contact_rev INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE tenants ADD COLUMN settings TEXT;
@@ -15,8 +18,8 @@ CREATE TABLE contacts (
     unsubscribed_at INTEGER, suppressed_at INTEGER, fields TEXT, v INTEGER NOT NULL
 ) STRICT;
 CREATE UNIQUE INDEX contacts_uid ON contacts (tenant, uid);
-CREATE UNIQUE INDEX contacts_external ON contacts (tenant, external_id) WHERE external_id IS NOT NULL;
 CREATE INDEX contacts_rev ON contacts (tenant, rev);
+CREATE INDEX contacts_updated ON contacts (tenant, updated_at, rev);
 CREATE INDEX contacts_person ON contacts (tenant, person);
 
 CREATE TABLE field_kinds (
@@ -35,13 +38,13 @@ CREATE TABLE suppressions (
     source TEXT, at INTEGER NOT NULL
 ) STRICT;
 CREATE UNIQUE INDEX suppressions_hash ON suppressions (tenant, hash);
+CREATE INDEX suppressions_list ON suppressions (tenant, id);
 
 -- By SHA-256 of the token in the link.
 CREATE TABLE confirmations (
     token BLOB PRIMARY KEY, tenant INTEGER NOT NULL, person INTEGER NOT NULL, asked_at INTEGER NOT NULL,
     expires_at INTEGER NOT NULL, used_at INTEGER, gives INTEGER NOT NULL, mailing TEXT, source TEXT, page TEXT
 ) STRICT, WITHOUT ROWID;
-CREATE INDEX confirmations_person ON confirmations (person);
 
 -- Secrets made through the API, encrypted under the store key.
 CREATE TABLE sealed (
@@ -55,3 +58,4 @@ CREATE TABLE erasures (
     asked_at INTEGER NOT NULL, done_at INTEGER, sealed BLOB, certificate TEXT
 ) STRICT;
 CREATE INDEX erasures_person ON erasures (person);
+CREATE INDEX erasures_event ON erasures (event);

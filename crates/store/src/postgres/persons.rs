@@ -220,9 +220,9 @@ pub(crate) fn person_of(row: &Row) -> Result<Option<Person>, Fault> {
 
 /// What consent says of persons: the latest opt-in and opt-out of each.
 #[derive(Default)]
-pub(crate) struct Stated(HashMap<i64, (Option<i64>, Option<i64>)>);
+pub(crate) struct Latest(HashMap<i64, (Option<i64>, Option<i64>)>);
 
-impl Stated {
+impl Latest {
     pub(crate) fn opt_in(&mut self, person: i64, at: Millis) {
         let latest = &mut self.0.entry(person).or_default().0;
         *latest = (*latest).max(Some(at.0));

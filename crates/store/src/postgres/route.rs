@@ -2,10 +2,10 @@
 
 use std::collections::HashMap;
 
-use mailspan_core::{Cause, LastTimes, Millis, Seq};
+use mailspan_core::{Cause, LastTimes, Millis, Seq, Subject};
 use mailspan_engine::Fence;
 
-use super::base::{Base, Fault};
+use super::base::{Base, Fault, get};
 use super::journal::Journal;
 use super::lanes::{self, Lane, New};
 use super::leases;
@@ -15,7 +15,7 @@ use crate::prepare::{Identities, states_consent};
 use crate::sqlite::lanes::{ANSWERS_CONSENT, nobody};
 use crate::sqlite::leases::ROUTER;
 use crate::sqlite::persons::BUCKET_BITS;
-use crate::sqlite::route::{TEST, UNMATCHED, transmission_hash};
+use crate::sqlite::route::{TEST, UNMATCHED, is_erasure, transmission_hash};
 use crate::write::{Routed, Trouble, Wrote};
 
 /// An event with its number, its tenant's and its person's.
@@ -78,16 +78,29 @@ async fn place<'a>(
     if taken != seqs.len() as u64 {
         return Err(Fault::Trouble(Trouble::FenceLost));
     }
+    let nobody = Subject::nobody();
     let mut whos = vec![];
     for (one, hashes) in routed.iter().zip(identities) {
         let tenant = base.made_tenant(one.event.tenant.as_str()).await?;
-        whos.push(Who { tenant, subject: &one.event.subject, hashes: *hashes });
+        let who = Who { tenant, subject: &one.event.subject, hashes: *hashes };
+        // Who is erased is not made again.
+        let nobody = Who { tenant, subject: &nobody, hashes: Identities::default() };
+        whos.push(if is_erasure(&one.event) { nobody } else { who });
     }
-    let persons = persons::find_or_make(base, &whos).await?;
-    let placed = routed.iter().zip(seqs).zip(whos).zip(persons);
-    Ok(placed
-        .map(|(((routed, seq), who), person)| Placed { routed, seq, tenant: who.tenant, person })
-        .collect())
+    let mut persons = persons::find_or_make(base, &whos).await?;
+    let tenants: Vec<i64> = whos.iter().map(|who| who.tenant).collect();
+    for ((one, seq), person) in routed.iter().zip(&seqs).zip(&mut persons) {
+        if is_erasure(&one.event) {
+            *person = erased_person(base, *seq).await?;
+        }
+    }
+    let placed = routed.iter().zip(seqs).zip(tenants).zip(persons);
+    Ok(placed.map(|(((routed, seq), tenant), person)| Placed { routed, seq, tenant, person }).collect())
+}
+
+async fn erased_person(base: &Base, seq: Seq) -> Result<Option<i64>, Fault> {
+    let row = base.row("SELECT person FROM erasures WHERE event = $1", &[&seq.0]).await?;
+    row.map(|row| get(&row, 0)).transpose()
 }
 
 async fn keep_persons(base: &Base, placed: &[Placed<'_>]) -> Result<(), Fault> {

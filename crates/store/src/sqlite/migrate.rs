@@ -12,9 +12,10 @@ use crate::OpenError;
 const MIGRATIONS: &[(i64, &str, &str)] = &[
     (1, "journal", include_str!("../../migrations/sqlite/0001_journal.sql")),
     (2, "replays", include_str!("../../migrations/sqlite/0002_replays.sql")),
+    (4, "contacts", include_str!("../../migrations/sqlite/0004_contacts.sql")),
 ];
 /// The number of the newest migration that this version knows.
-pub const SCHEMA: i64 = MIGRATIONS.len() as i64;
+pub const SCHEMA: i64 = MIGRATIONS[MIGRATIONS.len() - 1].0;
 /// `MSPN`: what `file` and other tools may know the file by.
 const APPLICATION_ID: i64 = 0x4d53_504e;
 

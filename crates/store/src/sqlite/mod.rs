@@ -4,6 +4,9 @@ pub(crate) mod accept;
 pub(crate) mod audit;
 pub(crate) mod base;
 pub(crate) mod claim;
+pub(crate) mod contact_list;
+pub(crate) mod contact_rows;
+pub(crate) mod contacts;
 pub(crate) mod counts;
 pub(crate) mod deliveries;
 pub(crate) mod envelope;
@@ -27,6 +30,7 @@ pub(crate) mod route;
 pub(crate) mod segments;
 pub(crate) mod settle;
 pub(crate) mod standing;
+pub(crate) mod tenants;
 pub(crate) mod walk;
 
 pub(crate) use base::{Base, IdentityKey, connect_reader, connect_writer};

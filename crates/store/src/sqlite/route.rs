@@ -2,7 +2,7 @@
 
 use mailspan_core::{Cause, DestinationId, Event, LastTimes, Seq};
 use mailspan_engine::Fence;
-use rusqlite::params;
+use rusqlite::{OptionalExtension, params};
 
 use super::base::{Base, Fault};
 use super::journal::Journal;
@@ -48,7 +48,10 @@ fn route_one(
         return Err(Fault::Trouble(Trouble::FenceLost));
     }
     let tenant = base.tenant_or_new(event.tenant.as_str())?;
-    let person = persons::find_or_make(base, tenant, &event.subject, hashes)?;
+    let person = match is_erasure(event) {
+        true => erased_person(base, seq)?,
+        false => persons::find_or_make(base, tenant, &event.subject, hashes)?,
+    };
     if let Some(person) = person {
         keep_person(base, seq, person, routed)?;
         keep_transmission(base, tenant, person, event)?;
@@ -77,6 +80,16 @@ fn route_one(
         }
     }
     Ok(())
+}
+
+/// Who is erased is not made again.
+pub(crate) fn is_erasure(event: &Event) -> bool {
+    event.event_type.as_str() == "contact.erased"
+}
+
+fn erased_person(base: &Base, seq: Seq) -> Result<Option<i64>, Fault> {
+    let mut statement = base.sql("SELECT person FROM erasures WHERE event = ?1")?;
+    Ok(statement.query_row([seq.0], |row| row.get(0)).optional()?)
 }
 
 fn keep_person(base: &Base, seq: Seq, person: i64, routed: &Routed) -> Result<(), Fault> {
