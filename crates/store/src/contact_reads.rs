@@ -4,7 +4,7 @@ use mailspan_core::contact::ContactKey;
 use mailspan_core::{Address, Name, PersonId};
 
 use crate::{
-    ConfirmationRow, ContactFilter, ContactList, ContactPage, ContactRow, FactRow, FieldRow, SealedRow,
+    ConfirmationRow, ContactFilter, ContactList, ContactPage, ContactRow, EndpointRow, FactRow, FieldRow, SealedRow,
     Store, SubscriptionCount, SuppressionFilter, SuppressionRow, TenantRow, Trouble, sqlite,
 };
 
@@ -131,6 +131,22 @@ impl Store {
         match self {
             Store::Sqlite(sqlite) => sqlite.read(|base| sqlite::contact_rows::sealed(base, None)).await,
             Store::Postgres(postgres) => postgres.sealed(None).await,
+        }
+    }
+
+    /// Webhook endpoints of all tenants.
+    pub async fn endpoints(&self) -> Result<Vec<EndpointRow>, Trouble> {
+        match self {
+            Store::Sqlite(sqlite) => sqlite.read(sqlite::endpoints::list).await,
+            Store::Postgres(postgres) => postgres.endpoints().await,
+        }
+    }
+
+    /// A key that is this store's alone, for one purpose; it goes with the data where that is moved.
+    pub fn derived_key(&self, purpose: &str) -> [u8; 32] {
+        match self {
+            Store::Sqlite(sqlite) => sqlite.key().derive(purpose),
+            Store::Postgres(postgres) => postgres.key().derive(purpose),
         }
     }
 

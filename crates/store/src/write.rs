@@ -78,6 +78,8 @@ pub enum Write {
     Tenant(crate::TenantWrite),
     Field(crate::FieldWrite),
     Sealed(crate::SealedWrite),
+    /// A webhook endpoint is made, changed or removed; answered by [`Wrote::Key`].
+    Endpoint(crate::EndpointWrite),
 }
 
 /// What was received, ready to be kept.

@@ -8,14 +8,13 @@ use crate::support::{hub, hub_with};
 /// A tenant of a hub, with its first key.
 pub struct Tenant<'a> {
     pub hub: &'a Hub,
-    pub name: String,
     pub key: String,
 }
 
 impl<'a> Tenant<'a> {
     pub fn new(hub: &'a Hub, name: &str) -> Tenant<'a> {
         let made = &hub.rows(&["tenants", "create", name])[0];
-        Tenant { hub, name: name.to_owned(), key: made["key"].as_str().unwrap().to_owned() }
+        Tenant { hub, key: made["key"].as_str().unwrap().to_owned() }
     }
 
     pub fn ask(&self, method: &str, path: &str, body: &Value) -> Reply {
@@ -148,7 +147,7 @@ fn keys_have_scopes_and_a_tenant() {
     assert_eq!(check(&foreign, 403)["statusCode"], 403);
     assert_eq!(acme.ask_with("GET", "/contacts/1", &[("x-tenant-id", "acme")], &Value::Null).status, 200);
     let made = &hub.rows(&["keys", "create", "--tenant", "acme", "--scope", "contacts:read"])[0];
-    let reader = Tenant { hub: &hub, name: "acme".to_owned(), key: made["key"].as_str().unwrap().to_owned() };
+    let reader = Tenant { hub: &hub, key: made["key"].as_str().unwrap().to_owned() };
     let refused = check(&reader.put(json!({ "email": "a@x.org" })), 403);
     assert_eq!(refused["message"], "Missing required API key scope: contacts:write");
     let nobody = request(hub.port, "GET", "/contacts", &[], b"").unwrap();
@@ -250,7 +249,7 @@ fn changes_are_events_that_routes_can_send() {
     let own = "[[routes]]\nname = \"own\"\nfrom = [\"contacts\"]\nto = [\"crm\"]\n";
     let (hub, crm) = hub_with("", own);
     let key = hub.rows(&["keys", "create", "--scope", "contacts:write", "--scope", "contacts:read"])[0]["key"].clone();
-    let tenant = Tenant { hub: &hub, name: "default".to_owned(), key: key.as_str().unwrap().to_owned() };
+    let tenant = Tenant { hub: &hub, key: key.as_str().unwrap().to_owned() };
     check(&tenant.put(json!({ "email": "a@example.com", "externalId": "u1", "optIn": true })), 200);
     check(&tenant.ask("PATCH", "/contacts/u1", &json!({ "optIn": false })), 200);
     let seen = until(10, "two events did not arrive", || {

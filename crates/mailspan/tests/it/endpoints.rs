@@ -80,7 +80,7 @@ fn events_of_webhooks_reach_endpoints_too_and_failures_keep_the_schedule() {
     receiver.status(500);
     let key = hub.rows(&["keys", "create", "--scope", "webhooks:manage"])[0]["key"].as_str().unwrap().to_owned();
     let id = {
-        let tenant = Tenant { hub: &hub, name: "default".to_owned(), key: key.clone() };
+        let tenant = Tenant { hub: &hub, key: key.clone() };
         let made = make(&tenant, &receiver, &["email.bounced", "email.complained"], json!({ "standardWebhooks": true }));
         assert_eq!(send(&hub, &event("bounce", "b@example.com", crate::support::AT)).status, 200);
         made["id"].as_str().unwrap().to_owned()
@@ -92,7 +92,7 @@ fn events_of_webhooks_reach_endpoints_too_and_failures_keep_the_schedule() {
     assert!(seen.header("webhook-signature").is_some_and(|value| value.starts_with("v1,")));
     let path = format!("/webhooks/endpoints/{id}/deliveries");
     let row = until(10, "the failure is not in the log", || {
-        let tenant = Tenant { hub: &hub, name: "default".to_owned(), key: key.clone() };
+        let tenant = Tenant { hub: &hub, key: key.clone() };
         let row = tenant.get(&path)["data"][0].clone();
         (row["statusCode"] == 500).then_some(row)
     });
@@ -105,7 +105,7 @@ fn events_of_webhooks_reach_endpoints_too_and_failures_keep_the_schedule() {
     hub.kill();
     receiver.status(200);
     hub.start();
-    let tenant = Tenant { hub: &hub, name: "default".to_owned(), key };
+    let tenant = Tenant { hub: &hub, key };
     assert_eq!(tenant.get("/webhooks/endpoints")["data"][0]["id"], id);
     until(30, "the retry did not come after the start", || receiver.ok().pop());
     let off = check(&tenant.ask("PATCH", &format!("/webhooks/endpoints/{id}/toggle"), &Value::Null), 200);
@@ -182,7 +182,7 @@ fn bad_endpoints_are_refused() {
     }
     check(&ask(good), 409);
     let made = &hub.rows(&["keys", "create", "--tenant", "acme", "--scope", "contacts:read"])[0];
-    let reader = Tenant { hub: &hub, name: "acme".to_owned(), key: made["key"].as_str().unwrap().to_owned() };
+    let reader = Tenant { hub: &hub, key: made["key"].as_str().unwrap().to_owned() };
     let refused = check(&reader.ask("GET", "/webhooks/endpoints", &Value::Null), 403);
     assert_eq!(refused["message"], "Missing required API key scope: webhooks:manage");
     let other = Tenant::new(&hub, "other");

@@ -173,7 +173,7 @@ fn a_double_opt_in_is_asked_for_and_confirmed_once() {
         .as_str()
         .unwrap()
         .to_owned();
-    let tenant = Tenant { hub: &hub, name: "default".to_owned(), key: key.clone() };
+    let tenant = Tenant { hub: &hub, key: key.clone() };
     let form = Form { hub: &hub, key };
     check(&form.query("email=a@example.com&external_id=e1&standard_LOCALE=de_DE&doi=true&doiplus=true&doimailing=m7&src=shop&subscription_page=footer"), 200);
     let asked = until(10, "no confirmation was asked for", || {

@@ -4,9 +4,9 @@ use mailspan_core::contact::ContactKey;
 use mailspan_core::{Address, Name, PersonId};
 
 use super::handle::Postgres;
-use super::{contact_list, contact_rows};
+use super::{contact_list, contact_rows, endpoints};
 use crate::{
-    ConfirmationRow, ContactFilter, ContactList, ContactPage, ContactRow, FactRow, FieldRow, SealedRow,
+    ConfirmationRow, ContactFilter, ContactList, ContactPage, ContactRow, EndpointRow, FactRow, FieldRow, SealedRow,
     SubscriptionCount, SuppressionFilter, SuppressionRow, TenantRow, Trouble,
 };
 
@@ -84,6 +84,12 @@ impl Postgres {
     pub(crate) async fn sealed(&self, about: Option<(&Name, &str)>) -> Result<Vec<SealedRow>, Trouble> {
         let link = self.link().await?;
         let found = contact_rows::sealed(link.base()?, about).await;
+        link.end(found).await
+    }
+
+    pub(crate) async fn endpoints(&self) -> Result<Vec<EndpointRow>, Trouble> {
+        let link = self.link().await?;
+        let found = endpoints::list(link.base()?).await;
         link.end(found).await
     }
 

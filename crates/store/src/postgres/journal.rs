@@ -13,7 +13,7 @@ use super::leases::{self, Locked};
 use super::names::TYPE;
 use super::retain::Cursors;
 use super::segments::Segments;
-use super::{accept, contacts, counts, jobs, keys, offer, refused, retain, route, settle, standing, tenants};
+use super::{accept, contacts, counts, endpoints, jobs, keys, offer, refused, retain, route, settle, standing, tenants};
 use crate::decided::DECIDED;
 use crate::prepare::{Prepared, What, decides};
 use crate::sqlite::counts::Counts;
@@ -167,6 +167,10 @@ impl Journal {
                 | What::Write(Write::Sealed(SealedWrite { tenant, .. })) => {
                     self.base.make_tenant(tenant.as_str()).await?;
                 }
+                What::Write(Write::Endpoint(write)) => {
+                    let tenant = self.base.make_tenant(write.tenant.as_str()).await?;
+                    self.base.make_number(tenant, NameKind::Destination as u8, write.name.as_str()).await?;
+                }
                 // A store where nothing arrives any more still forgets.
                 What::Write(Write::Retain(keep)) => {
                     let until = mailspan_core::Millis(keep.now.0.saturating_sub(keep.dedupe_ms.max(0)));
@@ -273,6 +277,7 @@ impl Journal {
             Write::Tenant(tenant) => tenants::set(&self.base, tenant).await,
             Write::Field(field) => tenants::field(&self.base, field).await,
             Write::Sealed(write) => tenants::seal(&self.base, write).await,
+            Write::Endpoint(write) => endpoints::write(&self.base, &mut self.counts, write).await,
             // `prepare` and `apply` make other values of these.
             Write::Accept(_) | Write::Route { .. } | Write::Refused(_) => {
                 Err(Fault::refused("unprepared", "a write was not prepared"))

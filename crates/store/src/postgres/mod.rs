@@ -14,6 +14,7 @@ mod contacts;
 mod counts;
 mod crowd;
 mod deliveries;
+mod endpoints;
 mod events;
 mod handle;
 mod jobs;

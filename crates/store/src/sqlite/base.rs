@@ -52,6 +52,16 @@ impl IdentityKey {
         IdentityKey(hmac::Key::new(hmac::HMAC_SHA256, secret))
     }
 
+    /// A key for one purpose; nothing of it tells of another's.
+    pub(crate) fn derive(&self, purpose: &str) -> [u8; 32] {
+        let mut context = hmac::Context::with_key(&self.0);
+        context.update(b"derive\0");
+        context.update(purpose.as_bytes());
+        let mut key = [0; 32];
+        key.copy_from_slice(context.sign().as_ref());
+        key
+    }
+
     /// The first 16 bytes of an HMAC-SHA256 over kind and value.
     pub(crate) fn hash(&self, kind: &[u8], value: &[u8]) -> [u8; 16] {
         let mut context = hmac::Context::with_key(&self.0);

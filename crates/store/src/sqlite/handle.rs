@@ -35,6 +35,10 @@ impl Drop for Shared {
 }
 
 impl Sqlite {
+    pub(crate) fn key(&self) -> &IdentityKey {
+        &self.shared.key
+    }
+
     pub(crate) fn new(writes: Arc<Queues>, reads: Arc<ReadQueue>, key: IdentityKey, path: PathBuf) -> Sqlite {
         Sqlite { shared: Arc::new(Shared { writes, reads, key, path }) }
     }

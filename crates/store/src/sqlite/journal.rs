@@ -11,7 +11,7 @@ use super::counts::Counts;
 use super::retain::Cursors;
 use super::segments::Segments;
 use super::{
-    accept, audit, claim, deliveries, events, jobs, keys, leases, ledger, offer, persons, refused, retain,
+    accept, audit, claim, deliveries, endpoints, events, jobs, keys, leases, ledger, offer, persons, refused, retain,
     route, settle, standing, tenants,
 };
 use crate::prepare::{Prepared, What, prepare, prepare_name};
@@ -265,6 +265,7 @@ impl Journal {
             Write::Tenant(tenant) => tenants::set(&self.base, tenant),
             Write::Field(field) => tenants::field(&self.base, field),
             Write::Sealed(write) => tenants::seal(&self.base, write),
+            Write::Endpoint(write) => endpoints::write(self, write),
             // `prepare` makes other values of these two.
             Write::Accept(_) | Write::Route { .. } => {
                 Err(Fault::refused("unprepared", "a write was not prepared"))

@@ -9,6 +9,7 @@ pub(crate) mod contact_rows;
 pub(crate) mod contacts;
 pub(crate) mod counts;
 pub(crate) mod deliveries;
+pub(crate) mod endpoints;
 pub(crate) mod envelope;
 pub(crate) mod events;
 mod handle;

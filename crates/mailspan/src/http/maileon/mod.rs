@@ -104,7 +104,7 @@ async fn take(app: &App, request: Request<Body>) -> Result<Answer, Answer> {
     let from = write::From { app, tenant: &tenant, raw: &raw, ip, declared: &declared, settings: &settings };
     let write = write::write(&params, &from).map_err(|text| answer(StatusCode::BAD_REQUEST, text))?;
     let stored = params.without_key(&raw, &caller.name);
-    let cuts = vec![Cut::Text { text: Secret::new(params.key()), by: caller.name.clone() }];
+    let cuts = vec![Cut::Text { text: Secret::new(params.key().to_owned()), by: caller.name.clone() }];
     let origin = Origin { tenant: &tenant, credential: &caller.name, request: Some(&stored), cuts };
     let outcomes = door::write(app, origin, vec![write]).await?;
     match outcomes.first().map(|outcome| &outcome.turn) {

@@ -33,8 +33,7 @@ pub async fn list(
     call.needs("contacts:read")?;
     let Query(query) = query.map_err(|rejected| ApiError::bad(rejected.body_text()))?;
     let asked = query.read(&call.tenant)?;
-    let found = app.store.contacts(&asked.filter, asked.page).await?;
-    let last = found.rows.last().map(|row| row.rev);
+    let found = app.store.contacts(asked.filter.clone(), asked.page).await?;
     let data = found.rows.iter().map(|row| shown(&call, row)).collect();
     let meta = match (asked.page, found.total) {
         (mailspan_store::ContactPage::Numbered { page, .. }, Some(total)) => Meta {
@@ -47,7 +46,7 @@ pub async fn list(
         },
         _ => Meta {
             limit: asked.limit,
-            next_cursor: last.filter(|_| found.more).map(|rev| cursor(rev, &asked.filter)),
+            next_cursor: found.more.then(|| cursor(found.rev, &asked.filter)),
             has_more: found.more,
             ..Meta::default()
         },

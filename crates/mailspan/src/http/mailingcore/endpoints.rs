@@ -17,7 +17,7 @@ use super::gate::Call;
 use super::input::json;
 use super::shape::{Meta, Removed};
 use crate::app::App;
-use crate::contacts::endpoints::{self, ENDPOINTS_MAX, Endpoint, about, hint};
+use crate::contacts::endpoints::{ENDPOINTS_MAX, Endpoint, about, hint};
 use crate::contacts::seal::{SealError, Seals};
 use crate::hub::Hub;
 use crate::{reload, runtime};

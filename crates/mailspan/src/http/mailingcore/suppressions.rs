@@ -61,7 +61,7 @@ pub async fn list(
     let limit = number("limit", query.limit.as_deref(), PAGE)?;
     let after = plain_opened(query.cursor.as_deref())?;
     let filter = SuppressionFilter { tenant: Some(call.tenant.clone()), after, limit: limit + 1 };
-    let mut rows = app.store.suppressions(&filter).await?;
+    let mut rows = app.store.suppressions(filter).await?;
     let has_more = rows.len() > limit;
     rows.truncate(limit);
     let next_cursor = rows.last().filter(|_| has_more).map(|row| plain_cursor(row.id));
