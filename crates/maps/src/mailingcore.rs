@@ -29,7 +29,7 @@ pub fn webhook(event: &Event, person: Option<&Person>) -> String {
     json!({
         "id": format!("evt_{}", event.id),
         "type": event.event_type.as_str(),
-        "createdAt": event.received_at.rfc3339(),
+        "createdAt": event.received_at.iso(),
         "tenantId": event.tenant,
         "data": inner,
     })
@@ -46,7 +46,7 @@ fn unsubscribed(event: &Event, person: Option<&Person>, data: &Value) -> Value {
         "contactId": contact["id"],
         "externalId": external_id(event, person, data),
         "email": address(event, person),
-        "unsubscribedAt": event.time.rfc3339(),
+        "unsubscribedAt": event.time.iso(),
         "source": source,
     })
 }
@@ -67,7 +67,7 @@ fn mail(event: &Event, person: Option<&Person>, data: &Value) -> Value {
     set("tags", data.get("tags").filter(|tags| tags.is_array()).cloned().unwrap_or_else(|| json!([])));
     set("metadata", data.get("correlation").filter(|map| map.is_object()).cloned().unwrap_or_else(|| json!({})));
     set("templateVersionId", first(data, &["template_version_id"]).unwrap_or(Value::Null));
-    set("occurredAt", Value::from(event.time.rfc3339()));
+    set("occurredAt", Value::from(event.time.iso()));
     set("externalId", external_id(event, person, data));
     match word {
         "opened" => {

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use super::data::contact_json;
 use super::facts::{Fact, Permission, Standing, Stated, standing};
+use super::CONFIRM;
 use super::{Change, Contact, ContactFields, ContactWrite, Suppressed, WriteMode};
 use crate::{Millis, Reason};
 
@@ -313,6 +314,8 @@ fn event(
     let event_type = match turn {
         Turn::Created => "contact.created",
         Turn::Updated if was_in && !after.opt_in => "contact.unsubscribed",
+        // The person's own word, through the link that was sent.
+        Turn::Updated if origin == CONFIRM => "contact.confirmed",
         Turn::Updated if !was_in && after.opt_in => "contact.subscribed",
         Turn::Updated => "contact.updated",
         _ => return None,

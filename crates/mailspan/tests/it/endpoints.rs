@@ -188,3 +188,38 @@ fn bad_endpoints_are_refused() {
     let other = Tenant::new(&hub, "other");
     assert_eq!(other.get("/webhooks/endpoints")["data"], json!([]));
 }
+
+/// A store key is rotated: the old one beside the new, everything sealed anew, then the new one alone.
+#[test]
+fn the_store_key_is_rotated_and_belongs_into_the_back_up() {
+    let crm = Receiver::start();
+    let receiver = Receiver::start();
+    let config = |keys: &str| {
+        crate::support::config(&crm, "", "").replace("url = \"sqlite:hub.db\"", &format!("url = \"sqlite:hub.db\"\n{keys}"))
+    };
+    let env = [("MAILTARGET_SECRET", crate::support::SECRET), ("ONE", "the-first-store-key-of-the-tests"), ("TWO", "the-second-store-key-of-the-test")];
+    let mut hub = mailspan_testkit::Hub::new(crate::support::BINARY, &config("key = { env = \"ONE\" }"), &env);
+    hub.start();
+    let tenant = Tenant::new(&hub, "acme");
+    let id = make(&tenant, &receiver, &["contact.unsubscribed"], json!({}))["id"].as_str().unwrap().to_owned();
+    let key = tenant.key.clone();
+    let restart = |hub: &mut mailspan_testkit::Hub, keys: &str| {
+        hub.kill();
+        let text = config(keys).replace("{HUB}", &hub.port.to_string());
+        std::fs::write(hub.folder().join("hub.toml"), text).unwrap();
+        hub.start();
+    };
+    let tested = |hub: &mailspan_testkit::Hub| {
+        let tenant = Tenant { hub, key: key.clone() };
+        tenant.ask("POST", &format!("/webhooks/endpoints/{id}/test"), &Value::Null).status
+    };
+    assert_eq!(tested(&hub), 200);
+    restart(&mut hub, "key = { env = \"TWO\" }");
+    assert_eq!(tested(&hub), 409, "it was opened without its key");
+    assert!(hub.log().contains("old_keys"), "the log does not say what to do");
+    restart(&mut hub, "key = { env = \"TWO\" }\nold_keys = [{ env = \"ONE\" }]");
+    assert_eq!(tested(&hub), 200);
+    assert_eq!(hub.rows(&["keys", "reseal"])[0]["resealed"], 1);
+    restart(&mut hub, "key = { env = \"TWO\" }");
+    assert_eq!(tested(&hub), 200);
+}

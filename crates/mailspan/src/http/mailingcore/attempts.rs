@@ -252,10 +252,10 @@ async fn shown(app: &App, endpoint: &Endpoint, row: &DeliveryRow) -> Result<Webh
         status_code: last.map(|attempt| attempt.status).filter(|status| *status > 0),
         response_body: last.and_then(|attempt| attempt.answer.as_deref()).map(cut),
         attempt: row.attempts,
-        delivered_at: last.map(|attempt| attempt.at.rfc3339()),
-        created_at: row.created_at.rfc3339(),
+        delivered_at: last.map(|attempt| attempt.at.iso()),
+        created_at: row.created_at.iso(),
         status: status.to_owned(),
-        next_attempt_at: row.due.filter(|_| row.state == DeliveryState::Pending).map(|due| due.rfc3339()),
+        next_attempt_at: row.due.filter(|_| row.state == DeliveryState::Pending).map(|due| due.iso()),
     })
 }
 

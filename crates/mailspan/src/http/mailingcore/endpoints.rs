@@ -304,9 +304,9 @@ fn shown(endpoint: &Endpoint, secret: Option<String>) -> EndpointOut {
         standard_webhooks: endpoint.standard_webhooks,
         secret,
         secret_hint: endpoint.secret_hint.clone(),
-        next_secret_from: endpoint.next_from.map(|at| at.rfc3339()),
-        created_at: endpoint.created_at.rfc3339(),
-        updated_at: endpoint.updated_at.rfc3339(),
+        next_secret_from: endpoint.next_from.map(|at| at.iso()),
+        created_at: endpoint.created_at.iso(),
+        updated_at: endpoint.updated_at.iso(),
         warnings: if short { vec![warning] } else { Vec::new() },
     }
 }

@@ -92,7 +92,7 @@ impl ApiError {
             status_code: self.status.as_u16(),
             message: self.message.clone(),
             path: path.to_owned(),
-            timestamp: now.rfc3339(),
+            timestamp: now.iso(),
             kind: "about:blank".to_owned(),
             title,
             status: self.status.as_u16(),
