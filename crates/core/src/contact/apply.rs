@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
+use super::CONFIRM;
 use super::data::contact_json;
 use super::facts::{Fact, Permission, Standing, Stated, standing};
-use super::CONFIRM;
 use super::{Change, Contact, ContactFields, ContactWrite, Suppressed, WriteMode};
 use crate::{Millis, Reason};
 

@@ -63,12 +63,15 @@ pub const SERVER: &[Setting] = &[
     setting("body_max", Shape::Size, "the largest request body; default 5MiB, at most 64MiB"),
 ];
 
-pub const STORAGE: &[Setting] =
-    &[
-        setting("url", Shape::TextOrSecret, "sqlite:PATH or postgres://…; default sqlite:mailspan.db"),
-        setting("key", Shape::Secret, "under which secrets made through the API are kept; SQLite makes one beside the file"),
-        setting("old_keys", Shape::Secrets, "keys that still open what they sealed, while one is rotated"),
-    ];
+pub const STORAGE: &[Setting] = &[
+    setting("url", Shape::TextOrSecret, "sqlite:PATH or postgres://…; default sqlite:mailspan.db"),
+    setting(
+        "key",
+        Shape::Secret,
+        "under which secrets made through the API are kept; SQLite makes one beside the file",
+    ),
+    setting("old_keys", Shape::Secrets, "keys that still open what they sealed, while one is rotated"),
+];
 
 pub const EGRESS: &[Setting] = &[setting(
     "allow",

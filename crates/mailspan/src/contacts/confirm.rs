@@ -3,7 +3,9 @@
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use mailspan_connectors::signature::{hmac_sha256, same, sha256};
-use mailspan_core::contact::{Ask, CONFIRM, CONTACTS, ContactKey, ContactWrite, Permission, Stated, WriteMode};
+use mailspan_core::contact::{
+    Ask, CONFIRM, CONTACTS, ContactKey, ContactWrite, Permission, Stated, WriteMode,
+};
 use mailspan_core::limits::CONFIRM_MS_MAX;
 use mailspan_core::{Address, Event, EventId, EventType, Millis, Name, RawValue, Subject};
 use serde_json::json;

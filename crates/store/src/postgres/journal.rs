@@ -13,7 +13,9 @@ use super::leases::{self, Locked};
 use super::names::TYPE;
 use super::retain::Cursors;
 use super::segments::Segments;
-use super::{accept, contacts, counts, endpoints, jobs, keys, offer, refused, retain, route, settle, standing, tenants};
+use super::{
+    accept, contacts, counts, endpoints, jobs, keys, offer, refused, retain, route, settle, standing, tenants,
+};
 use crate::decided::DECIDED;
 use crate::prepare::{Prepared, What, decides};
 use crate::sqlite::counts::Counts;

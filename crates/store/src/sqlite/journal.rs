@@ -11,8 +11,8 @@ use super::counts::Counts;
 use super::retain::Cursors;
 use super::segments::Segments;
 use super::{
-    accept, audit, claim, deliveries, endpoints, events, jobs, keys, leases, ledger, offer, persons, refused, retain,
-    route, settle, standing, tenants,
+    accept, audit, claim, deliveries, endpoints, events, jobs, keys, leases, ledger, offer, persons, refused,
+    retain, route, settle, standing, tenants,
 };
 use crate::prepare::{Prepared, What, prepare, prepare_name};
 use crate::write::{Trouble, Write, Wrote};

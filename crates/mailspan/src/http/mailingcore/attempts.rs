@@ -4,7 +4,9 @@ use axum::Json;
 use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
 use axum::response::Response;
-use mailspan_core::{Cause, Event, EventId, EventType, Name, Offer, RawValue, Request, State as DeliveryState, Subject};
+use mailspan_core::{
+    Cause, Event, EventId, EventType, Name, Offer, RawValue, Request, State as DeliveryState, Subject,
+};
 use mailspan_engine::Happened;
 use mailspan_maps::mailingcore::webhook;
 use mailspan_store::{DeliveryFilter, DeliveryRow, Write, Wrote};
@@ -196,7 +198,12 @@ pub async fn redeliver(State(app): State<App>, call: Call, ids: Ids) -> Result<R
     Ok(answer(StatusCode::ACCEPTED, shown(&app, &endpoint, &row).await?))
 }
 
-async fn rows(app: &App, call: &Call, endpoint: &Endpoint, limit: usize) -> Result<Vec<DeliveryRow>, ApiError> {
+async fn rows(
+    app: &App,
+    call: &Call,
+    endpoint: &Endpoint,
+    limit: usize,
+) -> Result<Vec<DeliveryRow>, ApiError> {
     let filter = DeliveryFilter {
         tenant: Some(call.tenant.clone()),
         destination: Some(Name::new(&endpoint.id)),
