@@ -1,7 +1,7 @@
 //! What every task and request may use.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
@@ -94,8 +94,15 @@ pub struct Shared {
     pub flight: OnceLock<Arc<Flight>>,
     asks: Option<mpsc::Sender<Ask>>,
     stands: Option<mpsc::Sender<(DestinationId, Option<Reason>)>>,
+    /// Standings that the engine gave, and those of them that are kept.
+    pub stood: AtomicU64,
+    pub stood_kept: AtomicU64,
     /// Destinations that this process serves, where several share a store; nothing: all.
     owned: Mutex<Option<HashSet<DestinationId>>>,
+    /// Destinations that another process shall serve and of which nothing is in flight here any more.
+    left: Mutex<Vec<DestinationId>>,
+    /// Leases are to be looked at now: the configuration changed, a destination was left.
+    pub lease_wake: Notify,
     /// Until when this process may send by its leases; nothing: as long as it lives.
     leased_until: Mutex<Option<Instant>>,
     /// Programs of users compute here, one piece at a time and never on a thread that serves requests.
@@ -142,7 +149,11 @@ impl App {
             flight: OnceLock::new(),
             asks,
             stands,
+            stood: AtomicU64::new(0),
+            stood_kept: AtomicU64::new(0),
             owned: Mutex::new(None),
+            left: Mutex::default(),
+            lease_wake: Notify::new(),
             leased_until: Mutex::new(None),
             computing: Semaphore::new(1),
             applying: tokio::sync::Mutex::new(()),
@@ -187,6 +198,22 @@ impl App {
         }
     }
 
+    /// Several processes share the store: this one serves nothing until it took it.
+    pub fn share(&self) {
+        *self.owned.lock().unwrap_or_else(PoisonError::into_inner) = Some(HashSet::new());
+    }
+
+    /// The engine is through with a destination that another process shall serve.
+    pub fn left(&self, destination: DestinationId) {
+        self.left.lock().unwrap_or_else(PoisonError::into_inner).push(destination);
+        self.lease_wake.notify_one();
+    }
+
+    /// Those since the last call.
+    pub fn take_left(&self) -> Vec<DestinationId> {
+        std::mem::take(&mut *self.left.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
     /// This process took or lost a destination.
     pub fn owns(&self, destination: DestinationId, does: bool) {
         let mut owned = self.owned.lock().unwrap_or_else(PoisonError::into_inner);
@@ -226,7 +253,9 @@ impl App {
     /// A standing to be kept, after those before it.
     pub fn stand(&self, destination: DestinationId, paused: Option<Reason>) {
         let Some(stands) = &self.stands else { return };
+        self.stood.fetch_add(1, Ordering::SeqCst);
         if stands.try_send((destination, paused)).is_err() {
+            self.stood_kept.fetch_add(1, Ordering::SeqCst);
             tracing::error!("more standings wait than can be kept: the store does not answer");
         }
     }

@@ -30,9 +30,22 @@ pub const POINTS: [&str; 14] = [
     "retention-in-commit",
 ];
 
+/// Points that commands pass; a hub that serves never does.
+pub const COMMAND_POINTS: [&str; 1] = ["move-page"];
+
+/// The same as [`point`] for a command.
+pub fn command_point(name: &'static str) {
+    debug_assert!(COMMAND_POINTS.contains(&name), "{name} is not listed in COMMAND_POINTS");
+    pass(name);
+}
+
 /// The process ends here by SIGKILL where the environment says so.
 pub fn point(name: &'static str) {
     debug_assert!(POINTS.contains(&name), "{name} is not listed in POINTS");
+    pass(name);
+}
+
+fn pass(name: &'static str) {
     #[cfg(debug_assertions)]
     armed::pass(name);
     #[cfg(not(debug_assertions))]

@@ -3,16 +3,17 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use mailspan_core::limits::DRAIN_MS_MAX;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 
 use crate::app::{App, Engine, Live};
+use crate::deliver::flight::{Flight, Left};
 use crate::deliver::{alone, leases, shell, start};
 use crate::http::auth::FromSocket;
 use crate::http::{router, server};
-use crate::hub::{Hub, Storage};
+use crate::hub::{Hub, Role, Storage};
 use crate::open::{self, Opened};
 use crate::{drill, jobs, reload, route, runtime};
 
@@ -50,6 +51,12 @@ pub async fn run(hub: Hub) -> anyhow::Result<()> {
 pub async fn begin(hub: Hub) -> anyhow::Result<Serving> {
     // From here on a SIGHUP is heard, though it is answered only once the hub serves.
     let hangups = runtime::hangups().context("listen for SIGHUP")?;
+    if matches!(hub.storage, Storage::Sqlite { .. }) && hub.server.role != Role::All {
+        bail!(
+            "role `{}` needs a store that several processes share: one process serves a SQLite file and does all; leave the role out, or name a PostgreSQL under [storage]",
+            hub.server.role.name()
+        );
+    }
     for warning in &hub.warnings {
         tracing::warn!("{warning}");
     }
@@ -69,7 +76,7 @@ pub async fn begin(hub: Hub) -> anyhow::Result<Serving> {
     let (engine, inbox) = mpsc::channel(INBOX_MAX);
     let (asks, asked) = mpsc::channel(ASKS_MAX);
     let (stands, standings) = mpsc::channel(STANDS_MAX);
-    let (listen, operator_listen) = (hub.server.listen, hub.server.operator_listen);
+    let (listen, operator_listen, role) = (hub.server.listen, hub.server.operator_listen, hub.server.role);
     let live = Live::new(hub, &opened.store).await.context("register names in the store")?;
     let app = App::new(live, opened.store.clone(), Some(Engine { happened: engine, asks, stands }), stopped);
     let mut serving = Serving { app: app.clone(), opened, socket, stop, ends: Vec::new() };
@@ -90,23 +97,15 @@ pub async fn begin(hub: Hub) -> anyhow::Result<Serving> {
     serving.task(shell::run(app.clone(), inbox, asked));
     runtime::spawn(shell::keep_standings(app.clone(), standings));
     if serving.socket.is_some() {
-        let fence = start::lease(&app.store, "router", owner).await.context("take the router's lease")?;
-        if let Some((flight, left)) = flight {
-            alone::run(&app, &flight, left, owner)
-                .await
-                .context("run alone what the last process ended at")?;
-            flight.begin();
-            app.flight.get_or_init(|| Arc::new(flight));
-        }
-        start::open_desks(&app, owner).await.context("take the destinations' leases")?;
-        serving.task(route::follow::follow(app.clone(), fence, watch::channel(false).1));
-        runtime::spawn(reload::on_signal(app.clone(), owner, hangups));
+        serving.serve_file(flight, owner).await?;
     } else {
-        serving.task(leases::keep(app.clone(), owner));
-        runtime::spawn(leases::listen(app.clone()));
+        serving.share_database(role, owner);
     }
-    serving.task(jobs::retention::run(app.clone()));
-    serving.task(jobs::run::run(app.clone(), owner));
+    runtime::spawn(reload::on_signal(app.clone(), owner, hangups));
+    if role.delivers() {
+        serving.task(jobs::retention::run(app.clone()));
+        serving.task(jobs::run::run(app.clone(), owner));
+    }
 
     let stop = || app.stop.clone();
     let public_routes = match &operator {
@@ -131,6 +130,32 @@ pub async fn begin(hub: Hub) -> anyhow::Result<Serving> {
 }
 
 impl Serving {
+    /// Everything is this process's: what the last one ended at is run first.
+    async fn serve_file(&mut self, flight: Option<(Flight, Left)>, owner: u128) -> anyhow::Result<()> {
+        let app = self.app.clone();
+        let fence = start::lease(&app.store, "router", owner).await.context("take the router's lease")?;
+        if let Some((flight, left)) = flight {
+            alone::run(&app, &flight, left, owner)
+                .await
+                .context("run alone what the last process ended at")?;
+            flight.begin();
+            app.flight.get_or_init(|| Arc::new(flight));
+        }
+        start::open_desks(&app, owner).await.context("take the destinations' leases")?;
+        self.task(route::follow::follow(app, fence, watch::channel(false).1));
+        Ok(())
+    }
+
+    /// What this process routes and serves is by lease.
+    fn share_database(&mut self, role: Role, owner: u128) {
+        tracing::info!(role = role.name(), "this process shares its store with others");
+        self.app.share();
+        if role.delivers() {
+            self.task(leases::keep(self.app.clone(), owner));
+        }
+        runtime::spawn(leases::listen(self.app.clone()));
+    }
+
     fn task(&mut self, task: impl Future<Output = ()> + Send + 'static) {
         let (done, end) = tokio::sync::oneshot::channel();
         self.ends.push(end);

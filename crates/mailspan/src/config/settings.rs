@@ -48,6 +48,11 @@ pub const SECTIONS: &[&str] =
     &["server", "storage", "egress", "retention", "sources", "destinations", "routes"];
 
 pub const SERVER: &[Setting] = &[
+    setting(
+        "role",
+        Shape::OneOf(&["all", "intake", "delivery"]),
+        "what this process does, where several share a PostgreSQL; default all",
+    ),
     setting("listen", Shape::Text, "address and port of the public paths; default 127.0.0.1:8080"),
     setting(
         "operator_listen",

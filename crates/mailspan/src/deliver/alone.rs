@@ -5,7 +5,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use mailspan_connectors::contract::{Item, Known};
-use mailspan_core::limits::QUEUE_ROOM;
+use mailspan_core::limits::QUEUE_ROOM_BATCHED;
 use mailspan_core::{DestinationId, EventId, Millis, Outcome, Reason, Settlement, State};
 use mailspan_store::{Claim, Trouble, Write};
 
@@ -84,7 +84,7 @@ async fn condemn(app: &App, suspect: Suspect, owner: u128) -> Result<(), Trouble
 /// The heads that a suspect can be. It was claimed, so it stands among the first of its queue.
 async fn claims(app: &App, suspect: Suspect) -> Result<Vec<Claim>, Trouble> {
     let Suspect { destination, event } = suspect;
-    let (rows, _) = app.store.claim(destination, QUEUE_ROOM, Millis(i64::MAX)).await?;
+    let (rows, _) = app.store.claim(destination, QUEUE_ROOM_BATCHED, Millis(i64::MAX)).await?;
     Ok(rows.into_iter().filter(|row| is_about(row, destination, event)).collect())
 }
 

@@ -29,6 +29,8 @@ const PASSES: usize = 6;
 /// A notification holds at most 8,000 bytes, a number at most 20.
 const NOTIFIED_MAX: usize = 300;
 pub(crate) const CHANNEL: &str = "mailspan_offered";
+/// The notification that a destination was paused or resumed.
+pub(crate) const STOOD: &str = "stood";
 
 /// The one write connection of this node, with what it keeps in memory.
 pub(crate) struct Journal {
@@ -44,6 +46,7 @@ pub(crate) struct Journal {
     /// Whom to wake after the commit: destinations of other nodes, the router of another.
     offered: Vec<DestinationId>,
     accepted: bool,
+    stood: bool,
 }
 
 impl Journal {
@@ -58,6 +61,7 @@ impl Journal {
             taken: HashMap::new(),
             offered: vec![],
             accepted: false,
+            stood: false,
         }
     }
 
@@ -272,6 +276,9 @@ impl Journal {
             Write::Lease { name, owner, now, until } => {
                 leases::take(&self.base, &mut self.leases, name, *owner, *now, *until).await
             }
+            Write::Release { name, owner } => {
+                leases::release(&self.base, &mut self.leases, name, *owner).await
+            }
             Write::Retain(keep) => retain::step(self, *keep).await,
             Write::Job(job) => jobs::make(&self.base, job).await,
             Write::JobStand { id, state, note, at } => jobs::stand(self, *id, *state, note, *at).await,
@@ -296,6 +303,12 @@ impl Journal {
                         Some(_) => self.taken.insert(name.clone(), *owner),
                         None => self.taken.remove(name),
                     };
+                }
+                (What::Write(Write::Stand { destination, .. }), Ok(_)) => {
+                    self.stood |= !self.taken.contains_key(&of_destination(*destination));
+                }
+                (What::Write(Write::Release { name, .. }), Ok(_)) => {
+                    self.taken.remove(name);
                 }
                 (_, Ok(Wrote::Offered { destinations })) => self.wake(destinations),
                 (What::Write(Write::Page(page)), Ok(Wrote::Paged { destinations, .. })) => {
@@ -343,6 +356,9 @@ impl Journal {
         }
         if std::mem::take(&mut self.accepted) {
             self.notify("").await;
+        }
+        if std::mem::take(&mut self.stood) {
+            self.notify(STOOD).await;
         }
         if let Err(fault) = self.segments.load_some(&self.base).await {
             tracing::debug!(cause = %fault.trouble(), "the filter of a dedupe segment was not read");

@@ -9,9 +9,9 @@ use mailspan_engine::Fence;
 use super::base::{Base, Fault, get};
 use crate::prepare::{Prepared, What};
 use crate::sqlite::jobs::lease_of;
-use crate::sqlite::leases::{ROUTER, of_destination};
+use crate::sqlite::leases::{NODE, ROUTER, of_destination};
 use crate::write::{Trouble, Write, Wrote};
-use crate::{Page, PageWork};
+use crate::{LeaseRow, Page, PageWork};
 
 #[derive(Debug, Clone)]
 pub(crate) struct Lease {
@@ -45,10 +45,11 @@ pub(crate) fn needed(write: &Prepared) -> Vec<String> {
     }
 }
 
-/// The lease of a job that a write checks or ends. It goes with its job, so a late write must not make it again.
+/// The lease that a write checks, gives up or ends with its work: a late write must not make it again.
 pub(crate) fn of_job(write: &Prepared) -> Option<String> {
     match &write.what {
         What::Write(Write::Page(page)) => Some(lease_of(page.job)),
+        What::Write(Write::Release { name, .. }) => Some(name.clone()),
         What::Write(Write::JobStand { id, .. }) => Some(lease_of(*id)),
         _ => None,
     }
@@ -118,6 +119,35 @@ pub(crate) async fn take(
     .await?;
     *held = Lease { owner, until: until.0, fence };
     Ok(Wrote::Lease { fence: Some(Fence(fence)) })
+}
+
+/// Of its owner; that of a node goes, as its name never comes again.
+pub(crate) async fn release(
+    base: &Base,
+    locked: &mut Locked,
+    name: &str,
+    owner: u128,
+) -> Result<Wrote, Fault> {
+    let owner = owner.to_be_bytes().to_vec();
+    let Some(held) = locked.get_mut(name).filter(|held| held.owner == owner) else {
+        return Ok(Wrote::Done);
+    };
+    if name.starts_with(NODE) {
+        drop(base, locked, name).await?;
+    } else {
+        base.execute("UPDATE leases SET until = 0 WHERE name = $1 AND owner = $2", &[&name, &owner]).await?;
+        held.until = 0;
+    }
+    Ok(Wrote::Done)
+}
+
+pub(crate) async fn list(base: &Base) -> Result<Vec<LeaseRow>, Fault> {
+    let rows = base.rows("SELECT name, owner, until FROM leases WHERE fence > 0 ORDER BY name", &[]).await?;
+    let read = |row| {
+        let owner = u128::from_be_bytes(super::base::digest(row, "owner")?);
+        Ok(LeaseRow { name: get(row, "name")?, owner, until: super::base::millis(row, "until")? })
+    };
+    rows.iter().map(read).collect()
 }
 
 /// `FenceLost` unless the lease stands at this fence.

@@ -10,12 +10,13 @@ use mailspan_core::{
 };
 use mailspan_engine::Fence;
 use mailspan_store::{
-    EventFilter, FactFilter, Idempotency, Keep, OpenError, Trouble, Write, Wrote, open_postgres,
+    EventFilter, FactFilter, Heard, Idempotency, Keep, OpenError, Trouble, Write, Wrote, open_postgres,
 };
 
 use crate::harness::{
     Harness, NOW, accepted, ended, event, postgres, postgres_options, receipt, routed, settlement,
 };
+use crate::upgrade;
 
 type Done = Pin<Box<dyn Future<Output = ()>>>;
 type Case = (&'static str, fn(String) -> Done);
@@ -41,7 +42,18 @@ pub fn cases() -> Vec<Case> {
         }),
         ("lanes_hold_when_nodes_meet", |url| Box::pin(lanes_hold_when_nodes_meet(url))),
         ("a_day_of_work_scans_no_table", |url| Box::pin(crate::scans::a_day_of_work_scans_no_table(url))),
-        ("two_that_start_at_once_migrate_once", |url| Box::pin(two_that_start_at_once_migrate_once(url))),
+        ("many_that_start_at_once_migrate_once", |url| {
+            Box::pin(upgrade::many_that_start_at_once_migrate_once(url))
+        }),
+        ("an_older_node_serves_while_a_newer_one_migrates", |url| {
+            Box::pin(upgrade::an_older_node_serves_while_a_newer_one_migrates(url))
+        }),
+        ("columns_and_tables_of_a_later_version_disturb_nobody", |url| {
+            Box::pin(upgrade::columns_and_tables_of_a_later_version_disturb_nobody(url))
+        }),
+        ("a_migration_that_waits_lets_others_through", |url| {
+            Box::pin(upgrade::a_migration_that_waits_lets_others_through(url))
+        }),
         ("foreign_newer_and_changed_are_left_alone", |url| {
             Box::pin(foreign_newer_and_changed_are_left_alone(url))
         }),
@@ -250,11 +262,19 @@ async fn the_owner_is_woken(url: String) {
     let routed = events.into_iter().zip([crm, own]).map(|(event, to)| routed(event, route, Some(to)));
     let write = Write::Route { fence: Fence(1), routed: routed.collect() };
     one.store.write(write).await.unwrap();
-    assert_eq!(heard.next().await, [crm], "its own destination needs no word");
+    assert_eq!(heard.next().await, Heard::Offered(vec![crm]), "its own destination needs no word");
 
     let mut router = one.store.listen();
     other.accept(vec![event(3, "app.x", "a@b.co")]).await;
-    while !router.next().await.is_empty() {}
+    while router.next().await != Heard::Accepted {}
+
+    // The owner of a destination is told what an operator decided elsewhere.
+    let reason = mailspan_core::Reason::new("operator", "by hand");
+    one.store.write(Write::Stand { destination: crm, paused: Some(reason), at: NOW }).await.unwrap();
+    while heard.next().await != Heard::Stood {}
+    assert_eq!(other.claim(crm).await.len(), 0, "it holds at once, whoever has heard of it");
+    one.store.write(Write::Stand { destination: crm, paused: None, at: NOW }).await.unwrap();
+    assert_eq!(other.claim(crm).await.len(), 1);
 }
 
 async fn a_cut_connection_is_made_again(url: String) {
@@ -402,16 +422,6 @@ async fn one_head_a_lane(hub: &Harness, crm: DestinationId) {
     for (lane, (work, heads)) in lanes {
         assert_eq!(heads, 1, "{lane:?} of {crm:?} has {work} pending and {heads} heads");
     }
-}
-
-async fn two_that_start_at_once_migrate_once(url: String) {
-    let (one, other) = tokio::join!(
-        open_postgres(postgres_options(url.clone())),
-        open_postgres(postgres_options(url.clone()))
-    );
-    drop((one.unwrap(), other.unwrap()));
-    let newest = plain(&url).await.query_one("SELECT max(number) FROM migrations", &[]).await.unwrap();
-    assert_eq!(newest.get::<_, i64>(0), mailspan_store::SCHEMA);
 }
 
 async fn foreign_newer_and_changed_are_left_alone(url: String) {
