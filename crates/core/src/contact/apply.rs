@@ -73,7 +73,10 @@ pub fn apply(known: &Known, write: &ContactWrite, learned: Millis) -> Applied {
         None => known.suppressed.map(|(_, at)| at),
     };
     match (&write.suppress, suppression) {
-        (Change::Set(_), Some(Some(_))) => facts.push(Stated::Suppressed),
+        // An opt-out says it already.
+        (Change::Set(_), Some(Some(_))) if !facts.iter().any(|fact| ends_consent(*fact)) => {
+            facts.push(Stated::Suppressed);
+        }
         (Change::Clear, Some(None)) => facts.push(Stated::SuppressionLifted),
         _ => {}
     }
@@ -156,6 +159,10 @@ fn erase(known: &Known, write: &ContactWrite) -> Applied {
         event: Some(("contact.erased", data)),
         ask: false,
     }
+}
+
+fn ends_consent(fact: Stated) -> bool {
+    matches!(fact, Stated::OptOut | Stated::DoNotContact | Stated::Erased)
 }
 
 /// A wish that is fulfilled already states nothing.

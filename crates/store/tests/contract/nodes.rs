@@ -446,7 +446,8 @@ async fn foreign_newer_and_changed_are_left_alone(url: String) {
 /// A transaction that has given a contact its `rev` is held open: what commits meanwhile must not stand above it.
 async fn a_cursor_passes_over_no_contact_that_commits_late(url: String) {
     use crate::audience::follow;
-    use crate::contacts::{said, uid, upsert, write_all};
+    use crate::contacts::{said, upsert, write_all};
+    use crate::harness::uid;
     let (one, other) = two(url.clone()).await;
     let write = |n: u64| vec![said(n, upsert(n, Some(&format!("a{n}@b.co")), None))];
     write_all(&one, write(1)).await;
