@@ -83,12 +83,18 @@ pub const RETENTION_ROWS_MAX: usize = 500;
 pub const PAGE_ROWS_MAX: usize = 1_000;
 /// Rows of one page where nothing is said.
 pub const PAGE_ROWS: usize = 100;
-/// Connections from senders at once; further ones wait in the kernel's backlog.
+/// Connections from senders at once; a further one gets the place of the one that waits longest.
 pub const CONNECTIONS_MAX: usize = 2_048;
+/// Connections of one address at once: vendors send from a handful of addresses with some dozens each.
+pub const CONNECTIONS_PER_ADDRESS: usize = 256;
 /// A head that is not complete by then is closed; it is the idle limit of keep-alive too.
 pub const HEAD_MS_MAX: u64 = 15_000;
 /// A body that is not complete by then is closed.
 pub const BODY_MS_MAX: u64 = 30_000;
+/// After this time a body must have come at [`BODY_BYTES_PER_SECOND_MIN`].
+pub const BODY_GRACE_MS: u64 = 5_000;
+/// Bytes of a body in a second, on average: a telephone in a lift is faster.
+pub const BODY_BYTES_PER_SECOND_MIN: u64 = 1_024;
 /// Head of a request, all headers together.
 pub const HEAD_BYTES_MAX: usize = 32 << 10;
 pub const HEADERS_MAX: usize = 100;

@@ -85,6 +85,14 @@ pub struct Engine {
 #[derive(Clone)]
 pub struct App(pub Arc<Shared>);
 
+/// What the last renewal of all leases gave.
+#[derive(Clone, Copy)]
+struct Leased {
+    until: Instant,
+    /// How many sessions had been lost when it was asked for.
+    lost: u64,
+}
+
 pub struct Shared {
     live: RwLock<Arc<Live>>,
     pub store: Store,
@@ -104,7 +112,9 @@ pub struct Shared {
     /// Leases are to be looked at now: the configuration changed, a destination was left.
     pub lease_wake: Notify,
     /// Until when this process may send by its leases; nothing: as long as it lives.
-    leased_until: Mutex<Option<Instant>>,
+    leased_until: Mutex<Option<Leased>>,
+    /// Of the store, where several processes share it.
+    lost: Option<watch::Receiver<u64>>,
     /// Programs of users compute here, one piece at a time and never on a thread that serves requests.
     computing: Semaphore,
     /// Held while another configuration takes the place of this one.
@@ -144,6 +154,7 @@ impl App {
         };
         App(Arc::new(Shared {
             live: RwLock::new(Arc::new(live)),
+            lost: store.lost(),
             store,
             engine,
             flight: OnceLock::new(),
@@ -231,16 +242,24 @@ impl App {
         self.engine.is_some() && owned.as_ref().is_none_or(|owned| owned.contains(&destination))
     }
 
-    /// All leases were renewed, asked for at `began`.
-    pub fn leased_until(&self, began: Instant, ms: u64) {
-        let mut until = self.leased_until.lock().unwrap_or_else(PoisonError::into_inner);
-        *until = Some(began + Duration::from_millis(ms));
+    /// All leases were renewed, asked for at `began`, when so many sessions had been lost.
+    pub fn leased_until(&self, began: Instant, ms: u64, lost: u64) {
+        let mut leased = self.leased_until.lock().unwrap_or_else(PoisonError::into_inner);
+        *leased = Some(Leased { until: began + Duration::from_millis(ms), lost });
     }
 
-    /// By the monotonic clock: a process that was frozen past its leases sends nothing any more.
+    /// By the monotonic clock: a process that was frozen past its leases sends nothing any more. Nor does one
+    /// whose session ended, as its leases may be another's.
     pub fn may_send(&self) -> bool {
-        let until = self.leased_until.lock().unwrap_or_else(PoisonError::into_inner);
-        until.is_none_or(|until| crate::runtime::instant() < until)
+        let leased = *self.leased_until.lock().unwrap_or_else(PoisonError::into_inner);
+        leased.is_none_or(|leased| {
+            crate::runtime::instant() < leased.until && self.sessions_lost() == leased.lost
+        })
+    }
+
+    /// How many sessions that hold leases were lost so far.
+    pub fn sessions_lost(&self) -> u64 {
+        self.lost.as_ref().map_or(0, |lost| *lost.borrow())
     }
 
     /// Runs what may take long, one piece at a time; nothing where it panicked.

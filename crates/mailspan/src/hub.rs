@@ -42,6 +42,8 @@ pub struct Server {
     /// Proxies whose `X-Forwarded-For` is believed.
     pub trusted_proxies: Vec<ipnet::IpNet>,
     pub body_bytes_max: usize,
+    /// Connections of one address at once.
+    pub connections_per_address: usize,
 }
 
 /// What a process does where several share a store; operators' paths are answered by every one.
@@ -83,6 +85,8 @@ pub enum Storage {
     /// The URL may hold a password.
     Postgres {
         url: Secret,
+        /// Of the configuration file.
+        folder: PathBuf,
     },
 }
 
@@ -91,7 +95,7 @@ impl Storage {
     pub fn is(&self, other: &Storage) -> bool {
         match (self, other) {
             (Storage::Sqlite { path: one }, Storage::Sqlite { path: other }) => one == other,
-            (Storage::Postgres { url: one }, Storage::Postgres { url: other }) => {
+            (Storage::Postgres { url: one, .. }, Storage::Postgres { url: other, .. }) => {
                 one.expose() == other.expose()
             }
             _ => false,

@@ -357,6 +357,15 @@ impl Store {
         }
     }
 
+    /// How often this process lost the session that holds its leases: from then on another may have taken them.
+    /// Nothing on SQLite, where a lock on the file holds them.
+    pub fn lost(&self) -> Option<tokio::sync::watch::Receiver<u64>> {
+        match self {
+            Store::Sqlite(_) => None,
+            Store::Postgres(postgres) => Some(postgres.lost()),
+        }
+    }
+
     /// The file; empty where there is none.
     pub fn path(&self) -> &Path {
         match self {

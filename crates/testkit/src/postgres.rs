@@ -10,6 +10,8 @@ use crate::proxy::Proxy;
 /// Where `scripts/postgres` puts the newest server.
 const NEWEST: &str = "target/tools/postgres/native/bin";
 
+const LOG: &str = "server.log";
+
 /// One that ends with the thread that started it.
 pub struct PostgresServer {
     binaries: PathBuf,
@@ -134,8 +136,17 @@ impl PostgresServer {
 
     /// As when the power goes, but for what the kernel holds: killed, and started again on the same data.
     pub fn killed_and_started(&mut self) {
+        self.down();
+        self.up();
+    }
+
+    /// Killed, until [`PostgresServer::up`].
+    pub fn down(&mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
+    }
+
+    pub fn up(&mut self) {
         self.start_again();
     }
 
@@ -157,6 +168,30 @@ impl PostgresServer {
             }
         }
         self.wait();
+    }
+
+    /// From now on new sessions of this database log each statement.
+    pub fn log_statements(&self, database: &str) {
+        for setting in ["log_statement = 'all'", "log_min_messages = 'log'"] {
+            self.ask("postgres", &format!("ALTER DATABASE {database} SET {setting}"));
+        }
+    }
+
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.folder.path().join(LOG)).unwrap()
+    }
+
+    /// What `psql` prints for a statement: rows alone, a line each.
+    pub fn ask(&self, database: &str, sql: &str) -> String {
+        let asked = Command::new(installed().join("psql"))
+            .arg("-h")
+            .arg(self.folder.path())
+            .args(["-p", self.port()])
+            .args(["-U", "hub", "-d", database, "-Atqc", sql])
+            .output()
+            .unwrap();
+        assert!(asked.status.success(), "psql failed: {}", String::from_utf8_lossy(&asked.stderr));
+        String::from_utf8(asked.stdout).unwrap()
     }
 
     fn wait(&self) {
@@ -186,6 +221,7 @@ impl Drop for PostgresServer {
 }
 
 fn run(binaries: &Path, folder: &Path, settings: &[String]) -> Child {
+    let log = std::fs::File::options().create(true).append(true).open(folder.join(LOG)).unwrap();
     command(&binaries.join("postgres"))
         .arg("-D")
         .arg(folder.join("data"))
@@ -195,7 +231,7 @@ fn run(binaries: &Path, folder: &Path, settings: &[String]) -> Child {
         .args(["-c", "shared_buffers=64MB", "-c", "log_min_messages=fatal"])
         .args(settings.iter().flat_map(|setting| ["-c", setting.as_str()]))
         .stdout(Stdio::null())
-        .stderr(Stdio::null())
+        .stderr(log)
         .spawn()
         .unwrap()
 }

@@ -55,7 +55,7 @@ impl Made {
                 let schema = format!("mailspan_bench_{name}_{:08x}", runtime::random_u64() as u32);
                 let made = floor::make_schema(url.expose(), runtime::spawner(), &schema);
                 let own = made.await.context("make a schema for the bench")?;
-                let storage = Storage::Postgres { url: Secret::new(own) };
+                let storage = Storage::Postgres { url: Secret::new(own), folder: folder.to_owned() };
                 Ok(Made { storage, schema: Some((url.clone(), schema)) })
             }
         }
@@ -64,7 +64,7 @@ impl Made {
     pub fn place(&self) -> Place {
         match &self.storage {
             Storage::Sqlite { path } => Place::Sqlite { path: path.clone() },
-            Storage::Postgres { url } => {
+            Storage::Postgres { url, .. } => {
                 Place::Postgres { url: url.expose().to_owned(), spawn: runtime::spawner() }
             }
         }

@@ -31,6 +31,8 @@ pub fn server(reader: &Reader, table: &Table) -> Option<Server> {
     };
     let trusted_proxies = table.get("trusted_proxies").map_or_else(Vec::new, |node| proxies(reader, node));
     let body = table.get("body_max").map_or(Some(limits::BODY_BYTES_MAX), |node| size(reader, node));
+    let share = limits::CONNECTIONS_PER_ADDRESS;
+    let share = table.get("connections_per_address").map_or(Some(share), |node| connections(reader, node));
     if reader.count() > before {
         return None;
     }
@@ -41,6 +43,7 @@ pub fn server(reader: &Reader, table: &Table) -> Option<Server> {
         public_url: public_url?,
         trusted_proxies,
         body_bytes_max: body?,
+        connections_per_address: share?,
     })
 }
 
@@ -115,6 +118,10 @@ fn proxies(reader: &Reader, node: &Node) -> Vec<IpNet> {
         }
     }
     proxies
+}
+
+fn connections(reader: &Reader, node: &Node) -> Option<usize> {
+    reader.number(node, 1, limits::CONNECTIONS_MAX as u32).map(|number| number as usize)
 }
 
 /// `"5MiB"`, `"500KB"`, `"65536B"`.

@@ -66,6 +66,7 @@ pub const SERVER: &[Setting] = &[
         "addresses or CIDR blocks whose X-Forwarded-For is believed; default none",
     ),
     setting("body_max", Shape::Size, "the largest request body; default 5MiB, at most 64MiB"),
+    setting("connections_per_address", Shape::Number, "connections of one sender at once; default 256"),
 ];
 
 pub const STORAGE: &[Setting] = &[

@@ -1,7 +1,8 @@
 //! On a database that several processes share: who routes, and who serves which destination.
 //!
-//! A lease lasts [`LEASE_MS`] and is renewed each third of it. Who dies, hangs or is cut off loses it, and
-//! another process takes it with the next fence; what the first one writes after that is refused.
+//! A lease lasts [`LEASE_MS`] and is renewed each third of it. Who hangs or is cut off loses it then; who dies
+//! loses it at once, as its session ends. Another process takes it with the next fence; what the first one
+//! writes after that is refused.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::atomic::Ordering;
@@ -19,6 +20,8 @@ use crate::runtime;
 /// How long a process may be silent before another takes over.
 pub const LEASE_MS: u64 = 10_000;
 pub const RENEW_MS: u64 = LEASE_MS / 3;
+/// After a renewal that failed: nothing is sent meanwhile, so it is tried again soon.
+const AGAIN_MS: u64 = 1_000;
 /// What stayed free for so many turns is taken by whoever knows it: processes with another configuration, or
 /// of an older version, leave it.
 const LEFT_TURNS: u32 = 6;
@@ -55,14 +58,22 @@ enum Stage {
 pub async fn keep(app: App, owner: u128) {
     let mut held = Held::default();
     let mut stop = app.stop.clone();
+    let mut lost = app.store.lost();
     while !app.stopping() {
-        let began = runtime::instant();
-        match turn(&app, owner, &mut held).await {
-            Ok(()) => app.leased_until(began, LEASE_MS),
-            Err(trouble) => tracing::warn!("leases could not be renewed: {trouble}"),
-        }
+        let (began, sessions_lost) = (runtime::instant(), app.sessions_lost());
+        let rest = match turn(&app, owner, &mut held).await {
+            Ok(()) => {
+                app.leased_until(began, LEASE_MS, sessions_lost);
+                RENEW_MS
+            }
+            Err(trouble) => {
+                tracing::warn!("leases could not be renewed: {trouble}");
+                AGAIN_MS
+            }
+        };
         tokio::select! {
-            () = runtime::sleep(RENEW_MS) => {}
+            () = runtime::sleep(rest) => {}
+            () = another(&mut lost) => {}
             () = app.lease_wake.notified() => {}
             _ = stop.changed() => {}
         }
@@ -71,6 +82,17 @@ pub async fn keep(app: App, owner: u128) {
         // The router may have ended by itself.
         let _ = over.send(true);
     }
+}
+
+/// Resolves when a session was lost: leases are asked for again at once.
+async fn another(lost: &mut Option<watch::Receiver<u64>>) {
+    if let Some(lost) = lost
+        && lost.changed().await.is_ok()
+    {
+        return;
+    }
+    // Nothing is lost on SQLite, nor in a store that is closed.
+    std::future::pending().await
 }
 
 async fn turn(app: &App, owner: u128, held: &mut Held) -> Result<(), Trouble> {

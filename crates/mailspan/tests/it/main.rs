@@ -14,6 +14,7 @@ mod crm;
 mod deliver;
 mod disk;
 mod endpoints;
+mod door;
 mod fleet;
 mod fleet_cuts;
 mod hardening;

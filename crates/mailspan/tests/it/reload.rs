@@ -10,7 +10,7 @@ use crate::support::{AT, event, hub_with, send};
 const PATIENT: &str = "retry = { calendar = [\"50ms\"], for = \"1h\" }\nbreaker = { failures = 0 }";
 
 /// Writes another configuration and waits until the log says that it is applied.
-fn apply(hub: &Hub, text: &str) {
+pub fn apply(hub: &Hub, text: &str) {
     let applied = || hub.log().matches("configuration read again").count();
     let before = applied();
     std::fs::write(hub.folder().join("hub.toml"), text).unwrap();
@@ -18,7 +18,7 @@ fn apply(hub: &Hub, text: &str) {
     until(10, "the configuration is not applied", || (applied() == before + 1).then_some(()));
 }
 
-fn text_of(hub: &Hub) -> String {
+pub fn text_of(hub: &Hub) -> String {
     std::fs::read_to_string(hub.folder().join("hub.toml")).unwrap()
 }
 

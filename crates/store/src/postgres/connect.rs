@@ -5,7 +5,7 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 
 use mailspan_core::DestinationId;
-use tokio::sync::broadcast;
+use tokio::sync::{broadcast, watch};
 use tokio_postgres::{AsyncMessage, Client, Config, Connection, Socket};
 
 use super::base::{Base, Fault, get};
@@ -41,6 +41,8 @@ pub(crate) struct Connector {
     /// Host and database, without user and password.
     pub place: String,
     pub heard: broadcast::Sender<Heard>,
+    /// How many connections of the writer ended.
+    pub lost: Arc<watch::Sender<u64>>,
     pub names: Arc<Mutex<Names>>,
     spawn: Spawn,
 }
@@ -49,7 +51,8 @@ impl Connector {
     pub(crate) fn new(url: &str, spawn: Spawn) -> Result<Connector, OpenError> {
         let Address { config, place, tls } = parse(url)?;
         let heard = broadcast::channel(1_024).0;
-        Ok(Connector { config, tls, place, heard, names: Arc::default(), spawn })
+        let lost = Arc::new(watch::channel(0).0);
+        Ok(Connector { config, tls, place, heard, lost, names: Arc::default(), spawn })
     }
 
     /// For migrations: no settings, no notifications.
@@ -69,7 +72,11 @@ impl Connector {
 
     pub(crate) async fn writer(&self, key: IdentityKey) -> Result<Base, Fault> {
         let (client, connection) = self.connect().await?;
-        (self.spawn)(Box::pin(drive_listening(connection, self.heard.clone())));
+        let (heard, lost) = (self.heard.clone(), self.lost.clone());
+        (self.spawn)(Box::pin(async move {
+            drive_listening(connection, heard).await;
+            lost.send_modify(|count| *count += 1);
+        }));
         client.batch_execute(SETTINGS).await?;
         client.batch_execute(PLANS).await?;
         client.batch_execute(WRITER_SETTINGS).await?;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use mailspan_core::Name;
-use tokio::sync::{Mutex, MutexGuard, Semaphore, SemaphorePermit, broadcast, oneshot};
+use tokio::sync::{Mutex, MutexGuard, Semaphore, SemaphorePermit, broadcast, oneshot, watch};
 
 use super::base::{Base, Fault};
 use super::connect::Connector;
@@ -111,6 +111,10 @@ impl Postgres {
 
     pub(crate) fn listen(&self) -> broadcast::Receiver<Heard> {
         self.shared.connector.heard.subscribe()
+    }
+
+    pub(crate) fn lost(&self) -> watch::Receiver<u64> {
+        self.shared.connector.lost.subscribe()
     }
 
     /// How many writes wait: intake, work.

@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use mailspan_core::DestinationId;
 
 use super::base::{Base, Fault};
-use super::leases::{self, Locked};
+use super::leases::{self, Locked, Present};
 use super::names::TYPE;
 use super::retain::Cursors;
 use super::segments::Segments;
@@ -40,6 +40,8 @@ pub(crate) struct Journal {
     pub cursors: Cursors,
     /// Rows that the running transaction has locked.
     pub leases: Locked,
+    /// Owners of leases for whom this session stands.
+    pub present: Present,
     shard: i64,
     /// Leases that this node was given, with the owner it named.
     taken: HashMap<String, u128>,
@@ -57,6 +59,7 @@ impl Journal {
             segments: Segments::new(segment_keys_max),
             cursors: Cursors::default(),
             leases: Locked::new(),
+            present: Present::new(),
             shard,
             taken: HashMap::new(),
             offered: vec![],
@@ -66,10 +69,16 @@ impl Journal {
     }
 
     /// After a broken connection: what was known of the tables is read again.
-    pub(crate) fn reconnected(self, base: Base) -> Journal {
+    pub(crate) async fn reconnected(self, base: Base) -> Journal {
         let mut segments = self.segments;
         segments.forget();
-        Journal { base, segments, counts: Counts::default(), leases: Locked::new(), ..self }
+        let mut present = Present::new();
+        for owner in self.taken.values() {
+            if let Err(fault) = leases::appear(&base, &mut present, *owner).await {
+                tracing::debug!(cause = %fault.trouble(), "it is said when leases are renewed that we live");
+            }
+        }
+        Journal { base, segments, present, counts: Counts::default(), leases: Locked::new(), ..self }
     }
 
     pub(crate) fn is_closed(&self) -> bool {
@@ -273,9 +282,7 @@ impl Journal {
             Write::Key(key) => keys::make(&self.base, key).await,
             Write::RevokeKey { id, at } => keys::revoke(&self.base, *id, *at).await,
             Write::KeyUsed { id, at } => keys::used(&self.base, *id, *at).await,
-            Write::Lease { name, owner, now, until } => {
-                leases::take(&self.base, &mut self.leases, name, *owner, *now, *until).await
-            }
+            Write::Lease { name, owner, now, until } => leases::take(self, name, *owner, *now, *until).await,
             Write::Release { name, owner } => {
                 leases::release(&self.base, &mut self.leases, name, *owner).await
             }

@@ -31,6 +31,9 @@ pub fn cases() -> Vec<Case> {
         ("persons_and_names_are_made_once", |url| Box::pin(persons_and_names_are_made_once(url))),
         ("a_lease_is_held_by_one_and_taken_over", |url| Box::pin(a_lease_is_held_by_one_and_taken_over(url))),
         ("an_orderly_end_frees_its_leases", |url| Box::pin(an_orderly_end_frees_its_leases(url))),
+        ("leases_of_a_session_that_ended_are_free", |url| {
+            Box::pin(leases_of_a_session_that_ended_are_free(url))
+        }),
         ("what_is_committed_late_is_routed", |url| Box::pin(what_is_committed_late_is_routed(url))),
         ("the_owner_is_woken", |url| Box::pin(the_owner_is_woken(url))),
         ("a_cut_connection_is_made_again", |url| Box::pin(a_cut_connection_is_made_again(url))),
@@ -214,6 +217,34 @@ async fn an_orderly_end_frees_its_leases(url: String) {
     let one = one.reopened().await;
     assert_eq!(take(&other, "router", 2, 2, 1_000).await, Some(Fence(2)));
     assert_eq!(take(&one, "router", 1, 3, 1_000).await, None);
+}
+
+/// As when a process is killed: its session ends, and others need not wait for the time of its lease.
+async fn leases_of_a_session_that_ended_are_free(url: String) {
+    let (one, other) = two(url.clone()).await;
+    let mut lost = one.store.lost().unwrap();
+    assert_eq!(take(&one, "router", 11, 0, 1_000).await, Some(Fence(1)));
+    assert_eq!(take(&other, "router", 12, 1, 1_000).await, None, "its owner lives");
+    let past = plain(&url).await;
+    let end = "SELECT pg_terminate_backend(pid, 5000) FROM pg_locks
+               WHERE locktype = 'advisory' AND objid = 11 AND objsubid = 1";
+    assert_eq!(past.query(end, &[]).await.unwrap().len(), 1, "no session stands for the owner");
+    assert_eq!(take(&other, "router", 12, 2, 1_000).await, Some(Fence(2)));
+    lost.changed().await.unwrap();
+    let route = Write::Route { fence: Fence(1), routed: vec![] };
+    assert!(one.store.write(route).await.is_err(), "it routes under a fence that it lost");
+    // Connected again, it does not get back what another holds, and stands for its owner again.
+    let again =
+        || Write::Lease { name: "router".to_owned(), owner: 11, now: Millis(3), until: Millis(1_000) };
+    let answer = loop {
+        match one.store.write(again()).await {
+            Err(Trouble::Broken(_)) => tokio::task::yield_now().await,
+            answered => break answered.unwrap(),
+        }
+    };
+    assert!(matches!(answer, Wrote::Lease { fence: None }), "{answer:?}");
+    assert_eq!(take(&one, "job/1", 11, 0, 1_000).await, Some(Fence(1)));
+    assert_eq!(take(&other, "job/1", 12, 4, 1_000).await, None);
 }
 
 /// The first node's group has its numbers and waits; the second's gets higher ones and is routed before.
