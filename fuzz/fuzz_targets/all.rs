@@ -10,7 +10,7 @@ use mailspan_connectors::{fuzzing, fuzzing_sinks};
 use mailspan_core::json;
 
 /// A first byte names them by their place here, in `seeds.rs` and in every corpus: new ones go to the end.
-const FUNCTIONS: [fn(&[u8]); 8] = [
+const FUNCTIONS: [fn(&[u8]); 10] = [
     source_verify,
     source_parse,
     fuzzing_sinks::judge,
@@ -19,6 +19,8 @@ const FUNCTIONS: [fn(&[u8]); 8] = [
     core_json,
     recipe_pieces,
     signature_texts,
+    fuzzing_sinks::poll,
+    core_xml,
 ];
 
 fuzz_target!(init: seeds::write(), |data: &[u8]| {
@@ -42,6 +44,15 @@ fn core_json(data: &[u8]) {
         let again = json::parse(node.raw.as_bytes()).expect("a value's own text is a document");
         assert_eq!(again.raw, node.raw);
     }
+}
+
+/// What was escaped is read as it was.
+fn core_xml(data: &[u8]) {
+    let _ = mailspan_core::xml::parse(data);
+    let text = String::from_utf8_lossy(data);
+    let escaped = mailspan_core::xml::escaped(&text);
+    let root = mailspan_core::xml::parse(format!("<a>{escaped}</a>").as_bytes()).expect("it is an element");
+    assert_eq!(mailspan_core::xml::escaped(&root.text), escaped);
 }
 
 /// Recipes of signed strings, as they stand in a configuration.

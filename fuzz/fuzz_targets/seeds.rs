@@ -27,7 +27,7 @@ pub fn write() {
 /// The number of a function in `FUNCTIONS`, and its input.
 fn all() -> Vec<(u8, Vec<u8>)> {
     let mut seeds = Vec::new();
-    for kind in ["mailtarget", "standard_webhooks", "hmac", "api"] {
+    for kind in ["mailtarget", "standard_webhooks", "hmac", "api", "mailingcore", "maileon"] {
         for path in files(kind) {
             let request = &read(&path)["request"];
             seeds.push((5, text(&request["body"], &request["body_json"]).into_bytes()));
@@ -36,7 +36,7 @@ fn all() -> Vec<(u8, Vec<u8>)> {
             }
         }
     }
-    for kind in ["hubspot", "http"] {
+    for kind in ["hubspot", "http", "mailingcore_sink", "maileon_sink"] {
         let cases = read(&fixtures(kind).join("answers.json"));
         for (at, case) in cases.as_array().into_iter().flatten().enumerate() {
             seeds.push((2, answer(at as u8, case)));
@@ -48,6 +48,10 @@ fn all() -> Vec<(u8, Vec<u8>)> {
     }
     seeds.push((6, b"{timestamp}.{method}{url}{body}".to_vec()));
     seeds.push((7, b"whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw".to_vec()));
+    seeds.push((8, b"\0\0{\"v\":1,\"since\":0,\"cursor\":\"n1\"}\n{\"data\":[{\"id\":\"a\",\"email\":\"a@b.co\",\
+        \"optIn\":true,\"createdAt\":\"2026-01-01T00:00:00.000Z\",\"updatedAt\":\"2026-01-02T00:00:00.000Z\"}],\
+        \"meta\":{\"nextCursor\":\"n2\"}}".to_vec()));
+    seeds.push((9, b"<report><invalid_contacts><contact><email>a&amp;b</email><error code='3'/></contact></invalid_contacts></report>".to_vec()));
     seeds
 }
 
@@ -57,11 +61,13 @@ fn requests(kind: &str, request: &Value) -> Vec<Vec<u8>> {
     let headers: Vec<(String, Vec<u8>)> =
         headers.map(|(name, value)| (name.to_lowercase(), text(value, value).into_bytes())).collect();
     let body = text(&request["body"], &request["body_json"]);
+    let query = request["query"].as_str();
     let mut inputs = Vec::new();
     for (at, target) in
         fuzzing::targets().iter().enumerate().filter(|(_, target)| target.label.starts_with(kind))
     {
         let mut request = fuzzing::request(headers.clone(), body.as_bytes());
+        request.query = query.map_or(request.query, str::to_owned);
         if let Some(secret) = target.secrets.first() {
             let signed = target.source.sign(&request, secret, fuzzing::NOW);
             request.headers.extend(signed.into_iter().map(|(name, value)| (name, value.into_bytes())));

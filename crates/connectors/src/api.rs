@@ -1,6 +1,6 @@
 //! Events that an application sends itself: plain JSON and CloudEvents 1.0 (structured, batched, binary).
 
-use mailspan_core::cloudevents::{BATCHED, STRUCTURED};
+use mailspan_core::cloudevents::{self, BATCHED, STRUCTURED};
 use mailspan_core::json::{self, Node, Value as Json};
 use mailspan_core::limits::EXTERNAL_ID_BYTES_MAX;
 use mailspan_core::{EventType, Millis, Named, RawRequest, Reason, Subject, clip};
@@ -32,6 +32,7 @@ pub static KIND: Kind = Kind {
         build,
     }),
     sink: None,
+    poll: None,
 };
 
 /// The `api` kind has no settings of its own: keys are made by `mailspan keys create`.
@@ -144,6 +145,7 @@ fn event(node: &Node, part: usize, default_dedupe: Dedupe) -> Result<Arrival, St
         test: false,
         transmission: None,
         recipient_role: None,
+        extensions: cloudevents::extensions(node).filter(|_| cloud),
         dedupe: dedupe.unwrap_or(default_dedupe),
     })
 }

@@ -1,4 +1,4 @@
-//! What a connector is: a static value and up to two pairs of pure functions.
+//! What a connector is: a static value and up to three pairs of pure functions.
 //!
 //! A connector MUST NOT do I/O, read a clock or draw randomness; every function MUST be total: any
 //! bytes give a value or a reason, never a panic.
@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use mailspan_core::{
-    Address, Answer, EventType, Key, Millis, Named, Operation, Person, RawRequest, RawValue, Reason,
+    Address, Answer, EventType, Key, Millis, Name, Named, Operation, Person, RawRequest, RawValue, Reason,
     RecipientRole, Request, Signal, Step, Subject, Verdict, clip,
 };
 use serde_json::Value;
@@ -22,6 +22,8 @@ pub struct Kind {
     /// JSON Schema of the kind's own settings as a source; `None` where it is none.
     pub source: Option<SourceKind>,
     pub sink: Option<SinkKind>,
+    /// How a source of this kind is asked for what its webhooks did not tell. Has the source's settings.
+    pub poll: Option<PollKind>,
 }
 
 pub struct SourceKind {
@@ -43,7 +45,19 @@ pub struct SinkKind {
     pub defaults: Policy,
     /// The base URL where the configuration names none; empty when it must.
     pub base_url: &'static str,
+    /// True for a system that keeps contacts and their consent: its default map is «audience», not «crm».
+    pub audience: bool,
     pub build: fn(&Value) -> Result<Arc<dyn Sink>, BadSetting>,
+}
+
+pub struct PollKind {
+    /// The base URL where the configuration names none.
+    pub base_url: &'static str,
+    /// So many requests in so many milliseconds.
+    pub rate: (u32, u64),
+    pub timeout_ms: u64,
+    /// From the settings of the source.
+    pub build: fn(&Value) -> Result<Arc<dyn Poll>, BadSetting>,
 }
 
 /// Limits that a destination starts with; each can be set.
@@ -59,6 +73,8 @@ pub struct Policy {
     pub timeout_ms: u64,
     /// True when one call may carry several items of one person: the sink merges them.
     pub merges: bool,
+    /// True where the newest update of a profile may carry those that wait before it.
+    pub coalesces: bool,
 }
 
 /// A setting that was refused: where (keys and indices from the kind's own table) and what to write instead.
@@ -178,6 +194,8 @@ pub struct Arrival {
     pub test: bool,
     pub transmission: Option<String>,
     pub recipient_role: Option<RecipientRole>,
+    /// Of a CloudEvent: see [`mailspan_core::cloudevents::extensions`].
+    pub extensions: Option<Box<RawValue>>,
     pub dedupe: Dedupe,
 }
 
@@ -192,6 +210,47 @@ pub enum Dedupe {
     Body,
     /// Never a duplicate.
     Never,
+}
+
+// ---- polls --------------------------------------------------------------------------------------
+
+/// Asks a source page by page for what has changed. Pure: whoever drives it sends the requests, keeps the
+/// cursor with each page's events, and waits [`Poll::every_ms`] between two rounds.
+pub trait Poll: Send + Sync {
+    /// Between the end of a round and the next.
+    fn every_ms(&self) -> u64;
+
+    /// The request for the next page. `cursor` is what [`Poll::read`] gave; the empty text begins.
+    /// Credentials are added after it.
+    fn ask(&self, cursor: &str) -> Request;
+
+    /// What was answered to [`Poll::ask`] with the same cursor. `source` is the name of the source.
+    fn read(&self, source: &Name, cursor: &str, answer: &Answer) -> Read;
+}
+
+#[derive(Debug)]
+pub enum Read {
+    Page(Page),
+    /// No page: asked again from this cursor, not before the vendor's time where it named one.
+    Again {
+        cursor: String,
+        after_ms: Option<u64>,
+        reason: Reason,
+    },
+    /// Only the operator can help: a credential, an address, a setting.
+    Stop {
+        reason: Reason,
+    },
+}
+
+#[derive(Debug)]
+pub struct Page {
+    /// To be accepted as if a request had brought them; dedupe makes a second reading harmless.
+    pub parsed: Parsed,
+    /// Where to go on; kept in the same transaction as the events.
+    pub cursor: String,
+    /// False at the end of a round.
+    pub more: bool,
 }
 
 // ---- sinks -------------------------------------------------------------------------------------
@@ -218,6 +277,9 @@ pub struct Item<'a> {
     pub person: Option<&'a Person>,
     pub operation: &'a Operation,
     pub step: Option<&'a Step>,
+    /// The route has another place for a notice that this destination cannot give: then, and only then, the
+    /// kind may say [`Verdict::handed_on`].
+    pub elsewhere: bool,
 }
 
 impl Item<'_> {

@@ -21,6 +21,9 @@ pub struct Target {
     pub secrets: Vec<Named>,
 }
 
+/// No header has this name.
+const QUERY: &str = "?";
+
 /// Every source kind, and `hmac` in every preset and in two schemes of its own.
 pub fn targets() -> &'static [Target] {
     static TARGETS: LazyLock<Vec<Target>> = LazyLock::new(build);
@@ -46,6 +49,10 @@ fn build() -> Vec<Target> {
             &plain,
         ),
     ];
+    targets.push(target("mailingcore", json!({"tenant_id": "clx1"}), &plain));
+    targets.push(target("mailingcore", json!({}), &plain));
+    targets.push(target("maileon", json!({}), &[]));
+    targets.push(target("maileon", json!({"event": "contact_field_change"}), &[]));
     let presets = signature::presets::PRESETS.iter();
     targets.extend(presets.map(|preset| target("hmac", json!({"preset": preset.name}), &plain)));
     targets.into_iter().flatten().collect()
@@ -65,7 +72,7 @@ fn target(kind: &str, settings: serde_json::Value, secrets: &[&str]) -> Option<T
 }
 
 /// Reads a target and a request from bytes: one byte for the target, then lines `name: value` up to
-/// an empty line, then the body. [`write`] makes such bytes.
+/// an empty line, then the body. A line `?` has the query. [`write`] makes such bytes.
 pub fn read(data: &[u8]) -> Option<(&'static Target, RawRequest)> {
     let (first, rest) = data.split_first()?;
     let target = targets().get(usize::from(*first) % targets().len().max(1))?;
@@ -82,7 +89,11 @@ pub fn read(data: &[u8]) -> Option<(&'static Target, RawRequest)> {
         let value = line.get(colon + 1..).unwrap_or_default().trim_ascii().to_vec();
         headers.push((name, value));
     }
-    Some((target, request(headers, rest)))
+    let mut request = request(headers, rest);
+    if let Some(at) = request.headers.iter().position(|(name, _)| name == QUERY) {
+        request.query = String::from_utf8_lossy(&request.headers.remove(at).1).into_owned();
+    }
+    Some((target, request))
 }
 
 /// A request as the sender of a fixture makes it, at [`NOW`].
@@ -101,7 +112,8 @@ pub fn request(headers: Vec<(String, Vec<u8>)>, body: &[u8]) -> RawRequest {
 /// The bytes that [`read`] reads; a corpus starts with these.
 pub fn write(target: u8, request: &RawRequest) -> Vec<u8> {
     let mut data = vec![target];
-    for (name, value) in &request.headers {
+    let query = (QUERY.to_owned(), request.query.clone().into_bytes());
+    for (name, value) in std::iter::once(&query).chain(&request.headers) {
         data.extend_from_slice(name.as_bytes());
         data.extend_from_slice(b": ");
         data.extend_from_slice(value);

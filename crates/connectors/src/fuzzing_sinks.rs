@@ -1,12 +1,14 @@
 //! Entry of fuzzers and mutation tests into the judges: any answer gives one verdict an item.
 
+use std::sync::{Arc, LazyLock};
+
 use mailspan_core::{
-    Address, Answer, Consent, Key, Millis, Operation, Person, PersonId, Step, Subject, fields,
+    Address, Answer, Consent, Key, Millis, Name, Operation, Person, PersonId, Step, Subject, fields,
 };
 use serde_json::json;
 
-use crate::contract::{Item, Known, Plan, Question, Sink};
-use crate::{http, hubspot};
+use crate::contract::{Item, Known, Plan, Question, Read, Sink};
+use crate::{http, hubspot, maileon, mailingcore};
 
 const AT: Millis = Millis(1_700_000_000_123);
 
@@ -22,8 +24,25 @@ pub fn judge(data: &[u8]) {
     };
     let answer = Answer { at: AT, status, headers: headers(head), body: body.to_vec(), cut: kind > 127 };
     let items = Items::choose(kind, usize::from(count) % 8 + 1);
-    for sink in sinks() {
-        check(&*sink, &items.view(), &answer);
+    for sink in sinks().iter() {
+        check(&**sink, &items.view(), &answer);
+    }
+}
+
+/// Reads a page of a poll: two bytes for the status, a line for the cursor, the body. Panics where the poll
+/// breaks its contract.
+pub fn poll(data: &[u8]) {
+    let Some((&[high, low], rest)) = data.split_first_chunk::<2>() else { return };
+    let end = rest.iter().position(|byte| *byte == b'\n').unwrap_or(rest.len());
+    let cursor = String::from_utf8_lossy(&rest[..end]);
+    let body = rest.get(end + 1..).unwrap_or_default().to_vec();
+    let status = if high == 0 { 200 } else { 100 + u16::from_be_bytes([high, low]) % 500 };
+    let answer = Answer { at: AT, status, headers: vec![], body, cut: low > 250 };
+    let built = mailingcore::KIND.poll.as_ref().and_then(|poll| (poll.build)(&json!({"page": 2})).ok());
+    let Some(poll) = built else { return };
+    assert!(poll.ask(&cursor).path.starts_with("/contacts?"), "a poll asks for contacts");
+    if let Read::Page(page) = poll.read(&Name::new("core"), &cursor, &answer) {
+        assert_ne!(poll.ask(&page.cursor).path, "", "a cursor can be asked with");
     }
 }
 
@@ -50,7 +69,13 @@ fn check(sink: &dyn Sink, items: &[Item], answer: &Answer) {
     assert!(answered || judged.verdicts.len() == asked.len(), "a judge gives one verdict an item");
 }
 
-fn sinks() -> Vec<std::sync::Arc<dyn Sink>> {
+/// Every sink kind, in the settings that change what it does.
+fn sinks() -> &'static [Arc<dyn Sink>] {
+    static SINKS: LazyLock<Vec<Arc<dyn Sink>>> = LazyLock::new(build_sinks);
+    &SINKS
+}
+
+fn build_sinks() -> Vec<Arc<dyn Sink>> {
     let build = |kind: &'static crate::contract::Kind, settings: serde_json::Value| {
         kind.sink.as_ref().and_then(|sink| (sink.build)(&settings).ok())
     };
@@ -62,6 +87,10 @@ fn sinks() -> Vec<std::sync::Arc<dyn Sink>> {
             json!({"errors": {"404": "skip", "500-599": "pause"}, "success": [200, "202-204"]}),
         ),
         build(&http::KIND, json!({})),
+        build(&mailingcore::KIND, json!({})),
+        build(&mailingcore::KIND, json!({"push_suppressions": false, "tenant_id": "clx1"})),
+        build(&maileon::KIND, json!({})),
+        build(&maileon::KIND, json!({"push_suppressions": true, "doi": true})),
     ]
     .into_iter()
     .flatten()
@@ -76,6 +105,7 @@ fn headers(head: &[u8]) -> Vec<(String, String)> {
 
 struct Items {
     parts: Vec<(Key, Option<Person>, Operation, Option<Step>)>,
+    elsewhere: bool,
 }
 
 impl Items {
@@ -84,7 +114,7 @@ impl Items {
             let address = Address::parse(&format!("p{}@example.com", n % 3)).ok();
             let person = Person {
                 id: PersonId(n as i64),
-                subject: Subject { address, external_id: None },
+                subject: Subject { address, external_id: (kind > 63).then(|| format!("u-{}", n % 3)) },
                 opens: 1,
                 clicks: 0,
                 opted_out_at: None,
@@ -96,7 +126,7 @@ impl Items {
                 steps.get(usize::from(kind) / 16 % (steps.len() + 1)).map(|step| Step((*step).to_owned()));
             (Key(format!("key-{n}").into()), (n != 5).then_some(person), operation, step)
         };
-        Items { parts: (0..count).map(part).collect() }
+        Items { parts: (0..count).map(part).collect(), elsewhere: kind & 64 != 0 }
     }
 
     fn view(&self) -> Vec<Item<'_>> {
@@ -107,6 +137,7 @@ impl Items {
                 person: person.as_ref(),
                 operation,
                 step: step.as_ref(),
+                elsewhere: self.elsewhere,
             })
             .collect()
     }
@@ -119,8 +150,17 @@ fn operation(kind: u8, n: usize) -> (Operation, &'static [&'static str]) {
     match kind % 8 {
         0 => (Operation::SetFields { fields: facts.into(), record: None }, &[]),
         1 => (Operation::SetFields { fields: facts.into(), record }, &[]),
-        2 => (Operation::UpsertContact { fields: facts.into() }, &[]),
-        3 => (Operation::SetConsent { consent: Consent::OptOut, at: AT, reason: None }, &[]),
+        2 => {
+            let mut fields: mailspan_core::Fields = facts.into();
+            let (opt_in, old) = (json!(n.is_multiple_of(2)), json!("old@example.com"));
+            fields.extend((kind > 63).then(|| (fields::OPT_IN.to_owned(), opt_in)));
+            fields.extend((kind > 127).then(|| (fields::PREVIOUS_EMAIL.to_owned(), old)));
+            (Operation::UpsertContact { fields }, &["suppress", "unknown"])
+        }
+        3 => {
+            let consent = if kind > 191 { Consent::DoNotContact } else { Consent::OptOut };
+            (Operation::SetConsent { consent, at: AT, reason: None }, &["id:clx1", "suppress", "unknown"])
+        }
         4 => {
             let (title, body) = ("Email clicked".to_owned(), "https://example.com".to_owned());
             let deal = (n.is_multiple_of(3)).then(|| "77".to_owned());

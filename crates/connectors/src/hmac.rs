@@ -29,6 +29,7 @@ pub static KIND: Kind = Kind {
         its data. Signatures inside the body, over URL and form, and asymmetric ones come later.",
     source: Some(SourceKind { schema: schema_of::<Settings>, needs_secret: true, needs_parse: false, build }),
     sink: None,
+    poll: None,
 };
 
 fn build(value: &Value) -> Result<Box<dyn Source>, BadSetting> {
@@ -153,6 +154,7 @@ impl Hmac {
             test: false,
             transmission: None,
             recipient_role: None,
+            extensions: None,
             dedupe: dedupe.unwrap_or(Dedupe::Body),
         })
     }

@@ -12,6 +12,7 @@ use crate::contract::{
     BadSetting, Item, Judgement, Kind, Known, Plan, Policy, Sink, SinkKind, by_status, retry_after,
     schema_of, settings,
 };
+use crate::left::left;
 
 /// The kind `http`.
 pub static KIND: Kind = Kind {
@@ -33,10 +34,13 @@ pub static KIND: Kind = Kind {
             batch_wait_ms: 200,
             timeout_ms: 15_000,
             merges: false,
+            coalesces: false,
         },
         base_url: "",
+        audience: false,
         build,
     }),
+    poll: None,
 };
 
 const STRUCTURED: &str = "application/cloudevents+json";
@@ -222,6 +226,27 @@ impl Sink for Http {
     }
 
     fn judge(&self, items: &[Item], answer: &Answer) -> Judgement {
+        Judgement { left: left(answer), ..self.judged(items, answer) }
+    }
+
+    /// `HEAD` on the URL: nothing is sent that a receiver could take for an event. Any answer but 401
+    /// and 403 (405 and 404 too, since many receivers know `POST` only) shows that it is reachable.
+    fn probe(&self) -> Request {
+        Request { method: "HEAD", path: String::new(), headers: vec![], body: Default::default() }
+    }
+
+    fn batch_key(&self, item: &Item) -> Option<String> {
+        let body = body_of(item);
+        let media = body.content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+        let json = media == "application/json" || media.ends_with("+json");
+        // A body that is no JSON would spoil the array for the others.
+        (json && media != BATCHED && serde_json::from_str::<&mailspan_core::RawValue>(&body.text).is_ok())
+            .then_some(media)
+    }
+}
+
+impl Http {
+    fn judged(&self, items: &[Item], answer: &Answer) -> Judgement {
         let status = answer.status;
         let within = |(from, to): Statuses| (from..=to).contains(&status);
         if let Some((_, then)) = self.errors.iter().find(|(statuses, _)| within(*statuses)) {
@@ -249,23 +274,6 @@ impl Sink for Http {
         }
     }
 
-    /// `HEAD` on the URL: nothing is sent that a receiver could take for an event. Any answer but 401
-    /// and 403 (405 and 404 too, since many receivers know `POST` only) shows that it is reachable.
-    fn probe(&self) -> Request {
-        Request { method: "HEAD", path: String::new(), headers: vec![], body: Default::default() }
-    }
-
-    fn batch_key(&self, item: &Item) -> Option<String> {
-        let body = body_of(item);
-        let media = body.content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
-        let json = media == "application/json" || media.ends_with("+json");
-        // A body that is no JSON would spoil the array for the others.
-        (json && media != BATCHED && serde_json::from_str::<&mailspan_core::RawValue>(&body.text).is_ok())
-            .then_some(media)
-    }
-}
-
-impl Http {
     /// Positions of the items that go with the first: one of each person, in the order given.
     fn shared(&self, items: &[Item], key: &str) -> Vec<usize> {
         let mut persons = HashSet::new();

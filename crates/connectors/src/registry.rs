@@ -10,6 +10,8 @@ pub static KINDS: &[&Kind] = &[
     &crate::api::KIND,
     &crate::http::KIND,
     &crate::hubspot::KIND,
+    &crate::mailingcore::KIND,
+    &crate::maileon::KIND,
 ];
 
 pub fn kind(name: &str) -> Option<&'static Kind> {

@@ -26,6 +26,7 @@ pub static KIND: Kind = Kind {
         Rules: standard-webhooks.com, spec 1.0.0.",
     source: Some(SourceKind { schema: schema_of::<Settings>, needs_secret: true, needs_parse: false, build }),
     sink: None,
+    poll: None,
 };
 
 /// Settings of a source that signs as Standard Webhooks.
@@ -112,6 +113,7 @@ fn arrival(node: &Node, part: usize, dedupe: Dedupe) -> Result<Arrival, String> 
         test: false,
         transmission: None,
         recipient_role: None,
+        extensions: None,
         dedupe,
     })
 }

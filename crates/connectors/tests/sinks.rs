@@ -33,6 +33,9 @@ struct RequestCase {
     items: Vec<String>,
     #[serde(default)]
     known: BTreeMap<String, String>,
+    /// The route has a `notify` URL.
+    #[serde(default)]
+    elsewhere: bool,
     send: Option<Sent>,
     ask: Option<Asked>,
     settle: Option<String>,
@@ -78,11 +81,12 @@ struct AnswerCase {
 /// Items with everything that they borrow.
 struct Held {
     parts: Vec<(Key, Option<Person>, Operation, Option<Step>)>,
+    elsewhere: bool,
 }
 
 impl Held {
     fn new(parts: &[Part]) -> Held {
-        Held { parts: parts.iter().map(hold).collect() }
+        Held { parts: parts.iter().map(hold).collect(), elsewhere: false }
     }
 
     fn items(&self) -> Vec<Item<'_>> {
@@ -93,6 +97,7 @@ impl Held {
                 person: person.as_ref(),
                 operation,
                 step: step.as_ref(),
+                elsewhere: self.elsewhere,
             })
             .collect()
     }
@@ -121,6 +126,12 @@ fn fixture<T: serde::de::DeserializeOwned>(name: &str) -> T {
         "http/items.json" => include_str!("../fixtures/http/items.json"),
         "http/requests.json" => include_str!("../fixtures/http/requests.json"),
         "http/answers.json" => include_str!("../fixtures/http/answers.json"),
+        "mailingcore/items.json" => include_str!("../fixtures/mailingcore_sink/items.json"),
+        "mailingcore/requests.json" => include_str!("../fixtures/mailingcore_sink/requests.json"),
+        "mailingcore/answers.json" => include_str!("../fixtures/mailingcore_sink/answers.json"),
+        "maileon/items.json" => include_str!("../fixtures/maileon_sink/items.json"),
+        "maileon/requests.json" => include_str!("../fixtures/maileon_sink/requests.json"),
+        "maileon/answers.json" => include_str!("../fixtures/maileon_sink/answers.json"),
         other => panic!("no fixture {other}: name it here"),
     };
     serde_json::from_str(text).unwrap_or_else(|error| panic!("fixtures/{name}: {error}"))
@@ -160,7 +171,8 @@ fn short_signal(signal: &Signal) -> String {
 
 fn check_request(kind: &str, case: &RequestCase) {
     let sink = sink(kind, &case.settings);
-    let held = pick(kind, &case.items);
+    let mut held = pick(kind, &case.items);
+    held.elsewhere = case.elsewhere;
     let known =
         case.known.iter().map(|(question, answer)| (Question(question.clone()), answer.clone())).collect();
     let name = &case.name;
@@ -237,6 +249,16 @@ fn http_destinations_get_these_requests() {
 fn answers_of_http_destinations_mean_this() {
     let cases: Vec<AnswerCase> = fixture("http/answers.json");
     cases.iter().for_each(|case| check_answer("http", case));
+}
+
+#[test]
+fn audiences_get_these_requests_and_their_answers_mean_this() {
+    for kind in ["mailingcore", "maileon"] {
+        let requests: Vec<RequestCase> = fixture(&format!("{kind}/requests.json"));
+        requests.iter().for_each(|case| check_request(kind, case));
+        let answers: Vec<AnswerCase> = fixture(&format!("{kind}/answers.json"));
+        answers.iter().for_each(|case| check_answer(kind, case));
+    }
 }
 
 #[test]
@@ -348,13 +370,33 @@ fn answered(status: u16, body: Value) -> Answer {
     Answer { at: AT, status, headers: vec![], body: body.to_string().into_bytes(), cut: false }
 }
 
+fn lacks(scope: &str) -> Answer {
+    let context = json!({"requiredGranularScopes": [scope]});
+    answered(403, json!({"status": "error", "category": "MISSING_SCOPES", "context": context}))
+}
+
 #[test]
 fn prepare_shows_what_is_missing_and_creates_it() {
     let settings = json!({"properties": {"open_count": "opens", "click_count": ""}});
     let prepare = prepare(&settings).expect("good settings");
     let checks = prepare.checks();
     assert_eq!(checks[0].path, "/crm/properties/2026-03/contacts/batch/read");
-    assert_eq!(checks.len(), 5);
+    assert_eq!(checks.len(), 10);
+    let paths: Vec<&str> = checks[5..].iter().map(|check| check.path.as_str()).collect();
+    assert_eq!(
+        paths,
+        [
+            "/crm/objects/2026-03/contacts/batch/read",
+            "/crm/objects/2026-03/contacts/batch/update",
+            "/crm/objects/2026-03/notes/batch/upsert",
+            "/crm/objects/2026-03/tasks/batch/upsert",
+            "/communication-preferences/2026-03/statuses/batch/unsubscribe-all?channel=EMAIL",
+        ]
+    );
+    assert!(
+        checks[5..].iter().all(|check| body_of(check) == json!({"inputs": []})),
+        "a check changes something"
+    );
     let there: Vec<Value> = body_of(&checks[0])["inputs"]
         .as_array()
         .expect("inputs")
@@ -380,6 +422,11 @@ fn prepare_shows_what_is_missing_and_creates_it() {
             403,
             json!({"status": "error", "category": "MISSING_SCOPES", "context": {"requiredScopes": ["crm.objects.owners.read"]}}),
         ),
+        answered(200, json!({"results": []})),
+        answered(400, json!({"status": "error", "category": "VALIDATION_ERROR"})),
+        lacks("crm.objects.contacts.write"),
+        lacks("crm.objects.contacts.write"),
+        answered(200, json!({"results": []})),
     ];
     let missing = prepare.missing(&answers);
     let shown: Vec<String> = missing.iter().map(Missing::to_string).collect();
@@ -390,11 +437,12 @@ fn prepare_shows_what_is_missing_and_creates_it() {
         "property mt_event_key of notes has no unique values",
         "property mt_event_key of tasks (string, unique values)",
         "scope crm.objects.owners.read of the token, for owners",
-        "subscriptions could not be checked: no answer",
+        "scope crm.objects.contacts.write of the token, for writing contacts",
+        "writing opt-outs could not be checked: no answer",
     ]) {
         assert!(line.starts_with(words), "{line}\nexpected {words}");
     }
-    assert_eq!(shown.len(), 7, "{shown:#?}");
+    assert_eq!(shown.len(), 8, "{shown:#?}");
 
     let create = prepare.create(&missing);
     let paths: Vec<&str> = create.iter().map(|request| request.path.as_str()).collect();
@@ -416,7 +464,7 @@ fn prepare_shows_what_is_missing_and_creates_it() {
 #[test]
 fn judges_are_total_on_mutated_answers() {
     let mut random = mailspan_core::SplitMix64(0x6d61_696c);
-    for kind in ["hubspot", "http"] {
+    for kind in ["hubspot", "http", "mailingcore", "maileon"] {
         let cases = fixture::<Vec<AnswerCase>>(&format!("{kind}/answers.json"));
         for round in 0..10_000_usize {
             fuzzing_sinks::judge(&mutated(&cases[round % cases.len()], &mut random));

@@ -1,6 +1,36 @@
-//! What an event says about consent, known from its type alone.
+//! What an event says about consent.
 
-use crate::{Consent, EventType};
+use crate::json::{Node, Value};
+use crate::{Class, Consent, Event, EventType, json};
+
+/// The class of an event's lane. Known from the type, save for events that carry a whole contact: where such
+/// a contact states an opt-in or opt-out, they stand in line with the other opt-ins and opt-outs of the
+/// person, so that none overtakes another.
+pub fn class_of(event: &Event) -> Class {
+    let carries_contact = matches!(event.event_type.as_str(), "contact.created" | "contact.updated");
+    let states = || {
+        let data = json::parse(event.data.get().as_bytes()).ok()?;
+        stated_opt_in(&event.event_type, &data)
+    };
+    if carries_contact && states().is_some() { Class::Consent } else { event.event_type.class() }
+}
+
+/// The opt-in (true) or opt-out (false) that an event's contact states: `data.contact.opt_in`, or
+/// `data.opt_in`. A `contact.updated` whose list `changed` names neither `opt_in` nor `permission` only
+/// repeats what is known, and states nothing.
+pub fn stated_opt_in(event_type: &EventType, data: &Node<'_>) -> Option<bool> {
+    let changed = data.get("changed").and_then(Node::as_array);
+    let says = |word: &str| changed.is_some_and(|list| list.iter().any(|item| item.as_str() == Some(word)));
+    if event_type.as_str() == "contact.updated" && changed.is_some() && !says("opt_in") && !says("permission")
+    {
+        return None;
+    }
+    let contact = data.get("contact").filter(|contact| contact.as_object().is_some()).unwrap_or(data);
+    match contact.get("opt_in")?.value {
+        Value::Bool(opt_in) => Some(opt_in),
+        _ => None,
+    }
+}
 
 /// The consent fact that an event states, if it states one.
 pub fn consent_of(event_type: &EventType) -> Option<Consent> {
@@ -9,5 +39,27 @@ pub fn consent_of(event_type: &EventType) -> Option<Consent> {
         "contact.unsubscribed" => Some(Consent::OptOut),
         "email.complained" => Some(Consent::DoNotContact),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(event_type: &'static str, data: &str, expected: Option<bool>) {
+        let node = json::parse(data.as_bytes()).expect("the test writes JSON");
+        assert_eq!(stated_opt_in(&EventType::known(event_type), &node), expected, "{event_type} {data}");
+    }
+
+    #[test]
+    fn a_contact_states_an_opt_in_where_it_is_new() {
+        check("contact.created", r#"{"contact": {"opt_in": true}}"#, Some(true));
+        check("contact.created", r#"{"opt_in": false}"#, Some(false));
+        check("contact.updated", r#"{"contact": {"opt_in": true}}"#, Some(true));
+        check("contact.updated", r#"{"contact": {"opt_in": true}, "changed": ["locale"]}"#, None);
+        check("contact.updated", r#"{"contact": {"opt_in": true}, "changed": ["permission"]}"#, Some(true));
+        check("contact.updated", r#"{"contact": {"opt_in": false}, "changed": ["opt_in"]}"#, Some(false));
+        check("contact.created", r#"{"contact": {"opt_in": "yes"}, "opt_in": true}"#, None);
+        check("contact.created", r#"[]"#, None);
     }
 }

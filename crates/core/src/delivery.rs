@@ -92,6 +92,16 @@ pub struct Offer {
     pub destination: DestinationId,
     pub class: Class,
     pub cause: Cause,
+    /// False where the receiver does not care for order: due at once, whatever waits in its lane.
+    pub ordered: bool,
+}
+
+/// Where a notice goes that a destination cannot give: the `notify` destination of the same route.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Elsewhere {
+    pub destination: DestinationId,
+    /// Of the event's type, as when it is routed.
+    pub class: Class,
 }
 
 /// One operation of a delivery with how far it got.
@@ -126,6 +136,21 @@ pub struct Parcel {
     pub person: Option<Person>,
     /// What the map made, or why it made nothing (a dead letter).
     pub parts: Result<Vec<Part>, Reason>,
+    /// Where its notices go that its destination cannot give; nothing where the route has no such place.
+    pub elsewhere: Option<Elsewhere>,
+    /// Those that wait behind it in its lane, in the order in which they would go; at most
+    /// [`crate::limits::CARRIED_MAX`], and none where nothing is coalesced.
+    pub behind: Vec<Behind>,
+}
+
+/// A delivery that waits behind the head of its lane, of the same person.
+#[derive(Debug, Clone)]
+pub struct Behind {
+    pub delivery: DeliveryId,
+    pub attempts: u32,
+    pub crashes: u32,
+    /// What the map made; nothing where it failed.
+    pub parts: Vec<Part>,
 }
 
 /// Progress of one part as it is stored: written only when an attempt leaves something open or dead.
@@ -156,7 +181,7 @@ pub enum Outcome {
     },
     /// Still worked on: only its progress (and its attempt) is written; state, due, queue and class stay.
     Progressed,
-    /// A newer update of the same profile carried it.
+    /// A newer update of the same profile carried it. Written together with the end of that one.
     CarriedBy {
         delivery: DeliveryId,
     },
@@ -174,6 +199,9 @@ pub struct Settlement {
     pub progress: Vec<Progress>,
     /// Position in the settlement's list of attempts, where one was made.
     pub attempt: Option<usize>,
+    /// A notice of it is to be given here: the same write makes a delivery of its event and route to there,
+    /// unless there is one.
+    pub hand_on: Option<Elsewhere>,
 }
 
 /// One HTTP exchange, for one or many deliveries.

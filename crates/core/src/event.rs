@@ -27,6 +27,9 @@ pub struct Event {
     pub recipient_role: Option<RecipientRole>,
     /// A JSON object, to the letter as built when it was received: large numbers survive.
     pub data: Arc<RawValue>,
+    /// Extension attributes of the CloudEvent that it came as: an object of texts, numbers and flags, made by
+    /// [`crate::cloudevents::extensions`]. Passed on, and looked at by nobody.
+    pub extensions: Option<Arc<RawValue>>,
 }
 
 /// Metadata is trusted for the `to` recipient only (design, section 4).

@@ -141,6 +141,18 @@ impl Key {
     }
 }
 
+impl Key {
+    /// The key of a request in which a delivery carries others: that of the carrier, with a mark that changes
+    /// with what is carried, so that one key never means two bodies.
+    pub fn carrying<'a>(&self, carried: impl Iterator<Item = &'a Key>) -> Key {
+        let mut hash = 0xcbf2_9ce4_8422_2325_u64;
+        for byte in carried.flat_map(|key| key.0.bytes().chain([0])) {
+            hash = (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+        }
+        Key(format!("{}-c{hash:016x}", self.0).into())
+    }
+}
+
 impl fmt::Display for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)

@@ -16,11 +16,14 @@ mod secret;
 mod subject;
 mod time;
 mod verdict;
+pub mod xml;
 
 use std::borrow::Cow;
 
-pub use consent::consent_of;
-pub use delivery::{Attempt, Cause, Offer, Outcome, Parcel, Part, Progress, Queue, Settlement, State, fold};
+pub use consent::{class_of, consent_of, stated_opt_in};
+pub use delivery::{
+    Attempt, Behind, Cause, Elsewhere, Offer, Outcome, Parcel, Part, Progress, Queue, Settlement, State, fold,
+};
 pub use event::{Class, Event, EventType, RecipientRole};
 pub use ids::{DeliveryId, DestinationId, Digest, EventId, Key, Name, PersonId, RequestId, RouteId, Seq};
 pub use operation::{Consent, Fields, Operation, fields};
@@ -31,7 +34,7 @@ pub use secret::{Secret, SecretRef};
 pub use serde_json::value::RawValue;
 pub use subject::{Address, Subject};
 pub use time::{Millis, Rate, Span};
-pub use verdict::{Reason, Signal, Step, Verdict};
+pub use verdict::{HANDED_ON, Reason, Signal, Step, Verdict};
 
 /// True for what must not reach a terminal or a page as it is: control characters, and marks that turn
 /// the direction of the text or are not seen (Unicode TR36, 2.5).

@@ -7,6 +7,10 @@ pub const BODY_BYTES_MAX: usize = 5 << 20;
 pub const EVENTS_PER_REQUEST_MAX: usize = 5_000;
 /// One event's `data`: HubSpot's note takes 65,536 characters; larger facts belong elsewhere.
 pub const EVENT_DATA_BYTES_MAX: usize = 256 << 10;
+/// Extension attributes of a CloudEvent that are carried along: tracing and partitioning take five.
+pub const EXTENSIONS_MAX: usize = 32;
+/// All of them together, as JSON: `tracestate` alone may have 512 (W3C Trace Context).
+pub const EXTENSIONS_BYTES_MAX: usize = 4 << 10;
 /// Depth of JSON. `serde_json` stops at 128; nothing real is deeper than twenty.
 pub const JSON_DEPTH_MAX: usize = 64;
 /// Keys of all objects of one document: hash floods and million-key bombs end here.
@@ -48,8 +52,10 @@ pub const REFUSED_BURST: u64 = 50;
 pub const REFUSED_PER_SECOND: u64 = 10;
 /// What is kept of each refused body.
 pub const REFUSED_BODY_BYTES_MAX: usize = 16 << 10;
-/// Writes that wait for the writer before intake answers 429.
-pub const INTAKE_QUEUE_MAX: usize = 4_096;
+/// Requests that wait for the writer before intake answers 429, where `[limits] intake_queue` says nothing else:
+/// one group. While one group is written and another waits, all connections that there can be are waiting; a sender
+/// behind that would wait for a third sync.
+pub const INTAKE_QUEUE_MAX: usize = GROUP_WRITES_MAX;
 /// Writes of router, engine and jobs that wait.
 pub const WORK_QUEUE_MAX: usize = 1_024;
 /// Writes that share one sync: more would make the first of them wait too long.
@@ -196,7 +202,19 @@ pub const IMPORT_ROW_BYTES_MAX: usize = 256 << 10;
 pub const IMPORT_COLUMNS_MAX: usize = 1_100;
 /// Contacts that one page of a list looks at, where few of them match: a page takes tens of milliseconds at most.
 pub const CONTACT_ROWS_LOOKED_AT_MAX: usize = 20_000;
+/// Profile updates of one person that one request carries for others: a flood of them (a list that is imported
+/// anew) goes in a thirtieth of the requests, and what is read for one head stays small.
+pub const CARRIED_MAX: usize = 31;
+/// Deliveries that a destination remembers to send alone, since a request that merged them was refused. Beyond
+/// that it forgets them, which costs one more refused request each.
+pub const ALONE_MAX: usize = 4_096;
 /// Rows of one page of a move between stores: a transaction on the target, and what a kill takes back.
 pub const MOVE_PAGE_ROWS_MAX: usize = 1_000;
 /// A page of a move ends here; so much is in memory once or twice, and one row of the largest body besides.
 pub const MOVE_PAGE_BYTES_MAX: usize = 4 << 20;
+/// Contacts in one bulk call of an audience: MailingCore's `CONTACTS_BULK_MAX`; Maileon names none.
+pub const BULK_CONTACTS_MAX: usize = 1_000;
+/// Body of such a call: a thousand contacts at four kilobytes; Maileon's transactions end at 9 MB.
+pub const BULK_BYTES_MAX: usize = 4 << 20;
+/// Rows of one page of a poll: MailingCore's largest `limit`. Each makes at most two events.
+pub const POLL_ROWS_MAX: u32 = 500;

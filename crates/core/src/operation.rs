@@ -13,7 +13,8 @@ pub type Fields = BTreeMap<String, serde_json::Value>;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "op", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Operation {
-    /// Create or update the contact: only on routes with `create_contacts = true`.
+    /// Create or update the contact: for CRMs only on routes with `create_contacts = true`, for audiences
+    /// always. Field names are the hub's own words (see [`fields`]).
     UpsertContact {
         fields: Fields,
     },
@@ -77,6 +78,25 @@ pub mod fields {
     pub const REVALIDATE_AT: &str = "revalidate_at";
     /// `true` after a complaint.
     pub const DO_NOT_CONTACT: &str = "do_not_contact";
+
+    // Of a contact, in `upsert_contact` of the map «audience».
+    pub const EMAIL: &str = "email";
+    /// The address that the contact had before.
+    pub const PREVIOUS_EMAIL: &str = "previous_email";
+    pub const EXTERNAL_ID: &str = "external_id";
+    pub const LOCALE: &str = "locale";
+    /// Missing where the event says nothing of it, or where something newer is known.
+    pub const OPT_IN: &str = "opt_in";
+    /// 1 none, 2 single, 3 confirmed, 4 double opt-in, 5 double opt-in plus, 6 other.
+    pub const PERMISSION: &str = "permission";
+    pub const CONSENT_VERSION: &str = "consent_version";
+    pub const SOURCE: &str = "source";
+    /// Objects: free ones, standard fields (`FIRSTNAME`), declared custom fields.
+    pub const ATTRIBUTES: &str = "attributes";
+    pub const STANDARD: &str = "standard";
+    pub const CUSTOM: &str = "custom";
+    /// In `set_fields`: the hub's own suppression of the address was set (`true`) or lifted (`false`).
+    pub const SUPPRESSED: &str = "suppressed";
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -91,6 +111,10 @@ impl Operation {
     pub fn class(&self) -> Class {
         match self {
             Operation::SetConsent { .. } | Operation::EraseContact => Class::Consent,
+            // An opt-in that travels with a contact keeps its place among the opt-outs.
+            Operation::UpsertContact { fields } if fields.contains_key(self::fields::OPT_IN) => {
+                Class::Consent
+            }
             Operation::UpsertContact { .. } | Operation::SetFields { .. } => Class::Profile,
             Operation::LogActivity { .. } | Operation::NotifyOwner { .. } | Operation::Send { .. } => {
                 Class::Activity

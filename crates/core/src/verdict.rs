@@ -4,6 +4,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::Millis;
 
+/// The code of a notice that is given elsewhere.
+pub const HANDED_ON: &str = "handed_on";
+
 /// About one item (an operation of a delivery).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "verdict", rename_all = "snake_case")]
@@ -41,6 +44,16 @@ impl Verdict {
 
     pub fn skipped(code: &str, text: impl Into<String>) -> Verdict {
         Verdict::Skipped { reason: Reason::new(code, text) }
+    }
+
+    /// A notice that the destination cannot give; only for an item whose route tells it elsewhere. A replay
+    /// leaves it as it is: it was told.
+    pub fn handed_on(why: &str) -> Verdict {
+        Verdict::skipped(HANDED_ON, format!("{why}; the route's `notify` URL is told instead"))
+    }
+
+    pub fn is_handed_on(&self) -> bool {
+        matches!(self, Verdict::Skipped { reason } if reason.code == HANDED_ON)
     }
 
     pub fn retry(code: &str, text: impl Into<String>) -> Verdict {

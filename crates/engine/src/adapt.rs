@@ -2,8 +2,9 @@
 //!
 //! A refusal takes its slot with it, so a capacity that falls is met after one refusal for each call too
 //! many. It grows after a rest: by one, then two, four, … while nothing is refused and the latency stays
-//! near the least that was seen. Latency that doubles means a queue at the receiver: less is sent. At one
-//! call at a time the latency is the receiver's own, and becomes the new measure. Calls of another class
+//! near the least that was seen. Latency that doubles means a queue at the receiver: less is sent. A 503
+//! that names no wait may mean either, so it takes slots only down to what every vendor takes. At one call
+//! at a time the latency is the receiver's own, and becomes the new measure. Calls of another class
 //! or size take another time by nature, so each kind of call is measured for itself.
 
 use mailspan_core::{Class, Millis};
@@ -11,8 +12,8 @@ use mailspan_core::{Class, Millis};
 /// What one begins with: every vendor takes so many.
 const START: usize = 4;
 /// Exchanges of one measurement, at least and at most.
-const WINDOW_MIN: u64 = 16;
-const WINDOW_MAX: u64 = 64;
+const WINDOW_MIN: usize = 16;
+const WINDOW_MAX: usize = 64;
 /// After a refusal so many must go well, and so much time pass, before more is tried: under 1 % of
 /// what is sent is refused.
 const REST_EXCHANGES: u64 = 200;
@@ -36,6 +37,16 @@ pub(crate) struct Adapt {
     kinds: [Measure; KINDS],
 }
 
+/// What a refusal says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Refusal {
+    /// That there are too many (429, or a wait in milliseconds that was named).
+    TooMany { asked_ms: u64 },
+    /// 503 and nothing else: too many, or a fault that strikes whatever is sent. The breaker sees to the latter,
+    /// and what every vendor takes goes on.
+    Unavailable,
+}
+
 /// Three classes, and items by powers of two.
 const KINDS: usize = 3 * SIZES;
 const SIZES: usize = 8;
@@ -51,13 +62,23 @@ impl Kind {
     }
 }
 
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 struct Measure {
     /// Of the measurement under way.
-    count: u64,
-    took_ms: u64,
-    /// The least mean of a measurement.
+    took_ms: Vec<u64>,
+    /// The least of all measurements.
     floor_ms: Option<u64>,
+}
+
+impl Measure {
+    /// The lower quartile of what was measured, which is begun anew. A queue at the receiver delays all; a
+    /// few that it stalls on say nothing.
+    fn take(&mut self) -> u64 {
+        self.took_ms.sort_unstable();
+        let quartile = self.took_ms.get(self.took_ms.len() / 4).copied().unwrap_or(0);
+        self.took_ms.clear();
+        quartile
+    }
 }
 
 impl Adapt {
@@ -72,14 +93,15 @@ impl Adapt {
             wanted: false,
             rest_until: Millis(0),
             rest: 0,
-            kinds: [Measure::default(); KINDS],
+            kinds: std::array::from_fn(|_| Measure::default()),
         }
     }
 
     /// Other settings: what was learned stays true within them.
     pub(crate) fn set(&mut self, on: bool, concurrency: u32) {
         let before = self.limit;
-        *self = Adapt { kinds: self.kinds, ..Adapt::new(on, concurrency) };
+        let kinds = std::mem::replace(&mut self.kinds, std::array::from_fn(|_| Measure::default()));
+        *self = Adapt { kinds, ..Adapt::new(on, concurrency) };
         if on {
             self.limit = before.min(self.ceiling);
         }
@@ -98,16 +120,20 @@ impl Adapt {
     pub(crate) fn restart(&mut self) {
         if self.on {
             (self.limit, self.step, self.wanted, self.rest) = (1, 1, false, 0);
-            self.kinds.iter_mut().for_each(|kind| (kind.count, kind.took_ms) = (0, 0));
+            self.kinds.iter_mut().for_each(|kind| kind.took_ms.clear());
         }
     }
 
-    /// An exchange was refused because there are too many; it named a wait or not.
-    pub(crate) fn refused(&mut self, now: Millis, asked_ms: u64) {
-        if !self.on {
+    /// An exchange was refused, perhaps because there are too many.
+    pub(crate) fn refused(&mut self, now: Millis, why: Refusal) {
+        let (least, asked_ms) = match why {
+            Refusal::TooMany { asked_ms } => (1, asked_ms),
+            Refusal::Unavailable => (START.min(self.limit), 0),
+        };
+        if !self.on || (self.limit <= least && why == Refusal::Unavailable) {
             return;
         }
-        self.limit = (self.limit - 1).max(1);
+        self.limit = (self.limit - 1).max(least);
         self.rest_for(now, asked_ms.saturating_mul(10).clamp(REST_MS, REST_MS_MAX));
         self.rest = REST_EXCHANGES;
     }
@@ -124,31 +150,29 @@ impl Adapt {
     pub(crate) fn ended(&mut self, now: Millis, kind: Kind, took_ms: u64) {
         let Some(measure) = self.kinds.get_mut(kind.0).filter(|_| self.on) else { return };
         self.rest = self.rest.saturating_sub(1);
-        measure.count += 1;
-        measure.took_ms = measure.took_ms.saturating_add(took_ms);
-        let window = u64::try_from(self.limit).unwrap_or(u64::MAX).clamp(WINDOW_MIN, WINDOW_MAX);
-        if measure.count < window {
+        measure.took_ms.push(took_ms);
+        if measure.took_ms.len() < self.limit.clamp(WINDOW_MIN, WINDOW_MAX) {
             return;
         }
-        let mean = measure.took_ms / measure.count;
+        let took = measure.take();
         let floor = match measure.floor_ms {
-            Some(floor) if self.limit > 1 => floor.min(mean),
-            _ => mean,
+            Some(floor) if self.limit > 1 => floor.min(took),
+            _ => took,
         };
-        *measure = Measure { count: 0, took_ms: 0, floor_ms: Some(floor) };
-        if mean > floor.saturating_mul(2).saturating_add(NOISE_MS) {
-            self.shrink(floor, mean);
+        measure.floor_ms = Some(floor);
+        if took > floor.saturating_mul(2).saturating_add(NOISE_MS) {
+            self.shrink(floor, took);
             self.rest_for(now, REST_MS);
-        } else if mean <= floor.saturating_add(floor / 2).saturating_add(NOISE_MS) {
+        } else if took <= floor.saturating_add(floor / 2).saturating_add(NOISE_MS) {
             self.grow(now);
         }
         self.wanted = false;
     }
 
     /// To where twice the least latency is expected; by a tenth at least, by half at most.
-    fn shrink(&mut self, floor: u64, mean: u64) {
+    fn shrink(&mut self, floor: u64, took: u64) {
         let right = u64::try_from(self.limit).unwrap_or(u64::MAX).saturating_mul(floor.saturating_mul(2))
-            / mean.max(1);
+            / took.max(1);
         let right = usize::try_from(right).unwrap_or(usize::MAX);
         let least_cut = self.limit - self.limit.div_ceil(10);
         self.limit = right.clamp(self.limit / 2, least_cut.max(self.limit / 2)).max(1);
@@ -195,7 +219,7 @@ mod tests {
         well(&mut adapt, 1_000, true);
         assert_eq!(adapt.slots(), 64);
         let now = well(&mut adapt, 1, true);
-        adapt.refused(now, 0);
+        adapt.refused(now, Refusal::TooMany { asked_ms: 0 });
         assert_eq!(adapt.slots(), 63);
         well(&mut adapt, 190, true);
         assert_eq!(adapt.slots(), 63);
@@ -220,7 +244,7 @@ mod tests {
         assert_eq!(adapt.slots(), 8, "it is slow by itself");
         let mut fixed = Adapt::new(false, 8);
         slow(&mut fixed, 100, 5_000, 0);
-        fixed.refused(Millis(0), 0);
+        fixed.refused(Millis(0), Refusal::TooMany { asked_ms: 0 });
         fixed.restart();
         assert_eq!(fixed.slots(), 8);
     }
@@ -249,7 +273,8 @@ mod tests {
             for (what, number) in steps {
                 now = now.plus(number % 1_000);
                 match what {
-                    0 => adapt.refused(now, number),
+                    0 if number % 2 == 0 => adapt.refused(now, Refusal::Unavailable),
+                    0 => adapt.refused(now, Refusal::TooMany { asked_ms: number }),
                     1 => adapt.turned_away(),
                     2 if number % 50 == 0 => adapt.restart(),
                     3 => adapt.lost(now, Kind::of(Class::Activity, 1), number),

@@ -1,12 +1,16 @@
 //! Judging what came back, and settling it.
 
-use mailspan_connectors::contract::{Item, Judgement};
-use mailspan_core::{Answer, Attempt, DeliveryId, Lost, Reason, Signal, Verdict};
+use std::collections::BTreeSet;
 
-use crate::adapt::Kind;
+use mailspan_connectors::contract::{Item, Judgement};
+use mailspan_core::limits::ALONE_MAX;
+use mailspan_core::{Answer, Attempt, DeliveryId, Lost, Outcome, Reason, Settlement, Signal, Verdict};
+
+use crate::adapt::{Kind, Refusal};
 use crate::attempt::attempt;
 use crate::breaker::{Changed, Went, reason};
 use crate::caught::caught;
+use crate::coalesce::Load;
 use crate::desk::{Call, Context, Desk};
 use crate::held::{Held, Retries, Rule};
 use crate::{CallId, Fault, Notice};
@@ -62,12 +66,17 @@ impl Desk {
         let class = call.items.first().and_then(|first| self.held.get(first)).map(|held| held.class);
         let kind = class.map(|class| Kind::of(class, call.items.len())).filter(|_| call.question.is_none());
         match (status, kind) {
-            (429 | 503, _) => self.adapt.refused(cx.now, asked_ms.unwrap_or(0)),
-            _ if asked_ms.is_some() => self.adapt.refused(cx.now, asked_ms.unwrap_or(0)),
+            (503, _) if asked_ms.is_none() => self.adapt.refused(cx.now, Refusal::Unavailable),
+            (429 | 503, _) => {
+                self.adapt.refused(cx.now, Refusal::TooMany { asked_ms: asked_ms.unwrap_or(0) })
+            }
+            _ if asked_ms.is_some() => {
+                self.adapt.refused(cx.now, Refusal::TooMany { asked_ms: asked_ms.unwrap_or(0) })
+            }
             (0, Some(kind)) => self.adapt.lost(cx.now, kind, took_ms),
             (200..=299, Some(kind)) => {
                 self.adapt.ended(cx.now, kind, took_ms);
-                self.pace.learn(took_ms, call.items.len());
+                self.pace.learn(took_ms, self.deliveries(&call.items));
             }
             _ => {}
         }
@@ -184,7 +193,7 @@ impl Desk {
             verdicts.iter_mut().for_each(refuse_retry);
         }
         let whole = verdicts.iter().any(|v| matches!(v, Verdict::Retry { .. } | Verdict::Reject { .. }));
-        let row = exchange.map(|exchange| exchange.row(items.len(), whole, cx));
+        let row = exchange.map(|exchange| exchange.row(self.deliveries(items), whole, cx));
         let mut to_halve = Vec::new();
         let mut settlements = Vec::with_capacity(items.len());
         for (delivery, verdict) in items.iter().zip(verdicts) {
@@ -195,11 +204,22 @@ impl Desk {
             let rule = Rule { now: cx.now, calendar: &self.limits.calendar, retries, jitter };
             let Some(held) = self.held.get_mut(delivery) else { continue };
             held.exchanged |= row.is_some();
+            let attempt = row.as_ref().map(|_| 0);
+            if held.load.is_some() && !matches!(verdict, Verdict::Retry { .. }) {
+                settlements.extend(loaded(held, &mut self.alone, verdict, attempt, cx.fault));
+                continue;
+            }
             let mut outcome = held.judged(verdict, rule);
             plant(cx.fault, &mut outcome, cx.now);
-            settlements.push(held.settlement(outcome, row.as_ref().map(|_| 0)));
+            settlements.push(held.settlement(outcome, attempt));
         }
         self.write(settlements, row.into_iter().collect(), halves(to_halve), cx);
+    }
+
+    /// How many deliveries these items stand for.
+    fn deliveries(&self, items: &[DeliveryId]) -> usize {
+        let of = |item| self.held.get(item).and_then(|held| held.load.as_ref()).map_or(1, Load::len);
+        items.iter().map(of).sum()
     }
 
     /// A panic of the connector counts against each of the items; they go on alone.
@@ -219,6 +239,26 @@ impl Desk {
             items.iter().filter_map(|delivery| self.held.get_mut(delivery).map(settle)).collect();
         self.write(settlements, row.into_iter().collect(), Vec::new(), cx);
     }
+}
+
+/// What becomes of a load. Done or skipped is true of all of it. A refusal says nothing of whose field is to
+/// blame, and a step cannot be kept for several: they go on one by one, and each gets its own verdict.
+fn loaded(
+    held: &mut Held,
+    alone: &mut BTreeSet<DeliveryId>,
+    verdict: Verdict,
+    attempt: Option<usize>,
+    fault: Option<Fault>,
+) -> Vec<Settlement> {
+    let lost = fault == Some(Fault::CarriedWithTheDead);
+    if lost || matches!(verdict, Verdict::Done | Verdict::Skipped { .. }) {
+        return held.settle_load(&verdict, attempt);
+    }
+    if alone.len() >= ALONE_MAX {
+        alone.clear();
+    }
+    alone.extend(held.take_apart());
+    vec![held.settlement(Outcome::Progressed, attempt)]
 }
 
 impl Call {
@@ -267,8 +307,8 @@ fn halves(mut items: Vec<DeliveryId>) -> Vec<Vec<DeliveryId>> {
     [items, second].into_iter().filter(|half| !half.is_empty()).collect()
 }
 
-fn plant(fault: Option<Fault>, outcome: &mut mailspan_core::Outcome, now: mailspan_core::Millis) {
-    if let (Some(Fault::RetryBeforeDue), mailspan_core::Outcome::Again { due, .. }) = (fault, outcome) {
+fn plant(fault: Option<Fault>, outcome: &mut Outcome, now: mailspan_core::Millis) {
+    if let (Some(Fault::RetryBeforeDue), Outcome::Again { due, .. }) = (fault, outcome) {
         *due = now;
     }
 }

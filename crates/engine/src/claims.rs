@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use mailspan_core::limits::{QUEUE_ROOM, QUEUE_ROOM_BATCHED};
 use mailspan_core::{DeliveryId, Millis, Outcome, Parcel, Queue, Reason, Settlement, State};
 
+use crate::coalesce::load;
 use crate::desk::{Context, Desk};
 use crate::held::{Held, Place};
 use crate::{Command, Fault};
@@ -102,7 +103,8 @@ impl Desk {
                 None => room[queue] > 0 && came[queue] >= room[queue],
             };
             let unseen = room[queue] == 0 && self.claims.more[queue];
-            self.claims.more[queue] = full || unseen || left[queue] || self.claims.again;
+            let again = self.claims.again && cx.fault != Some(Fault::LateOfferSkipped);
+            self.claims.more[queue] = full || unseen || left[queue] || again;
         }
         self.claims.stale.clear();
         self.claims.again = false;
@@ -130,7 +132,8 @@ impl Desk {
 
     /// Holds a delivery and lines it up, or says how it ends without an exchange.
     fn admit(&mut self, parcel: Parcel, queue: Queue, cx: &mut Context) -> Option<Settlement> {
-        let Parcel { delivery, class, cause, attempts, crashes, since, person, parts } = parcel;
+        let Parcel { delivery, class, cause, attempts, crashes, since, person, parts, elsewhere, behind } =
+            parcel;
         let (parts, failed) = match parts {
             Ok(parts) => (parts, None),
             Err(reason) => (Vec::new(), Some(reason)),
@@ -146,6 +149,8 @@ impl Desk {
             since,
             person,
             parts,
+            elsewhere,
+            load: None,
             exchanged: false,
             steps: 0,
             at,
@@ -163,6 +168,9 @@ impl Desk {
         };
         self.count[queue as usize] += 1;
         if outcome == Outcome::Progressed {
+            if self.limits.coalesces {
+                held.load = load(&held, &behind, &self.alone);
+            }
             self.held.insert(delivery, held);
             self.line_up(delivery, cx.now);
             return None;

@@ -1,6 +1,6 @@
 //! One destination: its policy, what it holds, what is in flight.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use mailspan_connectors::contract::{Question, Sink};
@@ -34,6 +34,9 @@ pub(crate) struct Desk {
     pub(crate) quota: Quota,
     pub(crate) pace: Pace,
     pub(crate) held: BTreeMap<DeliveryId, Held>,
+    /// A request that merged them was refused: each goes by itself until it has ended. At most
+    /// [`mailspan_core::limits::ALONE_MAX`].
+    pub(crate) alone: BTreeSet<DeliveryId>,
     /// Held deliveries of each queue, at most what `Desk::room` says.
     pub(crate) count: [u16; QUEUES],
     pub(crate) lines: [Line; QUEUES],
@@ -98,6 +101,7 @@ impl Desk {
             quota,
             pace: Pace::default(),
             held: BTreeMap::new(),
+            alone: BTreeSet::new(),
             count: [0; QUEUES],
             lines: Default::default(),
             shares: Shares::default(),
@@ -162,7 +166,7 @@ impl Desk {
             Happened::Answered { call, answer } => self.answered(call, answer, cx),
             Happened::Settled { deliveries, outcome, .. } => self.settled(&deliveries, outcome, cx),
             Happened::Spent { requests, .. } => {
-                let notice = self.quota.spend(cx.now, requests);
+                let notice = self.quota.spent(cx.now, requests);
                 self.announce(notice, cx);
             }
             Happened::Paused { reason, .. } => self.pause(reason, cx),

@@ -31,6 +31,8 @@ pub struct Limits {
     pub retry_after_max_ms: u64,
     /// One call may carry several items of one person.
     pub merges: bool,
+    /// Updates of one person's profile that wait for each other go as one.
+    pub coalesces: bool,
     pub breaker: Trip,
     /// Requests that the vendor allows a day; a tenth is left unused, a tenth of the rest is for consent.
     pub daily: Option<u32>,
@@ -90,8 +92,8 @@ pub enum Happened {
         deliveries: Vec<DeliveryId>,
         outcome: Result<(), SettleFailed>,
     },
-    /// So many requests were sent to it since its day began (see [`Limits::daily`]), under earlier leases:
-    /// once, after `Opened` under a new fence.
+    /// So many requests were sent to it since its day began (see [`Limits::daily`]), as far as the store knows,
+    /// this lease's among them.
     Spent {
         destination: DestinationId,
         requests: u64,

@@ -3,11 +3,12 @@
 use mailspan_connectors::contract::Item;
 use mailspan_core::limits::{CRASHES_MAX, STEP_BYTES_MAX, STEPS_MAX};
 use mailspan_core::{
-    Cause, Class, DeliveryId, Millis, Outcome, Part, Person, PersonId, Progress, Queue, Reason, Settlement,
-    State, Step, Verdict, fold, superseded,
+    Cause, Class, DeliveryId, Elsewhere, Millis, Outcome, Part, Person, PersonId, Progress, Queue, Reason,
+    Settlement, State, Step, Verdict, fold, superseded,
 };
 
 use crate::calendar::{Calendar, horizon, next_try};
+use crate::coalesce::Load;
 
 #[derive(Debug)]
 pub(crate) struct Held {
@@ -20,6 +21,9 @@ pub(crate) struct Held {
     pub(crate) since: Millis,
     pub(crate) person: Option<Person>,
     pub(crate) parts: Vec<Part>,
+    pub(crate) elsewhere: Option<Elsewhere>,
+    /// What it is sent with: its one part then speaks for others too.
+    pub(crate) load: Option<Load>,
     /// An exchange was made for it since it was claimed.
     pub(crate) exchanged: bool,
     /// Steps of the current part since it was claimed.
@@ -74,12 +78,16 @@ impl Held {
 
     /// The first open part, as a connector sees it.
     pub(crate) fn item(&self) -> Option<Item<'_>> {
+        if let Some(Load { operation, key, .. }) = &self.load {
+            return Some(Item { key, person: self.person.as_ref(), operation, step: None, elsewhere: false });
+        }
         let part = self.parts.iter().find(|part| part.is_open())?;
         Some(Item {
             key: &part.key,
             person: self.person.as_ref(),
             operation: &part.operation,
             step: part.step.as_ref(),
+            elsewhere: self.elsewhere.is_some(),
         })
     }
 
@@ -133,7 +141,11 @@ impl Held {
     }
 
     pub(crate) fn settlement(&self, outcome: Outcome, attempt: Option<usize>) -> Settlement {
-        let done = matches!(&outcome, Outcome::Ended { state: State::Delivered | State::Skipped, .. });
+        let handed_on = |part: &Part| part.verdict.as_ref().is_some_and(mailspan_core::Verdict::is_handed_on);
+        let hand_on = self.elsewhere.filter(|_| self.parts.iter().any(handed_on));
+        // What was handed on is remembered: a replay must not give the notice here after all.
+        let done = hand_on.is_none()
+            && matches!(&outcome, Outcome::Ended { state: State::Delivered | State::Skipped, .. });
         let untouched = self.parts.iter().all(|part| part.step.is_none() && part.verdict.is_none());
         let keep =
             |part: &Part| Progress { step: part.step.clone(), verdict: part.verdict.clone(), map: part.map };
@@ -145,6 +157,7 @@ impl Held {
             crashes: self.crashes,
             progress,
             attempt,
+            hand_on,
         }
     }
 

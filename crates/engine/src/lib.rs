@@ -12,6 +12,7 @@ mod budget;
 mod calendar;
 mod caught;
 mod claims;
+mod coalesce;
 mod command;
 mod desk;
 mod happened;
@@ -33,6 +34,7 @@ pub use breaker::{BreakerState, Trip};
 pub use calendar::{Calendar, next_try};
 pub use command::{Command, Notice};
 pub use happened::{CallId, Fence, Happened, Limits, SettleFailed};
+pub use quota::day_began;
 pub use standing::{Standing, Stands};
 
 use desk::{Context, Desk};
@@ -52,6 +54,10 @@ pub enum Fault {
     ClassNotLowered,
     ReserveNotKept,
     OldLeaseForgotten,
+    CarriedWithTheDead,
+    LateOfferSkipped,
+    RetriesFirst,
+    NeverProbed,
 }
 
 /// All destinations of this node.

@@ -6,6 +6,12 @@ use crate::Notice;
 
 const DAY_MS: i64 = 86_400_000;
 
+/// When the vendor's day began that is now, where its days begin so long after midnight UTC.
+pub fn day_began(now: Millis, day_starts_ms: u64) -> Millis {
+    let quota = Quota::new(None, day_starts_ms);
+    Millis(quota.resets(now).0.saturating_sub(DAY_MS))
+}
+
 /// What was sent since the day began. A vendor's day begins at a fixed time, by UTC.
 #[derive(Debug, Default)]
 pub(crate) struct Quota {
@@ -48,10 +54,18 @@ impl Quota {
         Millis(next.saturating_mul(DAY_MS).saturating_add(self.day_starts_ms))
     }
 
-    /// Requests were sent: by this desk, or, as is known from the store, by an earlier one. Announces
-    /// once a day that four fifths of what may be used are.
-    pub(crate) fn spend(&mut self, now: Millis, requests: u64) -> Option<Notice> {
-        self.used = self.used(now).saturating_add(requests);
+    /// A request is sent. Announces once a day that four fifths of what may be used are.
+    pub(crate) fn spend(&mut self, now: Millis) -> Option<Notice> {
+        self.used_is(now, self.used(now).saturating_add(1))
+    }
+
+    /// The store knows of so many today, whoever sent them; what it does not know yet is not forgotten.
+    pub(crate) fn spent(&mut self, now: Millis, requests: u64) -> Option<Notice> {
+        self.used_is(now, self.used(now).max(requests))
+    }
+
+    fn used_is(&mut self, now: Millis, used: u64) -> Option<Notice> {
+        self.used = used;
         if self.day != self.day_of(now) {
             (self.day, self.told) = (self.day_of(now), false);
         }
@@ -85,12 +99,13 @@ mod tests {
         let now = Millis::parse_rfc3339("2026-05-08T06:00:00Z").unwrap();
         assert_eq!((quota.left(now, true), quota.left(now, false)), (Some(90), Some(81)));
         assert_eq!(quota.resets(now).rfc3339(), "2026-05-08T07:00:00Z");
-        assert_eq!(quota.spend(now, 64), None);
+        assert_eq!((quota.spent(now, 64), quota.spent(now, 60)), (None, None));
+        assert_eq!(day_began(now, 7 * hour).rfc3339(), "2026-05-07T07:00:00Z");
         let told = Notice::QuotaInDanger { used: 65, daily: 100, resets: quota.resets(now) };
-        assert_eq!((quota.spend(now, 1), quota.spend(now, 1)), (Some(told), None));
+        assert_eq!((quota.spend(now), quota.spend(now)), (Some(told), None));
         assert_eq!((quota.left(now, true), quota.left(now, false)), (Some(24), Some(15)));
         let later = now.plus(hour);
-        assert_eq!((quota.left(later, false), quota.spend(later, 1)), (Some(81), None));
+        assert_eq!((quota.left(later, false), quota.spend(later)), (Some(81), None));
         assert_eq!(Quota::new(None, 0).left(now, false), None);
     }
 
@@ -111,7 +126,7 @@ mod tests {
                 if quota.left(now, consent) == Some(0) {
                     continue;
                 }
-                quota.spend(now, 1);
+                quota.spend(now);
                 let (all, others) = sent.entry(quota.resets(now)).or_default();
                 *all += 1;
                 *others += u64::from(!consent);

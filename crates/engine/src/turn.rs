@@ -39,7 +39,12 @@ impl Desk {
                 return Turn::Nothing;
             }
         }
-        let has_work = self.within_pools(self.within_pace(ripe, cx.now));
+        let has_work = match cx.fault {
+            Some(Fault::RetriesFirst) if ripe[Queue::Retry as usize] => {
+                std::array::from_fn(|queue| queue == Queue::Retry as usize)
+            }
+            _ => self.within_pools(self.within_pace(ripe, cx.now)),
+        };
         let Some(queue) = self.shares.pick(has_work) else {
             self.adapt.turned_away();
             return Turn::Nothing;
@@ -61,6 +66,9 @@ impl Desk {
                 self.withheld(cx.now, ripe[Queue::Consent as usize]).unwrap_or(Grant::Now)
             }
             Some(Fault::BreakerProbesTwice) if probing => Grant::Now,
+            Some(Fault::NeverProbed) if matches!(self.breaker.state(), BreakerState::Open { .. }) => {
+                Grant::WhenOneReturns
+            }
             Some(Fault::ReserveNotKept) => {
                 ripe[Queue::Consent as usize] = true;
                 self.grant(cx.now, ripe)
@@ -176,9 +184,14 @@ impl Desk {
         *cx.next_call += 1;
         self.budget.spend(cx.now);
         self.breaker.sent(call);
-        let notice = self.quota.spend(cx.now, 1);
+        let notice = self.quota.spend(cx.now);
         self.announce(notice, cx);
-        cx.out.push(Command::Send { call, destination: self.id, request: request.clone() });
+        cx.out.push(Command::Send {
+            call,
+            destination: self.id,
+            request: request.clone(),
+            items: items.clone(),
+        });
         let sink = self.sink.clone();
         self.calls.insert(call, Call { sink, request, items, question, queue, at: cx.now });
         Turn::Sent(call)

@@ -26,6 +26,8 @@ struct Write {
     attempts: Vec<Attempt>,
     /// What goes on together once this is committed.
     halves: Vec<Vec<DeliveryId>>,
+    /// The store could not say that it was done; it may have been, with a new head of a lane.
+    given_again: bool,
 }
 
 impl Writes {
@@ -63,7 +65,7 @@ impl Desk {
             settlements: settlements.clone(),
             attempts: attempts.clone(),
         });
-        self.writes.open.insert(number, Write { settlements, attempts, halves });
+        self.writes.open.insert(number, Write { settlements, attempts, halves, given_again: false });
     }
 
     /// The store's answer. One that fits no open write is of an earlier lease and says nothing.
@@ -73,19 +75,26 @@ impl Desk {
         outcome: Result<(), SettleFailed>,
         cx: &mut Context,
     ) {
-        let Some(first) = deliveries.first().and_then(|delivery| self.held.get(delivery)) else { return };
-        let Place::Settling(number) = first.at else { return };
-        let here = |delivery: &DeliveryId| {
-            self.held.get(delivery).is_some_and(|held| held.at == Place::Settling(number))
+        // Of a load only the head is held.
+        let place = |delivery: &DeliveryId| match self.held.get(delivery)?.at {
+            Place::Settling(number) => Some(number),
+            _ => None,
         };
-        let whole =
-            self.writes.open.get(&number).is_some_and(|write| write.settlements.len() == deliveries.len());
-        if !whole || !deliveries.iter().all(here) {
+        let Some(number) = deliveries.iter().find_map(place) else { return };
+        let Some(write) = self.writes.open.get_mut(&number) else { return };
+        let mut written: Vec<DeliveryId> = write.settlements.iter().map(|one| one.delivery).collect();
+        let mut told = deliveries.to_vec();
+        written.sort_unstable();
+        told.sort_unstable();
+        if written != told {
             return;
         }
         match outcome {
             Err(SettleFailed::FenceLost) => self.lost = true,
-            Err(SettleFailed::Broken) => self.writes.again.push_back((cx.now.plus(AGAIN_MS), number)),
+            Err(SettleFailed::Broken) => {
+                write.given_again = true;
+                self.writes.again.push_back((cx.now.plus(AGAIN_MS), number));
+            }
             Ok(()) => {
                 if let Some(write) = self.writes.open.remove(&number) {
                     self.committed(write, cx);
@@ -108,6 +117,9 @@ impl Desk {
     }
 
     fn committed(&mut self, write: Write, cx: &mut Context) {
+        if write.given_again {
+            self.claims.offered();
+        }
         let mut alone: Vec<DeliveryId> = Vec::new();
         for settlement in write.settlements {
             match settlement.outcome {
@@ -123,7 +135,10 @@ impl Desk {
                         self.claims.due(due);
                     }
                 }
-                Outcome::Ended { .. } | Outcome::CarriedBy { .. } => self.let_go(settlement.delivery),
+                Outcome::Ended { .. } | Outcome::CarriedBy { .. } => {
+                    self.alone.remove(&settlement.delivery);
+                    self.let_go(settlement.delivery);
+                }
             }
         }
         for delivery in alone {

@@ -21,6 +21,8 @@ pub struct Hub {
     /// Under which secrets made through the API are sealed: the first seals, every one opens.
     pub store_keys: Vec<Secret>,
     pub egress_allow: Vec<Allowance>,
+    /// Requests that wait to be stored before further ones are answered 429.
+    pub intake_queue: usize,
     pub retention: Retention,
     /// In the order of the file.
     pub sources: Vec<Arc<Source>>,
@@ -154,6 +156,8 @@ pub struct Destination {
     pub sink: Arc<dyn contract::Sink>,
     /// False where the file says `order = "none"`: every delivery is a lane of its own.
     pub ordered: bool,
+    /// Sources of the same account: what came from them is not sent back.
+    pub echo_of: Vec<Name>,
     /// The settings of the kind alone, as `sink` was built from them.
     pub own: serde_json::Value,
     /// Of the whole section with its secrets as they were read: another number, another configuration.
@@ -165,9 +169,21 @@ pub struct Destination {
 /// The credential of a destination, added after `plan`.
 #[derive(Debug, Clone)]
 pub enum Auth {
-    Bearer { token: Named },
-    Basic { user: String, password: Named },
-    Header { name: String, value: Named },
+    Bearer {
+        token: Named,
+    },
+    Basic {
+        user: String,
+        password: Named,
+    },
+    Header {
+        name: String,
+        value: Named,
+    },
+    /// `Basic` with the key alone, without user and colon.
+    Key {
+        key: Named,
+    },
 }
 
 /// How a request of kind `http` is signed, after `plan`.
@@ -212,12 +228,15 @@ pub struct Route {
 
 #[derive(Clone)]
 pub enum Map {
-    /// None given: the built-in map for a CRM kind, the event itself for kind `http`.
+    /// None given: «crm» for a CRM kind, «audience» for a kind that keeps contacts, the event itself for
+    /// kind `http`.
     Default,
     /// The body of MailingCore's webhooks, for endpoints.
     MailingCore,
     /// `map = "crm"`: the built-in operations, as JSON for kind `http`.
     Crm,
+    /// `map = "audience"`: what a system that keeps contacts is told, as JSON for kind `http`.
+    Audience,
     Program(Program),
 }
 

@@ -55,17 +55,18 @@ fn join(threads: Vec<JoinHandle<()>>) {
 
 /// Opens the store of the configuration, made where it is missing. [`OpenError::Held`] names the
 /// process that holds a file; a database may be held by several.
-pub async fn store(storage: &Storage) -> Result<Opened, OpenError> {
+pub async fn store(storage: &Storage, intake_queue_max: usize) -> Result<Opened, OpenError> {
     match storage {
-        Storage::Sqlite { path } => sqlite(path),
-        Storage::Postgres { url, .. } => postgres(url.expose()).await,
+        Storage::Sqlite { path } => sqlite(path, intake_queue_max),
+        Storage::Postgres { url, .. } => postgres(url.expose(), intake_queue_max).await,
     }
 }
 
-fn sqlite(path: &Path) -> Result<Opened, OpenError> {
+fn sqlite(path: &Path, intake_queue_max: usize) -> Result<Opened, OpenError> {
     let options = OpenOptions {
         readers: READERS,
         socket: Some(socket_path(path)),
+        intake_queue_max,
         ..OpenOptions::new(path.to_owned(), runtime::random_u128(), runtime::now())
     };
     let (store, writer, readers) = mailspan_store::open(options)?;
@@ -76,9 +77,10 @@ fn sqlite(path: &Path) -> Result<Opened, OpenError> {
     Ok(Opened { store, threads, ended: None })
 }
 
-async fn postgres(url: &str) -> Result<Opened, OpenError> {
+async fn postgres(url: &str, intake_queue_max: usize) -> Result<Opened, OpenError> {
     let seed = runtime::random_u128();
-    let options = PostgresOptions::new(url.to_owned(), seed, runtime::now(), runtime::spawner());
+    let mut options = PostgresOptions::new(url.to_owned(), seed, runtime::now(), runtime::spawner());
+    options.intake_queue_max = intake_queue_max;
     let (store, writer) = mailspan_store::open_postgres(options).await?;
     let (done, ended) = oneshot::channel();
     runtime::spawn(async move {

@@ -76,7 +76,7 @@ async fn apply(app: &App, owner: u128, hub: Hub) -> Result<usize, String> {
         app.tell(Happened::Closed { destination }).await;
     }
     app.swap(live);
-    for one in opened {
+    for one in opened.into_iter().flatten() {
         app.tell(one).await;
     }
     app.lease_wake.notify_one();
@@ -85,7 +85,8 @@ async fn apply(app: &App, owner: u128, hub: Hub) -> Result<usize, String> {
 
 fn read(before: &Hub) -> Result<Hub, String> {
     let environment = |name: &str| runtime::env(name);
-    let options = config::Options { env: &environment, dev: before.dev };
+    let options =
+        config::Options { env: &environment, names: &runtime::env_names("MAILSPAN_"), dev: before.dev };
     config::load(&before.file, &options).map_err(|problems| problems.to_string())
 }
 
@@ -96,6 +97,9 @@ fn digest_of(live: &Live, id: DestinationId) -> Option<u64> {
 fn needs_restart(before: &Hub, after: &Hub) -> Option<&'static str> {
     if !before.storage.is(&after.storage) {
         return Some("[storage] url changed: that needs a restart");
+    }
+    if before.intake_queue != after.intake_queue {
+        return Some("[limits] intake_queue changed: that needs a restart");
     }
     (before.server.listen != after.server.listen
         || before.server.operator_listen != after.server.operator_listen)

@@ -61,6 +61,14 @@ pub fn env(name: &str) -> Option<String> {
     std::env::var(name).ok()
 }
 
+/// Names of the environment's variables that begin so.
+pub fn env_names(prefix: &str) -> Vec<String> {
+    std::env::vars_os()
+        .filter_map(|(name, _)| name.into_string().ok())
+        .filter(|name| name.starts_with(prefix))
+        .collect()
+}
+
 /// 128 random bits of the system's generator.
 pub fn random_u128() -> u128 {
     let mut bytes = [0u8; 16];

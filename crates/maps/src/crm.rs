@@ -6,6 +6,8 @@ use mailspan_core::{
     Consent, Event, Fields, LastTimes, Millis, Operation, Person, RecipientRole, clip, consent_of, fields,
 };
 
+use crate::contact;
+
 /// What the built-in map needs beside the event.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct CrmContext {
@@ -29,7 +31,9 @@ pub struct CrmContext {
 ///   record: they follow the recipient's address.
 /// * With `create_contacts`, the fields go into an `upsert_contact` that comes first (an event that is
 ///   only an activity gets one without fields), unless the metadata names the record, which exists.
-///   Events that say something about consent create nobody.
+///   Opt-outs and complaints create nobody.
+/// * With `create_contacts`, `contact.created`, `.updated`, `.subscribed` and `.confirmed` give an
+///   `upsert_contact` with the standard fields that CRMs share ([`STANDARD`]); an opt-in comes before it.
 pub fn crm(event: &Event, person: Option<&Person>, context: CrmContext) -> Vec<Operation> {
     let data = json::parse(event.data.get().as_bytes()).ok();
     let facts = Facts::read(event, data.as_ref(), context);
@@ -46,10 +50,35 @@ pub fn crm(event: &Event, person: Option<&Person>, context: CrmContext) -> Vec<O
         "contact.erased" => vec![Operation::EraseContact],
         _ => consent(&facts).into_iter().collect(),
     };
-    if context.create_contacts && consent_of(&event.event_type).is_none() {
-        create(&mut operations);
+    if context.create_contacts {
+        match event.event_type.as_str() {
+            "contact.created" | "contact.updated" | "contact.subscribed" | "contact.confirmed" => {
+                operations.push(Operation::UpsertContact { fields: standard(data.as_ref()) });
+            }
+            _ if consent_of(&event.event_type).is_none() => create(&mut operations),
+            _ => {}
+        }
     }
     operations
+}
+
+/// Standard fields of a contact, and the words under which CRMs keep them.
+const STANDARD: [(&str, &str); 9] = [
+    ("FIRSTNAME", "firstname"),
+    ("LASTNAME", "lastname"),
+    ("SALUTATION", "salutation"),
+    ("ORGANIZATION", "company"),
+    ("ADDRESS", "address"),
+    ("ZIP", "zip"),
+    ("CITY", "city"),
+    ("STATE", "state"),
+    ("COUNTRY", "country"),
+];
+
+fn standard(data: Option<&Node<'_>>) -> Fields {
+    let stated = contact::member(data, fields::STANDARD);
+    let value = |name: &str| stated.as_ref()?.get(name).cloned();
+    STANDARD.iter().filter_map(|(name, word)| Some(((*word).to_owned(), value(name)?))).collect()
 }
 
 /// What the operations are made of.

@@ -1,7 +1,9 @@
-//! VRL programs, conditions, and the built-in map of the CRM table. Pure: no I/O, no clock, no
+//! VRL programs, conditions, and the built-in maps of CRMs and audiences. Pure: no I/O, no clock, no
 //! randomness. The reference for those who write programs is `docs/MAPS.md`.
 
+mod audience;
 mod condition;
+mod contact;
 mod crm;
 mod error;
 mod functions;
@@ -18,6 +20,7 @@ mod value;
 #[cfg(test)]
 mod testing;
 
+pub use audience::audience;
 pub use crm::{CrmContext, crm};
 pub use program::Program;
 

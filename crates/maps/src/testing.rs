@@ -16,6 +16,7 @@ pub(crate) fn event_of(event_type: &str, data: &str) -> Event {
         test: false,
         transmission: None,
         recipient_role: None,
+        extensions: None,
         data: RawValue::from_string(data.to_owned()).unwrap().into(),
     }
 }

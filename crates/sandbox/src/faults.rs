@@ -32,7 +32,7 @@ pub struct Faults {
     pub unauthorized_once: bool,
     /// Every request is answered 401.
     pub unauthorized: bool,
-    /// 403 for what needs this scope; `*`: for everything.
+    /// 403 for what needs this scope, or one of several with `+` between; `*`: for everything.
     pub missing_scopes: Option<String>,
     /// Share of requests that act and whose connection then breaks without an answer.
     pub reset_after_commit: u64,
@@ -64,7 +64,7 @@ const NAMES: [(&str, &str); 20] = [
     ("server_error=5%", "500, 502, 503 or 504"),
     ("unauthorized_once", "401 once"),
     ("unauthorized", "401 always"),
-    ("missing_scopes", "403, or missing_scopes=SCOPE for one scope"),
+    ("missing_scopes", "403, or missing_scopes=SCOPE for one scope, SCOPE+SCOPE for several"),
     ("reset_after_commit=2%", "acts, then the connection breaks"),
     ("slow=5%:2s", "answers that come later"),
     ("endless=1%", "answers that never end"),

@@ -8,6 +8,8 @@
 mod faults;
 mod gate;
 pub mod hubspot;
+pub mod maileon;
+pub mod mailingcore;
 pub mod mailtarget;
 pub mod receiver;
 mod wire;

@@ -73,8 +73,15 @@ fn main() {
         for claim in claims {
             let outcome = Outcome::Ended { state: State::Delivered, reason: None };
             let delivery = claim.delivery;
-            let one =
-                Settlement { delivery, outcome, attempts: 1, crashes: 0, progress: vec![], attempt: Some(0) };
+            let one = Settlement {
+                delivery,
+                outcome,
+                attempts: 1,
+                crashes: 0,
+                progress: vec![],
+                attempt: Some(0),
+                hand_on: None,
+            };
             let attempt =
                 Attempt { at: Millis(1), took_ms: 1, items: 1, status: 200, request: None, answer: None };
             let (settlements, attempts) = (vec![one], vec![attempt]);
@@ -170,6 +177,7 @@ fn receipt(n: u64, random: &mut SplitMix64) -> Receipt {
         test: false,
         transmission: Some(format!("t{n}")),
         recipient_role: None,
+        extensions: None,
         data: RawValue::from_string(data).unwrap().into(),
     };
     Receipt {

@@ -112,6 +112,22 @@ impl Store {
         }
     }
 
+    /// What waits behind these heads of lanes, in the order in which it would go, with the head that it waits
+    /// for: at most [`mailspan_core::limits::CARRIED_MAX`] each and
+    /// [`mailspan_core::limits::DESK_WINDOW_MAX`] together.
+    pub async fn behind(
+        &self,
+        destination: DestinationId,
+        heads: Vec<DeliveryId>,
+    ) -> Result<Vec<(DeliveryId, Claim)>, Trouble> {
+        match self {
+            Store::Sqlite(sqlite) => {
+                sqlite.read(move |base| sqlite::claim::behind(base, destination, &heads)).await
+            }
+            Store::Postgres(postgres) => postgres.behind(destination, &heads).await,
+        }
+    }
+
     /// Destinations that have a head, due now or later.
     pub async fn work(&self) -> Result<Vec<DestinationId>, Trouble> {
         match self {
@@ -243,6 +259,17 @@ impl Store {
                 sqlite.read(move |base| sqlite::walk::sent_since(base, destination, since)).await
             }
             Store::Postgres(postgres) => postgres.sent_since(destination, since).await,
+        }
+    }
+
+    /// Exchanges with a destination since that time, of the last two days; counted by quarters of an hour, so up to
+    /// a quarter more.
+    pub async fn spent_since(&self, destination: DestinationId, since: Millis) -> Result<u64, Trouble> {
+        match self {
+            Store::Sqlite(sqlite) => {
+                sqlite.read(move |base| sqlite::walk::spent_since(base, destination, since)).await
+            }
+            Store::Postgres(postgres) => postgres.spent_since(destination, since).await,
         }
     }
 

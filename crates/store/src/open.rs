@@ -28,13 +28,16 @@ pub struct OpenOptions {
     pub socket: Option<PathBuf>,
     /// Keys in one dedupe segment; smaller in tests.
     pub segment_keys_max: i64,
+    /// Writes of intake that wait before further ones are [`crate::Trouble::Busy`], at least 1.
+    pub intake_queue_max: usize,
 }
 
 impl OpenOptions {
     /// Two readers, no socket, segments of the usual size.
     pub fn new(path: PathBuf, seed: u128, now: Millis) -> OpenOptions {
         let segment_keys_max = limits::SEGMENT_KEYS_MAX;
-        OpenOptions { path, readers: 2, seed, now, socket: None, segment_keys_max }
+        let intake_queue_max = limits::INTAKE_QUEUE_MAX;
+        OpenOptions { path, readers: 2, seed, now, socket: None, segment_keys_max, intake_queue_max }
     }
 }
 
@@ -99,7 +102,7 @@ pub fn open(options: OpenOptions) -> Result<(Store, Writer, Vec<Reader>), OpenEr
         return Err(OpenError::Moving { place: path.display().to_string() });
     }
     let journal = Journal::start(connection, Some(&path), options.segment_keys_max).map_err(sql)?;
-    let queues = Arc::new(Queues::default());
+    let queues = Arc::new(Queues::new(options.intake_queue_max));
     let reads = Arc::new(ReadQueue::default());
     let recent = Arc::new(Recent::default());
     let mut readers = Vec::new();

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
-use mailspan_core::limits::{GROUP_BYTES_MAX, GROUP_WRITES_MAX, INTAKE_QUEUE_MAX, WORK_QUEUE_MAX};
+use mailspan_core::limits::{GROUP_BYTES_MAX, GROUP_WRITES_MAX, WORK_QUEUE_MAX};
 use tokio::sync::{Notify, oneshot};
 
 use crate::prepare::Prepared;
@@ -15,8 +15,8 @@ pub(crate) struct Job {
     pub reply: oneshot::Sender<Result<Wrote, Trouble>>,
 }
 
-#[derive(Default)]
 pub(crate) struct Queues {
+    intake_max: usize,
     inner: Mutex<Inner>,
     /// Wakes a writer that is a thread.
     wake: Condvar,
@@ -34,6 +34,11 @@ struct Inner {
 }
 
 impl Queues {
+    pub(crate) fn new(intake_max: usize) -> Queues {
+        let (inner, wake, bell) = Default::default();
+        Queues { intake_max: intake_max.max(1), inner, wake, bell }
+    }
+
     /// `Busy` when the queue of that kind is full, `Broken` when the store was closed.
     pub(crate) fn push(&self, job: Job) -> Result<(), Trouble> {
         let mut inner = self.inner();
@@ -41,7 +46,7 @@ impl Queues {
             return Err(closed());
         }
         let (queue, room) = match job.write.is_intake() {
-            true => (&mut inner.intake, INTAKE_QUEUE_MAX),
+            true => (&mut inner.intake, self.intake_max),
             false => (&mut inner.work, WORK_QUEUE_MAX),
         };
         if queue.len() >= room {
@@ -161,7 +166,7 @@ impl Group {
 mod tests {
     use super::*;
     use crate::write::{RefusedRequest, Write};
-    use mailspan_core::{DeliveryId, Millis, Name};
+    use mailspan_core::{DeliveryId, Millis, Name, limits::INTAKE_QUEUE_MAX};
 
     fn intake() -> Write {
         Write::Refused(Box::new(RefusedRequest {
@@ -187,7 +192,7 @@ mod tests {
 
     #[test]
     fn a_full_queue_is_busy_and_leaves_room_for_the_other() {
-        let queues = Queues::default();
+        let queues = Queues::new(INTAKE_QUEUE_MAX);
         for _ in 0..INTAKE_QUEUE_MAX {
             push(&queues, intake()).unwrap();
         }
@@ -203,7 +208,7 @@ mod tests {
 
     #[test]
     fn what_waits_is_done_before_the_end() {
-        let queues = Queues::default();
+        let queues = Queues::new(1);
         push(&queues, work()).unwrap();
         queues.close();
         assert!(matches!(push(&queues, work()), Err(Trouble::Broken(_))));

@@ -52,6 +52,8 @@ pub struct DeliveryRow {
     pub attempts: u32,
     pub crashes: u32,
     pub reason: Option<Reason>,
+    /// The delivery whose request carried it, where it was coalesced.
+    pub carried_by: Option<DeliveryId>,
     pub created_at: Millis,
     pub changed_at: Millis,
 }

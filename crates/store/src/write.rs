@@ -216,9 +216,11 @@ pub enum Wrote {
     Offered {
         destinations: Vec<DestinationId>,
     },
-    /// `promoted`: a lane's next delivery became its head.
+    /// `promoted`: a lane's next delivery became its head. `offered`: other destinations that now have a head
+    /// that is due, since something was handed on to them.
     Settled {
         promoted: bool,
+        offered: Vec<DestinationId>,
     },
     Key {
         id: i64,

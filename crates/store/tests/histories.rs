@@ -82,6 +82,7 @@ impl History {
             destination: self.destination,
             class: [Class::Consent, Class::Profile, Class::Activity][random.below(3) as usize],
             cause: Cause::Replay,
+            ordered: true,
         });
         let offers = offers.collect();
         let again = random.chance(50);
@@ -104,6 +105,7 @@ impl History {
                 crashes: 0,
                 progress: vec![],
                 attempt: None,
+                hand_on: None,
             });
         }
         let (destination, at) = (self.destination, Millis(self.at));
@@ -162,6 +164,7 @@ fn receipt(n: i64, event_type: &'static str, subject: &str, at: Millis) -> Recei
         test: false,
         transmission: None,
         recipient_role: None,
+        extensions: None,
         data: RawValue::from_string("{}".to_owned()).unwrap().into(),
     };
     Receipt {

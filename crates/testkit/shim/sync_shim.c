@@ -6,6 +6,7 @@
  *  - Each sync copies the whole file, then renames the copy: a kill meanwhile leaves the old shadow whole.
  *    (SQLite starts its log again at 16 MiB, so a copy is short.)
  *  - The shadow of a file that was removed goes when its folder is synced, as on a disk.
+ * While a file `hold` is in that folder no sync of them ends: a disk that hangs.
  * MAILSPAN_SHIM_SWALLOW=1 makes syncs lie: they return 0 and nothing reaches a shadow.
  *
  * `order.log` in the same folder tells what happened in which order, one line each:
@@ -101,11 +102,18 @@ static void forget_removed(const char *folder) {
     if (shadows) closedir(shadows);
 }
 
+static void wait_while_held(void) {
+    char path[PATH_LEN];
+    join(path, getenv("MAILSPAN_SHIM_DIR"), "hold");
+    while (!access(path, F_OK)) usleep(1000);
+}
+
 static int synced(int fd, const char *call) {
     char path[PATH_LEN];
     struct stat st;
     if (getenv("MAILSPAN_SHIM_SWALLOW")) return 0;
     const char *name = watched(path_of(fd, path));
+    if (name) wait_while_held();
     int result = LIBC(int, call, (int), fd);
     if (result) return result;
     if (name) usleep(SYNC_US), save(fd, name);

@@ -1,4 +1,4 @@
-//! A fake vendor as a process: `mailspan sandbox hubspot`.
+//! A fake vendor as a process: `mailspan sandbox …`.
 
 use std::process::{Child, Command, Stdio};
 
@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use crate::{free_port, get, post, until};
 
-/// The fake HubSpot; killed when dropped.
+/// A fake vendor; killed when dropped.
 pub struct Sandbox {
     pub port: u16,
     process: Child,
@@ -15,9 +15,14 @@ pub struct Sandbox {
 impl Sandbox {
     /// `mailspan sandbox hubspot` on a port of its own, with further words of the command line.
     pub fn hubspot(binary: &str, token: &str, more: &[&str]) -> Sandbox {
+        Sandbox::start(binary, "hubspot", &[&["--token", token], more].concat())
+    }
+
+    /// `mailspan sandbox VENDOR` on a port of its own, with further words of the command line.
+    pub fn start(binary: &str, vendor: &str, more: &[&str]) -> Sandbox {
         let port = free_port();
         let process = Command::new(binary)
-            .args(["sandbox", "hubspot", "--listen", &format!("127.0.0.1:{port}"), "--token", token])
+            .args(["sandbox", vendor, "--listen", &format!("127.0.0.1:{port}")])
             .args(more)
             .stdin(Stdio::null())
             .stdout(Stdio::null())

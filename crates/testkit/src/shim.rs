@@ -39,6 +39,15 @@ impl Shim {
         hub.set_env("MAILSPAN_SHIM_DIR", &self.shadows().display().to_string());
     }
 
+    /// From now on no sync ends: whatever is to be written waits.
+    pub fn hold(&self) {
+        std::fs::write(self.shadows().join("hold"), "").unwrap();
+    }
+
+    pub fn release(&self) {
+        std::fs::remove_file(self.shadows().join("hold")).unwrap();
+    }
+
     /// What a power cut does: kills the hub and puts the shadows in the place of its database files.
     pub fn power_cut(&self, hub: &mut Hub) {
         hub.kill();

@@ -7,7 +7,7 @@ use crate::contract::{Arrival, Dedupe};
 use crate::reading;
 use crate::signature::base64;
 
-/// Attributes that an event is made of; extensions stay in the raw request.
+/// Attributes that an event is made of; what else begins with `ce-` is an extension.
 const ATTRIBUTES: [&str; 6] = ["specversion", "id", "source", "type", "subject", "time"];
 
 /// Reads the one event of the request; `media` is its content type without parameters.
@@ -17,6 +17,13 @@ pub fn arrival(request: &RawRequest, media: &str) -> Result<Arrival, String> {
         let name = format!("ce-{attribute}");
         let Some((_, value)) = request.headers.iter().find(|(header, _)| *header == name) else { continue };
         members.push((attribute, json::quote(&decode(value))));
+    }
+    for (header, value) in &request.headers {
+        let Some(name) = header.strip_prefix("ce-") else { continue };
+        // The data is in the body, whatever a header of that name says.
+        if !ATTRIBUTES.contains(&name) && !name.starts_with("data") {
+            members.push((name, json::quote(&decode(value))));
+        }
     }
     members.push(("data", data(request, media)?));
     let text = json::object(members);

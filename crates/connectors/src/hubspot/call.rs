@@ -149,6 +149,9 @@ pub fn call_of(settings: &Settings, item: &Item) -> Result<Call, Verdict> {
             _ if record_of(item).is_some() => Ok(Call::WriteNote),
             _ => by_address(Call::FindContact),
         },
+        Operation::NotifyOwner { owner: None, .. } if item.elsewhere => {
+            Err(Verdict::handed_on("the event names no owner (`crm_owner`)"))
+        }
         Operation::NotifyOwner { owner: None, .. } => Err(Verdict::skipped(
             "no_owner",
             "the event names no owner (`crm_owner`); a route's `notify` URL is told instead",

@@ -28,8 +28,9 @@ pub static KIND: Kind = Kind {
     about: "Writes email engagement to contacts that exist (or creates them where the route says so): counts \
         and times as contact properties, activities as notes that hang on their contact and deal, opt-outs \
         through the subscriptions API, a complaint as a task for the owner. Needs a service key or a \
-        private-app token with the scopes crm.objects.contacts.read and .write, crm.objects.owners.read and \
-        communication_preferences.read_write, as `auth = { kind = \"bearer\", token = … }`. \
+        private-app token with the scopes crm.objects.contacts.read and .write, crm.objects.owners.read, \
+        crm.schemas.contacts.read (.write too where `prepare` creates properties), \
+        communication_preferences.read_write and communication_preferences.statuses.batch.write, as `auth = { kind = \"bearer\", token = … }`. \
         `mailspan destinations prepare` shows which properties and scopes are missing. Rules: HubSpot's API \
         specifications 2026-03 (Contacts, Notes, Associations, Owners, Properties, Subscriptions) and its \
         pages «Usage guidelines» and «Error handling».",
@@ -44,10 +45,13 @@ pub static KIND: Kind = Kind {
             batch_wait_ms: 200,
             timeout_ms: 30_000,
             merges: true,
+            coalesces: true,
         },
         base_url: "https://api.hubapi.com",
+        audience: false,
         build,
     }),
+    poll: None,
 };
 
 struct HubSpot {
@@ -75,15 +79,17 @@ impl Sink for HubSpot {
         if !contacts::sets_something(settings, first.operation) {
             return settle(Verdict::skipped("no_fields", "none of the fields has a property at HubSpot"));
         }
-        if let (Call::WriteTask, Some((question, owner))) = (call, tasks::question(first))
-            && known.get(&question.0).is_none()
-        {
-            return Plan::Ask { question, request: tasks::ask_owner(settings, &owner) };
+        if let (Call::WriteTask, Some((question, owner))) = (call, tasks::question(first)) {
+            match known.get(&question.0) {
+                None => return Plan::Ask { question, request: tasks::ask_owner(settings, &owner) },
+                Some("") if first.elsewhere => {
+                    return settle(Verdict::handed_on(&format!("HubSpot knows no owner {owner}")));
+                }
+                Some(_) => {}
+            }
         }
         let ready = |item: &Item| match call {
-            Call::WriteTask => {
-                tasks::question(item).is_some_and(|(question, _)| known.0.contains_key(&question))
-            }
+            Call::WriteTask => tasks::is_ready(item, known),
             _ => contacts::sets_something(settings, item.operation),
         };
         let inputs = gather(settings, call, items, ready);

@@ -7,6 +7,7 @@ use super::call::{Input, is_id};
 use super::notes::{html, upsert_input};
 use super::settings::Settings;
 use crate::contract::{Item, Known, Question};
+use crate::percent::percent;
 
 /// The question that an item of a task asks, and its owner's address in lower case.
 pub fn question(item: &Item) -> Option<(Question, String)> {
@@ -17,6 +18,13 @@ pub fn question(item: &Item) -> Option<(Question, String)> {
         }
         _ => None,
     }
+}
+
+/// Its owner was asked for, and the task is to be written here: HubSpot knows the owner, or nobody else can be
+/// told.
+pub fn is_ready(item: &Item, known: &Known) -> bool {
+    let answer = question(item).and_then(|(question, _)| known.0.get(&question));
+    answer.is_some_and(|owner| !(owner.is_empty() && item.elsewhere))
 }
 
 /// The look-up of an owner's id by address.
@@ -52,8 +60,8 @@ pub fn owner_in(answer: &Answer, owner: &str) -> Result<Option<String>, ()> {
 }
 
 /// `tasks/batch/upsert` under the item's key; the task is due when the event happened, so at once. Where
-/// HubSpot has no owner of that address the task is nobody's and names whom it was meant for: it stands on
-/// the contact, so that somebody is told.
+/// HubSpot has no owner of that address and the route has no `notify` URL, the task is nobody's and names whom
+/// it was meant for: it stands on the contact, so that somebody is told.
 pub fn write(settings: &Settings, items: &[Item], inputs: &[Input], known: &Known) -> Request {
     let inputs = inputs.iter().filter_map(|input| {
         let item = &items[*input.members.first()?];
@@ -83,10 +91,4 @@ pub fn write(settings: &Settings, items: &[Item], inputs: &[Input], known: &Know
         format!("/crm/objects/{}/tasks/batch/upsert", settings.version),
         &json!({"inputs": inputs}),
     )
-}
-
-/// Percent-encodes everything but RFC 3986's unreserved characters.
-fn percent(text: &str) -> String {
-    let keep = |b: &u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_' | b'~');
-    text.bytes().map(|b| if keep(&b) { char::from(b).to_string() } else { format!("%{b:02X}") }).collect()
 }

@@ -113,6 +113,7 @@ fn arrival(node: &Node, part: usize, test: bool, oldest: Option<(Millis, Span)>)
         test,
         transmission: word(node.get("transmissionId")),
         recipient_role: role(node),
+        extensions: None,
     })
 }
 

@@ -32,6 +32,7 @@ pub fn limits() -> Limits {
         calendar: Calendar::default(),
         retry_after_max_ms: 3_600_000,
         merges: false,
+        coalesces: false,
         adapts: false,
         breaker: Trip::default(),
         daily: None,
@@ -187,7 +188,9 @@ pub fn parcel(id: i64, operations: Vec<Operation>) -> Parcel {
         crashes: 0,
         since: Millis(1_000_000),
         person: Some(person),
+        elsewhere: None,
         parts: Ok(operations.into_iter().enumerate().map(part).collect()),
+        behind: Vec::new(),
     }
 }
 

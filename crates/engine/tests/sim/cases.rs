@@ -5,8 +5,8 @@ use std::sync::Arc;
 use mailspan_connectors::contract::{Item, Judgement, Known, Plan, Sink, by_status};
 use mailspan_core::limits::SENDS_MAX;
 use mailspan_core::{
-    Answer, Cause, Class, Consent, DeliveryId, DestinationId, Lost, Millis, Operation, Outcome, Parcel,
-    Queue, Rate, Reason, Request, State, Step, Verdict,
+    Answer, Cause, Class, Consent, DeliveryId, DestinationId, Elsewhere, Lost, Millis, Operation, Outcome,
+    Parcel, Queue, Rate, Reason, Request, State, Step, Verdict,
 };
 use mailspan_engine::{CallId, Command, Fence, Happened, Limits, SettleFailed};
 use serde_json::{Value, json};
@@ -428,4 +428,21 @@ fn an_odd_connector_does_no_harm() {
         assert_eq!(settlements[0].attempts, 1, "miscounted is a retry");
         assert_eq!(bench.sent(), [[2]]);
     }
+}
+
+/// What was handed on stays handed on: with each settlement from then on, and in the progress of its end.
+#[test]
+fn a_notice_that_is_handed_on_is_named_in_the_settlement_and_remembered() {
+    let elsewhere = Elsewhere { destination: DestinationId(9), class: Class::Consent };
+    let told = |to| {
+        let parcel = Parcel { elsewhere: to, ..parcel(1, vec![log("a")]) };
+        let mut bench = Bench::with(limits(), vec![parcel]);
+        let verdict = Verdict::handed_on("nobody is known");
+        bench.answer(bench.call(0), 200, json!({ "verdicts": [verdict] }));
+        let settlement = bench.settlements()[0].clone();
+        assert_eq!(ended(&settlement), (State::Skipped, "handed_on"));
+        (settlement.hand_on, settlement.progress.len())
+    };
+    assert_eq!(told(Some(elsewhere)), (Some(elsewhere), 1));
+    assert_eq!(told(None), (None, 0));
 }

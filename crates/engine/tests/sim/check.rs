@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use mailspan_core::{Class, Consent, DestinationId, Millis, Operation, Outcome, Settlement, State};
 use mailspan_engine::Limits;
 
+use crate::loads::{self, Loads};
 use crate::policy_check::Policy;
 use crate::receiver::Sent;
 use crate::store::{Row, Store};
@@ -13,6 +14,7 @@ use crate::store::{Row, Store};
 pub struct Watch {
     /// Key → row and part.
     keys: BTreeMap<String, (i64, usize)>,
+    loads: Loads,
     ops: BTreeMap<String, String>,
     acted: BTreeSet<String>,
     /// The last row that was acted on for the first time, a lane.
@@ -76,8 +78,13 @@ impl Watch {
         }
         let mut persons = BTreeSet::new();
         for item in items {
-            let (id, part) = *self.keys.get(&item.key).ok_or(format!("unknown key {}", item.key))?;
+            let (id, part) =
+                *self.keys.get(loads::own(&item.key)).ok_or(format!("unknown key {}", item.key))?;
             let row = &store.rows[&id];
+            if loads::own(&item.key) != item.key {
+                self.loads.sending(row, item, limits, store, now)?;
+                continue;
+            }
             sendable(row, part, item, now)?;
             lowered(row, part)?;
             not_superseded(row, part, store)?;
@@ -94,20 +101,41 @@ impl Watch {
             if self.ops.entry(item.key.clone()).or_insert_with(|| op.clone()) != &op {
                 return Err(format!("key {} means another operation than before", item.key));
             }
+            if let Some(load) = self.loads.rows(&item.key) {
+                let carrier = self.keys[loads::own(&item.key)].0;
+                self.loads.heard(&store.rows[&carrier], item);
+                load.iter().try_for_each(|id| self.in_order(&store.rows[id]))?;
+                continue;
+            }
             let (id, part) = self.keys[&item.key];
             let row = &store.rows[&id];
+            self.loads.heard(row, item);
             let first = self.acted.insert(item.key.clone());
             let (Some(person), Ok(operations)) = (row.person, &row.operations) else { continue };
             self.consent(row, &operations[part], person)?;
             if first && part == 0 {
-                let lane = (row.destination, person, row.class);
-                let last = self.lanes.entry(lane).or_default();
-                if *last > id {
-                    return Err(format!("lane {lane:?}: {id} was done after {last}"));
-                }
-                *last = id;
+                self.last(row, person)?;
             }
         }
+        Ok(())
+    }
+
+    /// A row of a load: for the first time, or again.
+    fn in_order(&mut self, row: &Row) -> Checked {
+        let first = self.acted.insert(row.keys[0].to_string());
+        match row.person {
+            Some(person) if first => self.last(row, person),
+            _ => Ok(()),
+        }
+    }
+
+    fn last(&mut self, row: &Row, person: usize) -> Checked {
+        let lane = (row.destination, person, row.class);
+        let last = self.lanes.entry(lane).or_default();
+        if *last > row.id {
+            return Err(format!("lane {lane:?}: {} was done after {last}", row.id));
+        }
+        *last = row.id;
         Ok(())
     }
 
@@ -121,8 +149,9 @@ impl Watch {
         at: Millis,
     ) {
         for (key, floor) in floors {
-            if let Some((id, _)) = self.keys.get(&key) {
-                self.floors.insert(*id, now.plus(floor));
+            let alone = || self.keys.get(&key).map(|(id, _)| *id);
+            if let Some(id) = self.loads.head(&key).or_else(alone) {
+                self.floors.insert(id, now.plus(floor));
             }
         }
         if let Some(ms) = throttled_ms {
@@ -162,8 +191,10 @@ impl Watch {
                 _ => {}
             }
         }
-        let total: usize = store.sums().values().sum();
-        if total != store.rows.len() { Err("the sums do not add up".to_owned()) } else { Ok(()) }
+        self.loads.ended(store)?;
+        let kept: BTreeMap<_, _> = store.kept.clone().into_iter().filter(|(_, rows)| *rows > 0).collect();
+        let sums = store.sums();
+        if kept == sums { Ok(()) } else { Err(format!("the sums do not add up: {kept:?}, counted {sums:?}")) }
     }
 
     fn consent(&mut self, row: &Row, operation: &Operation, person: usize) -> Checked {

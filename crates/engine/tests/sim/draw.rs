@@ -22,6 +22,7 @@ pub fn limits(random: &mut SplitMix64) -> Limits {
         calendar,
         retry_after_max_ms: 60_000,
         merges: random.chance(30),
+        coalesces: false,
         adapts: false,
         breaker: Trip::default(),
         daily: None,
@@ -44,6 +45,7 @@ pub fn policy(limits: Limits, random: &mut SplitMix64) -> Limits {
         adapts: random.chance(40),
         daily: random.chance(25).then(|| 4 + random.below(40) as u32),
         day_starts_ms: DAY_STARTS_MS,
+        coalesces: random.chance(60),
         ..limits
     }
 }
@@ -55,7 +57,7 @@ pub const DAY_STARTS_MS: u64 = 125_000;
 pub fn row(random: &mut SplitMix64, id: i64, destinations: i64, persons: usize, now: Millis) -> Row {
     let destination = DestinationId(1 + random.below(destinations as u64) as i64);
     let at = Millis(now.0 - random.below(20_000) as i64);
-    let operations = operations(random, at);
+    let operations = operations(random, at, id);
     let urgent = |operations: &Vec<Operation>| operations.iter().map(Operation::class).min();
     let class = operations.as_ref().ok().and_then(urgent).unwrap_or(Class::Activity);
     let cause =
@@ -73,13 +75,14 @@ pub fn row(random: &mut SplitMix64, id: i64, destinations: i64, persons: usize, 
         crashes: 0,
         since: now,
         reason: None,
+        carried_by: None,
         progress: Vec::new(),
         keys: keys(id, destination, operations.as_ref().map_or(0, Vec::len)),
         operations,
     }
 }
 
-fn operations(random: &mut SplitMix64, at: Millis) -> Result<Vec<Operation>, Reason> {
+fn operations(random: &mut SplitMix64, at: Millis, id: i64) -> Result<Vec<Operation>, Reason> {
     let consent = |consent| Operation::SetConsent { consent, at, reason: None };
     let log = |title: &str| Operation::LogActivity {
         title: title.to_owned(),
@@ -88,7 +91,12 @@ fn operations(random: &mut SplitMix64, at: Millis) -> Result<Vec<Operation>, Rea
         record: None,
         deal: None,
     };
-    let fields = || Operation::SetFields { fields: Fields::new(), record: None };
+    // Each says one thing or two, by its number: so what arrived tells which update it was.
+    let fields = || {
+        let names = [["a", "a"], ["b", "b"], ["a", "b"]][id.rem_euclid(3) as usize];
+        let fields: Fields = names.map(|name| (name.to_owned(), id.into())).into();
+        Operation::SetFields { fields, record: None }
+    };
     let owner = Operation::NotifyOwner {
         owner: Some(format!("owner:{}", random.below(3))),
         title: String::new(),

@@ -4,11 +4,14 @@
 mod bench;
 mod cases;
 mod check;
+mod coalescing;
 mod draw;
+mod loads;
 mod policy;
 mod policy_check;
 mod receiver;
 mod sink;
+mod starved;
 mod store;
 mod town;
 mod world;
@@ -23,7 +26,7 @@ use world::World;
 const SEEDS: u64 = 1_000;
 
 /// What the seeds together must come to.
-const REACHED: [&str; 31] = [
+const REACHED: [&str; 33] = [
     "200",
     "401",
     "403",
@@ -55,6 +58,8 @@ const REACHED: [&str; 31] = [
     "breaker opened",
     "breaker closed",
     "quota in danger",
+    "carried",
+    "written and not said",
 ];
 
 /// A bug that the simulation must find.
@@ -64,6 +69,8 @@ pub enum Planted {
     HeadNotPromoted,
     /// In the model store: what a dead node wrote late is applied.
     SettleWithoutFence,
+    /// In the model store: what is settled already is settled once more.
+    SettledTwice,
     Engine(Fault),
 }
 
@@ -162,6 +169,31 @@ fn a_class_that_is_not_lowered_is_found() {
 #[test]
 fn a_reserve_for_consent_that_is_not_kept_is_found() {
     found(Planted::Engine(Fault::ReserveNotKept), 200, &["quota"]);
+}
+
+#[test]
+fn an_update_that_is_lost_with_its_carrier_is_found() {
+    found(Planted::Engine(Fault::CarriedWithTheDead), 200, &["carried"]);
+}
+
+#[test]
+fn an_offer_that_commits_while_a_claim_is_read_and_is_skipped_is_found() {
+    found(Planted::Engine(Fault::LateOfferSkipped), 500, &["forgotten"]);
+}
+
+#[test]
+fn a_breaker_that_never_probes_is_found() {
+    found(Planted::Engine(Fault::NeverProbed), 100, &["forgotten"]);
+}
+
+#[test]
+fn a_settlement_that_is_counted_twice_is_found() {
+    found(Planted::SettledTwice, 100, &["sums"]);
+}
+
+#[test]
+fn a_lease_that_forgets_what_was_sent_before_is_found() {
+    found(Planted::Engine(Fault::OldLeaseForgotten), 400, &["lease"]);
 }
 
 /// One of the first seeds finds it, and says so in one of these words.

@@ -346,3 +346,39 @@ fn concurrency_follows_a_capacity_that_queues() {
     let (served, refused) = stepped(|capacity| Manner::Queues { capacity });
     assert!(served >= 800 && refused < 10, "{served} and {refused} in a thousand");
 }
+
+/// A destination that fails at random for a minute under load, and is well then: how many are served in that
+/// minute, and how long the rest takes.
+fn flaky(adapts: bool, per_second: u64) -> (usize, u64) {
+    let mut town = Town::new();
+    let rate = Rate { count: 1_000, per_ms: 1_000 };
+    let calendar =
+        mailspan_engine::Calendar { waits_ms: vec![200], horizon_ms: Some([1 << 40; 3]), exact: false };
+    let ours = Limits { rate, batch_max: 1, concurrency: 16, adapts, calendar, ..limits() };
+    let crm = town.site(1, Manner::Flaky, 2, ours);
+    let begin = town.now;
+    town.offers(crm, Class::Activity, 1_000 / per_second, begin.plus(60_000));
+    town.turns(crm, Manner::Well, begin.plus(60_000));
+    town.start();
+    town.run(begin.plus(60_000));
+    let (served, left) = (town.sites[&crm].served, town.pending(crm));
+    let mut ms = 0;
+    while town.pending(crm) > 0 && ms < 120_000 {
+        ms += 100;
+        town.run(begin.plus(60_000 + ms));
+    }
+    println!("adapts {adapts}, {per_second}/s: {served} served, {left} left, through after {ms} ms");
+    (served, ms)
+}
+
+#[test]
+fn a_destination_that_fails_at_random_is_used_and_fully_when_it_is_well_again() {
+    for per_second in [50, 100] {
+        let ((right, _), (served, ms)) = (flaky(false, per_second), flaky(true, per_second));
+        assert!(served * 10 >= right * 9 && ms <= 1_000, "{served} of {right}, through after {ms} ms");
+    }
+    // More than what every vendor takes at once can carry: it waits until the destination is well, and then
+    // for seconds.
+    let (served, ms) = flaky(true, 200);
+    assert!(served >= 60 * 120 && ms <= 10_000, "{served} served, through after {ms} ms");
+}

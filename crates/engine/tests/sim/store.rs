@@ -2,9 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use mailspan_core::limits::CARRIED_MAX;
 use mailspan_core::{
-    Cause, Class, DeliveryId, DestinationId, EventId, Key, Millis, Operation, Outcome, Parcel, Part, Person,
-    Progress, Queue, Reason, Settlement, State,
+    Behind, Cause, Class, DeliveryId, DestinationId, EventId, Key, Millis, Operation, Outcome, Parcel, Part,
+    Person, Progress, Queue, Reason, Settlement, State,
 };
 use mailspan_engine::Fence;
 
@@ -24,6 +25,7 @@ pub struct Row {
     pub crashes: u32,
     pub since: Millis,
     pub reason: Option<Reason>,
+    pub carried_by: Option<i64>,
     pub progress: Vec<Progress>,
     /// Of its operations.
     pub keys: Vec<Key>,
@@ -43,6 +45,8 @@ pub struct Store {
     pub changed: bool,
     /// Pending rows.
     pub lanes: BTreeMap<Lane, BTreeSet<i64>>,
+    /// Running sums: rows offered, and ends by state.
+    pub kept: BTreeMap<&'static str, usize>,
 }
 
 pub type Lane = (DestinationId, Option<usize>, Class, i64);
@@ -56,6 +60,7 @@ impl Store {
     /// A new delivery: due now where it is the head of its lane.
     pub fn offer(&mut self, mut row: Row, now: Millis) {
         self.changed = true;
+        *self.kept.entry(State::Pending.name()).or_default() += 1;
         let lane = self.lanes.entry(lane(&row)).or_default();
         row.due = lane.is_empty().then_some(now);
         lane.insert(row.id);
@@ -132,7 +137,7 @@ impl Store {
     fn settle_one(&mut self, settlement: &Settlement, now: Millis) -> bool {
         let id = settlement.delivery.0;
         let Some(row) = self.rows.get_mut(&id) else { return false };
-        if row.state != State::Pending {
+        if row.state != State::Pending && self.planted != Some(Planted::SettledTwice) {
             return false;
         }
         row.attempts = settlement.attempts;
@@ -146,13 +151,17 @@ impl Store {
             Outcome::Ended { state, reason } => {
                 (row.state, row.due, row.reason) = (*state, None, reason.clone())
             }
-            Outcome::CarriedBy { .. } => (row.state, row.due) = (State::Coalesced, None),
+            Outcome::CarriedBy { delivery } => {
+                (row.state, row.due, row.carried_by) = (State::Coalesced, None, Some(delivery.0));
+            }
             Outcome::Again { due, queue, class, reason } => {
                 (row.queue, row.class, row.reason) = (*queue, *class, reason.clone());
-                row.due = Some(*due);
                 if lane(row) == before {
+                    // What waits goes on waiting: it is written a second time.
+                    row.due = row.due.and(Some(*due));
                     return false;
                 }
+                row.due = Some(*due);
                 let lane = self.lanes.entry(lane(row)).or_default();
                 if !lane.is_empty() {
                     row.due = None;
@@ -160,8 +169,15 @@ impl Store {
                 lane.insert(id);
             }
         }
-        self.lanes.entry(before).or_default().remove(&id);
-        self.promote(before, now)
+        if row.state != State::Pending {
+            *self.kept.entry(row.state.name()).or_default() += 1;
+            let pending = self.kept.entry(State::Pending.name()).or_default();
+            *pending = pending.saturating_sub(1);
+        }
+        let lane = self.lanes.entry(before).or_default();
+        lane.remove(&id);
+        let has_head = lane.iter().any(|id| self.rows[id].due.is_some());
+        !has_head && self.promote(before, now)
     }
 
     /// A lane that lost its head gets its lowest pending row as the next.
@@ -196,8 +212,22 @@ impl Store {
             crashes: row.crashes,
             since: row.since,
             person: row.person.map(|person| self.persons[person].clone()),
+            elsewhere: None,
             parts: row.operations.clone().map(|operations| operations.iter().enumerate().map(part).collect()),
+            behind: if row.class == Class::Profile { self.behind(row) } else { Vec::new() },
         }
+    }
+
+    /// What waits behind a head, as the program reads it.
+    fn behind(&self, head: &Row) -> Vec<Behind> {
+        let waiting = self.lanes[&lane(head)].iter().filter(|id| **id != head.id).take(CARRIED_MAX);
+        let behind = |id: &i64| {
+            let row = &self.rows[id];
+            let Parcel { delivery, attempts, crashes, parts, .. } =
+                self.parcel(&Row { class: Class::Activity, ..row.clone() });
+            Behind { delivery, attempts, crashes, parts: parts.unwrap_or_default() }
+        };
+        waiting.map(behind).collect()
     }
 }
 

@@ -30,6 +30,8 @@ pub enum Manner {
     Queues {
         capacity: usize,
     },
+    /// Of a hundred requests it answers ten with 503, loses five, and stalls on twelve for up to 350 ms.
+    Flaky,
     /// Refuses a batch whole that has one of these, and a call with this one alone.
     Poisoned {
         every: i64,
@@ -264,7 +266,7 @@ impl Town {
                 let happened = Happened::Claimed { destination, parcels, next_due, more: None };
                 self.at(now.plus(1), Ev::Hear { epoch, happened });
             }
-            Command::Send { call, destination, request } => {
+            Command::Send { call, destination, request, .. } => {
                 self.calls.insert(call, destination);
                 let (answer, after) = self.sites.get_mut(&destination).expect(KNOWN).handle(now, &request);
                 self.at(now.plus(after), Ev::Answer { epoch, call, answer });
@@ -315,6 +317,8 @@ impl Town {
             since: row.offered,
             person: None,
             parts: Ok(vec![part]),
+            elsewhere: None,
+            behind: Vec::new(),
         }
     }
 
@@ -365,6 +369,21 @@ impl Site {
                 (Err(Lost { sent: true, refused: false, why }), 30_000)
             }
             Manner::Fails => answered(500, latency),
+            Manner::Flaky => match self.random.below(100) {
+                0..=9 => answered(503, latency),
+                10..=14 => {
+                    let why = Reason::new("lost", "the connection was closed");
+                    (Err(Lost { sent: true, refused: false, why }), latency)
+                }
+                15..=26 => {
+                    self.served += 1;
+                    answered(200, 50 + self.random.below(300))
+                }
+                _ => {
+                    self.served += 1;
+                    answered(200, latency)
+                }
+            },
             Manner::Refuses { capacity } if self.busy > capacity => {
                 self.refused += 1;
                 answered(429, 5)

@@ -307,7 +307,7 @@ impl World {
                 }
                 self.after(20, Ev::Node(epoch, Box::new(Inner::Read { destination, room })));
             }
-            Command::Send { call, destination, request } => {
+            Command::Send { call, destination, request, .. } => {
                 let is_left = node.leaving.contains(&destination);
                 if node.draining || is_left || node.paused.get(&destination) == Some(&true) {
                     return Err(format!("paused: something is sent to {destination:?}"));

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use anyhow::{Context, bail};
+use mailspan_core::limits::INTAKE_QUEUE_MAX;
 use mailspan_core::{Digest, Event, EventId, EventType, Name, RawValue, SplitMix64, Subject};
 use mailspan_store::{Accepted, Arrived, Receipt, Write, Wrote};
 use serde_json::{Map, Value, json};
@@ -69,7 +70,8 @@ pub async fn run(plan: DedupePlan) -> anyhow::Result<DedupeReport> {
 async fn measure(plan: &DedupePlan, made: &[Made]) -> anyhow::Result<(Vec<Figure>, Vec<Figure>, bool)> {
     let mut stores = vec![];
     for (made, keys) in made.iter().zip([FEW.min(plan.keys), plan.keys]) {
-        let mut store = Store { opened: open::store(&made.storage).await?, keys: 0, wrong: 0 };
+        let mut store =
+            Store { opened: open::store(&made.storage, INTAKE_QUEUE_MAX).await?, keys: 0, wrong: 0 };
         store.fill(keys).await?;
         stores.push(store);
     }
@@ -86,7 +88,7 @@ async fn measure(plan: &DedupePlan, made: &[Made]) -> anyhow::Result<(Vec<Figure
         wrong += store.wrong;
         store.opened.close(CLOSE_MS_MAX).await;
         let began = runtime::instant();
-        let opened = open::store(&made.storage).await.context("open the store again")?;
+        let opened = open::store(&made.storage, INTAKE_QUEUE_MAX).await.context("open the store again")?;
         figures.push(Figure::new(START, Unit::Ms, began.elapsed().as_secs_f64() * 1_000.0));
         opened.close(CLOSE_MS_MAX).await;
     }
@@ -181,6 +183,7 @@ fn arrived(n: u64) -> anyhow::Result<Arrived> {
         test: false,
         transmission: None,
         recipient_role: None,
+        extensions: None,
         data: RawValue::from_string("{}".to_owned())?.into(),
     };
     Ok(Arrived { event, part: 0, dedupe: Some(Digest(key.to_be_bytes())), contact: None })

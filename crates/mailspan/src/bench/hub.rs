@@ -31,8 +31,6 @@ pub struct Running {
 
 /// Starts a hub in a folder. `receiver` is where its destinations send.
 pub async fn start(plan: &Plan, folder: &Path, receiver: SocketAddr) -> anyhow::Result<Running> {
-    let address = child::free_address()?;
-    let config = folder.join(CONFIG_FILE);
     if plan.signed() {
         let key = base64::Engine::encode(
             &base64::engine::general_purpose::STANDARD,
@@ -40,12 +38,7 @@ pub async fn start(plan: &Plan, folder: &Path, receiver: SocketAddr) -> anyhow::
         );
         super::write_private(&folder.join("sign.secret"), &format!("whsec_{key}"))?;
     }
-    super::write_private(&config, &configuration(plan, address, receiver))?;
-    let args = [OsStr::new("--config"), config.as_os_str(), OsStr::new("serve")];
-    let mut child = child::start(folder, &args)?;
-    child.ready(address, "/readyz").await?;
-    let client = Client::at_socket(open::socket_path(&folder.join("hub.db")));
-    let running = Running { child, address, client };
+    let running = start_with(|listen| configuration(plan, listen, receiver), folder).await?;
     if let Goal::Ingest { matching: true, .. } = plan.goal {
         running
             .client
@@ -54,6 +47,18 @@ pub async fn start(plan: &Plan, folder: &Path, receiver: SocketAddr) -> anyhow::
             .context("pause the destination")?;
     }
     Ok(running)
+}
+
+/// Starts a hub with the configuration that `text` makes of its own address.
+pub async fn start_with(text: impl Fn(SocketAddr) -> String, folder: &Path) -> anyhow::Result<Running> {
+    let address = child::free_address()?;
+    let config = folder.join(CONFIG_FILE);
+    super::write_private(&config, &text(address))?;
+    let args = [OsStr::new("--config"), config.as_os_str(), OsStr::new("serve")];
+    let mut child = child::start(folder, &args)?;
+    child.ready(address, "/readyz").await?;
+    let client = Client::at_socket(open::socket_path(&folder.join("hub.db")));
+    Ok(Running { child, address, client })
 }
 
 impl Running {
@@ -168,7 +173,7 @@ mod tests {
         let address = "127.0.0.1:18080".parse().unwrap();
         let file = folder.path().join(CONFIG_FILE);
         std::fs::write(&file, configuration(&plan, address, address)).unwrap();
-        let options = config::Options { env: &|_| None, dev: false };
+        let options = config::Options { env: &|_| None, names: &[], dev: false };
         if let Err(problems) = config::load(&file, &options) {
             panic!("the bench wrote a configuration that the hub does not take:\n{problems}");
         }

@@ -12,6 +12,7 @@ mod hub;
 mod link;
 mod load;
 mod look;
+pub mod neighbours;
 pub mod place;
 mod receiver;
 mod report;
@@ -26,6 +27,7 @@ use anyhow::{Context, bail};
 
 pub use report::Report;
 
+use crate::cli::progress::Progress;
 use crate::runtime;
 
 /// The secret that signs the load, in the folder of each round.
@@ -134,7 +136,7 @@ impl Plan {
 }
 
 /// Runs all rounds; says on stderr what it is at. The folders of the rounds are removed.
-pub async fn run(plan: Plan) -> anyhow::Result<Report> {
+pub async fn run(plan: Plan, json: bool) -> anyhow::Result<Report> {
     let each = u64::from(plan.destinations());
     if plan.open_events().saturating_mul(each) > EVENTS_MAX {
         bail!(
@@ -144,19 +146,24 @@ pub async fn run(plan: Plan) -> anyhow::Result<Report> {
     let folder = Folder::make(plan.folder.as_deref())?;
     let mut report = Report::new(plan.clone(), folder.path.display().to_string(), in_memory(&folder.path));
     tokio::select! {
-        done = rounds(&plan, &folder, &mut report) => done?,
+        done = rounds(&plan, &folder, &mut report, json) => done?,
         () = runtime::told_to_stop() => bail!("stopped before the end: there is no result"),
     }
     Ok(report)
 }
 
-async fn rounds(plan: &Plan, folder: &Folder, report: &mut Report) -> anyhow::Result<()> {
+async fn rounds(plan: &Plan, folder: &Folder, report: &mut Report, json: bool) -> anyhow::Result<()> {
     for number in 1..=plan.rounds {
         for subject in plan.subjects() {
-            eprintln!("round {number} of {}: {}", plan.rounds, subject.name());
+            let what = format!("round {number} of {}: {}", plan.rounds, subject.name());
+            if !json {
+                eprintln!("{what}");
+            }
+            let progress = Progress::new(json);
             let place = folder.path.join(format!("{}-{number}", subject.name()));
             std::fs::create_dir(&place).with_context(|| format!("make {}", place.display()))?;
-            let measured = round::measure(plan, *subject, &place).await;
+            let measured = progress.during(&what, round::measure(plan, *subject, &place)).await;
+            drop(progress);
             let measured = measured.with_context(|| format!("measure the {}", subject.name()))?;
             report.add(*subject, measured);
             std::fs::remove_dir_all(&place).with_context(|| format!("remove {}", place.display()))?;

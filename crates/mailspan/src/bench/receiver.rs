@@ -1,4 +1,5 @@
-//! The receiver of the bench: takes all, answers 200, and remembers which event came when.
+//! The receiver of the bench: takes all, answers 200, and remembers which event came when. What is sent to
+//! `/3/hangs` is not answered, and to `/3/fails` with 500.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -77,7 +78,13 @@ pub async fn serve(listener: TcpListener, router: Router, mut stopped: watch::Re
 
 async fn take(State(inbox): State<Arc<Inbox>>, uri: Uri, body: Bytes) -> StatusCode {
     let at = micros(inbox.epoch);
-    let destination = uri.path().trim_matches('/').parse().unwrap_or(0);
+    let (path, manner) = uri.path().trim_matches('/').split_once('/').unwrap_or((uri.path(), ""));
+    match manner {
+        "hangs" => return std::future::pending().await,
+        "fails" => return StatusCode::INTERNAL_SERVER_ERROR,
+        _ => {}
+    }
+    let destination = path.trim_matches('/').parse().unwrap_or(0);
     let indices = inbox.maker.indices(&body);
     inbox.count.fetch_add(indices.len() as u64, Ordering::Relaxed);
     let mut receipts = inbox.receipts.lock().unwrap_or_else(PoisonError::into_inner);

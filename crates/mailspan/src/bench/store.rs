@@ -21,6 +21,7 @@ use super::report::{key, rounded};
 use super::table::shown;
 use super::{Folder, Goal, Plan, bare, cpu, hub, in_memory};
 use crate::app::{App, Live};
+use crate::cli::progress::Progress;
 use crate::deliver::start::lease;
 use crate::hub::Source;
 use crate::intake::receive::{NotReceived, Received, receive};
@@ -54,7 +55,8 @@ pub struct StoreReport {
 }
 
 /// Each round a floor, then a store of its own: accepts, routes, claims and settles; the store's audit must agree.
-pub async fn run(plan: StorePlan) -> anyhow::Result<StoreReport> {
+pub async fn run(plan: StorePlan, json: bool) -> anyhow::Result<StoreReport> {
+    let progress = Progress::new(json);
     let folder = Folder::make(plan.folder.as_deref())?;
     let in_memory = in_memory(&folder.path) && matches!(plan.on, On::Sqlite);
     let (mut figures, mut floors, mut notes) = (vec![], vec![], super::warnings(in_memory));
@@ -66,7 +68,7 @@ pub async fn run(plan: StorePlan) -> anyhow::Result<StoreReport> {
             bare.remove().await;
             floors.push(floor?);
             let made = Made::new(&plan.on, &folder.path, &format!("hub{number}")).await?;
-            let done = round(&plan, &folder, &made).await;
+            let done = round(&plan, &folder, &made, &progress).await;
             made.remove().await;
             let (round, trouble) = done?;
             figures.push(round);
@@ -92,6 +94,7 @@ async fn round(
     plan: &StorePlan,
     folder: &Folder,
     made: &Made,
+    progress: &Progress,
 ) -> anyhow::Result<(Vec<Figure>, Option<String>)> {
     let secret = hex(&runtime::random_u128().to_be_bytes());
     let file = folder.path.join("hub.toml");
@@ -102,14 +105,14 @@ async fn round(
         let _ = std::fs::remove_file(&path);
         super::write_private(&path, &text)?;
     }
-    let options = config::Options { env: &|_| None, dev: false };
+    let options = config::Options { env: &|_| None, names: &[], dev: false };
     let mut hub = config::load(&file, &options).map_err(|problems| anyhow::anyhow!("{problems}"))?;
     hub.storage = made.storage.clone();
-    let opened = open::store(&hub.storage).await.context("open the store")?;
+    let opened = open::store(&hub.storage, hub.intake_queue).await.context("open the store")?;
     let (_stop, stopped) = watch::channel(false);
     let live = Live::new(hub, &opened.store).await.context("register names in the store")?;
     let app = App::new(live, opened.store.clone(), None, stopped);
-    let done = measure(plan, &app, &secret).await;
+    let done = measure(plan, &app, &secret, progress).await;
     drop(app);
     opened.close(crate::open::CLOSE_MS_MAX).await;
     done
@@ -121,21 +124,33 @@ fn configuration(routes: u16) -> anyhow::Result<String> {
     Ok(hub::configuration(&Plan { goal, ..Plan::default() }, nowhere, nowhere))
 }
 
-async fn measure(plan: &StorePlan, app: &App, secret: &str) -> anyhow::Result<(Vec<Figure>, Option<String>)> {
+async fn measure(
+    plan: &StorePlan,
+    app: &App,
+    secret: &str,
+    progress: &Progress,
+) -> anyhow::Result<(Vec<Figure>, Option<String>)> {
     let mut figures = Vec::new();
     let began = Clock::start();
-    let last_tenth = accept(plan, app, secret).await?;
+    let last_tenth = progress.during("journal", accept(plan, app, secret)).await?;
     figures.extend(began.figures("journal", "events", plan.events));
     figures.push(Figure::new("journal, last tenth of events", Unit::PerSecond, last_tenth));
 
     let deliveries = plan.events * u64::from(plan.routes);
     let fence = lease(&app.store, "router", runtime::random_u128()).await?;
     let began = Clock::start();
-    while route::follow::step(app, fence).await? > 0 {}
+    let mut routed = 0;
+    loop {
+        match route::follow::step(app, fence).await? as u64 {
+            0 => break,
+            some => routed += some,
+        }
+        progress.count(routed, "events routed");
+    }
     figures.extend(began.figures("router", "deliveries", deliveries));
 
     let began = Clock::start();
-    settle_all(app).await?;
+    progress.during("queue", settle_all(app)).await?;
     figures.extend(began.figures("queue", "deliveries", deliveries));
 
     let audit = app.store.audit().await?;
@@ -263,6 +278,7 @@ fn settlement(destination: DestinationId, fence: Fence, claim: &Claim) -> Write 
         crashes: claim.crashes,
         progress: Vec::new(),
         attempt: Some(0),
+        hand_on: None,
     };
     let attempt = Attempt { at, took_ms: 1, items: 1, status: 200, request: None, answer: None };
     Write::Settle { destination, fence, settlements: vec![settlement], attempts: vec![attempt], at }

@@ -76,6 +76,9 @@ async fn of_event(live: &Live, case: &Case, event: Event, made: &mut Vec<Made>) 
         else {
             continue;
         };
+        if destination.echo_of.contains(&routed.event.source) {
+            continue;
+        }
         let claim = Claim {
             delivery: mailspan_core::DeliveryId(0),
             event: routed.event.clone(),
@@ -132,6 +135,7 @@ async fn exchange(
             person: claim.person.as_ref(),
             operation: &part.operation,
             step: part.step.as_ref(),
+            elsewhere: route.notify.is_some(),
         }];
         let request = match destination.sink.plan(&items, &known) {
             Plan::Settle { verdict, .. } => return ended(verdict),

@@ -9,6 +9,7 @@ use mailspan_core::Span;
 
 use super::Common;
 use crate::bench::dedupe::{self, DedupePlan};
+use crate::bench::neighbours::{self, NeighboursPlan};
 use crate::bench::place::On;
 use crate::bench::store::{self, StorePlan};
 use crate::bench::{self, Goal, MapKind, Plan, floor};
@@ -21,6 +22,8 @@ pub enum Bench {
     Deliver(Deliver),
     /// Journal, router and queue on the store alone, without HTTP, beside bare tables
     Store(Store),
+    /// What the others wait when one of many destinations hangs and one fails always
+    Neighbours(Neighbours),
     /// What a dedupe key costs where many are known, against few
     Dedupe(Dedupe),
     /// A bare program to compare with
@@ -121,6 +124,25 @@ pub struct MadeOn {
 }
 
 #[derive(Debug, Args)]
+pub struct Neighbours {
+    /// Destinations, the two among them
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u16).range(3..=200))]
+    destinations: u16,
+    /// Events a second; each goes to every destination
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=1_000))]
+    rate: u64,
+    /// How long each run is under load
+    #[arg(long = "for", default_value = "10s", value_parser = Span::parse)]
+    open: Span,
+    /// How often each of the two hubs is measured, in turns
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=20))]
+    rounds: u32,
+    /// Where the stores go while it runs; the system's temporary folder without it
+    #[arg(long)]
+    folder: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
 pub struct Floor {
     kind: floor::Kind,
     #[arg(long)]
@@ -181,16 +203,26 @@ pub async fn run(common: &Common, command: Bench) -> anyhow::Result<ExitCode> {
             return Ok(if report.whole { ExitCode::SUCCESS } else { ExitCode::FAILURE });
         }
         Bench::Store(Store { events, writers, routes, made: MadeOn { store: on, rounds, folder } }) => {
-            let report = store::run(StorePlan { events, writers, routes, rounds, on, folder }).await?;
+            let report =
+                store::run(StorePlan { events, writers, routes, rounds, on, folder }, common.json).await?;
             print(common, report.json(), report.table());
             return Ok(if report.whole { ExitCode::SUCCESS } else { ExitCode::FAILURE });
+        }
+        Bench::Neighbours(Neighbours { destinations, rate, open, rounds, folder }) => {
+            if open.ms == 0 || open.ms > SPAN_MS_MAX {
+                anyhow::bail!("--for takes 1ms to 1h");
+            }
+            let plan = NeighboursPlan { destinations, per_second: rate, ms: open.ms, rounds, folder };
+            let report = neighbours::run(plan).await?;
+            print(common, report.json(), report.table());
+            return Ok(if report.whole() { ExitCode::SUCCESS } else { ExitCode::FAILURE });
         }
         Bench::Floor(Floor { kind, listen, folder, to }) => {
             floor::run(kind, listen, &folder, to).await?;
             return Ok(ExitCode::SUCCESS);
         }
     };
-    let report = bench::run(plan).await?;
+    let report = bench::run(plan, common.json).await?;
     print(common, report.json(), report.table());
     Ok(if report.whole() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

@@ -30,7 +30,8 @@ pub fn run(common: &Common, command: &Check) -> ExitCode {
         return ExitCode::SUCCESS;
     }
     let environment = |name: &str| runtime::env(name);
-    let options = config::Options { env: &environment, dev: common.dev };
+    let options =
+        config::Options { env: &environment, names: &runtime::env_names("MAILSPAN_"), dev: common.dev };
     match config::load(&common.config, &options) {
         Ok(hub) => {
             if common.json {

@@ -1,5 +1,6 @@
 //! `mailspan dead-letters`.
 
+use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -9,6 +10,7 @@ use serde_json::{Value, json};
 
 use super::client::Client;
 use super::deliveries::{Filter, list, segment, show};
+use super::progress::Progress;
 use super::{Common, jobs, table};
 
 #[derive(Debug, Subcommand)]
@@ -171,11 +173,13 @@ async fn correct(common: &Common, id: &str, file: &Path) -> anyhow::Result<ExitC
     Ok(ExitCode::SUCCESS)
 }
 
-/// Does all it can; exit status 1 when one was refused.
+/// Does all it can, a line each: progress only where those lines go elsewhere. Exit status 1 when one was refused.
 async fn each(common: &Common, ids: &[String], verb: &str, body: &Value) -> anyhow::Result<ExitCode> {
     let client = Client::open(common).await?;
     let mut code = ExitCode::SUCCESS;
-    for id in ids {
+    let progress = Progress::new(common.json || std::io::stdout().is_terminal());
+    for (n, id) in ids.iter().enumerate() {
+        progress.count(n as u64, "done");
         match client.post(&format!("/v1/deliveries/{}/{verb}", segment(id)), body).await {
             Ok(row) if common.json => table::one(common, &row),
             Ok(row) => table::say(format_args!("{id}: {}", row["state"].as_str().unwrap_or_default())),
@@ -185,6 +189,7 @@ async fn each(common: &Common, ids: &[String], verb: &str, body: &Value) -> anyh
             }
         }
     }
+    drop(progress);
     client.close().await;
     Ok(code)
 }

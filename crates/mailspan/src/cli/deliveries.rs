@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use clap::{Args, Subcommand};
 
 use super::client::Client;
+use super::progress::Progress;
 use super::{Common, table};
 
 #[derive(Debug, Subcommand)]
@@ -57,7 +58,11 @@ pub async fn list(common: &Common, filter: &Filter, none: &str) -> anyhow::Resul
         }
     }
     let items = pages(common, "/v1/deliveries", &query, filter.limit).await?;
-    table::rows(common, COLUMNS, &items, none);
+    let mut columns = COLUMNS.to_vec();
+    if items.iter().any(|row| row["carried_by"].is_string()) {
+        columns.push("carried_by");
+    }
+    table::rows(common, &columns, &items, none);
     Ok(ExitCode::SUCCESS)
 }
 
@@ -88,7 +93,9 @@ pub async fn pages(
 ) -> anyhow::Result<Vec<serde_json::Value>> {
     let limit = limit.unwrap_or(if common.json { ROWS_MAX } else { TABLE_ROWS });
     let client = Client::open(common).await?;
-    let rows = read_pages(&client, path, query, limit).await;
+    let progress = Progress::new(common.json);
+    let rows = read_pages(&client, path, query, limit, &progress).await;
+    drop(progress);
     client.close().await;
     let (rows, more) = rows?;
     if more {
@@ -102,6 +109,7 @@ async fn read_pages(
     path: &str,
     query: &[(&str, &str)],
     limit: usize,
+    progress: &Progress,
 ) -> anyhow::Result<(Vec<serde_json::Value>, bool)> {
     let mut items = Vec::new();
     // The ledger is read forward, everything else from the newest back.
@@ -118,6 +126,7 @@ async fn read_pages(
         if let serde_json::Value::Array(rows) = answer["items"].take() {
             items.extend(rows);
         }
+        progress.count(items.len() as u64, "rows");
         before = answer["next"].as_str().map(str::to_owned);
         if before.is_none() || items.len() >= limit {
             items.truncate(limit);

@@ -104,8 +104,9 @@ pub async fn explain(common: &Common, command: Explain) -> anyhow::Result<ExitCo
         table::say(format_args!("\nroute {}: {mark}: {}", text(&route["route"]), text(&route["why"])));
         for row in route["deliveries"].as_array().into_iter().flatten() {
             let error = row["last_error"].as_str().map(|error| format!(" ({error})")).unwrap_or_default();
+            let by = row["carried_by"].as_str().map(|id| format!(" into delivery {id}")).unwrap_or_default();
             table::say(format_args!(
-                "  delivery {} to {}: {}, attempts: {}{error}",
+                "  delivery {} to {}: {}{by}, attempts: {}{error}",
                 text(&row["id"]),
                 text(&row["destination"]),
                 text(&row["state"]),

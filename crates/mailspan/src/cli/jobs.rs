@@ -1,6 +1,5 @@
 //! `mailspan jobs`, and waiting for one.
 
-use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 
 use clap::Subcommand;
@@ -8,6 +7,7 @@ use serde_json::{Value, json};
 
 use super::client::Client;
 use super::deliveries::{pages, segment};
+use super::progress::Progress;
 use super::{Common, table};
 use crate::runtime;
 
@@ -58,7 +58,7 @@ pub async fn run(common: &Common, command: Jobs) -> anyhow::Result<ExitCode> {
 /// Begins a job, and follows it to its end where that is wanted.
 pub async fn begin(common: &Common, path: &str, body: &Value, wait: bool) -> anyhow::Result<ExitCode> {
     let client = Client::open(common).await?;
-    let job = follow(&client, path, body, wait).await;
+    let job = follow(common, &client, path, body, wait).await;
     client.close().await;
     let job = job?;
     let state = job["state"].as_str().unwrap_or_default().to_owned();
@@ -83,34 +83,33 @@ fn say(common: &Common, job: &Value, state: &str) {
     table::say(format_args!("job {id} is {state}: {}", text("summary")));
 }
 
-async fn follow(client: &Client, path: &str, body: &Value, wait: bool) -> anyhow::Result<Value> {
+async fn follow(
+    common: &Common,
+    client: &Client,
+    path: &str,
+    body: &Value,
+    wait: bool,
+) -> anyhow::Result<Value> {
     let mut job = client.post(path, body).await?;
     let path = format!("/v1/jobs/{}", segment(job["id"].as_str().unwrap_or_default()));
-    let on_terminal = std::io::stderr().is_terminal();
+    let progress = Progress::new(common.json);
     while wait && matches!(job["state"].as_str(), Some("running" | "paused")) {
         if client.is_in_process() {
             eprintln!("no hub runs: the job goes on when one is started");
             break;
         }
-        if on_terminal {
-            progress(&job);
-        }
+        progress.say(&so_far(&job));
         runtime::sleep(LOOK_MS).await;
         job = client.get(&path).await?;
-    }
-    if wait && on_terminal {
-        // Over the line of progress.
-        eprint!("\r\x1b[K");
     }
     Ok(job)
 }
 
-fn progress(job: &Value) {
+fn so_far(job: &Value) -> String {
     let waits = match job["waits_for"].as_array().filter(|names| !names.is_empty()) {
         Some(_) => " (waits: enough replays are pending)",
         None => "",
     };
     let (percent, done) = (job["percent"].as_u64().unwrap_or(0), job["done"].as_u64().unwrap_or(0));
-    eprint!("\r\x1b[K{percent:3} %  {done} done{waits}");
-    let _ = std::io::stderr().flush();
+    format!("{percent:3} %  {done} done{waits}")
 }

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use anyhow::{Context, bail};
 use mailspan_store::OpenError;
 
+use super::progress::Progress;
 use super::{Common, table};
 use crate::hub::Storage;
 use crate::open;
@@ -12,7 +13,12 @@ use crate::open;
 /// `serve` does the same at its start; this is for doing it apart, before a new version serves.
 pub async fn run(common: &Common) -> anyhow::Result<ExitCode> {
     let hub = super::load(common)?;
-    let opened = match open::store(&hub.storage).await {
+    let progress = Progress::new(common.json);
+    let opened = progress
+        .during("bringing the store to its schema", open::store(&hub.storage, hub.intake_queue))
+        .await;
+    drop(progress);
+    let opened = match opened {
         Err(OpenError::Held(holder)) => bail!(
             "process {} serves {}: it brought the store to its schema when it started",
             holder.pid,

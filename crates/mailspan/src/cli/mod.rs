@@ -15,6 +15,7 @@ mod jobs;
 mod keys;
 mod migrate;
 mod moving;
+pub mod progress;
 mod records;
 mod sandbox;
 pub mod table;
@@ -187,7 +188,8 @@ async fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
 /// The configuration, or all of its problems.
 fn load(common: &Common) -> anyhow::Result<Hub> {
     let environment = |name: &str| runtime::env(name);
-    let options = config::Options { env: &environment, dev: common.dev };
+    let options =
+        config::Options { env: &environment, names: &runtime::env_names("MAILSPAN_"), dev: common.dev };
     config::load(&common.config, &options)
         .map_err(|problems| anyhow::anyhow!("the configuration is not right\n{problems}"))
 }

@@ -9,6 +9,8 @@ use clap::{Args, Subcommand};
 use mailspan_core::Span;
 use mailspan_sandbox::Faults;
 use mailspan_sandbox::hubspot::HubSpot;
+use mailspan_sandbox::maileon::Maileon;
+use mailspan_sandbox::mailingcore::MailingCore;
 use mailspan_sandbox::mailtarget::{Generation, Mailtarget, Reader, Settings, crm_metadata};
 use mailspan_sandbox::receiver::Receiver;
 use tokio::sync::watch;
@@ -22,6 +24,10 @@ pub enum Sandbox {
     Hubspot(Hubspot),
     /// A Mailtarget: takes sends, posts signed webhooks about them
     Mailtarget(Platform),
+    /// A MailingCore: contacts, suppressions, signed webhooks, the list of what has changed
+    Mailingcore(Contacts),
+    /// A Maileon: contacts by REST 1.0, synchronisation, unsubscriptions
+    Maileon(Lists),
     /// A plain receiver that shows what it got
     Receiver(Common),
 }
@@ -51,6 +57,36 @@ pub struct Hubspot {
     /// Without the properties that `destinations prepare` creates
     #[arg(long)]
     bare: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct Contacts {
+    #[command(flatten)]
+    common: Common,
+    /// The API key that callers must bring
+    #[arg(long, env = "MAILSPAN_SANDBOX_API_KEY", default_value = "mc_test_sandbox")]
+    api_key: String,
+    /// Where webhooks go, beside the endpoints that are registered through the API
+    #[arg(long, requires = "secret")]
+    to: Option<String>,
+    /// Signs the webhooks to `--to`
+    #[arg(long, env = "MAILSPAN_SANDBOX_SECRET")]
+    secret: Option<String>,
+    /// Addresses of contacts that exist and are opted in
+    #[arg(long = "contact")]
+    contacts: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub struct Lists {
+    #[command(flatten)]
+    common: Common,
+    /// The API key that callers must bring
+    #[arg(long, env = "MAILSPAN_SANDBOX_API_KEY", default_value = "sandbox")]
+    api_key: String,
+    /// Custom fields that exist
+    #[arg(long = "custom-field")]
+    custom_fields: Vec<String>,
 }
 
 #[derive(Debug, Args)]
@@ -95,6 +131,13 @@ pub async fn run(command: Sandbox) -> anyhow::Result<ExitCode> {
             (common, receiver.router())
         }
         Sandbox::Mailtarget(platform) => mailtarget(platform)?,
+        Sandbox::Mailingcore(contacts) => mailingcore(contacts)?,
+        Sandbox::Maileon(lists) => {
+            let faults = faults(&lists.common)?;
+            let fields: Vec<&str> = lists.custom_fields.iter().map(String::as_str).collect();
+            let account = Maileon::new(&lists.api_key, &fields, faults, lists.common.seed, runtime::clock());
+            (lists.common, account.router())
+        }
     };
     let serving = sandbox::serve(common.listen, router, stopped).await?;
     say(format_args!(
@@ -110,6 +153,20 @@ pub async fn run(command: Sandbox) -> anyhow::Result<ExitCode> {
 
 fn faults(common: &Common) -> anyhow::Result<Faults> {
     Faults::parse(&common.faults).map_err(|why| anyhow!(why))
+}
+
+fn mailingcore(contacts: Contacts) -> anyhow::Result<(Common, Router)> {
+    let (faults, seed) = (faults(&contacts.common)?, contacts.common.seed);
+    let account = MailingCore::new(&contacts.api_key, faults, seed, runtime::clock());
+    for email in &contacts.contacts {
+        let contact = serde_json::json!({"email": email, "optIn": true});
+        account.upsert(&contact).map_err(|why| anyhow!("--contact {email}: {why}"))?;
+    }
+    if let (Some(to), Some(secret)) = (&contacts.to, &contacts.secret) {
+        account.add_endpoint(to, secret);
+    }
+    runtime::spawn(account.clone().run(sandbox::hook_poster(), runtime::spawner()));
+    Ok((contacts.common, account.router()))
 }
 
 fn mailtarget(platform: Platform) -> anyhow::Result<(Common, Router)> {

@@ -31,7 +31,7 @@ pub async fn run(common: &Common, command: Test) -> anyhow::Result<ExitCode> {
         let placeholder = || (!name.starts_with("MAILSPAN_")).then(|| PLACEHOLDER.to_owned());
         runtime::env(name).or_else(placeholder)
     };
-    let options = config::Options { env: &environment, dev: true };
+    let options = config::Options { env: &environment, names: &runtime::env_names("MAILSPAN_"), dev: true };
     let hub = config::load(&common.config, &options)
         .map_err(|problems| anyhow::anyhow!("the configuration is not right\n{problems}"))?;
     let live = Live::without_store(hub);

@@ -52,13 +52,18 @@ fn user(reader: &Reader, choice: &Choice) -> Option<String> {
     Some(text.to_owned())
 }
 
-/// `auth = { kind = "bearer" | "basic" | "header", … }` of a destination.
+/// `auth = { kind = "bearer" | "basic" | "header" | "key", … }` of a destination.
 pub fn auth(reader: &Reader, node: &Node, place: &str) -> Option<Auth> {
-    let kinds: &[(&str, &[&str])] =
-        &[("bearer", &["token"]), ("basic", &["user", "password"]), ("header", &["name", "value"])];
+    let kinds: &[(&str, &[&str])] = &[
+        ("bearer", &["token"]),
+        ("basic", &["user", "password"]),
+        ("header", &["name", "value"]),
+        ("key", &["key"]),
+    ];
     let choice = Choice::read(reader, node, place, AUTH, kinds)?;
     match choice.kind {
         "bearer" => Some(Auth::Bearer { token: sendable(reader, &choice, "token")? }),
+        "key" => Some(Auth::Key { key: choice.credential(reader, "key")? }),
         "basic" => {
             let (user, password) = (user(reader, &choice), choice.credential(reader, "password"));
             Some(Auth::Basic { user: user?, password: password? })

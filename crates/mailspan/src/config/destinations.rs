@@ -10,6 +10,7 @@ use mailspan_engine::Limits;
 use serde_json::{Map, Value};
 
 use super::access::auth;
+use super::echo::echo_of;
 use super::endpoint;
 use super::kinds::{self, Side};
 use super::limits::{defaults, limits, timeout};
@@ -20,11 +21,17 @@ use super::tree::{Entry, Node, Table};
 use crate::hub::{Auth, Destination, Sign};
 
 /// Each section that holds; the others are reported.
-pub fn destinations(reader: &Reader, table: &Table, allow: &[Allowance]) -> Vec<Arc<Destination>> {
-    table.entries.iter().filter_map(|entry| destination(reader, entry, allow)).map(Arc::new).collect()
+pub fn destinations(
+    reader: &Reader,
+    table: &Table,
+    sources: &Table,
+    allow: &[Allowance],
+) -> Vec<Arc<Destination>> {
+    let read = |entry| destination(reader, entry, sources, allow);
+    table.entries.iter().filter_map(read).map(Arc::new).collect()
 }
 
-fn destination(reader: &Reader, entry: &Entry, allow: &[Allowance]) -> Option<Destination> {
+fn destination(reader: &Reader, entry: &Entry, sources: &Table, allow: &[Allowance]) -> Option<Destination> {
     let before = reader.count();
     let place = format!("destinations.{}", entry.key);
     let table = reader.table(&entry.node, "write [destinations.NAME] with kind = \"…\" below it")?;
@@ -43,6 +50,7 @@ fn destination(reader: &Reader, entry: &Entry, allow: &[Allowance]) -> Option<De
     always_batches(kind, table, &mut own);
     let sink = kinds::build(reader, entry, own.clone(), reader.count() == known, of.build);
     let ordered = ordered(reader, table);
+    let echo_of = echo_of(reader, table, sources);
     credentials(reader, entry, table, kind, &proof);
     if reader.count() > before {
         return None;
@@ -62,6 +70,7 @@ fn destination(reader: &Reader, entry: &Entry, allow: &[Allowance]) -> Option<De
         limits,
         sink: sink?,
         ordered,
+        echo_of,
         own,
         digest,
         endpoint: false,
@@ -131,7 +140,7 @@ fn credentials(reader: &Reader, entry: &Entry, table: &Table, kind: &Kind, proof
         reader.problem(&sign.key_at, message, "leave it out: only kind `http` signs its requests");
     }
     let header = match &proof.auth {
-        Some(Auth::Bearer { .. } | Auth::Basic { .. }) => Some("authorization"),
+        Some(Auth::Bearer { .. } | Auth::Basic { .. } | Auth::Key { .. }) => Some("authorization"),
         Some(Auth::Header { name, .. }) => Some(name.as_str()),
         None => None,
     };
@@ -178,7 +187,8 @@ fn digest(name: &Name, node: &Node, proof: &Proof, tls: &Tls) -> u64 {
         Some(
             Auth::Bearer { token: named }
             | Auth::Basic { password: named, .. }
-            | Auth::Header { value: named, .. },
+            | Auth::Header { value: named, .. }
+            | Auth::Key { key: named },
         ) => {
             secrets.push(&named.secret);
         }
@@ -226,7 +236,7 @@ pub fn notify(
     let target = target(&name, url.to_owned(), &limits, of.timeout_ms, Tls::default());
     let digest = hash(&[name.as_str().as_bytes(), tenant.as_str().as_bytes(), url.as_bytes()]);
     let (auth, sign, headers, ordered) = (None, None, Vec::new(), true);
-    let own = Value::Object(Map::new());
+    let (own, echo_of) = (Value::Object(Map::new()), Vec::new());
     Destination {
         name,
         tenant,
@@ -238,6 +248,7 @@ pub fn notify(
         limits,
         sink,
         ordered,
+        echo_of,
         own,
         digest,
         endpoint: false,

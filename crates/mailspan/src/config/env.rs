@@ -1,36 +1,132 @@
-//! `MAILSPAN_…` variables that stand over the file.
+//! `MAILSPAN_SECTION_KEY` variables that stand over the file: one for each setting that stands in no named table.
 
+use super::reader::{Reader, nearest};
 use super::report::Place;
+use super::settings::{EGRESS, LIMITS, RETENTION, SERVER, STORAGE, Setting, Shape};
 use super::tree::{Data, Entry, Node, Table};
 
-/// A setting that is not secret and differs between machines.
+const PREFIX: &str = "MAILSPAN_";
+
+/// Sections without names of the user's choosing.
+const SECTIONS: [(&str, &[Setting]); 5] = [
+    ("server", SERVER),
+    ("storage", STORAGE),
+    ("egress", EGRESS),
+    ("limits", LIMITS),
+    ("retention", RETENTION),
+];
+
+/// Read elsewhere: by the command line, the log, the sandbox.
+const OTHERS: [&str; 10] = [
+    "MAILSPAN_API_KEY",
+    "MAILSPAN_BENCH_STORE",
+    "MAILSPAN_CONFIG",
+    "MAILSPAN_LOG",
+    "MAILSPAN_LOG_FORMAT",
+    "MAILSPAN_MOVE_FROM",
+    "MAILSPAN_MOVE_TO",
+    "MAILSPAN_SANDBOX_API_KEY",
+    "MAILSPAN_SANDBOX_SECRET",
+    "MAILSPAN_SANDBOX_TOKEN",
+];
+
+/// Of tests, which start the program with what they were started with.
+const OF_TESTS: [&str; 12] = [
+    "MAILSPAN_BLESS",
+    "MAILSPAN_BODY_MS",
+    "MAILSPAN_CLOCK_FILE",
+    "MAILSPAN_CRASH_",
+    "MAILSPAN_DRIPS",
+    "MAILSPAN_HEAD_MS",
+    "MAILSPAN_POISON_SUBJECT",
+    "MAILSPAN_RECOVERY_",
+    "MAILSPAN_SHIM_",
+    "MAILSPAN_SIM_",
+    "MAILSPAN_TEST_",
+    "MAILSPAN_WRITE_STORES",
+];
+
+/// A setting that a variable can set.
 pub struct Override {
-    pub variable: &'static str,
-    pub section: &'static str,
-    pub key: &'static str,
+    pub variable: String,
+    section: &'static str,
+    key: &'static str,
+    shape: Shape,
 }
 
 /// All of them; `docs/CONFIGURATION.md` lists the same.
-pub const OVERRIDES: &[Override] = &[
-    Override { variable: "MAILSPAN_SERVER_LISTEN", section: "server", key: "listen" },
-    Override { variable: "MAILSPAN_SERVER_OPERATOR_LISTEN", section: "server", key: "operator_listen" },
-    Override { variable: "MAILSPAN_SERVER_PUBLIC_URL", section: "server", key: "public_url" },
-    Override { variable: "MAILSPAN_ROLE", section: "server", key: "role" },
-    Override { variable: "MAILSPAN_STORAGE_URL", section: "storage", key: "url" },
-];
+pub fn overrides() -> Vec<Override> {
+    let of = |(section, settings): (&'static str, &'static [Setting])| {
+        settings.iter().map(move |setting| Override {
+            variable: format!("{PREFIX}{section}_{}", setting.name).to_uppercase(),
+            section,
+            key: setting.name,
+            shape: setting.shape,
+        })
+    };
+    // Another name for a setting that differs between processes of one image.
+    let role = |set: &Override| set.section == "server" && set.key == "role";
+    let mut all: Vec<Override> = SECTIONS.into_iter().flat_map(of).collect();
+    let shape = all.iter().find(|set| role(set)).map(|set| set.shape);
+    all.extend(shape.map(|shape| Override {
+        variable: "MAILSPAN_ROLE".to_owned(),
+        section: "server",
+        key: "role",
+        shape,
+    }));
+    all
+}
 
-/// Puts the variables that are set into the tree; from there on they are read like the file.
-pub fn apply(root: &mut Table, env: &dyn Fn(&str) -> Option<String>) {
-    for set in OVERRIDES {
-        if let Some(text) = env(set.variable) {
-            put(root, set, text);
+/// Puts the variables that are set into the tree; from there on they are read like the file. A variable that
+/// begins like them and is none is a problem: its setting would be forgotten in silence.
+pub fn apply(reader: &Reader, root: &mut Table) {
+    let all = overrides();
+    for set in &all {
+        if let Some(text) = (reader.options.env)(&set.variable) {
+            put(root, set, &text);
+        }
+    }
+    let mut names = reader.options.names.to_vec();
+    names.sort_unstable();
+    for name in names {
+        let known = !name.starts_with(PREFIX)
+            || all.iter().any(|set| set.variable == name)
+            || OTHERS.contains(&name.as_str())
+            || OF_TESTS.iter().any(|of_tests| name.starts_with(of_tests))
+            || root.entries.iter().any(|entry| refers(&entry.node, &name));
+        if !known {
+            reader.problem(&Place::Env(name.clone()), "no setting has this variable", help(&name, &all));
         }
     }
 }
 
-fn put(root: &mut Table, set: &Override, text: String) {
-    let at = Place::Env(set.variable);
-    let node = Node { at: at.clone(), data: Data::Text(text) };
+/// The nearest name; compared without what they all begin with.
+fn help(name: &str, all: &[Override]) -> String {
+    let short = |name: &str| name.trim_start_matches(PREFIX).to_lowercase();
+    let variables = all.iter().map(|set| set.variable.as_str()).chain(OTHERS);
+    let shorts: Vec<String> = variables.map(short).collect();
+    let near = nearest(&short(name), &shorts.iter().map(String::as_str).collect::<Vec<_>>());
+    match near {
+        Some(near) => format!("did you mean `{PREFIX}{}`?", near.to_uppercase()),
+        None => "docs/CONFIGURATION.md lists them; unset it, or give it another name".to_owned(),
+    }
+}
+
+/// `{ env = "NAME" }` anywhere: a secret may have any name.
+fn refers(node: &Node, name: &str) -> bool {
+    match &node.data {
+        Data::List(list) => list.iter().any(|node| refers(node, name)),
+        Data::Table(table) => table.entries.iter().any(|entry| match &entry.node.data {
+            Data::Text(text) => entry.key == "env" && text == name,
+            _ => refers(&entry.node, name),
+        }),
+        _ => false,
+    }
+}
+
+fn put(root: &mut Table, set: &Override, text: &str) {
+    let at = Place::Env(set.variable.clone());
+    let node = Node { at: at.clone(), data: data(set.shape, text, &at) };
     if !root.has(set.section) {
         let data = Data::Table(Table::default());
         let node = Node { at: at.clone(), data };
@@ -41,5 +137,20 @@ fn put(root: &mut Table, set: &Override, text: String) {
     if let Some(Entry { node: Node { data: Data::Table(table), .. }, .. }) = section {
         table.entries.retain(|entry| entry.key != set.key);
         table.entries.push(Entry { key: set.key.to_owned(), key_at: at, node });
+    }
+}
+
+/// The value as the file would have it: a number without quotes, a list by commas. What does not fit stays text, and
+/// whoever reads it says so.
+fn data(shape: Shape, text: &str, at: &Place) -> Data {
+    let as_text = || Data::Text(text.to_owned());
+    match shape {
+        Shape::Number => text.trim().parse().map_or_else(|_| as_text(), |number| Data::Integer(Some(number))),
+        Shape::Flag => text.trim().parse().map_or_else(|_| as_text(), Data::Flag),
+        Shape::Texts => {
+            let one = |text: &str| Node { at: at.clone(), data: Data::Text(text.trim().to_owned()) };
+            Data::List(text.split(',').filter(|text| !text.trim().is_empty()).map(one).collect())
+        }
+        _ => as_text(),
     }
 }

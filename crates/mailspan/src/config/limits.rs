@@ -43,6 +43,9 @@ pub fn limits(reader: &Reader, table: &Table, place: &str, of: Policy) -> Option
     if let Some(node) = table.get("batch") {
         batch(reader, node, place, &mut limits);
     }
+    if let Some(coalesces) = table.get("coalesce").and_then(|node| reader.flag(node)) {
+        limits.coalesces = coalesces;
+    }
     limits.daily = table.get("daily").and_then(|node| reader.number(node, 1, u32::MAX));
     match table.get("breaker") {
         Some(node) => breaker(reader, node, place, &mut limits),
@@ -63,6 +66,7 @@ pub fn defaults(of: Policy) -> Limits {
         calendar: Calendar::default(),
         retry_after_max_ms: HOUR_MS,
         merges: of.merges,
+        coalesces: of.coalesces,
         adapts: true,
         breaker: Trip::default(),
         daily: None,

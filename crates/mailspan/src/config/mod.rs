@@ -6,6 +6,7 @@
 mod access;
 mod choice;
 mod destinations;
+mod echo;
 mod endpoint;
 mod env;
 mod kinds;
@@ -45,6 +46,8 @@ use tree::{Data, Node, Table};
 pub struct Options<'a> {
     /// Reads an environment variable; the configuration reads the environment nowhere else.
     pub env: &'a dyn Fn(&str) -> Option<String>,
+    /// Names of the variables that are set and begin with `MAILSPAN_`: one that is unknown is a problem.
+    pub names: &'a [String],
     /// Secrets in clear are taken (`--dev`), with a warning.
     pub dev: bool,
 }
@@ -92,7 +95,7 @@ pub fn read(file_name: &str, folder: &Path, text: &str, options: &Options) -> Re
     let reader = Reader::new(file_name, folder, text, options);
     let hub = match tree::parse(text) {
         Ok(mut root) => {
-            env::apply(&mut root, options.env);
+            env::apply(&reader, &mut root);
             hub(&reader, &root)
         }
         Err(drafts) => {
@@ -154,10 +157,11 @@ fn hub(reader: &Reader, root: &Table) -> Option<Hub> {
         reader.problem(&node.at, "one process serves a SQLite file, so it must do all", help);
     }
     let allow = server::egress(reader, section("egress"));
+    let intake_queue = server::limits(reader, section("limits"));
     let retention = server::retention(reader, section("retention"));
     let ends = routes::Ends { sources: named("sources"), destinations: named("destinations") };
     let sources = sources::sources(reader, ends.sources);
-    let mut destinations = destinations::destinations(reader, ends.destinations, &allow);
+    let mut destinations = destinations::destinations(reader, ends.destinations, ends.sources, &allow);
     let list: &[Node] = match root.get("routes") {
         Some(Node { data: Data::Table(_), at }) => {
             reader.problem(
@@ -180,6 +184,7 @@ fn hub(reader: &Reader, root: &Table) -> Option<Hub> {
         storage: storage?,
         store_keys,
         egress_allow: allow,
+        intake_queue: intake_queue?,
         retention: retention?,
         sources,
         destinations,

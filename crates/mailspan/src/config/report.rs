@@ -30,7 +30,7 @@ pub enum Place {
     /// Bytes of the file.
     File(Range<usize>),
     /// An environment variable that overrides the file.
-    Env(&'static str),
+    Env(String),
     /// The file as a whole.
     Whole,
 }
@@ -95,7 +95,7 @@ pub fn draw(file: &str, text: &str, mut drafts: Vec<Draft>, hidden: &[Range<usiz
 
 fn draw_one(file: &str, text: &str, draft: Draft, hidden: &[Range<usize>]) -> Problem {
     let (place, line, column, excerpt) = match &draft.at {
-        Place::Env(name) => ((*name).to_owned(), 0, 0, String::new()),
+        Place::Env(name) => (name.clone(), 0, 0, String::new()),
         Place::Whole => (file.to_owned(), 0, 0, String::new()),
         Place::File(at) => {
             let (line, column) = position(text, at.start);

@@ -214,6 +214,7 @@ const TYPES: &[&str] = &[
     "contact.confirmed",
     "contact.unsubscribed",
     "contact.erased",
+    "contact.unknown",
 ];
 
 fn events(reader: &Reader, node: &Node) -> Vec<String> {
@@ -242,11 +243,13 @@ fn events(reader: &Reader, node: &Node) -> Vec<String> {
     patterns
 }
 
-/// `"crm"`, or a program.
+/// `"crm"`, `"audience"`, or a program.
 fn map(reader: &Reader, node: &Node) -> Option<Map> {
     let text = reader.text(node, "write map = \"crm\" or a VRL program between ''' and '''")?;
-    if text == "crm" {
-        return Some(Map::Crm);
+    match text {
+        "crm" => return Some(Map::Crm),
+        "audience" => return Some(Map::Audience),
+        _ => {}
     }
     let word = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-');
     if !text.is_empty()
@@ -254,8 +257,7 @@ fn map(reader: &Reader, node: &Node) -> Option<Map> {
         && !matches!(text, "true" | "false" | "null")
         && text.parse::<f64>().is_err()
     {
-        let help =
-            "write \"crm\", the only built-in map that has a name, or a VRL program between ''' and '''";
+        let help = "write \"crm\" or \"audience\", the built-in maps, or a VRL program between ''' and '''";
         reader.problem(&node.at, format!("no built-in map is named `{}`", clip(text, 60)), help);
         return None;
     }

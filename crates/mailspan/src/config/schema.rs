@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 
 use super::kinds::{Side, fits};
 use super::settings::{
-    DESTINATION, EGRESS, HORIZON, RETENTION, RETRY, ROUTE, SERVER, SOURCE, STORAGE, Setting, Shape,
+    DESTINATION, EGRESS, HORIZON, LIMITS, RETENTION, RETRY, ROUTE, SERVER, SOURCE, STORAGE, Setting, Shape,
 };
 
 /// Draft 2020-12. Sources and destinations have their kind's own settings by `if` and `then`.
@@ -31,6 +31,7 @@ pub fn json_schema() -> Value {
             "server": table(SERVER),
             "storage": table(STORAGE),
             "egress": table(EGRESS),
+            "limits": table(LIMITS),
             "retention": table(RETENTION),
             "sources": { "type": "object", "additionalProperties": source },
             "destinations": { "type": "object", "additionalProperties": destination },

@@ -1,4 +1,4 @@
-//! `[server]`, `[egress]` and `[retention]`.
+//! `[server]`, `[egress]`, `[limits]` and `[retention]`.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
@@ -8,7 +8,7 @@ use mailspan_egress::Allowance;
 use url::Url;
 
 use super::reader::Reader;
-use super::settings::{EGRESS, RETENTION, SERVER, names};
+use super::settings::{EGRESS, LIMITS, RETENTION, SERVER, names};
 use super::tree::{Node, Table};
 use crate::hub::{Retention, Role, Server};
 
@@ -152,6 +152,16 @@ pub fn egress(reader: &Reader, table: &Table) -> Vec<Allowance> {
     let help = "write [\"ADDRESS:PORT\"], like [\"10.1.2.3:443\", \"127.0.0.1:19100-19199\"]";
     let texts = table.get("allow").and_then(|node| reader.texts(node, help)).unwrap_or_default();
     texts.into_iter().filter_map(|(node, text)| reader.parsed(node, Allowance::parse(text))).collect()
+}
+
+/// How many requests may wait to be stored.
+pub fn limits(reader: &Reader, table: &Table) -> Option<usize> {
+    reader.known(table, "limits", &names(LIMITS));
+    let most = u32::try_from(limits::CONNECTIONS_MAX).unwrap_or(u32::MAX);
+    match table.get("intake_queue") {
+        Some(node) => reader.number(node, 1, most).map(|number| number as usize),
+        None => Some(limits::INTAKE_QUEUE_MAX),
+    }
 }
 
 pub fn retention(reader: &Reader, table: &Table) -> Option<Retention> {

@@ -45,7 +45,7 @@ pub fn names(settings: &'static [Setting]) -> Vec<&'static str> {
 }
 
 pub const SECTIONS: &[&str] =
-    &["server", "storage", "egress", "retention", "sources", "destinations", "routes"];
+    &["server", "storage", "egress", "limits", "retention", "sources", "destinations", "routes"];
 
 pub const SERVER: &[Setting] = &[
     setting(
@@ -85,6 +85,12 @@ pub const EGRESS: &[Setting] = &[setting(
     "private addresses that may be reached: address or CIDR, port or range; default none",
 )];
 
+pub const LIMITS: &[Setting] = &[setting(
+    "intake_queue",
+    Shape::Number,
+    "requests that wait to be stored before further ones are answered 429; default 1024",
+)];
+
 pub const RETENTION: &[Setting] = &[
     setting("requests", Shape::Span, "raw requests and attempts; default 30d"),
     setting("events", Shape::Span, "events and settled deliveries; default 90d"),
@@ -97,6 +103,7 @@ pub const SOURCE: &[Setting] = &[
     setting("secrets", Shape::Secrets, "signing secrets, two while one is rotated out"),
     setting("access", Shape::Table(ACCESS), "a credential beside a signature, or instead of one"),
     setting("parse", Shape::Text, "a VRL program: request to event or array of events"),
+    setting("account", Shape::Text, "a name for the account that a destination may share: no echoes"),
     setting("tenant", Shape::Text, "the tenant; default `default`"),
 ];
 
@@ -126,21 +133,29 @@ pub const DESTINATION: &[Setting] = &[
         Shape::Number,
         "requests that the vendor allows a day (UTC); a tenth is left, a tenth is for consent",
     ),
+    setting(
+        "coalesce",
+        Shape::Flag,
+        "the newest update of a profile carries those that wait before it; default true for CRMs, false for http",
+    ),
     setting("breaker", Shape::Table(BREAKER), "when failures make it wait"),
     setting("order", Shape::OneOf(&["person", "none"]), "what is kept in order; default person"),
     setting("ca", Shape::Secret, "PEM of certificate authorities to trust beside the public ones"),
     setting("client_certificate", Shape::Table(CLIENT_CERTIFICATE), "for a receiver that asks for one"),
     setting("title_case_headers", Shape::Flag, "for a receiver that cannot read lower-case header names"),
+    setting("account", Shape::Text, "what came from a source of the same account is not sent back"),
+    setting("echo_of", Shape::Texts, "sources whose events are not sent back to it"),
     setting("tenant", Shape::Text, "the tenant; default `default`"),
 ];
 
 pub const AUTH: &[Setting] = &[
-    setting("kind", Shape::OneOf(&["bearer", "basic", "header"]), "how the credential is sent"),
+    setting("kind", Shape::OneOf(&["bearer", "basic", "header", "key"]), "how the credential is sent"),
     setting("token", Shape::Secret, "of kind bearer"),
     setting("user", Shape::Text, "of kind basic"),
     setting("password", Shape::Secret, "of kind basic"),
     setting("name", Shape::Text, "of kind header: the header"),
     setting("value", Shape::Secret, "of kind header: its value"),
+    setting("key", Shape::Secret, "of kind key: HTTP Basic with the key alone, as Maileon takes it"),
 ];
 
 pub const SIGN: &[Setting] = &[
@@ -191,7 +206,7 @@ pub const ROUTE: &[Setting] = &[
     setting(
         "map",
         Shape::Text,
-        "`crm` or a VRL program; default: the built-in map, for kind http the event itself",
+        "`crm`, `audience` or a VRL program; default: the kind's built-in map, for http the event itself",
     ),
     setting("to", Shape::Texts, "destinations"),
     setting(

@@ -96,6 +96,8 @@ fn source(reader: &Reader, entry: &Entry) -> Option<Source> {
     let given = table.get("secrets").map(|node| secrets::list(reader, node, &format!("{place}.secrets")));
     let access = table.get("access").map(|node| access(reader, node, &format!("{place}.access")));
     let path = path(reader, table, &entry.key);
+    // Destinations look for it; here only its shape is judged.
+    let _ = table.get("account").and_then(|node| reader.text(node, "write account = \"mailingcore\""));
     let parse = table.get("parse").map(|node| program(reader, node, Purpose::Parse));
     let kind = kinds::kind(reader, table, &entry.key_at, &place, Side::Source)?;
     let of = kind.source.as_ref()?;

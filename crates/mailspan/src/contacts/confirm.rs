@@ -57,6 +57,7 @@ pub fn ask(app: &App, asking: Asking, now: Millis, again: bool) -> Ask {
         test: false,
         transmission: None,
         recipient_role: None,
+        extensions: None,
         data: data.into(),
     };
     Ask {

@@ -61,6 +61,7 @@ fn arrived(tenant: &Name, part: u32, write: ContactWrite, now: Millis) -> Arrive
         test: false,
         transmission: None,
         recipient_role: None,
+        extensions: None,
         data: RawValue::NULL.to_owned().into(),
     };
     Arrived { event, part, dedupe: None, contact: Some(Box::new(write)) }

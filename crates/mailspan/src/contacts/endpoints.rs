@@ -178,6 +178,7 @@ fn destination(
         breaker: Trip::OFF,
         daily: None,
         day_starts_ms: 0,
+        coalesces: false,
     };
     let target = Target {
         key: format!("{}-{number:016x}", row.name),
@@ -200,6 +201,7 @@ fn destination(
         sink,
         // The vendor promises no order; the hub keeps it for a person, as everywhere.
         ordered: true,
+        echo_of: Vec::new(),
         own,
         digest: number,
         endpoint: true,

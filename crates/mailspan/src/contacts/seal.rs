@@ -129,7 +129,8 @@ mod tests {
 
     fn seals(keys: &[&str]) -> Seals {
         let keys: Vec<Secret> = keys.iter().map(|key| Secret::new((*key).to_owned())).collect();
-        let storage = Storage::Postgres { url: Secret::new(String::new()), folder: std::path::PathBuf::new() };
+        let storage =
+            Storage::Postgres { url: Secret::new(String::new()), folder: std::path::PathBuf::new() };
         Seals::of(&storage, &keys).unwrap()
     }
 

@@ -6,7 +6,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use mailspan_connectors::contract::{Item, Known};
 use mailspan_core::limits::QUEUE_ROOM_BATCHED;
-use mailspan_core::{DestinationId, EventId, Millis, Outcome, Reason, Settlement, State};
+use mailspan_core::{Class, EventId, Millis, Outcome, Reason, Settlement, State};
 use mailspan_store::{Claim, Trouble, Write};
 
 use crate::app::{App, Live};
@@ -40,7 +40,8 @@ pub async fn run(app: &App, flight: &Flight, left: Left, owner: u128) -> Result<
         None => {}
     }
     for suspect in left.suspects {
-        for row in claims(app, suspect).await? {
+        for row in together(app, suspect).await? {
+            let suspect = Suspect { destination: row.destination, event: row.event.id };
             tracing::warn!(
                 delivery = row.delivery.0,
                 event = %suspect.event,
@@ -63,7 +64,8 @@ fn rehearse(live: &Live, row: Claim) {
         for part in parts {
             let person = parcel.person.as_ref();
             let (key, operation, step) = (&part.key, &part.operation, part.step.as_ref());
-            destination.sink.plan(&[Item { key, person, operation, step }], &Known::default());
+            let elsewhere = parcel.elsewhere.is_some();
+            destination.sink.plan(&[Item { key, person, operation, step, elsewhere }], &Known::default());
         }
     }));
 }
@@ -73,7 +75,7 @@ async fn judge_alone(app: &App, flight: &Flight, judged: &Judged) -> Result<(), 
     let live = app.live();
     let mut rows = Vec::new();
     for suspect in suspects(judged) {
-        rows.extend(claims(app, suspect).await?);
+        rows.extend(together(app, suspect).await?);
     }
     let Some(destination) = live.destinations.get(&judged.destination) else { return Ok(()) };
     tracing::warn!(
@@ -88,6 +90,7 @@ async fn judge_alone(app: &App, flight: &Flight, judged: &Judged) -> Result<(), 
             person: parcel.person.as_ref(),
             operation: &part.operation,
             step: part.step.as_ref(),
+            elsewhere: parcel.elsewhere.is_some(),
         })
     });
     let items: Vec<Item> = items.filter(|item| judged.keys.contains(item.key)).collect();
@@ -116,7 +119,8 @@ async fn condemn(app: &App, suspect: Suspect, owner: u128, why: &'static str) ->
         Err(Trouble::FenceLost) => return Ok(()),
         lease => lease?,
     };
-    for row in claims(app, suspect).await? {
+    let rows = together(app, suspect).await?;
+    for row in rows.into_iter().filter(|row| is_about(row, suspect)) {
         let settlements = vec![Settlement {
             delivery: row.delivery,
             outcome: Outcome::Ended {
@@ -127,6 +131,7 @@ async fn condemn(app: &App, suspect: Suspect, owner: u128, why: &'static str) ->
             crashes: row.crashes.saturating_add(1),
             progress: row.progress,
             attempt: None,
+            hand_on: None,
         }];
         let at = runtime::now();
         app.store.write(Write::Settle { destination, fence, settlements, attempts: Vec::new(), at }).await?;
@@ -137,13 +142,25 @@ async fn condemn(app: &App, suspect: Suspect, owner: u128, why: &'static str) ->
     Ok(())
 }
 
-/// The heads that a suspect can be. It was claimed, so it stands among the first of its queue.
-async fn claims(app: &App, suspect: Suspect) -> Result<Vec<Claim>, Trouble> {
-    let Suspect { destination, event } = suspect;
-    let (rows, _) = app.store.claim(destination, QUEUE_ROOM_BATCHED, Millis(i64::MAX)).await?;
-    Ok(rows.into_iter().filter(|row| is_about(row, destination, event)).collect())
+/// The heads that a suspect can be, and where it waits behind one, that lane as far as it goes together: a request
+/// that carries several is noted under one of them. It was claimed, so it stands among the first of its queue.
+async fn together(app: &App, suspect: Suspect) -> Result<Vec<Claim>, Trouble> {
+    let destination = suspect.destination;
+    let (heads, _) = app.store.claim(destination, QUEUE_ROOM_BATCHED, Millis(i64::MAX)).await?;
+    let mut found = Vec::new();
+    for head in heads {
+        let mut lane = vec![head];
+        if lane[0].class == Class::Profile {
+            let behind = app.store.behind(destination, vec![lane[0].delivery]).await?;
+            lane.extend(behind.into_iter().map(|(_, row)| row));
+        }
+        if lane.iter().any(|row| is_about(row, suspect)) {
+            found.append(&mut lane);
+        }
+    }
+    Ok(found)
 }
 
-fn is_about(row: &Claim, destination: DestinationId, event: EventId) -> bool {
-    row.destination == destination && row.event.id == event
+fn is_about(row: &Claim, suspect: Suspect) -> bool {
+    row.destination == suspect.destination && row.event.id == suspect.event
 }

@@ -4,7 +4,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use mailspan_connectors::signature::digest;
 use mailspan_core::limits::OPERATIONS_MAX;
-use mailspan_core::{Event, Key, Operation, Parcel, Part, Reason, cloudevents};
+use mailspan_core::{Elsewhere, Event, Key, Operation, Parcel, Part, Reason, Verdict, cloudevents};
 use mailspan_maps::CrmContext;
 use mailspan_store::Claim;
 
@@ -24,6 +24,7 @@ pub fn parcel(live: &Live, claim: Claim) -> Parcel {
             Err(Reason::new("no_destination", "its destination is not in the configuration any more"))
         }
     };
+    let elsewhere = elsewhere(live, &claim);
     Parcel {
         delivery: claim.delivery,
         class: claim.class,
@@ -33,7 +34,16 @@ pub fn parcel(live: &Live, claim: Claim) -> Parcel {
         since: claim.since,
         person: claim.person,
         parts: mapped,
+        elsewhere,
+        behind: Vec::new(),
     }
+}
+
+/// The route's `notify` destination, for deliveries to another one.
+fn elsewhere(live: &Live, claim: &Claim) -> Option<Elsewhere> {
+    let notify = live.routes.get(&claim.route)?.notify.as_ref()?;
+    let destination = live.destination_id(notify.as_str()).filter(|id| *id != claim.destination)?;
+    Some(Elsewhere { destination, class: claim.event.event_type.class() })
 }
 
 fn mapped(route: &Route, destination: &Destination, claim: &Claim) -> Result<Vec<Part>, Reason> {
@@ -46,18 +56,19 @@ fn mapped(route: &Route, destination: &Destination, claim: &Claim) -> Result<Vec
         return Err(Reason::new("too_many_operations", text));
     }
     let map = map_digest(route);
+    let echo = echo(destination, &claim.event);
     let part = |(n, operation): (usize, Operation)| Part {
         key: key(&claim.event, route, destination, n),
         operation,
         step: None,
-        verdict: None,
+        verdict: echo.clone(),
         map,
     };
     let mut parts: Vec<Part> = operations.into_iter().enumerate().map(part).collect();
     // Progress belongs to the operations it was made with: under another map the parts start anew.
     let same =
         claim.progress.len() == parts.len() && claim.progress.iter().all(|progress| progress.map == map);
-    if same {
+    if same && echo.is_none() {
         for (part, progress) in parts.iter_mut().zip(&claim.progress) {
             part.step.clone_from(&progress.step);
             part.verdict.clone_from(&progress.verdict);
@@ -66,12 +77,22 @@ fn mapped(route: &Route, destination: &Destination, claim: &Claim) -> Result<Vec
     Ok(parts)
 }
 
+/// What came from an account is not sent back to it.
+fn echo(destination: &Destination, event: &Event) -> Option<Verdict> {
+    let source = &event.source;
+    destination.echo_of.contains(source).then(|| {
+        let text = format!("it came from `{source}`, which is the same account");
+        Verdict::skipped("echo", text)
+    })
+}
+
 /// Another number for another map: its text, or which built-in one.
 fn map_digest(route: &Route) -> u32 {
     let text = match &route.map {
         Map::Default => "default",
         Map::MailingCore => "mailingcore",
         Map::Crm => "crm",
+        Map::Audience => "audience",
         Map::Program(program) => &program.text,
     };
     let digest = digest(format!("{}\0{text}", route.create_contacts).as_bytes());
@@ -105,6 +126,10 @@ pub fn operations(route: &Route, destination: &Destination, claim: &Claim) -> Re
             content_type: "application/json".to_owned(),
             body: mailspan_maps::mailingcore::webhook(event, claim.person.as_ref()),
         }]),
+        (Map::Audience, _) => Ok(mailspan_maps::audience(event, claim.person.as_ref(), claim.times)),
+        (Map::Default, _) if destination.kind.sink.as_ref().is_some_and(|sink| sink.audience) => {
+            Ok(mailspan_maps::audience(event, claim.person.as_ref(), claim.times))
+        }
         (Map::Default | Map::Crm, _) => Ok(mailspan_maps::crm(event, claim.person.as_ref(), context)),
         (Map::Program(program), true) => {
             let send = |body| Operation::Send { content_type: "application/json".to_owned(), body };

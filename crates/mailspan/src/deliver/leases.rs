@@ -151,7 +151,9 @@ async fn renew(app: &App, owner: u128, held: &mut Held, id: DestinationId) -> Re
         start::tell_opened(app, id, settings, opened).await?;
         tracing::info!(destination = %settings.name, fence = fence.0, "served by this process");
     } else {
-        app.tell(opened).await;
+        for one in opened {
+            app.tell(one).await;
+        }
     }
     desk.told = Some((fence, settings.digest));
     Ok(())

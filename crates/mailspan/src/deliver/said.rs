@@ -6,15 +6,27 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use mailspan_core::limits::ANSWER_KEPT_BYTES_MAX;
-use mailspan_core::{Answer, KEY, Request};
+use mailspan_core::{Answer, DeliveryId, Lost};
 
-/// Answers that are kept at once: as many as may be in flight, twice.
-const ANSWERS_MAX: usize = 1_024;
+/// Exchanges that are kept at once: as many as may be in flight, twice.
+const EXCHANGES_MAX: usize = 1_024;
 
 #[derive(Default)]
 pub struct Said {
     waiting: AtomicUsize,
-    answers: Mutex<VecDeque<(String, String)>>,
+    exchanges: Mutex<VecDeque<Exchange>>,
+}
+
+/// One request and what was said to it.
+#[derive(Debug, Clone)]
+pub struct Exchange {
+    pub deliveries: Vec<DeliveryId>,
+    /// Method and path as planned: `POST /crm/objects/…`.
+    pub request: String,
+    /// 0 where no answer came.
+    pub status: u16,
+    /// At most [`ANSWER_KEPT_BYTES_MAX`] of the answer, or why there was none.
+    pub answer: String,
 }
 
 /// Somebody waits for as long as this lives.
@@ -32,28 +44,28 @@ impl Said {
         Waiting(self)
     }
 
-    /// The key that a request is sent under, where somebody waits.
-    pub fn key_of(&self, request: &Request) -> Option<String> {
-        if self.waiting.load(Ordering::Relaxed) == 0 {
-            return None;
-        }
-        let under = |wanted: &str| request.headers.iter().find(|(name, _)| name == wanted);
-        under(KEY).or_else(|| under("idempotency-key")).map(|(_, value)| value.clone())
+    pub fn is_waited_for(&self) -> bool {
+        self.waiting.load(Ordering::Relaxed) > 0
     }
 
-    pub fn keep(&self, key: String, answer: &Answer) {
-        let cut = answer.body.len().min(ANSWER_KEPT_BYTES_MAX);
-        let body = String::from_utf8_lossy(&answer.body[..cut]).into_owned();
-        let mut answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
-        if answers.len() >= ANSWERS_MAX {
-            answers.pop_front();
+    pub fn keep(&self, deliveries: Vec<DeliveryId>, request: String, answer: &Result<Answer, Lost>) {
+        let (status, answer) = match answer {
+            Ok(answer) => {
+                let cut = answer.body.len().min(ANSWER_KEPT_BYTES_MAX);
+                (answer.status, String::from_utf8_lossy(&answer.body[..cut]).into_owned())
+            }
+            Err(lost) => (0, lost.why.to_string()),
+        };
+        let mut exchanges = self.exchanges.lock().unwrap_or_else(PoisonError::into_inner);
+        if exchanges.len() >= EXCHANGES_MAX {
+            exchanges.pop_front();
         }
-        answers.push_back((key, body));
+        exchanges.push_back(Exchange { deliveries, request, status, answer });
     }
 
-    /// The last answer to a key, if it is still there.
-    pub fn answer(&self, key: &str) -> Option<String> {
-        let answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
-        answers.iter().rev().find(|(of, _)| of == key).map(|(_, body)| body.clone())
+    /// Exchanges that were made for a delivery, in order, as far as they are still here.
+    pub fn of(&self, delivery: DeliveryId) -> Vec<Exchange> {
+        let exchanges = self.exchanges.lock().unwrap_or_else(PoisonError::into_inner);
+        exchanges.iter().filter(|exchange| exchange.deliveries.contains(&delivery)).cloned().collect()
     }
 }

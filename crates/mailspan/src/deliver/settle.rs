@@ -73,13 +73,14 @@ impl Settle {
     }
 }
 
-/// Writes parts as one; true when a lane's next delivery became its head.
+/// Writes parts as one; the destinations that have a new head of a lane: this one, and those that something was
+/// handed on to.
 async fn keep(
     app: &App,
     destination: DestinationId,
     fence: Fence,
     parts: &[Part],
-) -> Result<bool, SettleFailed> {
+) -> Result<Vec<DestinationId>, SettleFailed> {
     let (settlements, attempts) = joined(parts);
     let write = Write::Settle { destination, fence, settlements, attempts, at: runtime::now() };
     let wrote = drill::begun("settle-in-commit", app.store.write(write)).await;
@@ -87,8 +88,11 @@ async fn keep(
         drill::point("settle-after-commit");
     }
     match wrote {
-        Ok(Wrote::Settled { promoted }) => Ok(promoted),
-        Ok(_) => Ok(true),
+        Ok(Wrote::Settled { promoted, mut offered }) => {
+            offered.extend(promoted.then_some(destination));
+            Ok(offered)
+        }
+        Ok(_) => Ok(vec![destination]),
         Err(Trouble::FenceLost) => Err(SettleFailed::FenceLost),
         Err(trouble) => {
             tracing::warn!("settlements wait: {trouble}");
@@ -111,11 +115,17 @@ fn joined(parts: &[Part]) -> (Vec<Settlement>, Vec<Attempt>) {
 }
 
 /// Tells the engine, the metrics and whoever waits.
-async fn told(app: &App, destination: DestinationId, parts: &[Part], outcome: Result<bool, SettleFailed>) {
+async fn told(
+    app: &App,
+    destination: DestinationId,
+    parts: &[Part],
+    outcome: Result<Vec<DestinationId>, SettleFailed>,
+) {
     let ended: Vec<_> = parts.iter().flat_map(|part| ended(&part.settlements)).collect();
     for part in parts {
         let deliveries = part.settlements.iter().map(|settlement| settlement.delivery).collect();
-        app.tell(Happened::Settled { destination, deliveries, outcome: outcome.map(|_| ()) }).await;
+        let outcome = outcome.as_ref().map(|_| ()).map_err(|failed| *failed);
+        app.tell(Happened::Settled { destination, deliveries, outcome }).await;
     }
     if outcome.is_ok() {
         count(app, destination, &ended);
@@ -123,7 +133,7 @@ async fn told(app: &App, destination: DestinationId, parts: &[Part], outcome: Re
             system::dead_letter(app, *id).await;
         }
     }
-    if outcome == Ok(true) {
+    for destination in outcome.unwrap_or_default() {
         app.tell(Happened::Offered { destination }).await;
     }
     app.has_moved();
@@ -133,7 +143,8 @@ async fn told(app: &App, destination: DestinationId, parts: &[Part], outcome: Re
 fn ended(settlements: &[Settlement]) -> Vec<(DeliveryId, State, Option<Reason>)> {
     let ended = |settlement: &Settlement| match &settlement.outcome {
         Outcome::Ended { state, reason } => Some((settlement.delivery, *state, reason.clone())),
-        _ => None,
+        Outcome::CarriedBy { .. } => Some((settlement.delivery, State::Coalesced, None)),
+        Outcome::Again { .. } | Outcome::Progressed => None,
     };
     settlements.iter().filter_map(ended).collect()
 }
@@ -167,6 +178,7 @@ mod tests {
             crashes: 0,
             progress: vec![],
             attempt: Some(0),
+            hand_on: None,
         };
         deliveries.map(one).collect()
     }

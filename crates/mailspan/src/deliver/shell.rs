@@ -1,11 +1,14 @@
 //! Runs the engine: what happened goes in, commands come out and are carried out.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use mailspan_core::{Answer, DeliveryId, DestinationId, Lost, Millis, Parcel, Queue, Reason, Request};
+use mailspan_core::{
+    Answer, Behind, Class, DeliveryId, DestinationId, Lost, Millis, Parcel, Queue, Reason, Request,
+};
 use mailspan_engine::{CallId, Command, Engine, Happened, Notice, Standing};
-use mailspan_store::{Claimed, Write};
+use mailspan_store::{Claim, Claimed, Trouble, Write};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::app::{App, Live};
@@ -97,8 +100,15 @@ fn carry_out(app: &App, command: Command) {
             let happened = claim(&app, destination, room, held).await;
             app.tell(happened).await;
         }),
-        Command::Send { call, destination, request } => runtime::spawn(async move {
+        Command::Send { call, destination, request, items } => runtime::spawn(async move {
+            let what = app
+                .said
+                .is_waited_for()
+                .then(|| format!("{} {}", request.method, request.path).trim_end().to_owned());
             let answer = send(&app, destination, request).await;
+            if let Some(what) = what {
+                app.said.keep(items, what, &answer);
+            }
             app.tell(answered(call, answer)).await;
         }),
         Command::Left { destination } => app.left(destination),
@@ -132,8 +142,15 @@ async fn claim(
     drill::point("claim");
     let next_due = claimed.next_due;
     let (live, flight) = (app.live(), app.flight.get().cloned());
+    let behind = match behind(app, &live, destination, &claimed.claims).await {
+        Ok(read) => read,
+        Err(trouble) => {
+            tracing::warn!("deliveries could not be read: {trouble}");
+            return Happened::ClaimFailed { destination };
+        }
+    };
     let mapped = app.compute(move || {
-        let mapped = map(&live, flight.as_deref(), claimed, room);
+        let mapped = map(&live, flight.as_deref(), claimed, behind, room);
         flight.inspect(|flight| flight.mapped(destination));
         mapped
     });
@@ -144,10 +161,35 @@ async fn claim(
     }
 }
 
+/// What waits behind each head, in order.
+type Waiting = HashMap<DeliveryId, Vec<Claim>>;
+
+/// Where updates are coalesced, those behind the heads that are new to the engine.
+async fn behind(
+    app: &App,
+    live: &Live,
+    destination: DestinationId,
+    claims: &[Claim],
+) -> Result<Waiting, Trouble> {
+    let mut waiting = Waiting::new();
+    if !live.destinations.get(&destination).is_some_and(|settings| settings.limits.coalesces) {
+        return Ok(waiting);
+    }
+    let updates = claims.iter().filter(|claim| claim.class == Class::Profile);
+    let heads: Vec<DeliveryId> = updates.map(|claim| claim.delivery).collect();
+    if !heads.is_empty() {
+        for (head, claim) in app.store.behind(destination, heads).await? {
+            waiting.entry(head).or_default().push(claim);
+        }
+    }
+    Ok(waiting)
+}
+
 fn map(
     live: &Live,
     flight: Option<&Flight>,
     claimed: Claimed,
+    mut waiting: Waiting,
     room: [u16; QUEUES],
 ) -> (Vec<Parcel>, [bool; QUEUES]) {
     let began = runtime::instant();
@@ -164,6 +206,15 @@ fn map(
         flight.inspect(|flight| flight.mapping(row.destination, row.event.id));
         let mut parcel = claim::parcel(live, row);
         parcel.since = parcel.since.plus(ahead);
+        for row in waiting.remove(&parcel.delivery).unwrap_or_default() {
+            // A run that is cut short is a shorter run: the others wait on.
+            if began.elapsed().as_millis() > MAP_MS_MAX {
+                break;
+            }
+            flight.inspect(|flight| flight.mapping(row.destination, row.event.id));
+            let Parcel { delivery, attempts, crashes, parts, .. } = claim::parcel(live, row);
+            parcel.behind.push(Behind { delivery, attempts, crashes, parts: parts.unwrap_or_default() });
+        }
         parcels.push(parcel);
     }
     (parcels, more)
@@ -182,7 +233,6 @@ async fn send(app: &App, destination: DestinationId, request: Request) -> Result
         );
         return Err(Lost { sent: false, refused: false, why });
     }
-    let waited_for = app.said.key_of(&request);
     let request = sign::sign(&settings, request, runtime::now()).map_err(|why| Lost {
         sent: false,
         refused: true,
@@ -197,9 +247,6 @@ async fn send(app: &App, destination: DestinationId, request: Request) -> Result
         sign::redact(&settings, answer);
     }
     drill::point("send-after");
-    if let (Some(key), Ok(answer)) = (waited_for, &answer) {
-        app.said.keep(key, answer);
-    }
     app.metrics.exchange(&settings.name, answer.as_ref().map_or(0, |answer| answer.status));
     answer
 }

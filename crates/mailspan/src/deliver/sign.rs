@@ -25,6 +25,9 @@ pub fn sign(destination: &Destination, mut request: Request, now: Millis) -> Res
             set(&mut request, "authorization", format!("Basic {both}"));
         }
         Some(Auth::Header { name, value }) => set(&mut request, name, value.secret.expose().to_owned()),
+        Some(Auth::Key { key }) => {
+            set(&mut request, "authorization", format!("Basic {}", STANDARD.encode(key.secret.expose())));
+        }
     }
     match &destination.sign {
         None => {}
@@ -102,6 +105,7 @@ pub fn added(destination: &Destination) -> Vec<(String, String)> {
             add("authorization", format!("Basic [{user}:{}]", password.name));
         }
         Some(Auth::Header { name, value }) => add(name, format!("[{}]", value.name)),
+        Some(Auth::Key { key }) => add("authorization", format!("Basic [{}]", key.name)),
     }
     match &destination.sign {
         None => {}
@@ -133,7 +137,8 @@ pub fn redact(destination: &Destination, answer: &mut Answer) {
         Some(
             Auth::Bearer { token: named }
             | Auth::Basic { password: named, .. }
-            | Auth::Header { value: named, .. },
+            | Auth::Header { value: named, .. }
+            | Auth::Key { key: named },
         ) => {
             secrets.push((named.secret.expose(), &named.name));
         }
@@ -143,6 +148,7 @@ pub fn redact(destination: &Destination, answer: &mut Answer) {
         Some(Auth::Basic { user, password }) => {
             Some(STANDARD.encode(format!("{user}:{}", password.secret.expose())))
         }
+        Some(Auth::Key { key }) => Some(STANDARD.encode(key.secret.expose())),
         _ => None,
     };
     secrets.extend(basic.as_deref().map(|both| (both, "authorization")));

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use mailspan_connectors::contract::Sink;
 use mailspan_core::{DestinationId, Millis};
-use mailspan_engine::{Fence, Happened};
+use mailspan_engine::{Fence, Happened, day_began};
 use mailspan_store::{Store, Trouble, Write, Wrote};
 
 use crate::app::App;
@@ -46,9 +46,11 @@ pub async fn tell_opened(
     app: &App,
     destination: DestinationId,
     settings: &Destination,
-    opened: Happened,
+    opened: [Happened; 2],
 ) -> Result<(), Trouble> {
-    app.tell(opened).await;
+    for one in opened {
+        app.tell(one).await;
+    }
     let window = i64::try_from(settings.limits.rate.per_ms).unwrap_or(i64::MAX);
     let since = Millis(runtime::now().0.saturating_sub(window));
     if let Some(requests) = app.store.sent_since(destination, since).await? {
@@ -64,19 +66,19 @@ pub async fn desk(
     id: DestinationId,
     settings: &Destination,
     flight: Option<&Arc<Flight>>,
-) -> Result<Happened, Trouble> {
+) -> Result<[Happened; 2], Trouble> {
     let fence = lease(store, &format!("destination/{}", id.0), owner).await?;
     opened(store, id, settings, fence, flight).await
 }
 
-/// What the engine is to be told of a destination whose lease is held.
+/// What the engine is to be told of a destination whose lease is held: that it is open, and what the day has seen.
 pub async fn opened(
     store: &Store,
     id: DestinationId,
     settings: &Destination,
     fence: Fence,
     flight: Option<&Arc<Flight>>,
-) -> Result<Happened, Trouble> {
+) -> Result<[Happened; 2], Trouble> {
     let paused = store.standing(id).await?.and_then(|row| row.paused);
     if let Some(reason) = &paused {
         let name = &settings.name;
@@ -89,5 +91,7 @@ pub async fn opened(
         }
         None => settings.sink.clone(),
     };
-    Ok(Happened::Opened { destination: id, fence, limits, sink, paused })
+    let requests = store.spent_since(id, day_began(runtime::now(), limits.day_starts_ms)).await?;
+    let opened = Happened::Opened { destination: id, fence, limits, sink, paused };
+    Ok([opened, Happened::Spent { destination: id, requests }])
 }

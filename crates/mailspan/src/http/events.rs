@@ -5,10 +5,12 @@ use axum::extract::{FromRequestParts, State};
 use axum::http::{HeaderValue, Request, StatusCode};
 use axum::response::{IntoResponse, Response};
 use mailspan_core::limits::{IDEMPOTENCY_KEY_BYTES_MAX, WAIT_MS_MAX};
-use mailspan_core::{EventId, Key, Span};
+use mailspan_core::{EventId, Span};
+use mailspan_store::{AttemptRow, DeliveryRow};
 use serde_json::json;
 
 use crate::app::App;
+use crate::deliver::said::Exchange;
 use crate::deliver::wait;
 use crate::http::auth::Caller;
 use crate::http::problem::Problem;
@@ -84,12 +86,34 @@ async fn said(app: &App, ids: &[EventId], wait_ms: u64) -> Result<Option<serde_j
     let mut said = Vec::with_capacity(rows.len());
     for row in &rows {
         let mut value = shown(row);
-        if let Some(last) = app.store.attempts(row.id).await?.last() {
-            value["status"] = json!(last.status);
-            let key = Key::derive(row.event_id, row.route.as_str(), row.destination.as_str(), 0);
-            value["answer"] = json!(app.said.answer(&key.0).or_else(|| last.answer.clone()));
+        let answers = answers(app, row).await?;
+        if let Some(last) = answers.last() {
+            value["status"] = last["status"].clone();
+            value["answer"] = last["answer"].clone();
         }
+        value["answers"] = json!(answers);
         said.push(value);
     }
     Ok(Some(json!(said)))
+}
+
+/// Each request that was made for a delivery, in order. What another process sent is known from the store alone:
+/// without the answers that were a success.
+async fn answers(app: &App, row: &DeliveryRow) -> Result<Vec<serde_json::Value>, Problem> {
+    let said = app.said.of(row.id);
+    if !said.is_empty() {
+        let one =
+            |one: &Exchange| json!({ "request": one.request, "status": one.status, "answer": one.answer });
+        return Ok(said.iter().map(one).collect());
+    }
+    let first_line = |request: &Vec<u8>| {
+        let text = String::from_utf8_lossy(request);
+        text.lines().next().unwrap_or_default().to_owned()
+    };
+    let attempts = app.store.attempts(row.id).await?;
+    let one = |one: &AttemptRow| {
+        let request = one.request.as_ref().map(first_line);
+        json!({ "request": request, "status": one.status, "answer": one.answer })
+    };
+    Ok(attempts.iter().map(one).collect())
 }

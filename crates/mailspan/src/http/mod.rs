@@ -1,8 +1,9 @@
 //! The HTTP surface.
 
 pub mod auth;
-pub mod doi;
+pub mod body;
 pub mod crowd;
+pub mod doi;
 pub mod events;
 pub mod impatient;
 pub mod intake;
@@ -10,6 +11,7 @@ pub mod limit;
 pub mod maileon;
 pub mod mailingcore;
 pub mod pages;
+pub mod path;
 pub mod peer;
 pub mod problem;
 pub mod router;

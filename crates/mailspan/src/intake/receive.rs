@@ -227,6 +227,7 @@ fn arrived(source: &Source, arrival: Arrival, body: Digest, received_at: Millis,
         transmission: arrival.transmission,
         recipient_role: arrival.recipient_role,
         data: arrival.data.into(),
+        extensions: arrival.extensions.map(Into::into),
     };
     Arrived { event, part, dedupe, contact: None }
 }

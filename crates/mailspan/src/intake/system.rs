@@ -5,7 +5,7 @@ use std::sync::Arc;
 use mailspan_connectors::signature::digest;
 use mailspan_core::{DeliveryId, Event, EventId, EventType, Name, RawValue, Reason, Subject};
 use mailspan_engine::Notice;
-use mailspan_store::{Arrived, DeliveryRow, Receipt};
+use mailspan_store::{Arrived, DeliveryRow, JobState, Receipt};
 use serde_json::{Value, json};
 
 use crate::app::App;
@@ -68,6 +68,26 @@ pub async fn notice(app: &App, tenant: &Name, destination: &Name, what: &Notice)
     say(app, event_type, tenant, &data).await;
 }
 
+/// A job is over: done, failed or cancelled.
+pub async fn job_ended(app: &App, id: i64) {
+    let row = match app.store.job(id).await {
+        Ok(Some(row)) if row.state.has_ended() => row,
+        _ => return,
+    };
+    let failed = row.state == JobState::Failed;
+    let data = json!({
+        "job": id.to_string(),
+        "kind": row.kind,
+        "state": row.state.name(),
+        "failed": failed,
+        "done": row.done,
+        "total": row.total,
+        "text": row.note.filter(|note| !note.is_empty()),
+        "next": if failed { format!("mailspan jobs show {id}") } else { String::new() },
+    });
+    say(app, "system.job_ended", &row.tenant, &data).await;
+}
+
 /// Keeps the event where a route takes it; what nobody asked for is not written.
 async fn say(app: &App, event_type: &'static str, tenant: &Name, data: &Value) {
     let (source, event_type) = (Name::new(SYSTEM), EventType::known(event_type));
@@ -90,6 +110,7 @@ async fn say(app: &App, event_type: &'static str, tenant: &Name, data: &Value) {
         test: false,
         transmission: None,
         recipient_role: None,
+        extensions: None,
         data: Arc::from(data),
     };
     let receipt = Receipt {

@@ -12,6 +12,7 @@ use mailspan_store::{
 use serde::{Deserialize, Serialize};
 
 use crate::app::{App, Live};
+use crate::intake::system;
 use crate::runtime;
 
 pub const REPLAY: &str = "replay";
@@ -231,8 +232,11 @@ fn take(
         let deliveries = rows.into_iter().map(|row| row.delivery).collect();
         return PageWork::Discard { deliveries, note: argument.note.clone() };
     }
-    let item =
-        |row: WalkedRow| PageItem { offer: Offer { cause: Cause::Replay, ..row.offer }, state: row.state };
+    let ordered = |to: &DestinationId| live.destinations.get(to).is_none_or(|settings| settings.ordered);
+    let item = |row: WalkedRow| {
+        let ordered = ordered(&row.offer.destination);
+        PageItem { offer: Offer { cause: Cause::Replay, ordered, ..row.offer }, state: row.state }
+    };
     PageWork::Offer { items: rows.into_iter().map(item).collect(), again: argument.again }
 }
 
@@ -257,6 +261,7 @@ async fn write(
     }
     if has_ended {
         tracing::info!(job = job.id, kind = job.kind, matched = cursor.matched, "job ended");
+        system::job_ended(app, job.id).await;
         return Ok(Stepped::Ended);
     }
     Ok(Stepped::Page)
@@ -317,6 +322,7 @@ mod tests {
             destination: DestinationId(1),
             class: Class::Activity,
             cause: Cause::Replay,
+            ordered: true,
         };
         WalkedRow { delivery: DeliveryId(1), offer, state: State::Dead, reason: Some(reason) }
     }

@@ -3,6 +3,7 @@
 pub mod explain;
 pub mod follow;
 
+use mailspan_connectors::contract::Kind;
 use mailspan_core::{Event, LastTimes, Name, Reason, json};
 use mailspan_store::{Routed, Towards};
 
@@ -44,7 +45,7 @@ pub fn route(live: &Live, event: Event) -> Routed {
         for destination in destinations(live, route, &event) {
             let Some(id) = live.destination_id(destination.as_str()) else { continue };
             let ordered = live.destinations.get(&id).is_none_or(|settings| settings.ordered);
-            let class = event.event_type.class();
+            let class = mailspan_core::class_of(&event);
             to.push(Towards { route: route_id, destination: id, class, failed: failed.clone(), ordered });
         }
     }
@@ -54,7 +55,8 @@ pub fn route(live: &Live, event: Event) -> Routed {
     Routed { event, to, opens, clicks, times }
 }
 
-/// The route's destinations, and its `notify` one where nobody in the CRM can be told.
+/// The route's destinations, and its `notify` one where it is known already that nobody in the CRM can be told;
+/// what the CRM finds out is handed on when its delivery settles.
 fn destinations(live: &Live, route: &Route, event: &Event) -> Vec<Name> {
     let mut names = route.to.clone();
     if let Some(notify) = &route.notify
@@ -74,6 +76,8 @@ fn has_owner(event: &Event) -> bool {
 }
 
 fn reaches_crm(live: &Live, route: &Route) -> bool {
-    let crm = |name: &Name| live.hub.destination(name.as_str()).is_some_and(|d| d.kind.name != "http");
+    // A system that keeps contacts has no owners who could be told.
+    let owners = |kind: &Kind| kind.name != "http" && !kind.sink.as_ref().is_some_and(|sink| sink.audience);
+    let crm = |name: &Name| live.hub.destination(name.as_str()).is_some_and(|d| owners(d.kind));
     route.to.iter().any(crm)
 }

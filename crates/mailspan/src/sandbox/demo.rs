@@ -61,7 +61,7 @@ pub async fn run(demo: Demo) -> anyhow::Result<()> {
 
     let file = demo.folder.join("hub.toml");
     let environment = |name: &str| runtime::env(name);
-    let options = config::Options { env: &environment, dev: false };
+    let options = config::Options { env: &environment, names: &runtime::env_names("MAILSPAN_"), dev: false };
     let hub = config::load(&file, &options).map_err(|problems| anyhow::anyhow!("{problems}"))?;
     let serving = serve::begin(hub).await?;
 

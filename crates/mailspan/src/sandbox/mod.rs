@@ -9,6 +9,7 @@ use anyhow::Context;
 use axum::Router;
 use mailspan_core::Request;
 use mailspan_egress::{Allowance, Egress, Target};
+use mailspan_sandbox::mailingcore;
 use mailspan_sandbox::mailtarget::{Post, Webhook};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -30,6 +31,29 @@ pub async fn serve(
 
 /// Posts webhooks to a URL, through the egress client with that one address allowed.
 pub fn poster(url: &str) -> anyhow::Result<Post> {
+    let (egress, target) = towards(url)?;
+    Ok(Arc::new(move |webhook: Webhook| {
+        let (egress, target) = (egress.clone(), target.clone());
+        let request =
+            Request { method: "POST", path: String::new(), headers: webhook.headers, body: webhook.body };
+        Box::pin(async move { egress.send(&target, request).await.ok().map(|answer| answer.status) })
+    }))
+}
+
+/// Posts the webhooks of a fake MailingCore to the URL of each.
+pub fn hook_poster() -> mailingcore::Post {
+    Arc::new(move |hook: mailingcore::Hook| {
+        let request = Request { method: "POST", path: String::new(), headers: hook.headers, body: hook.body };
+        let towards = towards(&hook.url);
+        Box::pin(async move {
+            let (egress, target) = towards.ok()?;
+            egress.send(&target, request).await.ok().map(|answer| answer.status)
+        })
+    })
+}
+
+/// A client with one address allowed.
+fn towards(url: &str) -> anyhow::Result<(Arc<Egress>, Arc<Target>)> {
     let parsed = url::Url::parse(url).with_context(|| format!("`{url}` is no URL"))?;
     let port = parsed.port_or_known_default().unwrap_or(80);
     // Rehearsals go where the user says: any address, this one port.
@@ -48,10 +72,5 @@ pub fn poster(url: &str) -> anyhow::Result<Post> {
         client_certificate: None,
         title_case_headers: false,
     });
-    Ok(Arc::new(move |webhook: Webhook| {
-        let (egress, target) = (egress.clone(), target.clone());
-        let request =
-            Request { method: "POST", path: String::new(), headers: webhook.headers, body: webhook.body };
-        Box::pin(async move { egress.send(&target, request).await.ok().map(|answer| answer.status) })
-    }))
+    Ok((egress, target))
 }

@@ -76,6 +76,36 @@ pub fn wait_answers_with_what_each_destination_said() {
     assert_eq!(ask("d@example.com", "soon").status, 400);
 }
 
+/// A map of two requests, the second of which is tried twice: each of the three answers is shown.
+#[test]
+pub fn wait_shows_the_answer_to_each_request() {
+    let crm = mailspan_testkit::Receiver::start();
+    let mut tried = 0;
+    crm.answer(move |seen| match seen.json()["n"].as_u64() {
+        Some(1) => (201, Vec::new(), "{\"made\":1}".to_owned()),
+        _ => {
+            tried += 1;
+            (if tried == 1 { 503 } else { 200 }, Vec::new(), format!("{{\"try\":{tried}}}"))
+        }
+    });
+    let quick = "retry = [\"50ms\"]\nrate = \"1000/1s\"";
+    let map = "map = \'\'\'[{ \"n\": 1 }, { \"n\": 2 }]\'\'\'";
+    let config = crate::support::config(&crm, quick, map);
+    let mut hub = Hub::new(crate::support::BINARY, &config, &[("MAILTARGET_SECRET", crate::support::SECRET)]);
+    hub.start();
+    let write = key(&hub, "events:write");
+    let headers = [("authorization", write.as_str()), ("content-type", "application/json")];
+    let body = json!({ "type": "app.paid", "subject": "a@example.com" }).to_string();
+    let reply = hub.post("/v1/events?wait=20s", &headers, body.as_bytes());
+    assert_eq!(reply.status, 200);
+    let delivery = &reply.json()["deliveries"][0];
+    let one = |status: u16, answer: &str| json!({ "request": "POST", "status": status, "answer": answer });
+    let expected = [one(201, "{\"made\":1}"), one(503, "{\"try\":1}"), one(200, "{\"try\":2}")];
+    assert_eq!(delivery["answers"], json!(expected), "{delivery}");
+    let last = (&delivery["state"], &delivery["status"], &delivery["answer"]);
+    assert_eq!(last, (&json!("delivered"), &json!(200), &json!("{\"try\":2}")));
+}
+
 #[test]
 pub fn cloudevents_come_in_three_modes_and_numbers_survive() {
     let (hub, crm) = hub();
@@ -100,4 +130,78 @@ pub fn cloudevents_come_in_three_modes_and_numbers_survive() {
     until(10, "not all delivered", || (crm.ok().len() == 3).then_some(()));
     let text = String::from_utf8(crm.ok_about("s@example.com")[0].body.clone()).unwrap();
     assert!(text.contains("92356927693813856123"), "{text}");
+}
+
+/// What a CloudEvent came with goes on to a receiver, which may be another hub; ours are ours.
+#[test]
+pub fn extensions_of_a_cloudevent_reach_the_receiver() {
+    let (hub, crm) = hub();
+    let write = key(&hub, "events:write");
+    let trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+    let event = json!({
+        "specversion": "1.0", "id": "e1", "source": "/app", "type": "app.x", "subject": "s@example.com",
+        "traceparent": trace, "sequence": 7, "tenant": "acme", "receivedat": "never", "data": { "a": 1 },
+    });
+    let headers = [("authorization", write.as_str()), ("content-type", "application/cloudevents+json")];
+    assert_eq!(hub.post("/v1/events", &headers, event.to_string().as_bytes()).status, 202);
+    let seen = until(10, "the event did not arrive", || crm.ok_about("s@example.com").pop()).json();
+    assert_eq!((&seen["traceparent"], &seen["sequence"]), (&json!(trace), &json!(7)), "{seen}");
+    assert_eq!(seen["tenant"], "default");
+    assert_ne!(seen["receivedat"], "never");
+    let binary = [
+        ("authorization", write.as_str()),
+        ("content-type", "application/json"),
+        ("ce-specversion", "1.0"),
+        ("ce-id", "e2"),
+        ("ce-source", "/app"),
+        ("ce-type", "app.x"),
+        ("ce-subject", "t@example.com"),
+        ("ce-traceparent", trace),
+    ];
+    assert_eq!(hub.post("/v1/events", &binary, b"{}").status, 202);
+    let seen = until(10, "the binary event did not arrive", || crm.ok_about("t@example.com").pop()).json();
+    assert_eq!(seen["traceparent"], trace);
+}
+
+/// Whatever a path or a body says, a program gets a problem as JSON.
+#[test]
+pub fn bad_paths_and_bodies_are_problems_like_everything_else() {
+    let (hub, _crm) = hub();
+    let admin = key(&hub, "admin");
+    let check = |method: &str, path: &str, body: &str, status: u16| {
+        let headers = [("authorization", admin.as_str()), ("content-type", "application/json")];
+        let reply = mailspan_testkit::request(hub.port, method, path, &headers, body.as_bytes()).unwrap();
+        let shown = format!("{method} {path} {body}: {}", String::from_utf8_lossy(&reply.body));
+        assert_eq!(reply.status, status, "{shown}");
+        assert_eq!(reply.header("content-type"), Some("application/problem+json"), "{shown}");
+        assert!(!reply.json()["detail"].as_str().unwrap_or_default().is_empty(), "{shown}");
+    };
+    for path in ["/v1/events/%ff", "/v1/events/%ff/explain", "/v1/deliveries/%ff", "/v1/jobs/%ff"] {
+        check("GET", path, "", 400);
+    }
+    for path in [
+        "/v1/deliveries/%ff/replay",
+        "/v1/deliveries/%ff/discard",
+        "/v1/deliveries/%ff/correct",
+        "/v1/jobs/%ff/pause",
+        "/v1/jobs/1/%ff",
+        "/v1/destinations/%ff/test",
+        "/v1/destinations/%ff/pause",
+        "/v1/destinations/%ff/resume",
+        "/v1/destinations/%ff/prepare",
+    ] {
+        check("POST", path, "{}", 400);
+    }
+    check("DELETE", "/v1/keys/%ff", "", 400);
+    for path in ["/v1/deliveries/1/replay", "/v1/deliveries/1/discard", "/v1/destinations/crm/pause"] {
+        check("POST", path, "{", 400);
+        check("POST", path, "{\"nothing\":1}", 400);
+    }
+    check("POST", "/v1/destinations/crm/prepare", "[", 400);
+    check("POST", "/v1/replays", "{", 400);
+    // Nothing said is not «all».
+    check("POST", "/v1/replays", "", 400);
+    check("POST", "/v1/keys", "{}", 400);
+    check("GET", "/v1/events/nonsense", "", 400);
+    check("GET", "/v1/deliveries/1", "", 404);
 }

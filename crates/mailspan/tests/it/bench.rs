@@ -11,6 +11,7 @@ fn check(args: &[&str], sent: u64) {
     let folder = tempfile::tempdir().unwrap();
     let short: &[&str] = match args[0] {
         "store" | "dedupe" => &["--rounds", "1"],
+        "neighbours" => &["--destinations", "5", "--rate", "40", "--for", "1s", "--rounds", "1"],
         _ => &["--rate", "100", "--for", "400ms", "--max-for", "0s", "--rounds", "1", "--connections", "4"],
     };
     let mut command = Command::new(BINARY);
@@ -20,7 +21,14 @@ fn check(args: &[&str], sent: u64) {
     assert!(output.status.success(), "bench {args:?} ended with {}:\n{said}", output.status);
     let report: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(report["whole"], true, "{report}");
-    if args[0] != "store" && args[0] != "dedupe" {
+    if args[0] == "neighbours" {
+        assert!(report["median_ratio"].as_f64().unwrap() > 0.0, "{report}");
+        assert_eq!(
+            report["found"]["acknowledged"].as_u64(),
+            Some(sent),
+            "alone, and beside the two: {report}"
+        );
+    } else if args[0] != "store" && args[0] != "dedupe" {
         let found = &report["medians"]["hub"]["found"];
         assert_eq!((found["sent"].as_u64(), found["lost"].as_u64()), (Some(sent), Some(0)), "{report}");
         assert_eq!(found["acknowledged"].as_u64(), Some(sent), "{report}");
@@ -43,6 +51,11 @@ fn deliver_finds_every_event_at_the_receiver() {
 #[test]
 fn store_finds_every_delivery_done() {
     check(&["store", "--events", "100", "--writers", "4", "--routes", "2"], 100);
+}
+
+#[test]
+fn neighbours_finds_every_event_at_those_that_are_well() {
+    check(&["neighbours"], 2 * 40);
 }
 
 #[test]

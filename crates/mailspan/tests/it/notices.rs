@@ -115,8 +115,8 @@ pub fn deals_get_the_activity_too_and_deals_that_are_gone_do_not_lose_it() {
 
 #[test]
 pub fn an_owner_whom_the_crm_does_not_know_is_named_in_a_task_of_the_contact() {
-    let ((account, port), chat) = (account(), Receiver::start());
-    let hub = hub_with_notify(port, &chat);
+    let (account, port) = account();
+    let hub = hub(port, &format!("rate = \"1000/1s\"\n{PATIENT}"), "");
     send_all(&hub, &[complaint(ADA, 1, json!({ "crm_owner": "gone@crm.example" }))]);
     settled(&hub, 1);
     let tasks = account.tasks();
@@ -125,4 +125,44 @@ pub fn an_owner_whom_the_crm_does_not_know_is_named_in_a_task_of_the_contact() {
     assert!(tasks[0].properties["hs_task_body"].contains("gone@crm.example"), "{tasks:?}");
     assert!(tasks[0].properties.get("hubspot_owner_id").is_none_or(String::is_empty));
     assert!(account.statuses()[ADA].unsubscribed_all, "the rest of the event was not done");
+}
+
+#[test]
+pub fn an_owner_whom_the_crm_does_not_know_is_told_once_at_the_notify_url() {
+    let ((account, port), chat) = (account(), Receiver::start());
+    let mut hub = hub_with_notify(port, &chat);
+    account.set_faults(Faults::parse("server_error=30%,reset_after_commit=30%").unwrap());
+    chat.status(503);
+    let gone = json!({ "crm_owner": "gone@crm.example" });
+    send_all(&hub, &[complaint(ADA, 1, gone.clone())]);
+    until(30, "the notify URL was not tried", || (!chat.seen().is_empty()).then_some(()));
+    hub.kill();
+    chat.status(200);
+    hub.start();
+    let told = until(60, "the notify URL was not told", || chat.ok().pop());
+    account.set_faults(Faults::default());
+    let audit = settled(&hub, 1);
+    assert_eq!((&audit["deliveries"], &audit["delivered"]), (&json!(2), &json!(2)), "{audit}");
+    let body = told.json();
+    assert_eq!((&body["op"], &body["owner"]), (&json!("notify_owner"), &json!("gone@crm.example")));
+    let keys: Vec<_> =
+        chat.seen().iter().map(|seen| seen.header("idempotency-key").unwrap().to_owned()).collect();
+    assert!(keys.len() >= 2, "one failure at least, and the answer");
+    assert!(keys.iter().all(|key| *key == keys[0]), "a retry came under another key: {keys:?}");
+    assert!(account.tasks().is_empty(), "the notice is in the CRM too: {:?}", account.tasks());
+    assert!(account.statuses()[ADA].unsubscribed_all, "the rest of the event was not done");
+
+    // Neither a replay nor the owner's coming to the CRM afterwards tells it again.
+    let seen = chat.seen().len();
+    account.add_owner("gone@crm.example");
+    replay(&hub, &ids(&hub, "delivered"), false, 1);
+    assert_eq!((chat.seen().len(), account.tasks().len()), (seen, 0), "a replay told again");
+    // Who wants all of it again at the CRM gets the task there; the URL stays told.
+    let crm = hub.rows(&["deliveries", "list", "--destination", "crm"]);
+    replay(&hub, &[crm[0]["id"].as_str().unwrap().to_owned()], true, 1);
+    assert_eq!((chat.seen().len(), account.tasks().len()), (seen, 1));
+    // Another event is another notice.
+    send_all(&hub, &[complaint(BOB, 2, json!({ "crm_owner": "lost@crm.example" }))]);
+    settled(&hub, 2);
+    assert_eq!((chat.ok().len(), account.tasks().len()), (2, 1));
 }

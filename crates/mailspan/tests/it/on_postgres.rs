@@ -200,6 +200,19 @@ const CASES: &[Case] = &[
         "prepare::pause_keeps_the_queue_and_resume_sends_it",
         prepare::pause_keeps_the_queue_and_resume_sends_it,
     ),
+    ("api::wait_shows_the_answer_to_each_request", api::wait_shows_the_answer_to_each_request),
+    (
+        "api::extensions_of_a_cloudevent_reach_the_receiver",
+        api::extensions_of_a_cloudevent_reach_the_receiver,
+    ),
+    (
+        "api::bad_paths_and_bodies_are_problems_like_everything_else",
+        api::bad_paths_and_bodies_are_problems_like_everything_else,
+    ),
+    (
+        "notices::an_owner_whom_the_crm_does_not_know_is_told_once_at_the_notify_url",
+        notices::an_owner_whom_the_crm_does_not_know_is_told_once_at_the_notify_url,
+    ),
 ];
 
 #[test]

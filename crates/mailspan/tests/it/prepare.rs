@@ -81,6 +81,30 @@ pub fn prepare_names_what_it_cannot_create() {
     let (code, text) = said(&hub, &["destinations", "prepare", "crm"]);
     assert_eq!(code, Some(1), "{text}");
     assert!(text.contains("scope crm.objects.owners.read"), "{text}");
+    // Every scope that a delivery needs, each for itself and all at once.
+    let scopes = [
+        "crm.objects.contacts.read",
+        "crm.objects.contacts.write",
+        "crm.objects.owners.read",
+        "crm.schemas.contacts.read",
+        "communication_preferences.read_write",
+        "communication_preferences.statuses.batch.write",
+    ];
+    let before = sandbox.state()["totals"].clone();
+    for missing in scopes.map(|scope| vec![scope]).into_iter().chain([scopes.to_vec()]) {
+        sandbox.faults(&format!("missing_scopes={}", missing.join("+")));
+        let (code, text) = said(&hub, &["destinations", "prepare", "crm"]);
+        assert_eq!(code, Some(1), "{missing:?}: {text}");
+        for scope in scopes {
+            let named = text.matches(&format!("scope {scope} of the token")).count();
+            let wanted = missing.contains(&scope);
+            assert!((named > 0) == wanted, "{scope} with {missing:?} missing:\n{text}");
+        }
+    }
+    sandbox.faults("none");
+    let (code, text) = said(&hub, &["destinations", "prepare", "crm"]);
+    assert_eq!((code, text.trim()), (Some(0), "crm has all that is needed"));
+    assert_eq!(sandbox.state()["totals"], before, "looking changed something");
     assert_eq!(said(&hub, &["destinations", "prepare", "nothing"]).0, Some(1));
 }
 

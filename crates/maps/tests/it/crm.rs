@@ -4,7 +4,7 @@ use mailspan_core::*;
 use mailspan_maps::{CrmContext, crm};
 use serde_json::{Value, json};
 
-fn event(from: &Value) -> Event {
+pub fn event(from: &Value) -> Event {
     let role = match from["role"].as_str() {
         Some("cc") => Some(RecipientRole::Cc),
         Some("bcc") => Some(RecipientRole::Bcc),
@@ -23,6 +23,7 @@ fn event(from: &Value) -> Event {
         test: false,
         transmission: None,
         recipient_role: role,
+        extensions: None,
         data: RawValue::from_string(from["data"].to_string()).unwrap().into(),
     }
 }

@@ -17,6 +17,7 @@ fn event(data: &str) -> Event {
         test: false,
         transmission: None,
         recipient_role: None,
+        extensions: None,
         data: RawValue::from_string(data.to_owned()).unwrap().into(),
     }
 }

@@ -120,7 +120,7 @@ impl Book {
             .faults
             .missing_scopes
             .as_deref()
-            .is_some_and(|missing| missing == "*" || missing == scope)
+            .is_some_and(|missing| missing.split('+').any(|missing| missing == "*" || missing == scope))
         {
             return Err(Problem::missing_scopes(scope));
         }

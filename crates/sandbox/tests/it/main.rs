@@ -3,6 +3,8 @@
 
 mod hubspot;
 mod hubspot_faults;
+mod maileon;
+mod mailingcore;
 mod mailtarget;
 mod receiver;
 

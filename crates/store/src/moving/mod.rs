@@ -118,6 +118,7 @@ pub async fn move_store(
     if options.dry_run {
         return dry_run(&mut source, to, options, said).await;
     }
+    source.write_keys_bare(from)?;
     let mut target = Side::make(to, options.now).await?;
     let plans = plans(&source, &target).await?;
     let resumed = begin(&mut source, &mut target, &plans).await?;

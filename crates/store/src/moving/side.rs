@@ -41,6 +41,14 @@ impl Side {
         })
     }
 
+    /// Dedupe keys as every store reads them: a file keeps those of an open segment in runs.
+    pub(crate) fn write_keys_bare(&self, place: &Place) -> Result<(), MoveError> {
+        match (self, place) {
+            (Side::Sqlite(_), Place::Sqlite { path }) => crate::sqlite::moving::write_keys_bare(path),
+            _ => Ok(()),
+        }
+    }
+
     /// Without user and password.
     pub(crate) fn place(&self) -> &str {
         match self {

@@ -39,6 +39,7 @@ pub(crate) const TABLES: &[Table] = &[
     whole("person_events", &["bucket", "person", "seq"]),
     whole("deliveries", &["id"]),
     whole("attempts", &["id"]),
+    whole("spent", &["destination", "quarter"]),
     whole("tries", &["delivery", "attempt"]),
     Table { cleared: "until", ..whole("leases", &["name"]) },
     whole("destinations", &["id"]),

@@ -1,5 +1,6 @@
 //! What a destination's owner reads: heads that are due, with what is needed to map them.
 
+use mailspan_core::limits::{CARRIED_MAX, DESK_WINDOW_MAX};
 use mailspan_core::{Cause, Class, DeliveryId, DestinationId, LastTimes, Millis, Progress, Queue, RouteId};
 use tokio_postgres::Row;
 
@@ -20,9 +21,7 @@ pub(crate) async fn claim(
     held: &[DeliveryId],
 ) -> Result<Claimed, Fault> {
     let sql = format!(
-        "SELECT {EVENT_COLUMNS}, d.queue, d.due, d.id AS delivery, d.route, d.class, d.cause, d.attempts, d.crashes,
-            d.since, d.progress, d.person, p.address, p.external_id, p.opens, p.clicks, p.opted_out_at, p.opted_in_at,
-            p.erased, p.delivered_at, p.opened_at, p.clicked_at, p.bounced_at
+        "SELECT {EVENT_COLUMNS}, d.queue, d.due, {COLUMNS}
          FROM unnest($2::bigint[], $3::bigint[]) AS q (queue, room)
          CROSS JOIN LATERAL (SELECT w.* FROM deliveries w WHERE w.destination = $1 AND w.queue = q.queue
             AND w.due IS NOT NULL ORDER BY w.due, w.id LIMIT q.room + 1) AS d
@@ -59,6 +58,52 @@ pub(crate) async fn claim(
         claim.several_recipients = claim.event.seq.is_some_and(|seq| several.contains(&seq));
     }
     Ok(Claimed { claims, came: taken, next_due: next })
+}
+
+/// What a delivery is mapped from.
+const COLUMNS: &str =
+    "d.id AS delivery, d.route, d.class, d.cause, d.attempts, d.crashes, d.since, d.progress,
+            d.person, p.address, p.external_id, p.opens, p.clicks, p.opted_out_at, p.opted_in_at, p.erased,
+            p.delivered_at, p.opened_at, p.clicked_at, p.bounced_at";
+
+/// What waits behind these heads, in the order in which it would go, with the head it waits for; at most
+/// [`CARRIED_MAX`] each and [`DESK_WINDOW_MAX`] together. Nothing behind what is no head any more.
+pub(crate) async fn behind(
+    base: &Base,
+    destination: DestinationId,
+    heads: &[DeliveryId],
+) -> Result<Vec<(DeliveryId, Claim)>, Fault> {
+    let sql = format!(
+        "SELECT {EVENT_COLUMNS}, l.head, {COLUMNS}
+         FROM unnest($1::bigint[]) WITH ORDINALITY AS l (head, position) JOIN deliveries h ON h.id = l.head
+         CROSS JOIN LATERAL (SELECT w.* FROM deliveries w WHERE w.person = h.person
+            AND w.destination = h.destination AND w.class = h.class AND w.state = 0 AND w.due IS NULL
+            ORDER BY w.id LIMIT $3) AS d
+         JOIN events e ON e.seq = d.event LEFT JOIN persons p ON p.id = d.person
+         WHERE h.destination = $2 AND h.state = 0 AND h.due IS NOT NULL
+         ORDER BY l.position, d.id LIMIT $4"
+    );
+    let ids: Vec<i64> = heads.iter().map(|head| head.0).collect();
+    let (each, all) = (CARRIED_MAX as i64, DESK_WINDOW_MAX as i64);
+    let mut claims: Vec<(DeliveryId, Claim)> = vec![];
+    // What comes after a damaged row must not go before it.
+    let mut damaged = None;
+    for row in &base.rows(&sql, &[&ids, &destination.0, &each, &all]).await? {
+        let head = DeliveryId(get(row, "head")?);
+        if damaged == Some(head) {
+            continue;
+        }
+        match claim_of(base, row, destination).await {
+            Ok(claim) => claims.push((head, claim)),
+            Err(Fault::Trouble(_)) => damaged = Some(head),
+            Err(fault) => return Err(fault),
+        }
+    }
+    let several = several(base, claims.iter().map(|(_, claim)| &claim.event)).await?;
+    for (_, claim) in &mut claims {
+        claim.several_recipients = claim.event.seq.is_some_and(|seq| several.contains(&seq));
+    }
+    Ok(claims)
 }
 
 async fn claim_of(base: &Base, row: &Row, destination: DestinationId) -> Result<Claim, Fault> {

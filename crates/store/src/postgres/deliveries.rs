@@ -16,7 +16,7 @@ const PERSON_EVENTS_MAX: usize = 10_000;
 /// Named one by one, as everywhere: a column that a later version adds must not change what a prepared statement
 /// gives.
 const COLUMNS: &str = "d.id, d.tenant, d.route, d.destination, d.class, d.cause, d.state, d.due, d.attempts,
-    d.crashes, d.reason_code, d.reason, d.created_at, d.changed_at,
+    d.crashes, d.reason_code, d.reason, d.carried_by, d.created_at, d.changed_at,
     e.id AS event_id, e.type AS event_type, e.packed AS event_packed";
 
 pub(crate) async fn by_id(base: &Base, id: DeliveryId) -> Result<Option<DeliveryRow>, Fault> {
@@ -97,6 +97,7 @@ async fn delivery_of(base: &Base, row: &Row) -> Result<DeliveryRow, Fault> {
         attempts: small(row, "attempts")?,
         crashes: small(row, "crashes")?,
         reason: reason(row, "reason_code", "reason")?,
+        carried_by: get::<Option<i64>, _>(row, "carried_by")?.map(DeliveryId),
         created_at: millis(row, "created_at")?,
         changed_at: millis(row, "changed_at")?,
     })

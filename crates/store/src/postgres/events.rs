@@ -38,6 +38,7 @@ pub(crate) async fn event_of(base: &Base, row: &Row) -> Result<Event, Fault> {
         transmission: envelope.transmission,
         recipient_role: envelope.recipient_role,
         data: envelope.data.into(),
+        extensions: envelope.extensions.map(Into::into),
     })
 }
 

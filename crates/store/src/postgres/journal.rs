@@ -317,7 +317,9 @@ impl Journal {
                 (What::Write(Write::Release { name, .. }), Ok(_)) => {
                     self.taken.remove(name);
                 }
-                (_, Ok(Wrote::Offered { destinations })) => self.wake(destinations),
+                (_, Ok(Wrote::Offered { destinations } | Wrote::Settled { offered: destinations, .. })) => {
+                    self.wake(destinations);
+                }
                 (What::Write(Write::Page(page)), Ok(Wrote::Paged { destinations, .. })) => {
                     self.wake(destinations);
                     if page.end.is_some() {

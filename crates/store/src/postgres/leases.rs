@@ -36,7 +36,11 @@ pub(crate) fn needed(write: &Prepared) -> Vec<String> {
             let to = routed.iter().flat_map(|one| &one.to).map(|towards| of_destination(towards.destination));
             to.chain([ROUTER.to_owned()]).collect()
         }
-        What::Write(Write::Settle { destination, .. }) => vec![of_destination(*destination)],
+        What::Write(Write::Settle { destination, settlements, .. }) => {
+            let handed_on = settlements.iter().filter_map(|settlement| settlement.hand_on);
+            let to = handed_on.map(|elsewhere| of_destination(elsewhere.destination));
+            to.chain([of_destination(*destination)]).collect()
+        }
         What::Write(Write::Offer { offers, .. }) => {
             offers.iter().map(|offer| of_destination(offer.destination)).collect()
         }

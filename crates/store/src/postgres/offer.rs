@@ -116,7 +116,7 @@ async fn reopen(
     }
     let base = &journal.base;
     let lane = Lane { person: row.person, destination: offer.destination.0, class: offer.class };
-    let is_head = lanes::busy(base, &[lane]).await?.is_empty();
+    let is_head = !offer.ordered || lanes::busy(base, &[lane]).await?.is_empty();
     let kept = if again {
         None
     } else {
@@ -171,7 +171,7 @@ async fn make(journal: &mut Journal, offer: &Offer, at: Millis) -> Result<Vec<De
         cause: offer.cause,
         flags: if states_consent(&event) { ANSWERS_CONSENT } else { 0 },
         at,
-        ordered: true,
+        ordered: offer.ordered,
         failed: None,
     };
     lanes::make(journal, &[new]).await

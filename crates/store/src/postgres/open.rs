@@ -27,6 +27,8 @@ pub struct PostgresOptions {
     pub now: Millis,
     /// Keys in one dedupe segment; smaller in tests.
     pub segment_keys_max: i64,
+    /// Writes of intake that wait before further ones are [`crate::Trouble::Busy`], at least 1.
+    pub intake_queue_max: usize,
     /// Runs a connection's task.
     pub spawn: Spawn,
 }
@@ -35,7 +37,8 @@ impl PostgresOptions {
     /// Three readers, segments of the usual size.
     pub fn new(url: String, seed: u128, now: Millis, spawn: Spawn) -> PostgresOptions {
         let segment_keys_max = limits::SEGMENT_KEYS_MAX;
-        PostgresOptions { url, readers: 3, seed, now, segment_keys_max, spawn }
+        let intake_queue_max = limits::INTAKE_QUEUE_MAX;
+        PostgresOptions { url, readers: 3, seed, now, segment_keys_max, intake_queue_max, spawn }
     }
 }
 
@@ -60,7 +63,7 @@ pub async fn open_postgres(options: PostgresOptions) -> Result<(Store, PostgresW
     let base = connector.writer(key.clone()).await.map_err(refuse)?;
     let shard = connector.shard(&base).await.map_err(refuse)?;
     let journal = Journal::new(base, options.segment_keys_max, shard);
-    let queues = Arc::new(Queues::default());
+    let queues = Arc::new(Queues::new(options.intake_queue_max));
     let handle = Postgres::new(queues.clone(), connector.clone(), key.clone(), options.readers);
     Ok((Store::Postgres(handle), PostgresWriter { queues, connector, key, journal }))
 }

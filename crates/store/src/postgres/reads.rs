@@ -7,7 +7,7 @@ use mailspan_core::{
 use super::handle::Postgres;
 use super::{audit, claim, deliveries, events, jobs, keys, leases, ledger, persons, refused, standing, walk};
 use crate::{
-    AttemptRow, Audit, Claimed, DeliveryFilter, DeliveryRow, EventFilter, EventRow, Fact, FactFilter,
+    AttemptRow, Audit, Claim, Claimed, DeliveryFilter, DeliveryRow, EventFilter, EventRow, Fact, FactFilter,
     JobFilter, JobRow, KeyRow, LeaseRow, RefusedRow, RequestRow, Sizes, StandingRow, Trouble, UnreadableRow,
     Walk, Walked,
 };
@@ -34,6 +34,26 @@ impl Postgres {
     pub(crate) async fn leases(&self) -> Result<Vec<LeaseRow>, Trouble> {
         let link = self.link().await?;
         let found = leases::list(link.base()?).await;
+        link.end(found).await
+    }
+
+    pub(crate) async fn behind(
+        &self,
+        destination: DestinationId,
+        heads: &[DeliveryId],
+    ) -> Result<Vec<(DeliveryId, Claim)>, Trouble> {
+        let link = self.link().await?;
+        let found = claim::behind(link.base()?, destination, heads).await;
+        link.end(found).await
+    }
+
+    pub(crate) async fn spent_since(
+        &self,
+        destination: DestinationId,
+        since: Millis,
+    ) -> Result<u64, Trouble> {
+        let link = self.link().await?;
+        let found = walk::spent_since(link.base()?, destination, since).await;
         link.end(found).await
     }
 

@@ -1,23 +1,23 @@
 //! One transaction of a destination's owner: states, attempts, and the next head of each lane.
 //!
 //! Settlements are applied in runs: within one no lane is touched twice, so one statement for all of them does
-//! what one after the other would.
+//! what one after the other would. What waits in a lane and ends touches it not: head and order stay.
 
 use std::collections::{HashMap, HashSet};
 
 use mailspan_core::{
-    Attempt, Class, DeliveryId, DestinationId, Millis, Outcome, Reason, Seq, Settlement, State,
+    Attempt, Cause, Class, DeliveryId, DestinationId, Millis, Outcome, Reason, Seq, Settlement, State,
 };
 use mailspan_engine::Fence;
 
 use super::base::{Base, Fault, clean, get};
 use super::journal::Journal;
-use super::lanes::{self, Lane};
+use super::lanes::{self, Lane, New};
 use super::{leases, ledger};
 use crate::sqlite::lanes::ANSWERS_CONSENT;
 use crate::sqlite::leases::of_destination;
 use crate::sqlite::ledger::verdict;
-use crate::sqlite::settle::{consent_verdict, packed};
+use crate::sqlite::settle::{QUARTERS_KEPT, consent_verdict, ends_well, keeps_progress, packed, quarter};
 use crate::write::Wrote;
 
 /// Refused whole under an old fence. What is no longer pending was settled before: it is left as it is.
@@ -34,7 +34,7 @@ pub(crate) async fn settle(
         return Err(Fault::refused("not_an_end", "a delivery cannot end as pending"));
     }
     let attempt_ids = keep_attempts(&journal.base, destination, attempts).await?;
-    let mut promoted = false;
+    let (mut promoted, mut offered) = (false, vec![]);
     let mut rest = settlements;
     while !rest.is_empty() {
         let rows = pending(&journal.base, rest, destination).await?;
@@ -48,14 +48,51 @@ pub(crate) async fn settle(
             })
             .collect();
         promoted |= settle_run(journal, &changes, at).await?;
+        offered.extend(hand_on(journal, &changes, at).await?);
         rest = &rest[run..];
     }
-    Ok(Wrote::Settled { promoted })
+    offered.sort();
+    offered.dedup();
+    Ok(Wrote::Settled { promoted, offered })
+}
+
+/// Deliveries of the same event and route, to where notices go instead; the leases of those destinations are
+/// locked with the others of the group. A pending delivery keeps its event, so that needs no lock.
+async fn hand_on(
+    journal: &mut Journal,
+    changes: &[Change<'_>],
+    at: Millis,
+) -> Result<Vec<DestinationId>, Fault> {
+    let news: Vec<New> = changes
+        .iter()
+        .filter_map(|change| {
+            let (row, elsewhere) = (change.row, change.settlement.hand_on?);
+            let lane = Lane {
+                person: row.lane.person,
+                destination: elsewhere.destination.0,
+                class: elsewhere.class,
+            };
+            Some(New {
+                event: row.event,
+                route: row.route,
+                tenant: row.tenant,
+                lane,
+                cause: Cause::Live,
+                flags: row.flags & ANSWERS_CONSENT,
+                at,
+                ordered: true,
+                failed: None,
+            })
+        })
+        .collect();
+    if news.is_empty() { Ok(vec![]) } else { lanes::make(journal, &news).await }
 }
 
 /// What the row says before the settlement.
 struct Before {
     event: Seq,
+    route: i64,
+    tenant: i64,
     lane: Lane,
     due: Option<i64>,
     queue: i64,
@@ -80,7 +117,8 @@ async fn pending(
     let ids: Vec<i64> = settlements.iter().map(|settlement| settlement.delivery.0).collect();
     let rows = base
         .rows(
-            "SELECT id, event, person, class, due, queue, flags, reason_code, reason, carried_by, destination, state
+            "SELECT id, event, person, class, due, queue, flags, reason_code, reason, carried_by, destination, state, route,
+                tenant
              FROM deliveries WHERE id = ANY($1) ORDER BY id FOR UPDATE",
             &[&ids],
         )
@@ -100,6 +138,8 @@ async fn pending(
             reason_code: get(row, 7)?,
             reason: get(row, 8)?,
             carried_by: get(row, 9)?,
+            route: get(row, 12)?,
+            tenant: get(row, 13)?,
         };
         pending.insert(DeliveryId(get(row, 0)?), before);
     }
@@ -109,9 +149,14 @@ async fn pending(
 /// So many settlements, at least one, touch each lane once.
 fn run_length(settlements: &[Settlement], rows: &HashMap<DeliveryId, Before>) -> usize {
     let mut touched = HashSet::new();
+    let mut seen = HashSet::new();
     let mut length = 0;
     for settlement in settlements {
-        if let Some(row) = rows.get(&settlement.delivery) {
+        if !seen.insert(settlement.delivery) {
+            break;
+        }
+        let touches = |row: &&Before| row.due.is_some() || !leaves(&settlement.outcome);
+        if let Some(row) = rows.get(&settlement.delivery).filter(touches) {
             let target = match settlement.outcome {
                 Outcome::Again { class, .. } => Lane { class, ..row.lane },
                 _ => row.lane,
@@ -125,6 +170,11 @@ fn run_length(settlements: &[Settlement], rows: &HashMap<DeliveryId, Before>) ->
         length += 1;
     }
     length
+}
+
+/// It ends, and is pending no more.
+fn leaves(outcome: &Outcome) -> bool {
+    matches!(outcome, Outcome::Ended { .. } | Outcome::CarriedBy { .. })
 }
 
 /// The row after the settlement.
@@ -186,8 +236,7 @@ fn after_of<'a>(change: &'a Change, busy: &HashSet<Lane>) -> Result<After<'a>, F
     let text = |reason: Option<&'a Reason>| reason.map(|reason| reason.text.as_str());
     let (class, queue) = (row.lane.class, row.queue);
     let ended = |state, reason, carried_by| -> Result<After<'a>, Fault> {
-        // Nothing is left to do in what ended well, so only a dead letter keeps how far it got.
-        let progress = if state == State::Dead { progress()? } else { None };
+        let progress = if keeps_progress(settlement, state) { progress()? } else { None };
         let (reason_code, reason) = (code(reason), text(reason));
         Ok(After { state, class, due: None, queue, reason_code, reason, carried_by, progress })
     };
@@ -287,9 +336,7 @@ async fn link_attempts(base: &Base, changes: &[Change<'_>]) -> Result<(), Fault>
     let (mut deliveries, mut attempts) = (vec![], vec![]);
     for change in changes {
         let Some(attempt) = change.attempt else { continue };
-        let ends_well =
-            matches!(&change.settlement.outcome, Outcome::Ended { state, .. } if *state != State::Dead);
-        if !ends_well || change.settlement.attempts > 1 {
+        if !ends_well(&change.settlement.outcome) || change.settlement.attempts > 1 {
             deliveries.push(change.settlement.delivery.0);
             attempts.push(attempt);
         }
@@ -319,8 +366,13 @@ async fn keep_attempts(
     let requests: Vec<Option<Vec<u8>>> =
         attempts.iter().map(|attempt| attempt.request.as_deref().map(crate::pack::squeeze)).collect();
     let answers: Vec<_> = attempts.iter().map(|attempt| attempt.answer.as_deref().map(clean)).collect();
+    let newest = attempts.iter().map(|attempt| quarter(attempt.at)).max().unwrap_or(0);
     base.execute(
-        "INSERT INTO attempts (id, destination, at, ms, items, status, request, answer)
+        "WITH counted AS (INSERT INTO spent (destination, quarter, n)
+            SELECT $2, t.at / 900000, count(*) FROM unnest($3::bigint[]) AS t (at) GROUP BY 2
+            ON CONFLICT (destination, quarter) DO UPDATE SET n = spent.n + excluded.n),
+         gone AS (DELETE FROM spent WHERE destination = $2 AND quarter < $9)
+         INSERT INTO attempts (id, destination, at, ms, items, status, request, answer)
          SELECT a.id, $2, a.at, a.ms, a.items, a.status, a.request, a.answer
          FROM unnest($1::bigint[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[], $7::bytea[], $8::text[])
             AS a (id, at, ms, items, status, request, answer)",
@@ -333,6 +385,7 @@ async fn keep_attempts(
             &of(|attempt| i64::from(attempt.status)),
             &requests,
             &answers,
+            &(newest - QUARTERS_KEPT),
         ],
     )
     .await?;

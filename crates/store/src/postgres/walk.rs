@@ -9,6 +9,7 @@ use tokio_postgres::Row;
 use super::base::{Base, Fault, get};
 use super::persons;
 use crate::sqlite::offer;
+use crate::sqlite::settle::quarter;
 use crate::{Walk, Walked, WalkedRow};
 
 const COLUMNS: &str = "id, event, route, destination, tenant, person, state, reason_code";
@@ -137,4 +138,17 @@ pub(crate) async fn sent_since(
     let all =
         usize::try_from(looked_at).unwrap_or(0) < ATTEMPTS_BACK_MAX || oldest.is_some_and(|at| at < since.0);
     Ok(all.then(|| u64::try_from(sent).unwrap_or(0)))
+}
+
+/// Exchanges with a destination in the quarters of an hour from that time on, the one it stands in whole; known
+/// for two days back.
+pub(crate) async fn spent_since(
+    base: &Base,
+    destination: DestinationId,
+    since: Millis,
+) -> Result<u64, Fault> {
+    let sql = "SELECT coalesce(sum(n), 0)::bigint FROM spent WHERE destination = $1 AND quarter >= $2";
+    let row = base.row(sql, &[&destination.0, &quarter(since)]).await?;
+    let spent: i64 = row.map_or(Ok(0), |row| get(&row, 0))?;
+    Ok(u64::try_from(spent).unwrap_or(0))
 }

@@ -1,5 +1,6 @@
 //! What a destination's owner reads: heads that are due, with what is needed to map them.
 
+use mailspan_core::limits::{CARRIED_MAX, DESK_WINDOW_MAX};
 use mailspan_core::{Cause, Class, DeliveryId, DestinationId, LastTimes, Millis, Progress, Queue, RouteId};
 use rusqlite::{Row, params};
 
@@ -32,11 +33,47 @@ pub(crate) fn claim(
     Ok(claimed)
 }
 
+/// What a delivery is mapped from.
+const COLUMNS: &str = "d.id, d.route, d.class, d.cause, d.attempts, d.crashes, d.since, d.progress,
+            d.person, p.address, p.external_id, p.opens, p.clicks, p.opted_out_at, p.opted_in_at, p.erased,
+            p.delivered_at, p.opened_at, p.clicked_at, p.bounced_at";
+
+/// What waits behind these heads, in the order in which it would go, with the head it waits for; at most
+/// [`CARRIED_MAX`] each and [`DESK_WINDOW_MAX`] together. Nothing behind what is no head any more.
+pub(crate) fn behind(
+    base: &Base,
+    destination: DestinationId,
+    heads: &[DeliveryId],
+) -> Result<Vec<(DeliveryId, Claim)>, Fault> {
+    let sql = format!(
+        "SELECT {EVENT_COLUMNS}, {COLUMNS}
+         FROM deliveries h CROSS JOIN deliveries d INDEXED BY deliveries_lane
+            ON d.person = h.person AND d.destination = h.destination AND d.class = h.class AND d.state = 0
+         CROSS JOIN events e ON e.seq = d.event LEFT JOIN persons p ON p.id = d.person
+         WHERE h.id = ?1 AND h.destination = ?2 AND h.state = 0 AND h.due IS NOT NULL AND d.due IS NULL
+         ORDER BY d.id LIMIT ?3"
+    );
+    let mut statement = base.sql(&sql)?;
+    let mut claims: Vec<(DeliveryId, Claim)> = vec![];
+    for head in heads {
+        let room = CARRIED_MAX.min(DESK_WINDOW_MAX - claims.len());
+        let mut rows = statement.query(params![head.0, destination.0, room as i64])?;
+        while let Some(row) = rows.next()? {
+            let delivery = DeliveryId(row.get(DELIVERY)?);
+            match claim_of(base, row, destination, delivery) {
+                Ok(claim) => claims.push((*head, claim)),
+                // What comes after it must not go before it.
+                Err(Fault::Trouble(_)) => break,
+                Err(fault) => return Err(fault),
+            }
+        }
+    }
+    Ok(claims)
+}
+
 pub(crate) fn claim_sql() -> String {
     format!(
-        "SELECT {EVENT_COLUMNS}, d.id, d.route, d.class, d.cause, d.attempts, d.crashes, d.since, d.progress,
-            d.person, p.address, p.external_id, p.opens, p.clicks, p.opted_out_at, p.opted_in_at, p.erased,
-            p.delivered_at, p.opened_at, p.clicked_at, p.bounced_at
+        "SELECT {EVENT_COLUMNS}, {COLUMNS}
          FROM deliveries d INDEXED BY deliveries_due CROSS JOIN events e ON e.seq = d.event
          LEFT JOIN persons p ON p.id = d.person
          WHERE d.destination = ?1 AND d.queue = ?2 AND d.due <= ?3 ORDER BY d.due, d.id LIMIT ?4"

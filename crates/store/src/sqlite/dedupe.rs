@@ -196,6 +196,7 @@ fn event(id: u128) -> Event {
         test: false,
         transmission: None,
         recipient_role: None,
+        extensions: None,
         data: RawValue::from_string("{}".to_owned()).unwrap().into(),
     }
 }

@@ -144,6 +144,7 @@ fn delivery_of(base: &Base, row: &Row) -> Result<DeliveryRow, Fault> {
         attempts: row.get("attempts")?,
         crashes: row.get("crashes")?,
         reason: reason(row, "reason_code", "reason")?,
+        carried_by: row.get::<_, Option<i64>>("carried_by")?.map(DeliveryId),
         created_at: millis(row, "created_at")?,
         changed_at: millis(row, "changed_at")?,
     })

@@ -1,11 +1,14 @@
-//! What an event holds beside its columns, packed: subject, transmission, role and data.
+//! What an event holds beside its columns, packed: subject, transmission, role, data and extensions.
 
 use mailspan_core::{Address, Event, RawValue, RecipientRole, Subject};
 
 use crate::bytes_io::{Fields, put};
 use crate::pack::{squeeze, unsqueeze};
 
+/// Without extensions, as older versions write and read it.
 const VERSION: u8 = 1;
+/// With extensions behind the data.
+const WITH_EXTENSIONS: u8 = 2;
 
 /// What [`pack`] keeps.
 pub(crate) struct Envelope {
@@ -13,12 +16,13 @@ pub(crate) struct Envelope {
     pub transmission: Option<String>,
     pub recipient_role: Option<RecipientRole>,
     pub data: Box<RawValue>,
+    pub extensions: Option<Box<RawValue>>,
 }
 
 pub(crate) fn pack(event: &Event) -> Vec<u8> {
     let data = event.data.get();
     let mut plain = Vec::with_capacity(data.len() + 128);
-    plain.push(VERSION);
+    plain.push(if event.extensions.is_some() { WITH_EXTENSIONS } else { VERSION });
     plain.push(match event.recipient_role {
         None => 0,
         Some(RecipientRole::To) => 1,
@@ -30,6 +34,9 @@ pub(crate) fn pack(event: &Event) -> Vec<u8> {
     put_maybe(&mut plain, event.subject.external_id.as_deref());
     put_maybe(&mut plain, event.transmission.as_deref());
     put(&mut plain, data.as_bytes());
+    if let Some(extensions) = &event.extensions {
+        put(&mut plain, extensions.get().as_bytes());
+    }
     squeeze(&plain)
 }
 
@@ -37,7 +44,8 @@ pub(crate) fn pack(event: &Event) -> Vec<u8> {
 pub(crate) fn unpack(packed: &[u8]) -> Option<Envelope> {
     let plain = unsqueeze(packed)?;
     let mut fields = Fields(&plain);
-    if fields.byte()? != VERSION {
+    let version = fields.byte()?;
+    if !matches!(version, VERSION | WITH_EXTENSIONS) {
         return None;
     }
     let recipient_role = match fields.byte()? {
@@ -54,7 +62,12 @@ pub(crate) fn unpack(packed: &[u8]) -> Option<Envelope> {
     let external_id = maybe(&mut fields)?;
     let transmission = maybe(&mut fields)?;
     let data = RawValue::from_string(fields.text()?).ok()?;
-    Some(Envelope { subject: Subject { address, external_id }, transmission, recipient_role, data })
+    let extensions = match version {
+        WITH_EXTENSIONS => Some(RawValue::from_string(fields.text()?).ok()?),
+        _ => None,
+    };
+    let subject = Subject { address, external_id };
+    Some(Envelope { subject, transmission, recipient_role, data, extensions })
 }
 
 fn put_maybe(out: &mut Vec<u8>, text: Option<&str>) {
@@ -91,8 +104,15 @@ mod tests {
             transmission: transmission.map(str::to_owned),
             recipient_role: role,
             data: RawValue::from_string(data.to_owned()).unwrap().into(),
+            extensions: None,
         };
         let envelope = unpack(&pack(&event)).unwrap();
+        assert!(envelope.extensions.is_none());
+        let text = r#"{"traceparent":"00-ab","n":9007199254740993}"#;
+        let extensions = Some(RawValue::from_string(text.to_owned()).unwrap().into());
+        let with = unpack(&pack(&Event { extensions, ..event })).unwrap();
+        assert_eq!(with.extensions.as_deref().map(RawValue::get), Some(text));
+        assert_eq!((with.subject, with.data.get()), (subject.clone(), data));
         assert_eq!(envelope.subject, subject);
         assert_eq!(envelope.transmission.as_deref(), transmission);
         assert_eq!(envelope.recipient_role, role);
@@ -104,5 +124,22 @@ mod tests {
         check(Subject::nobody(), None, None, r#"{"n":92356927693813856123,"n":1.50}"#);
         check(Subject::read("\"a b\"@Bücher.example"), Some("t"), Some(RecipientRole::Cc), "{}");
         check(Subject::read("cus_1"), Some(""), Some(RecipientRole::To), "{ \"a\" : 1e400 }");
+    }
+
+    /// Version 1, byte by byte, as it was written before there were extensions; and without them nothing else is
+    /// written now, so that an older program reads it.
+    #[test]
+    fn the_first_version_is_read_and_still_written_where_it_suffices() {
+        let mut plain = vec![1, 0, 1];
+        put(&mut plain, b"a@b.co");
+        plain.extend([0, 0]);
+        put(&mut plain, b"{}");
+        let envelope = unpack(&squeeze(&plain)).unwrap();
+        assert_eq!((envelope.subject.shown(), envelope.data.get()), (Some("a@b.co"), "{}"));
+        assert!(envelope.extensions.is_none());
+        plain[0] = 3;
+        assert!(unpack(&squeeze(&plain)).is_none(), "a version that is not known was read");
+        plain[0] = 2;
+        assert!(unpack(&squeeze(&plain)).is_none(), "extensions that are cut off were read");
     }
 }

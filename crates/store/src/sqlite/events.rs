@@ -36,6 +36,7 @@ pub(crate) fn event_of(base: &Base, row: &Row) -> Result<Event, Fault> {
         transmission: envelope.transmission,
         recipient_role: envelope.recipient_role,
         data: envelope.data.into(),
+        extensions: envelope.extensions.map(Into::into),
     })
 }
 

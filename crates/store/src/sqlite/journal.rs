@@ -348,6 +348,7 @@ mod tests {
             test: false,
             transmission: None,
             recipient_role: None,
+            extensions: None,
             data: RawValue::from_string(format!("{{\"n\":\"{}\"}}", "x".repeat(100))).unwrap().into(),
         };
         Write::Accept(Box::new(Receipt {

@@ -12,6 +12,7 @@ use crate::OpenError;
 const MIGRATIONS: &[(i64, &str, &str)] = &[
     (1, "journal", include_str!("../../migrations/sqlite/0001_journal.sql")),
     (2, "replays", include_str!("../../migrations/sqlite/0002_replays.sql")),
+    (3, "coalesce_and_quota", include_str!("../../migrations/sqlite/0003_coalesce_and_quota.sql")),
     (4, "contacts", include_str!("../../migrations/sqlite/0004_contacts.sql")),
 ];
 /// The number of the newest migration that this version knows.

@@ -186,6 +186,32 @@ impl SqliteSide {
 }
 
 /// The file is the target of a move that is not finished.
+/// Keys of runs and new ones become the bare keys that a file without runs has; the caller holds the lock. One
+/// transaction a segment, so that a log is not longer than a segment.
+pub(crate) fn write_keys_bare(path: &Path) -> Result<(), MoveError> {
+    let write = || -> rusqlite::Result<()> {
+        let mut conn = super::connect_writer(path)?;
+        let segments: Vec<i64> = conn
+            .prepare("SELECT id FROM segments ORDER BY id")?
+            .query_map([], |row| row.get(0))?
+            .collect::<Result<_, _>>()?;
+        for segment in segments {
+            let transaction = conn.transaction()?;
+            transaction.execute(
+                "INSERT OR IGNORE INTO keys_seen (segment, key, seq)
+                 SELECT segment, substr(key, -16), seq FROM keys_seen
+                 WHERE segment = ?1 AND length(key) > 16 ORDER BY 2",
+                [segment],
+            )?;
+            transaction
+                .execute("DELETE FROM keys_seen WHERE segment = ?1 AND length(key) > 16", [segment])?;
+            transaction.commit()?;
+        }
+        Ok(())
+    };
+    write().map_err(|cause| sql(path, cause))
+}
+
 pub(crate) fn is_marked(conn: &Connection) -> rusqlite::Result<bool> {
     conn.query_row("SELECT EXISTS (SELECT 1 FROM meta WHERE name = ?1)", [MARK], |row| row.get(0))
 }

@@ -101,7 +101,7 @@ fn reopen(
     }
     let base = &journal.base;
     let lane = Lane { person: row.person, destination: offer.destination.0, class: offer.class };
-    let is_head = !lanes::is_busy(base, lane)?;
+    let is_head = !offer.ordered || !lanes::is_busy(base, lane)?;
     let kept = if again { None } else { done_kept(&row.progress, row.id)? };
     // What ended well at its first attempt is linked to it only here; the next attempt takes its place.
     base.sql(
@@ -129,19 +129,24 @@ fn reopen(
 
 /// A delivered one without progress was done at once, whole.
 pub(crate) fn all_is_done(row: &Existing) -> bool {
-    row.state == State::Delivered && row.progress.iter().all(|part| part.verdict == Some(Verdict::Done))
+    row.state == State::Delivered && row.progress.iter().all(stays)
+}
+
+/// Done here, or told elsewhere.
+fn stays(part: &Progress) -> bool {
+    part.verdict.as_ref().is_some_and(|verdict| *verdict == Verdict::Done || verdict.is_handed_on())
 }
 
 /// What is done stays done, with the step it reached; the rest is open again.
 pub(crate) fn done_kept(progress: &[Progress], id: i64) -> Result<Option<String>, Fault> {
-    if !progress.iter().any(|part| part.verdict == Some(Verdict::Done)) {
+    if !progress.iter().any(stays) {
         return Ok(None);
     }
     let kept: Vec<Progress> = progress
         .iter()
-        .map(|part| match part.verdict {
-            Some(Verdict::Done) => part.clone(),
-            _ => Progress { map: part.map, ..Progress::default() },
+        .map(|part| match stays(part) {
+            true => part.clone(),
+            false => Progress { map: part.map, ..Progress::default() },
         })
         .collect();
     serde_json::to_string(&kept).map(Some).map_err(|_| Fault::unreadable("delivery", id))
@@ -174,7 +179,7 @@ fn make(journal: &mut Journal, offer: &Offer, at: Millis) -> Result<bool, Fault>
         cause: offer.cause,
         flags: if states_consent(&event) { ANSWERS_CONSENT } else { 0 },
         at,
-        ordered: true,
+        ordered: offer.ordered,
         failed: None,
     };
     Ok(lanes::make(journal, &new)? == Made::Head)
@@ -208,7 +213,8 @@ pub(crate) fn discard(journal: &mut Journal, id: DeliveryId, note: &str, at: Mil
     Ok(Wrote::Done)
 }
 
-/// What a replay of a row offers: the class that its event's type says, as when it was routed first.
+/// What a replay of a row offers: the class that its event's type says, as when it was routed first. In order,
+/// unless the caller knows better: the configuration is not the store's.
 pub(crate) fn of_row(event: mailspan_core::Seq, route: i64, destination: i64, class: Class) -> Offer {
     Offer {
         event,
@@ -216,5 +222,6 @@ pub(crate) fn of_row(event: mailspan_core::Seq, route: i64, destination: i64, cl
         destination: DestinationId(destination),
         class,
         cause: Cause::Replay,
+        ordered: true,
     }
 }

@@ -31,8 +31,10 @@ pub(crate) fn saw(sql: &str) {
 const SMALL: [&str; 3] = ["unrouted", "destinations", "tenants"];
 
 /// Statements that must use this index: part of the text, then the index.
-const EXPECTED: [(&str, &str); 19] = [
+const EXPECTED: [(&str, &str); 21] = [
     ("FROM deliveries d INDEXED BY deliveries_due CROSS JOIN events", "deliveries_due"),
+    ("FROM deliveries h CROSS JOIN deliveries d", "deliveries_lane (person=? AND destination=? AND class=?)"),
+    ("DELETE FROM spent", "PRIMARY KEY (destination=? AND quarter<?)"),
     ("SELECT due FROM deliveries", "deliveries_due"),
     ("SELECT destination FROM deliveries", "COVERING INDEX deliveries_due"),
     ("SELECT 1 FROM deliveries INDEXED BY deliveries_lane", "COVERING INDEX deliveries_lane"),
@@ -128,6 +130,9 @@ fn a_day_of_work(journal: &mut Journal) {
     journal.write(Write::Route { fence: Fence(1), routed }).unwrap();
     let (claims, _) = journal.claim(destination, [100; 6], Millis(10_000)).unwrap();
     journal.work().unwrap();
+    let heads: Vec<DeliveryId> = claims.iter().map(|claim| claim.delivery).collect();
+    super::claim::behind(&journal.base, destination, &heads).unwrap();
+    super::walk::spent_since(&journal.base, destination, Millis(0)).unwrap();
     let settlements = claims.iter().enumerate().map(|(n, claim)| Settlement {
         delivery: claim.delivery,
         outcome: match n % 3 {
@@ -144,6 +149,7 @@ fn a_day_of_work(journal: &mut Journal) {
         crashes: 0,
         progress: vec![],
         attempt: Some(0),
+        hand_on: None,
     });
     let settlements = settlements.collect();
     let attempts =
@@ -151,7 +157,14 @@ fn a_day_of_work(journal: &mut Journal) {
     let at = Millis(10_000);
     journal.write(Write::Settle { destination, fence: Fence(1), settlements, attempts, at }).unwrap();
     let class = Class::Activity;
-    let offers = (1..=200).map(|n| Offer { event: Seq(n), route, destination, class, cause: Cause::Replay });
+    let offers = (1..=200).map(|n| Offer {
+        event: Seq(n),
+        route,
+        destination,
+        class,
+        cause: Cause::Replay,
+        ordered: true,
+    });
     journal.write(Write::Offer { offers: offers.collect(), again: true, at }).unwrap();
     a_job(journal, destination, at);
     let year = Millis(365 * 86_400_000);
@@ -246,6 +259,7 @@ fn receipt(n: u128) -> Receipt {
         test: false,
         transmission: Some(format!("t{}", n % 40)),
         recipient_role: None,
+        extensions: None,
         data: RawValue::from_string("{}".to_owned()).unwrap().into(),
     };
     Receipt {

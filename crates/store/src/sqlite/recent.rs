@@ -81,6 +81,7 @@ mod tests {
             test: false,
             transmission: None,
             recipient_role: None,
+            extensions: None,
             data: RawValue::from_string("{}".to_owned()).unwrap().into(),
         }
     }

@@ -1,7 +1,10 @@
 //! One transaction of a destination's owner: states, attempts, and the next head of each lane.
 
+use std::collections::BTreeMap;
+
 use mailspan_core::{
-    Attempt, Class, DestinationId, Millis, Outcome, Progress, Queue, Reason, Seq, Settlement, State, Verdict,
+    Attempt, Cause, Class, DestinationId, Elsewhere, Millis, Outcome, Progress, Queue, Reason, Seq,
+    Settlement, State, Verdict,
 };
 use mailspan_engine::Fence;
 use rusqlite::{OptionalExtension, params};
@@ -9,7 +12,7 @@ use rusqlite::{OptionalExtension, params};
 use super::base::{Base, Fault};
 use super::counts::Counts;
 use super::journal::Journal;
-use super::lanes::{self, ANSWERS_CONSENT, Lane};
+use super::lanes::{self, ANSWERS_CONSENT, Lane, Made, New};
 use super::{leases, ledger};
 use crate::write::Wrote;
 
@@ -28,7 +31,8 @@ pub(crate) fn settle(
         journal.marks.attempt += 1;
         keep_attempt(&journal.base, journal.marks.attempt, destination, attempt)?;
     }
-    let mut promoted = false;
+    spend(&journal.base, destination, attempts)?;
+    let (mut promoted, mut offered) = (false, vec![]);
     for settlement in settlements {
         let Some(row) = pending(&journal.base, settlement, destination)? else { continue };
         let attempt = settlement
@@ -37,13 +41,38 @@ pub(crate) fn settle(
             .map(|position| first_attempt + position as i64);
         let change = Change { row, settlement, attempt, at };
         promoted |= settle_one(&journal.base, &mut journal.counts, &change)?;
+        if let Some(elsewhere) = settlement.hand_on
+            && lanes::make(journal, &handed_on(&change.row, elsewhere, at))? == Made::Head
+        {
+            offered.push(elsewhere.destination);
+        }
     }
-    Ok(Wrote::Settled { promoted })
+    offered.sort();
+    offered.dedup();
+    Ok(Wrote::Settled { promoted, offered })
+}
+
+/// A delivery of the same event and route, to where its notice goes instead.
+fn handed_on(row: &Before, elsewhere: Elsewhere, at: Millis) -> New<'static> {
+    let lane = Lane { person: row.lane.person, destination: elsewhere.destination.0, class: elsewhere.class };
+    New {
+        event: row.event,
+        route: row.route,
+        tenant: row.tenant,
+        lane,
+        cause: Cause::Live,
+        flags: row.flags & ANSWERS_CONSENT,
+        at,
+        ordered: true,
+        failed: None,
+    }
 }
 
 /// What the row says before the settlement.
 struct Before {
     event: Seq,
+    route: i64,
+    tenant: i64,
     lane: Lane,
     is_head: bool,
     queue: i64,
@@ -63,7 +92,7 @@ fn pending(
     destination: DestinationId,
 ) -> Result<Option<Before>, Fault> {
     let mut statement = base.sql(
-        "SELECT event, person, class, due, queue, flags FROM deliveries
+        "SELECT event, person, class, due, queue, flags, route, tenant FROM deliveries
          WHERE id = ?1 AND destination = ?2 AND state = 0",
     )?;
     let row = statement
@@ -76,6 +105,8 @@ fn pending(
                 is_head: due.is_some(),
                 queue: row.get(4)?,
                 flags: row.get(5)?,
+                route: row.get(6)?,
+                tenant: row.get(7)?,
             })
         })
         .optional()?;
@@ -116,6 +147,11 @@ fn progressed(base: &Base, change: &Change) -> Result<(), Fault> {
     Ok(())
 }
 
+/// Nothing is left to do in what ended well, so only a dead letter keeps how far it got, and what was handed on.
+pub(crate) fn keeps_progress(settlement: &Settlement, ended: State) -> bool {
+    ended == State::Dead || settlement.hand_on.is_some()
+}
+
 fn end(
     base: &Base,
     counts: &mut Counts,
@@ -128,8 +164,7 @@ fn end(
     if state == State::Pending {
         return Err(Fault::refused("not_an_end", "a delivery cannot end as pending"));
     }
-    // Nothing is left to do in what ended well, so only a dead letter keeps how far it got.
-    let progress = if state == State::Dead { packed(&settlement.progress)? } else { None };
+    let progress = if keeps_progress(settlement, state) { packed(&settlement.progress)? } else { None };
     let (class, queue) = (row.lane.class, row.queue);
     let after = After { state, class, due: None, queue, reason, carried_by, progress };
     write(base, change, &after, *at)?;
@@ -213,14 +248,21 @@ fn write(base: &Base, change: &Change, after: &After, at: Millis) -> Result<(), 
 /// What ends well at its first attempt is found by `last_attempt`; all else is linked to each attempt.
 fn link_attempt(base: &Base, change: &Change) -> Result<(), Fault> {
     let Some(attempt) = change.attempt else { return Ok(()) };
-    let ends_well = matches!(&change.settlement.outcome,
-        Outcome::Ended { state, .. } if *state != State::Dead);
-    if ends_well && change.settlement.attempts <= 1 {
+    if ends_well(&change.settlement.outcome) && change.settlement.attempts <= 1 {
         return Ok(());
     }
     base.sql("INSERT OR IGNORE INTO tries (delivery, attempt) VALUES (?1, ?2)")?
         .execute(params![change.settlement.delivery.0, attempt])?;
     Ok(())
+}
+
+/// Nothing is left to look into: no human, no further attempt.
+pub(crate) fn ends_well(outcome: &Outcome) -> bool {
+    match outcome {
+        Outcome::Ended { state, .. } => *state != State::Dead,
+        Outcome::CarriedBy { .. } => true,
+        Outcome::Again { .. } | Outcome::Progressed => false,
+    }
 }
 
 fn keep_attempt(base: &Base, id: i64, destination: DestinationId, attempt: &Attempt) -> Result<(), Fault> {
@@ -240,6 +282,34 @@ fn keep_attempt(base: &Base, id: i64, destination: DestinationId, attempt: &Atte
     ])?;
     Ok(())
 }
+
+/// Counts exchanges by the quarter of an hour in which they were sent.
+fn spend(base: &Base, destination: DestinationId, attempts: &[Attempt]) -> Result<(), Fault> {
+    let mut quarters: BTreeMap<i64, i64> = BTreeMap::new();
+    for attempt in attempts {
+        *quarters.entry(quarter(attempt.at)).or_default() += 1;
+    }
+    for (quarter, n) in &quarters {
+        base.sql(
+            "INSERT INTO spent (destination, quarter, n) VALUES (?1, ?2, ?3)
+             ON CONFLICT (destination, quarter) DO UPDATE SET n = n + ?3",
+        )?
+        .execute(params![destination.0, quarter, n])?;
+    }
+    if let Some(newest) = quarters.keys().next_back() {
+        base.sql("DELETE FROM spent WHERE destination = ?1 AND quarter < ?2")?
+            .execute(params![destination.0, newest - QUARTERS_KEPT])?;
+    }
+    Ok(())
+}
+
+/// The quarter of an hour since 1970: every time zone begins its day at one.
+pub(crate) fn quarter(at: Millis) -> i64 {
+    at.0.div_euclid(900_000)
+}
+
+/// Two days.
+pub(crate) const QUARTERS_KEPT: i64 = 2 * 96;
 
 pub(crate) fn packed(progress: &[Progress]) -> Result<Option<String>, Fault> {
     if progress.is_empty() {

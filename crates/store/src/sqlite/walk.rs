@@ -5,6 +5,7 @@ use mailspan_core::{DeliveryId, DestinationId, Millis, Seq, State};
 use rusqlite::params;
 
 use super::base::{Base, Fault};
+use super::settle::quarter;
 use super::{offer, persons};
 use crate::{Walk, Walked, WalkedRow};
 
@@ -124,4 +125,13 @@ pub(crate) fn sent_since(
     let all =
         usize::try_from(looked_at).unwrap_or(0) < ATTEMPTS_BACK_MAX || oldest.is_some_and(|at| at < since.0);
     Ok(all.then(|| u64::try_from(sent).unwrap_or(0)))
+}
+
+/// Exchanges with a destination in the quarters of an hour from that time on, the one it stands in whole; known
+/// for two days back.
+pub(crate) fn spent_since(base: &Base, destination: DestinationId, since: Millis) -> Result<u64, Fault> {
+    let spent: i64 = base
+        .sql("SELECT coalesce(sum(n), 0) FROM spent WHERE destination = ?1 AND quarter >= ?2")?
+        .query_row(params![destination.0, quarter(since)], |row| row.get(0))?;
+    Ok(u64::try_from(spent).unwrap_or(0))
 }

@@ -1,8 +1,8 @@
 //! Router, lanes, settlements, replays, leases.
 
 use mailspan_core::{
-    Attempt, Cause, Class, DeliveryId, EventId, Millis, Name, Offer, Outcome, Progress, Queue, Reason,
-    Settlement, State, Step, Subject, Verdict,
+    Attempt, Cause, Class, DeliveryId, Elsewhere, EventId, Millis, Name, Offer, Outcome, Progress, Queue,
+    Reason, Settlement, State, Step, Subject, Verdict,
 };
 use mailspan_engine::Fence;
 use mailspan_store::{DeliveryFilter, FactFilter, Trouble, Write, Wrote};
@@ -49,6 +49,7 @@ pub async fn an_event_goes_through_its_places(hub: Harness) {
             destination: crm,
             class,
             cause: Cause::Backfill,
+            ordered: true,
         })
         .into();
     for _ in 0..2 {
@@ -124,7 +125,7 @@ pub async fn a_lane_has_one_head_and_lanes_run_beside_each_other(hub: Harness) {
     );
     let first = hub.all().await[0].id;
     let wrote = hub.settle(crm, vec![ended(first, State::Dead)]).await.unwrap();
-    assert!(matches!(wrote, Wrote::Settled { promoted: true }), "a dead one steps aside");
+    assert!(matches!(wrote, Wrote::Settled { promoted: true, .. }), "a dead one steps aside");
     assert_eq!(ids(hub.claim(crm).await), [2, 3, 4, 5, 6]);
     let filter = DeliveryFilter { state: Some(State::Dead), ..Default::default() };
     assert_eq!(hub.store.deliveries(filter).await.unwrap().len(), 1);
@@ -153,7 +154,7 @@ pub async fn a_class_that_is_lowered_frees_the_consent_lane(hub: Harness) {
         Progress { step: Some(Step("task:1".to_owned())), ..Progress::default() },
     ];
     let wrote = hub.settle(crm, vec![settlement(rows[1].id, lowered, progress.clone())]).await.unwrap();
-    assert!(matches!(wrote, Wrote::Settled { promoted: true }));
+    assert!(matches!(wrote, Wrote::Settled { promoted: true, .. }));
     let rows = hub.all().await;
     assert_eq!(rows.iter().map(|row| row.due.is_some()).collect::<Vec<_>>(), [true, false, true]);
     assert_eq!(hub.store.progress(rows[1].id).await.unwrap(), progress);
@@ -386,6 +387,59 @@ pub async fn what_was_sent_lately_is_counted(hub: Harness) {
     hub.store.write(write).await.unwrap();
     assert_eq!(hub.store.sent_since(crm, NOW.plus(10)).await.unwrap(), Some(2));
     assert_eq!(hub.store.sent_since(other, NOW).await.unwrap(), Some(0));
+}
+
+pub async fn what_is_handed_on_is_offered_once_with_its_settlement(hub: Harness) {
+    let (crm, chat) = (hub.destination("crm").await, hub.destination("chat").await);
+    hub.accept(vec![event(1, "email.complained", "a@b.co"), event(2, "email.complained", "")]).await;
+    hub.route_all(crm).await;
+    let rows = hub.all().await;
+    let elsewhere = Elsewhere { destination: chat, class: Class::Consent };
+    let told = |id, outcome| Settlement {
+        hand_on: Some(elsewhere),
+        ..settlement(
+            id,
+            outcome,
+            vec![Progress { verdict: Some(Verdict::handed_on("nobody is known")), ..Progress::default() }],
+        )
+    };
+    let again = Outcome::Again { due: NOW, queue: Queue::Retry, class: Class::Consent, reason: None };
+    let done = || Outcome::Ended { state: State::Delivered, reason: None };
+    let wrote = hub.settle(crm, vec![told(rows[0].id, again), told(rows[1].id, done())]).await.unwrap();
+    assert!(matches!(wrote, Wrote::Settled { offered, .. } if offered == [chat]));
+    // The same again, as after a crash before the engine heard of it, and with its end.
+    for _ in 0..2 {
+        let wrote = hub.settle(crm, vec![told(rows[0].id, done()), told(rows[1].id, done())]).await.unwrap();
+        assert!(matches!(wrote, Wrote::Settled { offered, .. } if offered.is_empty()));
+    }
+    let told_there = hub.claim(chat).await;
+    let mut events: Vec<_> = told_there.iter().map(|claim| claim.event.id.0).collect();
+    events.sort();
+    assert_eq!(events, [1, 2]);
+    assert!(told_there.iter().all(|claim| claim.class == Class::Consent && claim.cause == Cause::Live));
+    assert_eq!(hub.store.work().await.unwrap(), [chat]);
+    let audit = hub.audit_adds_up().await;
+    assert_eq!((audit.deliveries, audit.delivered, audit.pending, audit.routed), (4, 2, 2, 2));
+    hub.settle(chat, told_there.iter().map(|claim| ended(claim.delivery, State::Delivered)).collect())
+        .await
+        .unwrap();
+
+    // A replay leaves alone what was told, unless all is wanted again; and then it is told here or there, not twice.
+    let offer = Offer {
+        ordered: true,
+        event: mailspan_core::Seq(1),
+        route: hub.route_id("r").await,
+        destination: crm,
+        class: Class::Consent,
+        cause: Cause::Replay,
+    };
+    for (again, claims) in [(false, 0), (true, 1)] {
+        hub.store.write(Write::Offer { offers: vec![offer.clone()], again, at: NOW }).await.unwrap();
+        assert_eq!(hub.claim(crm).await.len(), claims, "again: {again}");
+    }
+    let wrote = hub.settle(crm, vec![told(rows[0].id, done())]).await.unwrap();
+    assert!(matches!(wrote, Wrote::Settled { offered, .. } if offered.is_empty()));
+    assert_eq!(hub.audit_adds_up().await.delivered, 4);
 }
 
 pub async fn a_lease_that_is_given_up_is_free(hub: Harness) {

@@ -31,7 +31,8 @@ pub async fn fill(hub: &Harness) {
     let key = ContactKey::Address(address("two@full.example"));
     assert!(hub.store.contact(&tenant, &key).await.unwrap().is_some());
     let at = NOW;
-    let field = FieldWrite { tenant: tenant.clone(), name: "plan".to_owned(), kind: Some(FieldKind::String), at };
+    let field =
+        FieldWrite { tenant: tenant.clone(), name: "plan".to_owned(), kind: Some(FieldKind::String), at };
     hub.store.write(Write::Field(field)).await.unwrap();
     let made = TenantWrite { name: Name::new("full"), settings: "{}".to_owned(), at };
     hub.store.write(Write::Tenant(made)).await.unwrap();

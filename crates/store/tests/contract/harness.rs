@@ -247,6 +247,7 @@ pub fn event(n: u64, event_type: &'static str, subject: &str) -> Arrived {
         test: false,
         transmission: None,
         recipient_role: None,
+        extensions: None,
         data: RawValue::from_string(format!("{{\"n\":{n}}}")).unwrap().into(),
     };
     let mut key = [0; 16];
@@ -258,7 +259,7 @@ pub fn event(n: u64, event_type: &'static str, subject: &str) -> Arrived {
 }
 
 pub fn settlement(delivery: DeliveryId, outcome: Outcome, progress: Vec<Progress>) -> Settlement {
-    Settlement { delivery, outcome, attempts: 1, crashes: 0, progress, attempt: None }
+    Settlement { delivery, outcome, attempts: 1, crashes: 0, progress, attempt: None, hand_on: None }
 }
 
 pub fn ended(delivery: DeliveryId, state: State) -> Settlement {

@@ -34,6 +34,8 @@ pub async fn an_envelope_with_later_fields_passes_through_unharmed(hub: Harness)
     let packed = envelope(data);
     hub.accept(vec![event(1, "email.opened", "a@b.co")]).await;
     hub.put_envelope(Seq(1), &packed).await;
+    // A store that accepted an event itself has it in memory.
+    let hub = hub.reopened().await;
     let waiting = hub.store.unrouted(10).await.unwrap();
     assert_eq!((waiting.len(), waiting[0].data.get()), (1, data));
     assert_eq!(waiting[0].transmission.as_deref(), Some("tx-7"));

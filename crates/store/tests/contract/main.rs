@@ -5,6 +5,7 @@
 
 mod accept;
 mod audience;
+mod coalesce;
 mod contacts;
 mod deliver;
 mod full;
@@ -101,6 +102,10 @@ mod on_sqlite {
         run(sqlite, deliver::a_replay_keeps_what_is_done);
     }
     #[test]
+    fn what_is_handed_on_is_offered_once_with_its_settlement() {
+        run(sqlite, deliver::what_is_handed_on_is_offered_once_with_its_settlement);
+    }
+    #[test]
     fn only_a_dead_letter_is_discarded() {
         run(sqlite, deliver::only_a_dead_letter_is_discarded);
     }
@@ -143,6 +148,22 @@ mod on_sqlite {
     #[test]
     fn a_replay_keeps_the_story_before() {
         run(sqlite, jobs::a_replay_keeps_the_story_before);
+    }
+    #[test]
+    fn what_waits_behind_a_head_is_carried_with_it() {
+        run(sqlite, coalesce::what_waits_behind_a_head_is_carried_with_it);
+    }
+    #[test]
+    fn what_waits_is_read_within_bounds() {
+        run(sqlite, coalesce::what_waits_is_read_within_bounds);
+    }
+    #[test]
+    fn what_was_spent_today_outlives_the_process() {
+        run(sqlite, coalesce::what_was_spent_today_outlives_the_process);
+    }
+    #[test]
+    fn where_order_does_not_count_a_replay_waits_for_nobody() {
+        run(sqlite, coalesce::where_order_does_not_count_a_replay_waits_for_nobody);
     }
     #[test]
     fn a_paused_destination_says_so() {

@@ -8,8 +8,8 @@ use mailspan_store::moving::{MoveError, MoveOptions, MoveReport, Part, Place, St
 use mailspan_store::{OpenError, OpenOptions, Write, open};
 use mailspan_testkit::PostgresServer;
 
-use crate::{full, full_contacts};
 use crate::harness::{NOW, postgres, sqlite, sqlite_at};
+use crate::{full, full_contacts};
 
 const OPTIONS: MoveOptions = MoveOptions { dry_run: false, page_rows: 7, now: NOW };
 

@@ -399,6 +399,7 @@ async fn lanes_hold_when_nodes_meet(url: String) {
                 destination: crm,
                 class: [Class::Consent, Class::Profile, Class::Activity][random.below(3) as usize],
                 cause: Cause::Replay,
+                ordered: true,
             });
             let (offers, again) = (offers.collect(), random.chance(50));
             match one.store.write(Write::Offer { offers, again, at: NOW }).await {

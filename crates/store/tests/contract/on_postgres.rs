@@ -12,7 +12,7 @@ use mailspan_core::EventId;
 use mailspan_store::{Store, Trouble, Write};
 
 use crate::harness::{Harness, event, postgres, receipt};
-use crate::{accept, audience, contacts, deliver, jobs, keep, later, nodes, open};
+use crate::{accept, audience, coalesce, contacts, deliver, jobs, keep, later, nodes, open};
 use mailspan_testkit::PostgresServer;
 
 type Done = Pin<Box<dyn Future<Output = ()>>>;
@@ -50,6 +50,19 @@ fn cases() -> Vec<Case> {
         }),
         ("keys_are_found_by_hash_and_revoked", |hub| {
             Box::pin(accept::keys_are_found_by_hash_and_revoked(hub))
+        }),
+        ("what_is_handed_on_is_offered_once_with_its_settlement", |hub| {
+            Box::pin(deliver::what_is_handed_on_is_offered_once_with_its_settlement(hub))
+        }),
+        ("what_waits_behind_a_head_is_carried_with_it", |hub| {
+            Box::pin(coalesce::what_waits_behind_a_head_is_carried_with_it(hub))
+        }),
+        ("what_waits_is_read_within_bounds", |hub| Box::pin(coalesce::what_waits_is_read_within_bounds(hub))),
+        ("what_was_spent_today_outlives_the_process", |hub| {
+            Box::pin(coalesce::what_was_spent_today_outlives_the_process(hub))
+        }),
+        ("where_order_does_not_count_a_replay_waits_for_nobody", |hub| {
+            Box::pin(coalesce::where_order_does_not_count_a_replay_waits_for_nobody(hub))
         }),
         ("an_event_goes_through_its_places", |hub| Box::pin(deliver::an_event_goes_through_its_places(hub))),
         ("a_route_under_an_old_fence_or_twice_is_refused_whole", |hub| {

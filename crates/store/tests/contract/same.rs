@@ -78,7 +78,7 @@ async fn one_step(hub: &Harness, two: &mut Two, random: &mut SplitMix64, at: Mil
     match hub.store.write(write).await {
         Ok(Wrote::Accepted { accepted, again }) => format!("{accepted:?} {again}"),
         Ok(Wrote::Offered { destinations }) => format!("{asked}: {destinations:?}"),
-        Ok(Wrote::Settled { promoted }) => format!("{asked}: promoted {promoted}"),
+        Ok(Wrote::Settled { promoted, offered }) => format!("{asked}: promoted {promoted} {offered:?}"),
         other => format!("{asked}: {other:?}"),
     }
 }
@@ -122,6 +122,7 @@ fn offer(two: &Two, random: &mut SplitMix64, at: Millis) -> Write {
         destination: two.destinations[random.below(2) as usize],
         class: [Class::Consent, Class::Profile, Class::Activity][random.below(3) as usize],
         cause: [Cause::Replay, Cause::Backfill][random.below(2) as usize],
+        ordered: random.chance(80),
     });
     Write::Offer { offers: offers.collect(), again: random.chance(50), at }
 }
@@ -146,6 +147,7 @@ async fn settle(hub: &Harness, two: &Two, random: &mut SplitMix64, at: Millis) -
                     ..Progress::default()
                 }],
                 attempt: random.chance(80).then_some(0),
+                hand_on: None,
             });
         }
     }
@@ -193,6 +195,11 @@ async fn shown(hub: &Harness) -> Vec<String> {
     ));
     for destination in hub.store.work().await.unwrap() {
         let (claims, next) = hub.store.claim(destination, [2; 6], Millis(NOW.0 + 200)).await.unwrap();
+        let heads = claims.iter().map(|claim| claim.delivery).collect();
+        for (head, claim) in hub.store.behind(destination, heads).await.unwrap() {
+            shown.push(format!("{} behind {}", claim.delivery.0, head.0));
+        }
+        shown.push(format!("{}", hub.store.spent_since(destination, NOW).await.unwrap()));
         for claim in claims {
             let person = claim
                 .person

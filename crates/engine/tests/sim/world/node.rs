@@ -140,7 +140,12 @@ impl World {
         let writes = std::mem::take(&mut node.writes);
         let broken = !self.healthy() && self.random.chance(3);
         for write in writes {
-            let settled = if broken { None } else { self.apply(&write) };
+            let mut settled = if broken { None } else { self.apply(&write) };
+            // Committed, and the connection was lost before the store could say so.
+            if settled.is_some() && !self.healthy() && self.other.chance(2) {
+                self.saw("written and not said");
+                settled = None;
+            }
             let Write::Settle { destination, settlements, .. } = write else { continue };
             let outcome = match settled {
                 Some(Settled::Ok { promoted }) => {

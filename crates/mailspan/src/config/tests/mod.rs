@@ -34,7 +34,7 @@ fn env(name: &str) -> Option<String> {
 }
 
 fn parse_with(text: &str, env: &dyn Fn(&str) -> Option<String>, dev: bool) -> Result<Hub, Problems> {
-    read("bad.toml", Path::new("/etc/mailspan"), text, &Options { env, dev })
+    read("bad.toml", Path::new("/etc/mailspan"), text, &Options { env, names: &[], dev })
 }
 
 fn good(text: &str) -> Hub {

@@ -18,6 +18,61 @@ fn variables_stand_over_the_file() {
     assert!(shown.starts_with("MAILSPAN_SERVER_LISTEN: `here` is no address"), "{shown}");
 }
 
+/// What a variable may say, by shape; a bad value is named with its variable.
+#[test]
+fn every_setting_outside_of_named_tables_has_a_variable() {
+    let set = HashMap::from([
+        ("MAILSPAN_SERVER_BODY_MAX", "1MiB"),
+        ("MAILSPAN_SERVER_TRUSTED_PROXIES", "10.0.0.0/8, 192.0.2.1"),
+        ("MAILSPAN_EGRESS_ALLOW", "10.1.2.3:443"),
+        ("MAILSPAN_LIMITS_INTAKE_QUEUE", "64"),
+        ("MAILSPAN_RETENTION_EVENTS", "7d"),
+    ]);
+    let with = |name: &str| set.get(name).map(|text| (*text).to_owned());
+    let hub = parse_with("[retention]\nevents = \"90d\"\nrequests = \"1d\"\n", &with, false).unwrap();
+    assert_eq!((hub.server.body_bytes_max, hub.intake_queue), (1 << 20, 64));
+    assert_eq!((hub.server.trusted_proxies.len(), hub.egress_allow.len()), (2, 1));
+    assert_eq!(
+        (hub.retention.events.to_string(), hub.retention.requests.to_string()),
+        ("7d".into(), "1d".into())
+    );
+
+    let bad = |name: &'static str, text: &'static str, words: &str| {
+        let with = |asked: &str| (asked == name).then(|| text.to_owned());
+        let shown = parse_with("", &with, false).err().expect(name).to_string();
+        assert!(shown.starts_with(&format!("{name}: ")) && shown.contains(words), "{shown}");
+    };
+    bad("MAILSPAN_SERVER_BODY_MAX", "big", "`big` is not a size");
+    bad("MAILSPAN_LIMITS_INTAKE_QUEUE", "many", "a number from 1 to 2048");
+    bad("MAILSPAN_LIMITS_INTAKE_QUEUE", "0", "out of range");
+    bad("MAILSPAN_RETENTION_DEDUPE", "1s", "out of range");
+    bad("MAILSPAN_EGRESS_ALLOW", "127.0.0.1:80,127.0.0.1", "port");
+    bad("MAILSPAN_STORAGE_URL", "mysql://db", "`mysql:`");
+}
+
+#[test]
+fn a_variable_that_sets_nothing_is_refused_with_the_nearest_name() {
+    let with = |names: &[&str], text: &str| {
+        let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+        read("hub.toml", Path::new(""), text, &Options { env: &env, names: &names, dev: false })
+    };
+    let refused = |name: &str, help: &str| {
+        let shown = with(&[name], "").err().expect(name).to_string();
+        assert!(shown.starts_with(&format!("{name}: no setting")) && shown.contains(help), "{shown}");
+    };
+    refused("MAILSPAN_SERVER_LISTN", "did you mean `MAILSPAN_SERVER_LISTEN`?");
+    refused("MAILSPAN_SEVER_PUBLIC_URL", "did you mean `MAILSPAN_SERVER_PUBLIC_URL`?");
+    refused("MAILSPAN_RETENTION_EVENT", "did you mean `MAILSPAN_RETENTION_EVENTS`?");
+    refused("MAILSPAN_LOG_FORMATS", "did you mean `MAILSPAN_LOG_FORMAT`?");
+    refused("MAILSPAN_XYZZY", "docs/CONFIGURATION.md");
+    let own = "[sources.x]\nkind = \"api\"\naccess = { kind = \"bearer\", token = { env = \"MAILSPAN_MY_TOKEN\" } }\n";
+    let names = ["MAILSPAN_LOG", "MAILSPAN_CONFIG", "MAILSPAN_SIM_SEEDS", "MAILSPAN_STORAGE_URL", "PATH"];
+    assert!(with(&names, "").is_ok());
+    // A secret may be called as its user likes; here it only is not set.
+    let shown = with(&["MAILSPAN_MY_TOKEN"], own).err().unwrap().to_string();
+    assert!(!shown.contains("no setting has this variable"), "{shown}");
+}
+
 #[test]
 fn an_empty_file_has_the_defaults() {
     let hub = good("");
@@ -41,7 +96,7 @@ fn secrets_come_from_files_beside_the_configuration() {
     fs::write(folder.path().join("shop.secret"), "0123456789abcdef \r\n").unwrap();
     fs::write(folder.path().join("hub.toml"), base("secrets = [{ file = \"shop.secret\" }]", URL, TO))
         .unwrap();
-    let options = Options { env: &env, dev: false };
+    let options = Options { env: &env, names: &[], dev: false };
     let hub = load(&folder.path().join("hub.toml"), &options).unwrap();
     assert_eq!(hub.sources[0].secrets[0].secret.expose(), "0123456789abcdef ");
     assert_eq!(hub.sources[0].secrets[0].name, "file shop.secret");
@@ -50,7 +105,7 @@ fn secrets_come_from_files_beside_the_configuration() {
 #[test]
 fn a_file_that_cannot_be_read_is_named() {
     let folder = tempfile::tempdir().unwrap();
-    let options = Options { env: &env, dev: false };
+    let options = Options { env: &env, names: &[], dev: false };
     let shown = load(&folder.path().join("no.toml"), &options).err().unwrap().to_string();
     assert!(shown.contains("no.toml: cannot be read"), "{shown}");
     fs::write(folder.path().join("latin.toml"), b"[server]\n# caf\xe9\n").unwrap();
@@ -165,6 +220,7 @@ fn the_reference_names_every_setting() {
         SERVER,
         STORAGE,
         EGRESS,
+        LIMITS,
         RETENTION,
         SOURCE,
         ACCESS,
@@ -185,8 +241,8 @@ fn the_reference_names_every_setting() {
             setting.name
         );
     }
-    for set in env::OVERRIDES {
-        assert!(reference.contains(set.variable), "docs/CONFIGURATION.md does not name {}", set.variable);
+    for set in env::overrides() {
+        assert!(reference.contains(&set.variable), "docs/CONFIGURATION.md does not name {}", set.variable);
     }
 }
 

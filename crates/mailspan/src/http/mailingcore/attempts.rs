@@ -284,6 +284,7 @@ fn sample(call: &Call) -> Event {
         test: true,
         transmission: None,
         recipient_role: None,
+        extensions: None,
         data: RawValue::NULL.to_owned().into(),
     }
 }

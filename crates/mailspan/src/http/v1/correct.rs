@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::StatusCode;
 use bytes::Bytes;
 use mailspan_connectors::api::event_from_json;
@@ -16,6 +16,7 @@ use serde_json::{Value, json};
 
 use crate::app::App;
 use crate::http::auth::Caller;
+use crate::http::path::Segment;
 use crate::http::problem::Problem;
 use crate::http::v1::deliveries::{find, shown};
 use crate::intake::door;
@@ -26,7 +27,7 @@ use crate::runtime;
 pub async fn correct(
     State(app): State<App>,
     caller: Caller,
-    Path(id): Path<String>,
+    Segment(id): Segment,
     body: Bytes,
 ) -> Result<Json<Value>, Problem> {
     caller.needs("operate")?;
@@ -76,6 +77,7 @@ fn corrected(original: &Event, body: &[u8], now: Millis) -> Result<Event, Proble
         transmission: original.transmission.clone(),
         recipient_role: original.recipient_role,
         data: data.into(),
+        extensions: original.extensions.clone(),
     })
 }
 

@@ -1,7 +1,7 @@
 //! `/v1/deliveries`: look, replay, discard.
 
 use axum::Json;
-use axum::extract::{Path, RawQuery, State};
+use axum::extract::{RawQuery, State};
 use axum::http::StatusCode;
 use mailspan_core::{Cause, DeliveryId, Name, Offer, State as DeliveryState};
 use mailspan_engine::Happened;
@@ -11,6 +11,8 @@ use serde_json::{Value, json};
 
 use crate::app::App;
 use crate::http::auth::Caller;
+use crate::http::body::OptionalJson;
+use crate::http::path::Segment;
 use crate::http::problem::Problem;
 use crate::http::v1::kept;
 use crate::http::v1::query::{Query, page};
@@ -29,6 +31,7 @@ pub fn shown(row: &DeliveryRow) -> Value {
         "class": row.class.name(),
         "cause": match row.cause { Cause::Live => "live", Cause::Backfill => "backfill", Cause::Replay => "replay" },
         "state": row.state.name(),
+        "carried_by": row.carried_by.map(|carrier| carrier.0.to_string()),
         "attempts": row.attempts,
         "crashes": row.crashes,
         "due": row.due.map(|due| due.rfc3339()),
@@ -91,7 +94,7 @@ pub(super) async fn find(app: &App, caller: &Caller, id: &str) -> Result<Deliver
 pub async fn show(
     State(app): State<App>,
     caller: Caller,
-    Path(id): Path<String>,
+    Segment(id): Segment,
 ) -> Result<Json<Value>, Problem> {
     caller.needs("read")?;
     let row = find(&app, &caller, &id).await?;
@@ -118,12 +121,12 @@ pub struct Replay {
 pub async fn replay(
     State(app): State<App>,
     caller: Caller,
-    Path(id): Path<String>,
-    body: Option<Json<Replay>>,
+    Segment(id): Segment,
+    OptionalJson(body): OptionalJson<Replay>,
 ) -> Result<Json<Value>, Problem> {
     caller.needs("operate")?;
     let row = find(&app, &caller, &id).await?;
-    let again = body.is_some_and(|Json(body)| body.again);
+    let again = body.again;
     let offer = app.store.offer_of(row.id).await?;
     let offer = offer.ok_or_else(|| Problem::not_found("its event was dropped by retention"))?;
     let live = app.live();
@@ -134,10 +137,10 @@ pub async fn replay(
     if !live.routes.contains_key(&offer.route) {
         return Err(gone("route", &row.route));
     }
-    if !live.destinations.contains_key(&offer.destination) {
+    let Some(destination) = live.destinations.get(&offer.destination) else {
         return Err(gone("destination", &row.destination));
-    }
-    let offer = Offer { cause: Cause::Replay, ..offer };
+    };
+    let offer = Offer { cause: Cause::Replay, ordered: destination.ordered, ..offer };
     if row.state == DeliveryState::Pending {
         return Err(Problem::new(
             StatusCode::CONFLICT,
@@ -172,12 +175,11 @@ pub struct Discard {
 pub async fn discard(
     State(app): State<App>,
     caller: Caller,
-    Path(id): Path<String>,
-    body: Option<Json<Discard>>,
+    Segment(id): Segment,
+    OptionalJson(body): OptionalJson<Discard>,
 ) -> Result<Json<Value>, Problem> {
     caller.needs("operate")?;
     let row = find(&app, &caller, &id).await?;
-    let note = body.map(|Json(body)| body.note).unwrap_or_default();
-    app.store.write(Write::Discard { delivery: row.id, note, at: runtime::now() }).await?;
+    app.store.write(Write::Discard { delivery: row.id, note: body.note, at: runtime::now() }).await?;
     Ok(Json(shown(&find(&app, &caller, &id).await?)))
 }

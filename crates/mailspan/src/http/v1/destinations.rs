@@ -1,7 +1,7 @@
 //! `/v1/destinations`: look, test, pause, resume, prepare.
 
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::StatusCode;
 use mailspan_core::{Answer, DestinationId, Reason, Request};
 use mailspan_engine::{BreakerState, Happened, Standing, Stands};
@@ -12,6 +12,8 @@ use serde_json::{Value, json};
 use crate::app::App;
 use crate::deliver::sign;
 use crate::http::auth::Caller;
+use crate::http::body::OptionalJson;
+use crate::http::path::Segment;
 use crate::http::problem::Problem;
 use crate::hub::Destination;
 use crate::runtime;
@@ -105,13 +107,16 @@ pub struct Pause {
 pub async fn pause(
     State(app): State<App>,
     caller: Caller,
-    Path(name): Path<String>,
-    body: Option<Json<Pause>>,
+    Segment(name): Segment,
+    OptionalJson(body): OptionalJson<Pause>,
 ) -> Result<Json<Value>, Problem> {
     caller.needs("operate")?;
     let (destination, _) = find(&app, &caller, &name)?;
-    let note = body.map(|Json(body)| body.note).filter(|note| !note.is_empty());
-    let reason = Reason::new("operator", note.unwrap_or_else(|| format!("paused by {}", caller.name)));
+    let note = match body.note.is_empty() {
+        true => format!("paused by {}", caller.name),
+        false => body.note,
+    };
+    let reason = Reason::new("operator", note);
     let paused = Some(reason.clone());
     stand(&app, destination, paused, Happened::Paused { destination, reason }).await?;
     Ok(Json(json!({ "id": name, "state": "paused" })))
@@ -120,7 +125,7 @@ pub async fn pause(
 pub async fn resume(
     State(app): State<App>,
     caller: Caller,
-    Path(name): Path<String>,
+    Segment(name): Segment,
 ) -> Result<Json<Value>, Problem> {
     caller.needs("operate")?;
     let (destination, _) = find(&app, &caller, &name)?;
@@ -166,7 +171,7 @@ async fn stand(
 pub async fn test(
     State(app): State<App>,
     caller: Caller,
-    Path(name): Path<String>,
+    Segment(name): Segment,
 ) -> Result<Json<Value>, Problem> {
     caller.needs("operate")?;
     let (_, destination) = find(&app, &caller, &name)?;
@@ -207,12 +212,12 @@ pub struct Prepare {
 pub async fn prepare(
     State(app): State<App>,
     caller: Caller,
-    Path(name): Path<String>,
-    body: Option<Json<Prepare>>,
+    Segment(name): Segment,
+    OptionalJson(body): OptionalJson<Prepare>,
 ) -> Result<Json<Value>, Problem> {
     caller.needs("operate")?;
     let (_, destination) = find(&app, &caller, &name)?;
-    let create = body.is_some_and(|Json(body)| body.yes);
+    let create = body.yes;
     if destination.kind.name != "hubspot" {
         let detail = format!("kind `{}` needs no preparation", destination.kind.name);
         return Err(Problem::new(StatusCode::CONFLICT, "nothing_to_prepare", detail));

@@ -1,7 +1,7 @@
 //! `/v1/events`: the journal.
 
 use axum::Json;
-use axum::extract::{Path, RawQuery, State};
+use axum::extract::{RawQuery, State};
 use mailspan_core::{EventId, Name, cloudevents};
 use mailspan_store::{DeliveryFilter, EventFilter, EventRow, RequestRow};
 use serde_json::value::RawValue;
@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use crate::app::App;
 use crate::http::auth::Caller;
+use crate::http::path::Segment;
 use crate::http::problem::Problem;
 use crate::http::v1::query::{Query, page};
 use crate::route::explain as explained;
@@ -60,7 +61,7 @@ async fn find(app: &App, caller: &Caller, id: &str) -> Result<EventRow, Problem>
 pub async fn show(
     State(app): State<App>,
     caller: Caller,
-    Path(id): Path<String>,
+    Segment(id): Segment,
 ) -> Result<Json<Value>, Problem> {
     caller.needs("read")?;
     let row = find(&app, &caller, &id).await?;
@@ -92,7 +93,7 @@ fn raw_request(row: &RequestRow) -> Value {
 pub async fn explain(
     State(app): State<App>,
     caller: Caller,
-    Path(id): Path<String>,
+    Segment(id): Segment,
 ) -> Result<Json<Value>, Problem> {
     caller.needs("read")?;
     let row = find(&app, &caller, &id).await?;

@@ -1,7 +1,7 @@
 //! `/v1/replays`, `/v1/discards` and `/v1/jobs`: long work, asked for and looked at.
 
 use axum::Json;
-use axum::extract::{Path, RawQuery, State};
+use axum::extract::{RawQuery, State};
 use axum::http::StatusCode;
 use mailspan_core::{Millis, Name, Span, State as DeliveryState};
 use mailspan_store::{JobFilter, JobRow, JobState, NewJob, Write, Wrote};
@@ -10,8 +10,11 @@ use serde_json::{Value, json};
 
 use crate::app::App;
 use crate::http::auth::Caller;
+use crate::http::body::JsonBody;
+use crate::http::path::{Segment, Segments};
 use crate::http::problem::Problem;
 use crate::http::v1::query::{Query, page};
+use crate::intake::system;
 use crate::jobs::replay::{self, Argument, Cursor, DISCARD, REPLAY};
 use crate::jobs::run;
 use crate::runtime;
@@ -41,7 +44,7 @@ pub struct Ask {
 pub async fn replay(
     State(app): State<App>,
     caller: Caller,
-    Json(ask): Json<Ask>,
+    JsonBody(ask): JsonBody<Ask>,
 ) -> Result<(StatusCode, Json<Value>), Problem> {
     begin(&app, &caller, ask, REPLAY).await
 }
@@ -49,7 +52,7 @@ pub async fn replay(
 pub async fn discard(
     State(app): State<App>,
     caller: Caller,
-    Json(ask): Json<Ask>,
+    JsonBody(ask): JsonBody<Ask>,
 ) -> Result<(StatusCode, Json<Value>), Problem> {
     begin(&app, &caller, ask, DISCARD).await
 }
@@ -258,7 +261,7 @@ async fn find(app: &App, caller: &Caller, id: &str) -> Result<JobRow, Problem> {
 pub async fn show(
     State(app): State<App>,
     caller: Caller,
-    Path(id): Path<String>,
+    Segment(id): Segment,
 ) -> Result<Json<Value>, Problem> {
     caller.needs("read")?;
     let row = find(&app, &caller, &id).await?;
@@ -269,7 +272,7 @@ pub async fn show(
 pub async fn stand(
     State(app): State<App>,
     caller: Caller,
-    Path((id, verb)): Path<(String, String)>,
+    Segments(id, verb): Segments,
 ) -> Result<Json<Value>, Problem> {
     caller.needs("operate")?;
     let state = match verb.as_str() {
@@ -285,5 +288,8 @@ pub async fn stand(
     };
     app.store.write(Write::JobStand { id: row.id, state, note, at: runtime::now() }).await?;
     app.job_wake.notify_one();
+    if state.has_ended() {
+        system::job_ended(&app, row.id).await;
+    }
     Ok(Json(shown(&app, &find(&app, &caller, &id).await?).await?))
 }

@@ -1,7 +1,7 @@
 //! `/v1/keys`: API keys. A key is shown once, its hash is kept.
 
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::StatusCode;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -14,6 +14,8 @@ use serde_json::{Value, json};
 use crate::app::App;
 use crate::contacts::seal::{SealError, Seals};
 use crate::http::auth::{Caller, SCOPES};
+use crate::http::body::JsonBody;
+use crate::http::path::Segment;
 use crate::http::problem::Problem;
 use crate::runtime;
 
@@ -36,7 +38,7 @@ pub struct Create {
 pub async fn create(
     State(app): State<App>,
     caller: Caller,
-    Json(body): Json<Create>,
+    JsonBody(body): JsonBody<Create>,
 ) -> Result<(StatusCode, Json<Value>), Problem> {
     caller.needs_whole("admin")?;
     if body.scopes.is_empty() {
@@ -131,7 +133,7 @@ pub async fn list(State(app): State<App>, caller: Caller) -> Result<Json<Value>,
 pub async fn revoke(
     State(app): State<App>,
     caller: Caller,
-    Path(id): Path<String>,
+    Segment(id): Segment,
 ) -> Result<Json<Value>, Problem> {
     caller.needs_whole("admin")?;
     let number: i64 =

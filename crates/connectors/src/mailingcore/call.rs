@@ -1,0 +1,216 @@
+//! Which request an item needs next.
+
+use mailspan_core::{Consent, Operation, Step, Verdict, fields};
+use serde_json::Value;
+
+use super::settings::Settings;
+use crate::contract::Item;
+
+/// MailingCore takes external ids of at most so many characters.
+const EXTERNAL_ID_CHARS_MAX: usize = 128;
+
+/// A request of MailingCore.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Call {
+    /// `PUT /contacts`, or `POST /contacts/bulk` for several.
+    Upsert,
+    /// The internal id of a contact: `PATCH` is documented for that id only.
+    Find {
+        external_id: String,
+    },
+    OptIn {
+        id: String,
+        opt_in: bool,
+    },
+    Suppress {
+        address: String,
+        reason: &'static str,
+    },
+    Lift {
+        address: String,
+    },
+    Erase {
+        external_id: String,
+    },
+}
+
+/// How far an operation got. A step that cannot be read is the start: every request may be repeated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum At<'a> {
+    Start,
+    /// The contact's internal id is known.
+    Found(&'a str),
+    /// What remains is the suppression list.
+    Suppress,
+}
+
+impl<'a> At<'a> {
+    pub fn read(step: Option<&'a Step>) -> At<'a> {
+        match step.map(|step| step.0.as_str()) {
+            Some("suppress") => At::Suppress,
+            Some(text) => match text.strip_prefix("id:") {
+                Some(id) if is_id(id) => At::Found(id),
+                _ => At::Start,
+            },
+            None => At::Start,
+        }
+    }
+
+    pub fn next(self) -> Verdict {
+        let step = match self {
+            At::Start => String::new(),
+            At::Found(id) => format!("id:{id}"),
+            At::Suppress => "suppress".to_owned(),
+        };
+        Verdict::Next { step: Step(step), after_ms: 0 }
+    }
+}
+
+/// True for an id that fits into a step and a path.
+pub fn is_id(id: &str) -> bool {
+    (1..=200).contains(&id.len()) && id.bytes().all(|b| b.is_ascii_graphic())
+}
+
+/// The call that an item needs next, or a verdict where no request is needed.
+pub fn call_of(settings: &Settings, item: &Item) -> Result<Call, Verdict> {
+    match item.operation {
+        Operation::UpsertContact { fields } => match At::read(item.step) {
+            At::Suppress => {
+                Ok(Call::Suppress { address: previous(fields).ok_or_else(no_person)?, reason: "manual" })
+            }
+            _ if email_of(item).is_none() => Err(no_person()),
+            _ => match external_id_of(item) {
+                Some(id) if id.chars().count() > EXTERNAL_ID_CHARS_MAX => Err(Verdict::reject(
+                    "external_id_too_long",
+                    format!(
+                        "MailingCore takes external ids of at most {EXTERNAL_ID_CHARS_MAX} characters: shorten it"
+                    ),
+                )),
+                _ => Ok(Call::Upsert),
+            },
+        },
+        Operation::SetConsent { consent, .. } => consent_call(settings, item, *consent),
+        Operation::SetFields { fields, .. } => suppression_call(settings, item, fields),
+        Operation::EraseContact => match external_id_of(item) {
+            Some(external_id) => Ok(Call::Erase { external_id }),
+            // Somebody asked for it: it may not pass unseen.
+            None => Err(Verdict::reject(
+                "no_external_id",
+                "MailingCore erases a contact by its external id, and this one has none: \
+                 erase it in the dashboard of MailingCore, then discard this",
+            )),
+        },
+        Operation::LogActivity { .. } | Operation::NotifyOwner { .. } => {
+            Err(Verdict::skipped("no_call", "MailingCore keeps contacts, no activities or tasks"))
+        }
+        Operation::Send { .. } => {
+            Err(Verdict::reject("no_call", "a map for MailingCore returns operations, not bodies"))
+        }
+    }
+}
+
+fn consent_call(settings: &Settings, item: &Item, consent: Consent) -> Result<Call, Verdict> {
+    match (At::read(item.step), external_id_of(item)) {
+        (At::Suppress, _) => suppress(item, reason_of(consent)),
+        (At::Found(id), _) => Ok(Call::OptIn { id: id.to_owned(), opt_in: consent == Consent::OptIn }),
+        (At::Start, Some(external_id)) => Ok(Call::Find { external_id }),
+        (At::Start, None) if consent == Consent::OptIn => Err(Verdict::skipped(
+            "no_external_id",
+            "MailingCore finds a contact by its external id; an opt-in of others is written by `upsert_contact`",
+        )),
+        // An upsert would create whoever is not known: the suppression list blocks without that.
+        (At::Start, None) if settings.push_suppressions => suppress(item, reason_of(consent)),
+        (At::Start, None) => Err(Verdict::skipped(
+            "no_external_id",
+            "MailingCore finds a contact by its external id, and `push_suppressions` is off",
+        )),
+    }
+}
+
+fn suppression_call(settings: &Settings, item: &Item, set: &mailspan_core::Fields) -> Result<Call, Verdict> {
+    let dead = set.get(fields::EMAIL_STATUS).and_then(Value::as_str) == Some("undeliverable");
+    let suppressed = set.get(fields::SUPPRESSED).and_then(Value::as_bool);
+    if !dead && suppressed.is_none() {
+        return Err(Verdict::skipped("no_fields", "MailingCore keeps none of these facts on a contact"));
+    }
+    if !settings.push_suppressions {
+        return Err(Verdict::skipped("by_setting", "`push_suppressions` is off"));
+    }
+    match suppressed {
+        Some(false) => Ok(Call::Lift { address: address_of(item).ok_or_else(no_person)? }),
+        Some(true) => suppress(item, "manual"),
+        None => suppress(item, "bounce"),
+    }
+}
+
+fn suppress(item: &Item, reason: &'static str) -> Result<Call, Verdict> {
+    Ok(Call::Suppress { address: address_of(item).ok_or_else(no_person)?, reason })
+}
+
+pub fn reason_of(consent: Consent) -> &'static str {
+    if consent == Consent::DoNotContact { "complaint" } else { "unsubscribe" }
+}
+
+fn no_person() -> Verdict {
+    Verdict::skipped("no_person", "MailingCore knows people by their address, and the event names none")
+}
+
+pub fn address_of(item: &Item) -> Option<String> {
+    Some(item.address()?.as_str().to_owned())
+}
+
+/// The contact's address: the one that the operation names, else the person's.
+pub fn email_of(item: &Item) -> Option<String> {
+    text(item, fields::EMAIL).or_else(|| address_of(item))
+}
+
+/// The contact's external id: the one that the operation names, else the person's.
+pub fn external_id_of(item: &Item) -> Option<String> {
+    text(item, fields::EXTERNAL_ID).or_else(|| item.person?.subject.external_id.clone())
+}
+
+fn text(item: &Item, name: &str) -> Option<String> {
+    let Operation::UpsertContact { fields } = item.operation else { return None };
+    let text = match fields.get(name)? {
+        Value::String(text) => text.trim().to_owned(),
+        Value::Number(number) => number.to_string(),
+        _ => return None,
+    };
+    (!text.is_empty()).then_some(text)
+}
+
+/// The address before a change.
+fn previous(fields: &mailspan_core::Fields) -> Option<String> {
+    fields
+        .get(fields::PREVIOUS_EMAIL)?
+        .as_str()
+        .map(str::trim)
+        .filter(|text| !text.is_empty())
+        .map(str::to_owned)
+}
+
+/// After the upsert of a contact that moved and is known by its address alone: the contact of the old address
+/// still stands there, so that address is suppressed.
+pub fn leaves_an_address(settings: &Settings, item: &Item) -> bool {
+    let Operation::UpsertContact { fields } = item.operation else { return false };
+    let moved = |old: String| email_of(item).is_some_and(|new| new.to_lowercase() != old.to_lowercase());
+    settings.push_suppressions && external_id_of(item).is_none() && previous(fields).is_some_and(moved)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(text: &str, expected: At) {
+        assert_eq!(At::read(Some(&Step(text.to_owned()))), expected, "{text}");
+    }
+
+    #[test]
+    fn steps_are_read_back() {
+        check("id:clx17", At::Found("clx17"));
+        check("suppress", At::Suppress);
+        for text in ["", "id:", "id:é", "id:a b", "found"] {
+            check(text, At::Start);
+        }
+    }
+}

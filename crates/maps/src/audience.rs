@@ -1,0 +1,122 @@
+//! The built-in map «audience»: what a system that keeps contacts is told (MailingCore, Maileon).
+
+use mailspan_core::json::{self, Node, Value};
+use mailspan_core::{
+    Consent, Event, Fields, LastTimes, Millis, Operation, Person, clip, consent_of, fields, stated_opt_in,
+};
+use serde_json::Value as Json;
+
+use crate::contact;
+
+/// Members of `data.contact` that go on under their own names; `opt_in` and `permission` are judged apart.
+const PLAIN: [&str; 6] = [
+    fields::LOCALE,
+    fields::CONSENT_VERSION,
+    fields::SOURCE,
+    fields::ATTRIBUTES,
+    fields::STANDARD,
+    fields::CUSTOM,
+];
+
+/// The built-in map of audiences: event and person to operations, in the order in which they are to be done.
+///
+/// Reads `data.contact`, or the same members at the top of `data`; `data.changed`, `data.previous.email`,
+/// `data.reason`, `data.bounce`. Other types than those below give nothing.
+///
+/// * `contact.created`, `.updated`, `.subscribed`, `.confirmed`: one `upsert_contact` with what the event says.
+///   `opt_in` and `permission` are in it only where the event states them ([`stated_opt_in`]) and nothing newer
+///   is known of the person: an opt-out at the same time or later voids an opt-in, a later opt-in voids an
+///   opt-out. Where `suppressed_at` changed, a `set_fields` with `suppressed` follows.
+/// * `contact.unsubscribed`, `email.complained`: `set_consent`. A hard `email.bounced`: `set_fields` with
+///   `email_status`. `contact.erased`: `erase_contact`.
+pub fn audience(event: &Event, person: Option<&Person>, times: LastTimes) -> Vec<Operation> {
+    let data = json::parse(event.data.get().as_bytes()).ok();
+    let data = data.as_ref();
+    let reason = |what: &str| match text(data, "reason") {
+        Some(reason) => format!("{what}: {reason}"),
+        None => format!("{what}, reported by {}", event.source),
+    };
+    let consent =
+        |consent, what| Operation::SetConsent { consent, at: event.time, reason: Some(reason(what)) };
+    match event.event_type.as_str() {
+        "contact.created" | "contact.updated" | "contact.subscribed" | "contact.confirmed" => {
+            let mut operations = vec![Operation::UpsertContact { fields: upsert(event, data, person) }];
+            operations.extend(data.and_then(suppression));
+            operations
+        }
+        "contact.unsubscribed" => vec![consent(Consent::OptOut, "unsubscribed")],
+        "contact.erased" => vec![Operation::EraseContact],
+        "email.complained" => vec![consent(Consent::DoNotContact, "spam complaint")],
+        "email.bounced" if text(data, "bounce").as_deref() == Some("hard") => {
+            vec![undeliverable(event, data, times)]
+        }
+        _ => Vec::new(),
+    }
+}
+
+fn text(data: Option<&Node<'_>>, key: &str) -> Option<String> {
+    let text = data?.get(key)?.scalar()?;
+    let text = text.trim();
+    (!text.is_empty()).then(|| clip(text, 500).into_owned())
+}
+
+fn upsert(event: &Event, data: Option<&Node<'_>>, person: Option<&Person>) -> Fields {
+    let mut found = Fields::new();
+    let member = |name: &str| contact::member(data, name);
+    let address = || event.subject.address.as_ref().map(|address| Json::from(address.as_str()));
+    let external = || event.subject.external_id.as_deref().map(Json::from);
+    let known = [
+        (fields::EMAIL, member(fields::EMAIL).or_else(address)),
+        (fields::EXTERNAL_ID, member(fields::EXTERNAL_ID).or_else(external)),
+        (fields::PREVIOUS_EMAIL, contact::previous_email(data)),
+    ];
+    for (name, value) in known {
+        found.extend(value.filter(|value| !value.is_null()).map(|value| (name.to_owned(), value)));
+    }
+    for name in PLAIN {
+        found.extend(member(name).map(|value| (name.to_owned(), value)));
+    }
+    let stated = match consent_of(&event.event_type) {
+        Some(Consent::OptIn) => Some(true),
+        _ => data.and_then(|data| stated_opt_in(&event.event_type, data)),
+    };
+    if let Some(opt_in) = stated.filter(|opt_in| is_newest(*opt_in, event.time, person)) {
+        found.insert(fields::OPT_IN.to_owned(), opt_in.into());
+        let level = member(fields::PERMISSION).filter(|level| is_permission(level) && opt_in);
+        found.extend(level.map(|level| (fields::PERMISSION.to_owned(), level)));
+    }
+    found
+}
+
+/// False where something newer is known of the person: at equal times the opt-out wins.
+fn is_newest(opt_in: bool, at: Millis, person: Option<&Person>) -> bool {
+    match person {
+        Some(person) if opt_in => person.opted_out_at.is_none_or(|out| out < at),
+        Some(person) => person.opted_in_at.is_none_or(|back| back <= at),
+        None => true,
+    }
+}
+
+fn is_permission(level: &Json) -> bool {
+    level.as_u64().is_some_and(|level| (1..=6).contains(&level))
+}
+
+/// Where the hub's own suppression of the address was set or lifted by this event.
+fn suppression(data: &Node<'_>) -> Option<Operation> {
+    let changed = data.get("changed").and_then(Node::as_array)?;
+    changed.iter().find(|item| item.as_str() == Some("suppressed_at"))?;
+    let contact = data.get("contact").filter(|contact| contact.as_object().is_some()).unwrap_or(data);
+    let set = contact.get("suppressed_at").is_some_and(|at| at.value != Value::Null);
+    let fields = Fields::from([(fields::SUPPRESSED.to_owned(), set.into())]);
+    Some(Operation::SetFields { fields, record: None })
+}
+
+fn undeliverable(event: &Event, data: Option<&Node<'_>>, times: LastTimes) -> Operation {
+    let at = times.bounced_at.map_or(event.time, |known| known.max(event.time));
+    let mut set = Fields::from([
+        (fields::EMAIL_STATUS.to_owned(), "undeliverable".into()),
+        (fields::BOUNCED_AT.to_owned(), at.0.into()),
+    ]);
+    set.extend(text(data, "reason").map(|reason| (fields::BOUNCE_REASON.to_owned(), reason.into())));
+    Operation::SetFields { fields: set, record: None }
+}

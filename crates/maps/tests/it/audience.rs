@@ -1,0 +1,66 @@
+//! The map «audience» against the files of `fixtures/audience`: «this event, these operations».
+
+use mailspan_core::{Event, Fields, LastTimes, Millis, Operation, Person, PersonId, Subject, fields};
+use mailspan_maps::audience;
+use proptest::prelude::*;
+use serde_json::{Value, json};
+
+use crate::crm::event;
+
+fn person(from: &Value) -> Option<Person> {
+    let at = |place: usize| from["opts"][place].as_i64().map(Millis);
+    from.is_object().then(|| known(at(0), at(1)))
+}
+
+fn known(opted_out_at: Option<Millis>, opted_in_at: Option<Millis>) -> Person {
+    let subject = Subject::read("ann@x.example");
+    Person { id: PersonId(1), subject, opens: 0, clicks: 0, opted_out_at, opted_in_at, erased: false }
+}
+
+/// With `MAILSPAN_BLESS=1` the files are written anew: read the difference before it is committed.
+#[test]
+fn events_become_the_operations_of_the_fixtures() {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/audience");
+    let bless = std::env::var_os("MAILSPAN_BLESS").is_some();
+    let mut seen = 0;
+    for entry in std::fs::read_dir(&folder).unwrap() {
+        let path = entry.unwrap().path();
+        let mut case: Value = serde_json::from_str(&std::fs::read_to_string(&path).unwrap()).unwrap();
+        let person = person(&case["person"]);
+        let got = json!(audience(&event(&case["event"]), person.as_ref(), LastTimes::default()));
+        if bless {
+            case["operations"] = got;
+            std::fs::write(&path, format!("{case:#}\n")).unwrap();
+        } else {
+            let advice = "mend the map, or run with MAILSPAN_BLESS=1";
+            assert_eq!(got, case["operations"], "{}: {advice}", path.display());
+        }
+        seen += 1;
+    }
+    assert!(seen >= 20, "fixtures are missing in {}", folder.display());
+}
+
+fn upserted(event: &Event, person: &Person) -> Fields {
+    match audience(event, Some(person), LastTimes::default()).into_iter().next() {
+        Some(Operation::UpsertContact { fields }) => fields,
+        other => panic!("{other:?}"),
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 256, ..ProptestConfig::default() })]
+
+    /// Invariant 7, for an opt-in that travels with a contact.
+    #[test]
+    fn an_opt_in_that_is_not_newer_than_the_last_opt_out_is_never_written(
+        at in -5_i64..5, out in -5_i64..5, kind in 0_usize..4, permission in 0_u8..8,
+    ) {
+        let kinds = ["contact.created", "contact.updated", "contact.subscribed", "contact.confirmed"];
+        let time = Millis(1_700_000_000_000 + at);
+        let data = json!({"contact": {"opt_in": true, "permission": permission}});
+        let event = event(&json!({"type": kinds[kind], "time": time.rfc3339(), "data": data}));
+        let fields = upserted(&event, &known(Some(Millis(1_700_000_000_000 + out)), None));
+        prop_assert_eq!(fields.get(fields::OPT_IN).cloned(), (at > out).then_some(Value::Bool(true)));
+        prop_assert!(fields.contains_key(fields::OPT_IN) || !fields.contains_key(fields::PERMISSION));
+    }
+}
