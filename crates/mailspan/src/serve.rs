@@ -74,6 +74,7 @@ pub async fn begin(hub: Hub) -> anyhow::Result<Serving> {
     let app = App::new(live, opened.store.clone(), Some(Engine { happened: engine, asks, stands }), stopped);
     let mut serving = Serving { app: app.clone(), opened, socket, stop, ends: Vec::new() };
 
+    let erased = crate::erase::again(&app).await.context("erase again who was erased after this store was saved")?;
     let bind = |address| async move {
         TcpListener::bind(address)
             .await
@@ -107,6 +108,7 @@ pub async fn begin(hub: Hub) -> anyhow::Result<Serving> {
     }
     serving.task(jobs::retention::run(app.clone()));
     serving.task(jobs::run::run(app.clone(), owner));
+    serving.task(crate::erase::run(app.clone(), erased));
 
     let stop = || app.stop.clone();
     let public_routes = match &operator {

@@ -14,6 +14,7 @@ mod crm;
 mod deliver;
 mod disk;
 mod endpoints;
+mod erase;
 mod fleet;
 mod hardening;
 mod hubspot;

@@ -12,6 +12,7 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
     (1, "journal", include_str!("../../migrations/postgres/0001_journal.sql")),
     (2, "replays", include_str!("../../migrations/postgres/0002_replays.sql")),
     (4, "contacts", include_str!("../../migrations/postgres/0004_contacts.sql")),
+    (5, "erasures", include_str!("../../migrations/postgres/0005_erasures.sql")),
 ];
 
 /// The oldest server that the store is tested with.

@@ -16,19 +16,31 @@ pub(crate) struct Envelope {
 }
 
 pub(crate) fn pack(event: &Event) -> Vec<u8> {
-    let data = event.data.get();
+    packed(&event.subject, event.transmission.as_deref(), event.recipient_role, event.data.get())
+}
+
+/// Of an event whose person was erased: that it was, and nothing of what it said.
+pub(crate) fn blank() -> Vec<u8> {
+    packed(&Subject::nobody(), None, None, "{}")
+}
+
+/// With other data.
+pub(crate) fn with_data(envelope: Envelope, data: &str) -> Vec<u8> {
+    packed(&envelope.subject, envelope.transmission.as_deref(), envelope.recipient_role, data)
+}
+
+fn packed(subject: &Subject, transmission: Option<&str>, role: Option<RecipientRole>, data: &str) -> Vec<u8> {
     let mut plain = Vec::with_capacity(data.len() + 128);
     plain.push(VERSION);
-    plain.push(match event.recipient_role {
+    plain.push(match role {
         None => 0,
         Some(RecipientRole::To) => 1,
         Some(RecipientRole::Cc) => 2,
         Some(RecipientRole::Bcc) => 3,
     });
-    let address = event.subject.address.as_ref().map(Address::as_str);
-    put_maybe(&mut plain, address);
-    put_maybe(&mut plain, event.subject.external_id.as_deref());
-    put_maybe(&mut plain, event.transmission.as_deref());
+    put_maybe(&mut plain, subject.address.as_ref().map(Address::as_str));
+    put_maybe(&mut plain, subject.external_id.as_deref());
+    put_maybe(&mut plain, transmission);
     put(&mut plain, data.as_bytes());
     squeeze(&plain)
 }

@@ -13,6 +13,7 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
     (1, "journal", include_str!("../../migrations/sqlite/0001_journal.sql")),
     (2, "replays", include_str!("../../migrations/sqlite/0002_replays.sql")),
     (4, "contacts", include_str!("../../migrations/sqlite/0004_contacts.sql")),
+    (5, "erasures", include_str!("../../migrations/sqlite/0005_erasures.sql")),
 ];
 /// The number of the newest migration that this version knows.
 pub const SCHEMA: i64 = MIGRATIONS[MIGRATIONS.len() - 1].0;

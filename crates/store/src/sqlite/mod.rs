@@ -11,6 +11,8 @@ pub(crate) mod counts;
 pub(crate) mod deliveries;
 pub(crate) mod endpoints;
 pub(crate) mod envelope;
+pub(crate) mod erase;
+pub(crate) mod erase_reads;
 pub(crate) mod events;
 mod handle;
 pub(crate) mod jobs;
@@ -34,7 +36,7 @@ pub(crate) mod standing;
 pub(crate) mod tenants;
 pub(crate) mod walk;
 
-pub(crate) use base::{Base, IdentityKey, connect_reader, connect_writer};
+pub(crate) use base::{Base, IdentityKey, compact, connect_reader, connect_writer};
 pub use handle::Sqlite;
 pub use journal::Journal;
 pub use migrate::SCHEMA;
