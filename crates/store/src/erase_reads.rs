@@ -2,8 +2,8 @@
 
 use mailspan_core::{EventId, Millis, Name, PersonId, Subject};
 
-use crate::erase::{ErasedHash, ErasureRow, ErasureVerdict, from_hex};
 use crate::audience::Confirmation;
+use crate::erase::{ErasedHash, ErasureRow, ErasureVerdict, from_hex};
 use crate::{Store, Trouble, sqlite};
 use mailspan_core::contact::Permission;
 

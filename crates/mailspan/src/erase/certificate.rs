@@ -40,7 +40,8 @@ fn shown(verdict: &ErasureVerdict) -> Value {
 
 /// Destinations of the tenant that nothing told, and why.
 pub fn not_asked(live: &Live, tenant: &Name, asked: &BTreeSet<&Name>) -> Vec<Value> {
-    let others = live.hub.destinations.iter().filter(|one| one.tenant == *tenant && !asked.contains(&one.name));
+    let others =
+        live.hub.destinations.iter().filter(|one| one.tenant == *tenant && !asked.contains(&one.name));
     let why = |name: &Name| match reached(live, tenant).contains(name) {
         true => format!("a route leads contact.erased to {name}, and its condition was not met"),
         false => format!("no route takes contact.erased to {name}: erase there by hand, or add a route"),
@@ -58,8 +59,10 @@ pub fn reached(live: &Live, tenant: &Name) -> BTreeSet<Name> {
 fn remains(row: &ErasureRow, verdicts: &[ErasureVerdict]) -> Vec<String> {
     let mut remains = vec![
         "facts of consent: what, when, which words; without address and machine, as proof".to_owned(),
-        "a suppression of the address under a keyed hash, so that it is not mailed or imported again".to_owned(),
-        "back-ups made before: a store that is restored from one erases the person again before it serves".to_owned(),
+        "a suppression of the address under a keyed hash, so that it is not mailed or imported again"
+            .to_owned(),
+        "back-ups made before: a store that is restored from one erases the person again before it serves"
+            .to_owned(),
     ];
     for verdict in verdicts.iter().filter(|one| matches!(one.state, State::Dead | State::Discarded)) {
         remains.push(format!("{} was not erased at: do it there by hand", verdict.destination));

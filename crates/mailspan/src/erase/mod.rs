@@ -106,8 +106,15 @@ pub async fn drive(app: &App) -> Result<(), Trouble> {
 }
 
 /// Erases a person of a tenant; false where there is nobody of that name.
-pub async fn erase(app: &App, tenant: &Name, subject: &Subject, by: &str, origin: &str) -> Result<bool, Trouble> {
-    let key = ContactKey::Subject { address: subject.address.clone(), external_id: subject.external_id.clone() };
+pub async fn erase(
+    app: &App,
+    tenant: &Name,
+    subject: &Subject,
+    by: &str,
+    origin: &str,
+) -> Result<bool, Trouble> {
+    let key =
+        ContactKey::Subject { address: subject.address.clone(), external_id: subject.external_id.clone() };
     let known = app.store.contact(tenant, &key).await?;
     if known.is_none() && app.store.person(tenant, subject).await?.is_none_or(|person| person.erased) {
         return Ok(false);

@@ -1,11 +1,13 @@
 //! Everything that is held about a person, as JSON.
 
-use mailspan_core::limits::PAGE_ROWS_MAX;
+use std::collections::BTreeSet;
+
 use mailspan_core::contact::ContactKey;
+use mailspan_core::limits::PAGE_ROWS_MAX;
 use mailspan_core::{EventId, Name, Subject};
 use mailspan_store::{
-    AttemptRow, DeliveryFilter, EventFilter, EventRow, FactFilter, FactRow, KinConfirmation, RequestRow, Store,
-    Trouble, element_of,
+    AttemptRow, DeliveryFilter, EventFilter, EventRow, FactFilter, FactRow, KinConfirmation, RequestRow,
+    Store, Trouble, element_of,
 };
 use serde_json::{Value, json};
 
@@ -17,7 +19,8 @@ const PAGES_MAX: usize = 100;
 /// Nothing where nobody is known by that address or external id.
 pub async fn export(store: &Store, tenant: &Name, text: &str) -> Result<Option<Value>, Trouble> {
     let subject = Subject::read(text);
-    let key = ContactKey::Subject { address: subject.address.clone(), external_id: subject.external_id.clone() };
+    let key =
+        ContactKey::Subject { address: subject.address.clone(), external_id: subject.external_id.clone() };
     let contact = store.contact(tenant, &key).await?;
     let person = store.person(tenant, &subject).await?;
     if contact.is_none() && person.is_none() {
@@ -46,9 +49,7 @@ pub async fn export(store: &Store, tenant: &Name, text: &str) -> Result<Option<V
             "opted_in_at": person.opted_in_at.map(|at| at.rfc3339()),
             "opted_out_at": person.opted_out_at.map(|at| at.rfc3339()),
         })),
-        "known_as": kin.subjects.iter().map(|one| json!({
-            "address": one.address.as_ref().map(mailspan_core::Address::as_str), "external_id": one.external_id,
-        })).collect::<Vec<_>>(),
+        "known_as": known_as(&kin.subjects, &events),
         "suppression": suppression.map(|row| json!({
             "reason": row.reason.name(), "source": row.source, "at": row.at.rfc3339(),
         })),
@@ -61,6 +62,14 @@ pub async fn export(store: &Store, tenant: &Name, text: &str) -> Result<Option<V
         "deliveries": deliveries,
         "complete": all_events && all_deliveries,
     })))
+}
+
+/// Addresses and ids of the person and of those merged into it, and those that its events call it by.
+fn known_as(subjects: &[Subject], events: &[Value]) -> BTreeSet<String> {
+    let address = |one: &Subject| one.address.as_ref().map(|address| address.as_str().to_owned());
+    let kin = subjects.iter().flat_map(|one| [address(one), one.external_id.clone()]).flatten();
+    let told = events.iter().filter_map(|event| event["subject"].as_str().map(str::to_owned));
+    kin.chain(told).collect()
 }
 
 async fn events(store: &Store, tenant: &Name, subject: &str) -> Result<(Vec<Value>, bool), Trouble> {
@@ -145,7 +154,8 @@ async fn deliveries(store: &Store, tenant: &Name, subject: &str) -> Result<(Vec<
 /// What was sent for several at once names others: it is left out.
 fn attempt(row: &AttemptRow) -> Value {
     let alone = row.items <= 1;
-    let request = row.request.as_ref().filter(|_| alone).map(|bytes| String::from_utf8_lossy(bytes).into_owned());
+    let request =
+        row.request.as_ref().filter(|_| alone).map(|bytes| String::from_utf8_lossy(bytes).into_owned());
     json!({
         "at": row.at.rfc3339(),
         "status": row.status,
@@ -172,9 +182,7 @@ async fn facts(
     let answers = |id: i64| {
         let fact = answered.iter().find(|fact| fact.id == id);
         let all = fact.map(|fact| fact.answers.as_slice()).unwrap_or_default();
-        let shown = |(destination, verdict, at): &(Name, String, mailspan_core::Millis)| {
-            json!({ "destination": destination, "verdict": verdict, "at": at.rfc3339() })
-        };
+        let shown = |(destination, verdict, at): &(Name, String, mailspan_core::Millis)| json!({ "destination": destination, "verdict": verdict, "at": at.rfc3339() });
         all.iter().map(shown).collect::<Vec<_>>()
     };
     let shown = |row: &FactRow| {

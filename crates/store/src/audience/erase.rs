@@ -24,7 +24,10 @@ impl Audience {
         if let Some(contact) = self.contacts.get(&person) {
             let uid = contact.uid.clone();
             self.uids.remove(&uid);
-            known.identity.addresses.extend(contact.address.as_ref().map(|address| address.as_str().to_owned()));
+            known
+                .identity
+                .addresses
+                .extend(contact.address.as_ref().map(|address| address.as_str().to_owned()));
             known.identity.external_ids.extend(contact.external_id.clone());
             known.identity.uids.insert(uid);
         }
@@ -48,7 +51,13 @@ impl Audience {
     }
 
     /// What the erasure of a person has to look for, with what the write itself calls it by.
-    pub(crate) fn take_known(&mut self, person: i64, done: &Done, write: &ContactWrite, learned: Millis) -> Known {
+    pub(crate) fn take_known(
+        &mut self,
+        person: i64,
+        done: &Done,
+        write: &ContactWrite,
+        learned: Millis,
+    ) -> Known {
         let mut known = self.known.remove(&person).unwrap_or_default();
         known.identity.v = 1;
         known.identity.person = person;

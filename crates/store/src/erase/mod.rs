@@ -10,8 +10,8 @@ use mailspan_core::{EventId, Millis, Name, PersonId, Reason, State};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
-pub use prune::element_of;
 pub(crate) use prune::Whose;
+pub use prune::element_of;
 pub(crate) use tables::{Also, Cell, Change, Column, TABLES, Table, judge, packed_request};
 pub(crate) use target::{Identity, Progress, Target};
 

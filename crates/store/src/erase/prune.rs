@@ -80,7 +80,8 @@ fn document(node: &Node, words: &Words, whose: Whose) -> Option<String> {
 
 /// The list that a request is: the document itself, or the one list of objects in it.
 fn list_of<'a, 'b>(node: &'a Node<'b>) -> Option<&'a [Node<'b>]> {
-    let is_list = |node: &Node| node.as_array().is_some_and(|list| list.iter().any(|one| one.as_object().is_some()));
+    let is_list =
+        |node: &Node| node.as_array().is_some_and(|list| list.iter().any(|one| one.as_object().is_some()));
     if let Some(list) = node.as_array() {
         return Some(list);
     }
@@ -91,8 +92,11 @@ fn list_of<'a, 'b>(node: &'a Node<'b>) -> Option<&'a [Node<'b>]> {
 
 /// The document with each element of the list as `keep` says.
 fn rebuilt(node: &Node, list: &[Node], keep: &dyn Fn(usize, &Node) -> Option<String>) -> String {
-    let elements: Vec<String> =
-        list.iter().enumerate().map(|(at, one)| keep(at, one).unwrap_or_else(|| one.raw.to_owned())).collect();
+    let elements: Vec<String> = list
+        .iter()
+        .enumerate()
+        .map(|(at, one)| keep(at, one).unwrap_or_else(|| one.raw.to_owned()))
+        .collect();
     let elements = format!("[{}]", elements.join(","));
     match &node.value {
         Value::Object(members) => {
@@ -126,9 +130,9 @@ fn pruned(node: &Node, words: &Words) -> Option<String> {
             if names {
                 return Some(ERASED_ELEMENT.to_owned());
             }
-            let kept = members
-                .iter()
-                .map(|(name, member)| (name.as_ref(), pruned(member, words).unwrap_or_else(|| member.raw.to_owned())));
+            let kept = members.iter().map(|(name, member)| {
+                (name.as_ref(), pruned(member, words).unwrap_or_else(|| member.raw.to_owned()))
+            });
             Some(json::object(kept))
         }
         _ => Some(json::quote(ERASED_MARK)),
@@ -166,12 +170,21 @@ mod tests {
     #[test]
     fn others_stay_to_the_letter() {
         let theirs = |part| Whose::Theirs { part };
-        check(r#"[{"r":"bob@x.org","n":1.50},{"r":"Ann@x.org"}]"#, Whose::Anybodys,
-            Some(r#"[{"r":"bob@x.org","n":1.50},{"erased":true}]"#));
-        check(r#"{"contacts":[{"email":"b@x.org","n":17},{"externalId":"17"}],"k": 1}"#, theirs(1),
-            Some(r#"{"contacts":[{"email":"b@x.org","n":17},{"erased":true}],"k":1}"#));
-        check(r#"{"recipient":"b@x.org","meta":{"by":"ann@x.org","n":1}}"#, Whose::Anybodys,
-            Some(r#"{"recipient":"b@x.org","meta":{"erased":true}}"#));
+        check(
+            r#"[{"r":"bob@x.org","n":1.50},{"r":"Ann@x.org"}]"#,
+            Whose::Anybodys,
+            Some(r#"[{"r":"bob@x.org","n":1.50},{"erased":true}]"#),
+        );
+        check(
+            r#"{"contacts":[{"email":"b@x.org","n":17},{"externalId":"17"}],"k": 1}"#,
+            theirs(1),
+            Some(r#"{"contacts":[{"email":"b@x.org","n":17},{"erased":true}],"k":1}"#),
+        );
+        check(
+            r#"{"recipient":"b@x.org","meta":{"by":"ann@x.org","n":1}}"#,
+            Whose::Anybodys,
+            Some(r#"{"recipient":"b@x.org","meta":{"erased":true}}"#),
+        );
         check(r#"{"email":"nobody","first":"Ann"}"#, theirs(0), Some(r#"{"erased":true}"#));
         check("email=ann%40x.org&n=1", Whose::Anybodys, Some("[erased]"));
         check("a,b\nann@x.org,1\nbob@x.org,17", Whose::Anybodys, Some("a,b\n[erased]\nbob@x.org,17"));

@@ -148,8 +148,17 @@ impl Table {
     pub(crate) fn columns(self) -> &'static [Column] {
         match self {
             Table::Deliveries => &[
-                Int("tenant"), Int("person"), Int("event"), Int("destination"), Int("state"), Int("class"),
-                Int("last_attempt"), Text("reason"), Blob("progress"), Text("reason_code"), Int("due"),
+                Int("tenant"),
+                Int("person"),
+                Int("event"),
+                Int("destination"),
+                Int("state"),
+                Int("class"),
+                Int("last_attempt"),
+                Text("reason"),
+                Blob("progress"),
+                Text("reason_code"),
+                Int("due"),
             ],
             Table::Events => &[Int("tenant"), Int("request"), Int("part"), Int("flags"), Blob("packed")],
             Table::Requests => &[Int("tenant"), Int("received_at"), Int("redacted"), Blob("packed")],
@@ -192,7 +201,14 @@ impl Column {
 
 /// What becomes of a row; nothing where it stays as it is. `own`: an event that leads to the person; `busy`: a
 /// delivery of it is pending, or it waits for the router.
-pub(crate) fn judge(table: Table, key: i64, row: &[Cell], target: &Target, own: bool, busy: bool) -> Option<Change> {
+pub(crate) fn judge(
+    table: Table,
+    key: i64,
+    row: &[Cell],
+    target: &Target,
+    own: bool,
+    busy: bool,
+) -> Option<Change> {
     let change = match table {
         Table::Deliveries => delivery(key, row, target),
         Table::Events => event(key, row, target, own, busy),
@@ -208,7 +224,8 @@ pub(crate) fn judge(table: Table, key: i64, row: &[Cell], target: &Target, own: 
         Table::Jobs => texts(row, target, &[1, 2, 3]),
         Table::OperatorLog | Table::Keys => texts(row, target, &[1]),
     };
-    let nothing = change.set.is_empty() && change.also.is_empty() && !change.unread && change.learned.is_none();
+    let nothing =
+        change.set.is_empty() && change.also.is_empty() && !change.unread && change.learned.is_none();
     (!nothing).then_some(change)
 }
 
@@ -266,7 +283,8 @@ fn event(seq: i64, row: &[Cell], target: &Target, own: bool, busy: bool) -> Chan
     change.learned = Some(envelope.subject.clone());
     let tells = row[3].int() & ERASES != 0;
     let blank = envelope::blank();
-    if busy || tells && (target.pass() == Pass::First || seq > target.event) || row[4].blob() == Some(&*blank) {
+    if busy || tells && (target.pass() == Pass::First || seq > target.event) || row[4].blob() == Some(&*blank)
+    {
         return change;
     }
     change.put(4, Cell::Blob(blank));

@@ -45,7 +45,9 @@ impl Identity {
         let mut sealed = nonce.to_vec();
         // It fails beyond 64 GiB alone.
         if let Some(aead) = aead(key)
-            && aead.seal_in_place_append_tag(Nonce::assume_unique_for_key(nonce), Aad::empty(), &mut text).is_ok()
+            && aead
+                .seal_in_place_append_tag(Nonce::assume_unique_for_key(nonce), Aad::empty(), &mut text)
+                .is_ok()
         {
             sealed.extend_from_slice(&text);
         }

@@ -70,7 +70,9 @@ impl Words {
         let lower = text.to_ascii_lowercase();
         let mut places = vec![];
         for address in &self.addresses {
-            find(&lower, address, &mut places, |from, to| begins(&lower, from, false) && address_ends(&lower, to));
+            find(&lower, address, &mut places, |from, to| {
+                begins(&lower, from, false) && address_ends(&lower, to)
+            });
         }
         for word in if own { &self.loose } else { &self.distinct } {
             find(&lower, word, &mut places, |from, to| begins(&lower, from, true) && word_ends(&lower, to));
@@ -100,11 +102,16 @@ fn find(text: &str, needle: &str, places: &mut Vec<(usize, usize)>, fits: impl F
 /// (`%3A`, `\n`) is none of it.
 fn begins(text: &str, from: usize, is_word: bool) -> bool {
     let before = &text.as_bytes()[..from];
-    if before.len() >= 3 && before[before.len() - 3] == b'%' && before[before.len() - 2..].iter().all(u8::is_ascii_hexdigit)
+    if before.len() >= 3
+        && before[before.len() - 3] == b'%'
+        && before[before.len() - 2..].iter().all(u8::is_ascii_hexdigit)
     {
         return true;
     }
-    if before.len() >= 2 && before[before.len() - 2] == b'\\' && matches!(before[before.len() - 1], b'n' | b't' | b'r') {
+    if before.len() >= 2
+        && before[before.len() - 2] == b'\\'
+        && matches!(before[before.len() - 1], b'n' | b't' | b'r')
+    {
         return true;
     }
     let Some(last) = text[..from].chars().next_back() else { return true };

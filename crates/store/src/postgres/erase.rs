@@ -11,14 +11,15 @@ use super::base::{Base, Fault, clean, digest, get};
 use super::journal::Journal;
 use super::persons::number_of;
 use crate::erase::{
-    Also, Cell, Certified, Change, Column, ERASURES_TOGETHER_MAX, ErasureStage, Identity, Progress, TABLES, Table, Target,
-    Whose, judge, packed_request,
+    Also, Cell, Certified, Change, Column, ERASURES_TOGETHER_MAX, ErasureStage, Identity, Progress, TABLES,
+    Table, Target, Whose, judge, packed_request,
 };
 use crate::sqlite::counts::Counts;
 use crate::sqlite::persons::BUCKET_BITS;
 use crate::write::Wrote;
 
-const LOCK: &str = "SELECT pg_try_advisory_xact_lock(hashtext('mailspan erasures'), hashtext(current_schema()))";
+const LOCK: &str =
+    "SELECT pg_try_advisory_xact_lock(hashtext('mailspan erasures'), hashtext(current_schema()))";
 
 /// One page for the oldest erasures that stand at the same place.
 pub(crate) async fn step(journal: &mut Journal) -> Result<Wrote, Fault> {
@@ -30,15 +31,16 @@ pub(crate) async fn step(journal: &mut Journal) -> Result<Wrote, Fault> {
     let mut moved = false;
     for target in targets.iter_mut().filter(|target| target.progress.stage == ErasureStage::Asking) {
         if busy(&journal.base, &[target.event]).await?.is_empty() {
-            target.progress = Progress { table: 0, after: 0, stage: ErasureStage::Checking, ..target.progress.clone() };
+            target.progress =
+                Progress { table: 0, after: 0, stage: ErasureStage::Checking, ..target.progress.clone() };
             save(&journal.base, target).await?;
             moved = true;
         }
     }
-    let works = |target: &Target| {
-        matches!(target.progress.stage, ErasureStage::Removing | ErasureStage::Checking)
-    };
-    let Some(place) = targets.iter().find(|target| works(target)).map(|target| target.progress.place()) else {
+    let works =
+        |target: &Target| matches!(target.progress.stage, ErasureStage::Removing | ErasureStage::Checking);
+    let Some(place) = targets.iter().find(|target| works(target)).map(|target| target.progress.place())
+    else {
         return Ok(Wrote::Erasing { moved });
     };
     targets.retain(|target| target.progress.place() == place);
@@ -51,7 +53,8 @@ pub(crate) async fn step(journal: &mut Journal) -> Result<Wrote, Fault> {
 
 /// Those that are not done, oldest first.
 async fn open(base: &Base) -> Result<Vec<Target>, Fault> {
-    let sql = "SELECT id, tenant, event, sealed, progress FROM erasures WHERE done_at IS NULL ORDER BY id LIMIT $1";
+    let sql =
+        "SELECT id, tenant, event, sealed, progress FROM erasures WHERE done_at IS NULL ORDER BY id LIMIT $1";
     let mut targets = vec![];
     for row in &base.rows(sql, &[&(ERASURES_TOGETHER_MAX as i64)]).await? {
         let id = get(row, 0)?;
@@ -59,13 +62,20 @@ async fn open(base: &Base) -> Result<Vec<Target>, Fault> {
         let identity: Option<Identity> = sealed.and_then(|sealed| Identity::unsealed(&base.key, &sealed));
         let identity = identity.ok_or_else(|| Fault::unreadable("erasure", id))?;
         let progress: Option<String> = get(row, 4)?;
-        targets.push(Target::new(id, get(row, 1)?, get(row, 2)?, identity, Progress::read(progress.as_deref())));
+        targets.push(Target::new(
+            id,
+            get(row, 1)?,
+            get(row, 2)?,
+            identity,
+            Progress::read(progress.as_deref()),
+        ));
     }
     Ok(targets)
 }
 
 async fn save(base: &Base, target: &Target) -> Result<(), Fault> {
-    base.execute("UPDATE erasures SET progress = $2 WHERE id = $1", &[&target.id, &target.progress.json()]).await?;
+    base.execute("UPDATE erasures SET progress = $2 WHERE id = $1", &[&target.id, &target.progress.json()])
+        .await?;
     if target.has_learned {
         let sealed = target.identity.sealed(&base.key);
         base.execute("UPDATE erasures SET sealed = $2 WHERE id = $1", &[&target.id, &sealed]).await?;
@@ -103,7 +113,9 @@ async fn walk(journal: &mut Journal, targets: &mut [Target]) -> Result<(), Fault
     let last = rows.last().map(|(key, _)| *key);
     let is_end = (rows.len() as i64) < table.page();
     for (key, row) in rows {
-        for (place, target) in targets.iter_mut().enumerate().filter(|(_, one)| Cell::Int(one.tenant) == row[0]) {
+        for (place, target) in
+            targets.iter_mut().enumerate().filter(|(_, one)| Cell::Int(one.tenant) == row[0])
+        {
             let (is_own, is_busy) = (own.contains(&(place, key)), waiting.contains(&key));
             if judge(table, key, &row, target, is_own, is_busy).is_none() {
                 continue;

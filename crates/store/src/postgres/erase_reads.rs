@@ -5,11 +5,11 @@ use mailspan_core::{EventId, Millis, Name, Reason, State, Subject};
 use super::base::{Base, Fault, get};
 use super::contacts::confirmation;
 use super::handle::Postgres;
+use crate::Trouble;
 use crate::erase::{ErasedHash, ErasureRow, ErasureVerdict, Stored, from_hex};
 use crate::erase_reads::{HASHES_PAGE, Kin, KinConfirmation, erased_hash};
 use crate::sqlite::base::page;
 use crate::sqlite::erase_reads::subject;
-use crate::Trouble;
 
 impl Postgres {
     pub(crate) async fn erasures(
@@ -36,7 +36,10 @@ impl Postgres {
         link.end(found).await
     }
 
-    pub(crate) async fn here_again(&self, asked: &[(Name, [u8; 16])]) -> Result<Vec<(Name, Subject)>, Trouble> {
+    pub(crate) async fn here_again(
+        &self,
+        asked: &[(Name, [u8; 16])],
+    ) -> Result<Vec<(Name, Subject)>, Trouble> {
         let link = self.link().await?;
         let found = here_again(link.base()?, asked).await;
         link.end(found).await
@@ -69,7 +72,8 @@ async fn list(
             known => known,
         },
     };
-    let sql = "SELECT x.id, x.person, (SELECT e.id FROM events e WHERE e.seq = x.event), x.asked_at, x.done_at,
+    let sql =
+        "SELECT x.id, x.person, (SELECT e.id FROM events e WHERE e.seq = x.event), x.asked_at, x.done_at,
             x.progress, x.certificate, x.tenant
          FROM erasures x WHERE x.id < $1 AND ($2::bigint IS NULL OR x.tenant = $2)
             AND (NOT $3::boolean OR x.done_at IS NULL) ORDER BY x.id DESC LIMIT $4";
@@ -116,7 +120,8 @@ async fn hashes(base: &Base, after: Option<&ErasedHash>) -> Result<Vec<ErasedHas
         tenant = base.tenant(after.tenant.as_str()).await?.unwrap_or(0);
         hash = from_hex(&after.hash).map_or(vec![], |hash| hash.to_vec());
     }
-    let sql = "SELECT tenant, hash, at FROM erased WHERE (tenant, hash) > ($1, $2) ORDER BY tenant, hash LIMIT $3";
+    let sql =
+        "SELECT tenant, hash, at FROM erased WHERE (tenant, hash) > ($1, $2) ORDER BY tenant, hash LIMIT $3";
     let mut found = vec![];
     for row in &base.rows(sql, &[&tenant, &hash, &HASHES_PAGE]).await? {
         let tenant = base.tenant_name(get(row, 0)?).await?;
@@ -141,7 +146,8 @@ async fn here_again(base: &Base, asked: &[(Name, [u8; 16])]) -> Result<Vec<(Name
 
 async fn kin(base: &Base, person: i64) -> Result<Kin, Fault> {
     let mut kin = Kin::default();
-    let sql = "SELECT address, external_id, id FROM persons WHERE id = $1 OR same_as = $1 ORDER BY id LIMIT 1000";
+    let sql =
+        "SELECT address, external_id, id FROM persons WHERE id = $1 OR same_as = $1 ORDER BY id LIMIT 1000";
     for row in &base.rows(sql, &[&person]).await? {
         kin.subjects.push(subject(get(row, 0)?, get(row, 1)?));
         kin.confirmations.extend(confirmations(base, get(row, 2)?).await?);

@@ -11,8 +11,8 @@ use super::counts::Counts;
 use super::journal::Journal;
 use super::persons::BUCKET_BITS;
 use crate::erase::{
-    Also, Cell, Certified, Change, Column, ERASURES_TOGETHER_MAX, ErasureStage, Identity, Progress, TABLES, Table, Target,
-    Whose, judge, packed_request,
+    Also, Cell, Certified, Change, Column, ERASURES_TOGETHER_MAX, ErasureStage, Identity, Progress, TABLES,
+    Table, Target, Whose, judge, packed_request,
 };
 use crate::prepare::identities;
 use crate::write::Wrote;
@@ -23,15 +23,16 @@ pub(crate) fn step(journal: &mut Journal) -> Result<Wrote, Fault> {
     let mut moved = false;
     for target in targets.iter_mut().filter(|target| target.progress.stage == ErasureStage::Asking) {
         if has_settled(&journal.base, target.event)? {
-            target.progress = Progress { table: 0, after: 0, stage: ErasureStage::Checking, ..target.progress.clone() };
+            target.progress =
+                Progress { table: 0, after: 0, stage: ErasureStage::Checking, ..target.progress.clone() };
             save(&journal.base, target)?;
             moved = true;
         }
     }
-    let works = |target: &Target| {
-        matches!(target.progress.stage, ErasureStage::Removing | ErasureStage::Checking)
-    };
-    let Some(place) = targets.iter().find(|target| works(target)).map(|target| target.progress.place()) else {
+    let works =
+        |target: &Target| matches!(target.progress.stage, ErasureStage::Removing | ErasureStage::Checking);
+    let Some(place) = targets.iter().find(|target| works(target)).map(|target| target.progress.place())
+    else {
         return Ok(Wrote::Erasing { moved });
     };
     targets.retain(|target| target.progress.place() == place);
@@ -56,7 +57,13 @@ fn open(base: &Base) -> Result<Vec<Target>, Fault> {
         let identity: Option<Identity> = sealed.and_then(|sealed| Identity::unsealed(&base.key, &sealed));
         let identity = identity.ok_or_else(|| Fault::unreadable("erasure", id))?;
         let progress: Option<String> = row.get(4)?;
-        targets.push(Target::new(id, row.get(1)?, row.get(2)?, identity, Progress::read(progress.as_deref())));
+        targets.push(Target::new(
+            id,
+            row.get(1)?,
+            row.get(2)?,
+            identity,
+            Progress::read(progress.as_deref()),
+        ));
     }
     Ok(targets)
 }
@@ -93,12 +100,15 @@ fn walk(journal: &mut Journal, targets: &mut [Target]) -> Result<(), Fault> {
         drop_confirmations(&journal.base, targets)?;
     }
     let rows = page(&journal.base, table, after)?;
-    let own = if table == Table::Events { own_events(&journal.base, &rows, targets)? } else { HashSet::new() };
+    let own =
+        if table == Table::Events { own_events(&journal.base, &rows, targets)? } else { HashSet::new() };
     let last = rows.last().map(|(key, _)| *key);
     let is_end = (rows.len() as i64) < table.page();
     for (key, mut row) in rows {
         let tenant = row[0].clone();
-        for (place, target) in targets.iter_mut().enumerate().filter(|(_, one)| Cell::Int(one.tenant) == tenant) {
+        for (place, target) in
+            targets.iter_mut().enumerate().filter(|(_, one)| Cell::Int(one.tenant) == tenant)
+        {
             let is_own = own.contains(&(place, key));
             let busy = table == Table::Events && is_busy(&journal.base, key)?;
             let Some(change) = judge(table, key, &row, target, is_own, busy) else { continue };
@@ -169,8 +179,8 @@ fn cells(table: Table, row: &Row) -> Result<Vec<Cell>, Fault> {
 fn own_events(base: &Base, rows: &Rows, targets: &[Target]) -> Result<HashSet<(usize, i64)>, Fault> {
     let mut own = HashSet::new();
     let (Some(first), Some(last)) = (rows.first(), rows.last()) else { return Ok(own) };
-    let mut statement =
-        base.sql("SELECT seq FROM person_events WHERE bucket = ?1 AND person = ?2 AND seq BETWEEN ?3 AND ?4")?;
+    let mut statement = base
+        .sql("SELECT seq FROM person_events WHERE bucket = ?1 AND person = ?2 AND seq BETWEEN ?3 AND ?4")?;
     for (place, target) in targets.iter().enumerate() {
         for person in &target.identity.persons {
             for bucket in first.0 >> BUCKET_BITS..=last.0 >> BUCKET_BITS {
@@ -313,8 +323,10 @@ pub(crate) fn certify(base: &Base, certified: &Certified) -> Result<Wrote, Fault
         .optional()?;
     let Some(progress) = progress else { return Ok(Wrote::Done) };
     let progress = Progress { stage: ErasureStage::Done, ..Progress::read(progress.as_deref()) };
-    base.sql("UPDATE erasures SET certificate = ?2, done_at = ?3, sealed = NULL, progress = ?4 WHERE id = ?1")?
-        .execute(params![certified.id, certified.certificate, certified.at.0, progress.json()])?;
+    base.sql(
+        "UPDATE erasures SET certificate = ?2, done_at = ?3, sealed = NULL, progress = ?4 WHERE id = ?1",
+    )?
+    .execute(params![certified.id, certified.certificate, certified.at.0, progress.json()])?;
     Ok(Wrote::Done)
 }
 
@@ -348,7 +360,12 @@ pub(crate) fn keep(
 }
 
 /// Whose identity this was, for an event that came before the erasure and is routed after it.
-pub(crate) fn erased_before(base: &Base, tenant: i64, hash: [u8; 16], seq: i64) -> Result<Option<i64>, Fault> {
+pub(crate) fn erased_before(
+    base: &Base,
+    tenant: i64,
+    hash: [u8; 16],
+    seq: i64,
+) -> Result<Option<i64>, Fault> {
     let mut statement = base.sql(
         "SELECT d.person FROM erased d CROSS JOIN erasures e INDEXED BY erasures_person ON e.person = d.person
          WHERE d.tenant = ?1 AND d.hash = ?2 AND e.event > ?3 LIMIT 1",
@@ -360,10 +377,10 @@ pub(crate) fn erased_before(base: &Base, tenant: i64, hash: [u8; 16], seq: i64) 
 pub(crate) fn hashes_of(base: &Base, persons: &[i64]) -> Result<Vec<[u8; 16]>, Fault> {
     let mut hashes = vec![];
     for person in persons {
-        let mut statement = base.sql("SELECT hash FROM identities INDEXED BY identities_person WHERE person = ?1")?;
+        let mut statement =
+            base.sql("SELECT hash FROM identities INDEXED BY identities_person WHERE person = ?1")?;
         let found = statement.query_map([person], |row| row.get(0))?;
         hashes.extend(found.collect::<Result<Vec<[u8; 16]>, _>>()?);
     }
     Ok(hashes)
 }
-

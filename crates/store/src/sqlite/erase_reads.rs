@@ -99,9 +99,8 @@ pub(crate) fn here_again(base: &Base, asked: &[(Name, [u8; 16])]) -> Result<Vec<
              WHERE i.tenant = ?1 AND i.hash = ?2
                AND NOT EXISTS (SELECT 1 FROM erased d WHERE d.tenant = ?1 AND d.hash = ?2)",
         )?;
-        let row: Option<(Option<String>, Option<String>)> = statement
-            .query_row(params![tenant, hash], |row| Ok((row.get(0)?, row.get(1)?)))
-            .optional()?;
+        let row: Option<(Option<String>, Option<String>)> =
+            statement.query_row(params![tenant, hash], |row| Ok((row.get(0)?, row.get(1)?))).optional()?;
         found.extend(row.map(|row| (name.clone(), subject(row.0, row.1))));
     }
     Ok(found)
@@ -128,8 +127,9 @@ pub(crate) fn kin(base: &Base, person: i64) -> Result<Kin, Fault> {
 }
 
 fn confirmations(base: &Base, person: i64) -> Result<Vec<KinConfirmation>, Fault> {
-    let mut statement =
-        base.sql("SELECT token FROM confirmations INDEXED BY confirmations_person WHERE person = ?1 LIMIT 1000")?;
+    let mut statement = base.sql(
+        "SELECT token FROM confirmations INDEXED BY confirmations_person WHERE person = ?1 LIMIT 1000",
+    )?;
     let tokens: Vec<[u8; 32]> = statement.query_map([person], |row| row.get(0))?.collect::<Result<_, _>>()?;
     let mut found = vec![];
     for token in tokens {
