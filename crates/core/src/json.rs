@@ -179,10 +179,10 @@ impl<'a> Reader<'a> {
     }
 
     fn object(&mut self) -> Result<Value<'a>, JsonError> {
-        let mut members = Vec::new();
         if self.eat(b'}') {
-            return Ok(Value::Object(members));
+            return Ok(Value::Object(Vec::new()));
         }
+        let mut members = Vec::with_capacity(8);
         loop {
             if self.peek() != Some(b'"') {
                 return Err(self.error("a key in quotes was expected"));
@@ -343,17 +343,30 @@ impl<'a> Reader<'a> {
 
 /// Writes a string as JSON, quotes included.
 pub fn quote(text: &str) -> String {
-    serde_json::Value::from(text).to_string()
+    let mut out = String::with_capacity(text.len() + 2);
+    push_quoted(&mut out, text);
+    out
+}
+
+fn push_quoted(out: &mut String, text: &str) {
+    if text.bytes().any(|byte| byte < 0x20 || byte == b'"' || byte == b'\\') {
+        out.push_str(&serde_json::Value::from(text).to_string());
+        return;
+    }
+    out.push('"');
+    out.push_str(text);
+    out.push('"');
 }
 
 /// Writes an object from members whose values are already JSON text.
 pub fn object<'a>(members: impl IntoIterator<Item = (&'a str, String)>) -> String {
-    let mut out = String::from("{");
+    let mut out = String::with_capacity(2_048);
+    out.push('{');
     for (key, value) in members {
         if out.len() > 1 {
             out.push(',');
         }
-        out.push_str(&quote(key));
+        push_quoted(&mut out, key);
         out.push(':');
         out.push_str(&value);
     }
@@ -373,6 +386,15 @@ mod tests {
         assert_eq!(node.get("a").unwrap().raw, "2.50");
         assert_eq!(node.as_object().unwrap().len(), 4);
         assert_eq!(node.get("s").unwrap().as_str(), Some("é😀/"));
+    }
+
+    #[test]
+    fn what_is_quoted_reads_back() {
+        for text in ["", "a b", "\"", "\\", "\n\u{1}", "é😀/\u{7f}", "</script>"] {
+            assert_eq!(quote(text), serde_json::Value::from(text).to_string());
+        }
+        let members = [("a\"b", "1".to_owned()), ("c", quote("d"))];
+        assert_eq!(object(members), r#"{"a\"b":1,"c":"d"}"#);
     }
 
     #[test]

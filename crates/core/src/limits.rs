@@ -57,7 +57,11 @@ pub const GROUP_WRITES_MAX: usize = 1_024;
 pub const GROUP_BYTES_MAX: usize = 4 << 20;
 /// Events that the router takes at once.
 pub const ROUTE_BATCH_MAX: usize = 1_024;
-/// Parcels that one destination holds in memory.
+/// Accepted events that are kept in memory until the router comes for them: four of its batches.
+pub const RECENT_EVENTS_MAX: usize = 4_096;
+/// The same in bytes: room for four batches of 2 KB each.
+pub const RECENT_BYTES_MAX: usize = 8 << 20;
+/// Parcels that one destination holds in memory, where it takes no large batches.
 pub const DESK_WINDOW_MAX: usize = 1_024;
 /// Exchanges in flight over all destinations.
 pub const SENDS_MAX: usize = 512;
@@ -79,12 +83,18 @@ pub const RETENTION_ROWS_MAX: usize = 500;
 pub const PAGE_ROWS_MAX: usize = 1_000;
 /// Rows of one page where nothing is said.
 pub const PAGE_ROWS: usize = 100;
-/// Connections from senders at once; further ones wait in the kernel's backlog.
+/// Connections from senders at once; a further one gets the place of the one that waits longest.
 pub const CONNECTIONS_MAX: usize = 2_048;
+/// Connections of one address at once: vendors send from a handful of addresses with some dozens each.
+pub const CONNECTIONS_PER_ADDRESS: usize = 256;
 /// A head that is not complete by then is closed; it is the idle limit of keep-alive too.
 pub const HEAD_MS_MAX: u64 = 15_000;
 /// A body that is not complete by then is closed.
 pub const BODY_MS_MAX: u64 = 30_000;
+/// After this time a body must have come at [`BODY_BYTES_PER_SECOND_MIN`].
+pub const BODY_GRACE_MS: u64 = 5_000;
+/// Bytes of a body in a second, on average: a telephone in a lift is faster.
+pub const BODY_BYTES_PER_SECOND_MIN: u64 = 1_024;
 /// Head of a request, all headers together.
 pub const HEAD_BYTES_MAX: usize = 32 << 10;
 pub const HEADERS_MAX: usize = 100;
@@ -97,6 +107,9 @@ pub const CRASHES_MAX: u32 = 2;
 /// Parcels of each queue (in the order of `Queue::ALL`) that one destination holds: together
 /// [`DESK_WINDOW_MAX`], so a flood in one queue takes no room from another.
 pub const QUEUE_ROOM: [u16; 6] = [256, 256, 256, 128, 64, 64];
+/// The most of each queue where a destination takes batches: its first tries have room for eight of them, so that
+/// some are mapped and settled while others are sent; about 6 MB of parcels.
+pub const QUEUE_ROOM_BATCHED: [u16; 6] = [2_048, 2_048, 2_048, 128, 64, 64];
 /// Answers to look-ups that one destination remembers: owners of a sales team fit many times.
 pub const QUESTIONS_MAX: usize = 1_000;
 /// How long such an answer is believed: a new owner is found within a coffee break.
@@ -183,3 +196,7 @@ pub const IMPORT_ROW_BYTES_MAX: usize = 256 << 10;
 pub const IMPORT_COLUMNS_MAX: usize = 1_100;
 /// Contacts that one page of a list looks at, where few of them match: a page takes tens of milliseconds at most.
 pub const CONTACT_ROWS_LOOKED_AT_MAX: usize = 20_000;
+/// Rows of one page of a move between stores: a transaction on the target, and what a kill takes back.
+pub const MOVE_PAGE_ROWS_MAX: usize = 1_000;
+/// A page of a move ends here; so much is in memory once or twice, and one row of the largest body besides.
+pub const MOVE_PAGE_BYTES_MAX: usize = 4 << 20;

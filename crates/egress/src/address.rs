@@ -27,7 +27,11 @@ impl Address {
 
 /// Joins `base_url` and `path` (empty, or with a slash or question mark first).
 pub(crate) fn address(base_url: &str, path: &str) -> Result<Address, Lost> {
-    let mut url = base(base_url)?;
+    joined(base(base_url)?, path)
+}
+
+/// The same with a base that was read before.
+pub(crate) fn joined(mut url: Url, path: &str) -> Result<Address, Lost> {
     append(&mut url, path)?;
     let host = match url.host() {
         Some(Host::Domain(name)) => Host::Domain(name.to_owned()),
@@ -47,7 +51,8 @@ pub(crate) fn address(base_url: &str, path: &str) -> Result<Address, Lost> {
     Ok(Address { https: url.scheme() == "https", host, port, authority, target })
 }
 
-fn base(base_url: &str) -> Result<Url, Lost> {
+/// Reads a target's URL.
+pub(crate) fn base(base_url: &str) -> Result<Url, Lost> {
     if base_url.len() > limits::URL_BYTES_MAX {
         return Err(bad(&format!("it is over {} bytes", limits::URL_BYTES_MAX)));
     }

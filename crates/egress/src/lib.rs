@@ -85,7 +85,7 @@ impl Egress {
     /// `bad_request`, `bad_certificate` (all `refused`), `dns`, `connect`, `tls`, `timeout` (no head of an
     /// answer in time), `too_slow` (its body was not complete in time), `closed`, `bad_answer`.
     pub async fn send(&self, target: &Target, request: Request) -> Result<Answer, Lost> {
-        let to = address::address(&target.base_url, &request.path)?;
+        let to = address::joined(self.base(target)?, &request.path)?;
         let request = exchange::head(&to, &request)?;
         let deadline = Instant::now() + Duration::from_millis(target.timeout_ms.min(HOUR_MS));
         let trace = exchange::Trace::default();
@@ -104,6 +104,16 @@ impl Egress {
             self.trust.config(target)?;
         }
         Ok(())
+    }
+
+    /// Read once for each target: the rules of URLs cost more than the rest of a request's head.
+    fn base(&self, target: &Target) -> Result<url::Url, Lost> {
+        if let Some(base) = self.pool.base(target) {
+            return Ok(base);
+        }
+        let base = address::base(&target.base_url)?;
+        self.pool.keep_base(target, base.clone());
+        Ok(base)
     }
 
     fn tls(&self, target: &Target) -> Result<Arc<ClientConfig>, Lost> {

@@ -13,7 +13,9 @@ use mailspan_core::limits;
 use rustls::ClientConfig;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
+use url::Url;
 
+use crate::Target;
 use crate::dial::Wire;
 
 /// An open connection. Dropping it closes it, and ends what it was doing.
@@ -53,6 +55,8 @@ struct Shelf {
 struct Kept {
     idle: Vec<Connection>,
     tls: Option<Arc<ClientConfig>>,
+    /// As it was written, and read.
+    base: Option<(String, Url)>,
     used: Option<Instant>,
 }
 
@@ -97,6 +101,16 @@ impl Pool {
 
     pub fn keep_tls(&self, key: &str, config: Arc<ClientConfig>) {
         self.lock().target(key, Instant::now()).tls = Some(config);
+    }
+
+    pub fn base(&self, target: &Target) -> Option<Url> {
+        let shelf = self.lock();
+        let (written, read) = shelf.targets.get(&target.key)?.base.as_ref()?;
+        (*written == target.base_url).then(|| read.clone())
+    }
+
+    pub fn keep_base(&self, target: &Target, read: Url) {
+        self.lock().target(&target.key, Instant::now()).base = Some((target.base_url.clone(), read));
     }
 
     #[cfg(test)]

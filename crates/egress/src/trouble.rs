@@ -68,6 +68,9 @@ fn tls_text(error: &rustls::Error) -> String {
         rustls::Error::InvalidCertificate(Bad::Expired | Bad::ExpiredContext { .. }) => {
             "; the receiver must renew it, or this machine's clock is wrong"
         }
+        rustls::Error::InvalidCertificate(Bad::NotValidYet | Bad::NotValidYetContext { .. }) => {
+            "; it is not valid yet, or this machine's clock is wrong"
+        }
         rustls::Error::InvalidCertificate(Bad::NotValidForName | Bad::NotValidForNameContext { .. }) => {
             "; use the name that the certificate carries"
         }

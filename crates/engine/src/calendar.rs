@@ -117,7 +117,8 @@ mod tests {
 
     #[test]
     fn nothing_overflows() {
-        let calendar = Calendar { waits_ms: vec![u64::MAX, 0], horizon_ms: Some([u64::MAX; 3]), exact: false };
+        let calendar =
+            Calendar { waits_ms: vec![u64::MAX, 0], horizon_ms: Some([u64::MAX; 3]), exact: false };
         let end = Millis(i64::MAX);
         assert_eq!(next_try(&calendar, Class::Consent, 1, end, end, Some(u64::MAX), u64::MAX), Some(end));
         assert_eq!(next_try(&calendar, Class::Consent, 2, Millis(5), Millis(0), None, 7), Some(Millis(5)));

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use mailspan_core::limits::QUEUE_ROOM;
+use mailspan_core::limits::{QUEUE_ROOM, QUEUE_ROOM_BATCHED};
 use mailspan_core::{DeliveryId, Millis, Outcome, Parcel, Queue, Reason, Settlement, State};
 
 use crate::desk::{Context, Desk};
@@ -11,6 +11,8 @@ use crate::{Command, Fault};
 
 /// How long until a claim is repeated that failed, or whose answer contradicts itself.
 const AGAIN_MS: u64 = 1_000;
+/// Batches of one queue that may be held at once.
+const BATCHES_HELD: u32 = 8;
 const QUEUES: usize = Queue::ALL.len();
 
 /// What is known of the store's rows that are not held.
@@ -31,17 +33,24 @@ pub(crate) struct Claims {
 }
 
 impl Desk {
+    /// How many deliveries of each queue may be held: more where they go in batches.
+    fn room(&self) -> [u16; QUEUES] {
+        let batches = u16::try_from(self.limits.batch_max.saturating_mul(BATCHES_HELD)).unwrap_or(u16::MAX);
+        std::array::from_fn(|queue| QUEUE_ROOM[queue].max(batches.min(QUEUE_ROOM_BATCHED[queue])))
+    }
+
     /// One claim at a time, for the queues of which less than half the room is taken.
     pub(crate) fn claim(&mut self, cx: &mut Context) {
         if self.claims.in_flight.is_some() || self.claims.not_before.is_some_and(|at| at > cx.now) {
             return;
         }
         self.claims.not_before = None;
+        let most = self.room();
         let mut room = [0; QUEUES];
         for queue in 0..QUEUES {
             // Held rows are still due in the store and come again, so all the room is asked for.
-            if self.claims.more[queue] && self.count[queue] < QUEUE_ROOM[queue] / 2 {
-                room[queue] = QUEUE_ROOM[queue];
+            if self.claims.more[queue] && self.count[queue] < most[queue] / 2 {
+                room[queue] = most[queue];
             }
         }
         if room == [0; QUEUES] {
@@ -68,6 +77,7 @@ impl Desk {
             self.claims.offered();
             return;
         }
+        let most = self.room();
         let mut came = [0_u16; QUEUES];
         let mut left = [false; QUEUES];
         let mut settlements = Vec::new();
@@ -80,7 +90,7 @@ impl Desk {
                 left[queue as usize] = true;
             } else if self.held.contains_key(&parcel.delivery) {
                 continue;
-            } else if self.count[queue as usize] >= QUEUE_ROOM[queue as usize] {
+            } else if self.count[queue as usize] >= most[queue as usize] {
                 left[queue as usize] = true;
             } else {
                 settlements.extend(self.admit(parcel, queue, cx));

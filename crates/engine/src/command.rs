@@ -17,6 +17,8 @@ pub enum Command {
     WakeAt(Millis),
     /// Keep the destination's standing: paused for a reason, or active again.
     Stand { destination: DestinationId, paused: Option<Reason> },
+    /// Of a destination that was to be left: nothing is in flight, its desk is gone, its lease can be given up.
+    Left { destination: DestinationId },
     /// Tell people; nothing needs to be kept.
     Announce { destination: DestinationId, what: Notice },
 }

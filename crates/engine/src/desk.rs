@@ -34,7 +34,7 @@ pub(crate) struct Desk {
     pub(crate) quota: Quota,
     pub(crate) pace: Pace,
     pub(crate) held: BTreeMap<DeliveryId, Held>,
-    /// Held deliveries of each queue, at most [`mailspan_core::limits::QUEUE_ROOM`].
+    /// Held deliveries of each queue, at most what `Desk::room` says.
     pub(crate) count: [u16; QUEUES],
     pub(crate) lines: [Line; QUEUES],
     pub(crate) shares: Shares,
@@ -46,6 +46,8 @@ pub(crate) struct Desk {
     pub(crate) reauth_at: Option<Millis>,
     /// The lease is another's.
     pub(crate) lost: bool,
+    /// Another node shall have it: ends when nothing is in flight.
+    pub(crate) leaving: bool,
     /// Stands in the engine's order of turns.
     pub(crate) queued: bool,
     /// The wake that the engine has noted.
@@ -105,6 +107,7 @@ impl Desk {
             writes: Writes::default(),
             reauth_at: None,
             lost: false,
+            leaving: false,
             queued: false,
             wake: None,
         };
@@ -167,6 +170,7 @@ impl Desk {
             Happened::SentBefore { requests, .. } => {
                 self.budget.sent_before(cx.now, requests, self.limits.concurrency);
             }
+            Happened::Leaving { .. } => self.leaving = true,
             Happened::Opened { .. } | Happened::Closed { .. } | Happened::Tick => {}
         }
     }

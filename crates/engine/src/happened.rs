@@ -57,6 +57,11 @@ pub enum Happened {
     Closed {
         destination: DestinationId,
     },
+    /// Another node shall serve it: nothing is claimed or sent from here on. What is in flight is judged and
+    /// settled, then [`crate::Command::Left`] follows.
+    Leaving {
+        destination: DestinationId,
+    },
     /// The router, a replay or a settlement put something at the head of a lane.
     Offered {
         destination: DestinationId,

@@ -106,6 +106,7 @@ impl Engine {
         }
         self.take_turns(out, &mut touched);
         for destination in touched {
+            self.leave(destination, out);
             self.note_wake(destination);
         }
         self.ask_for_wake(out);
@@ -168,10 +169,14 @@ impl Engine {
             | Happened::Settled { destination, .. }
             | Happened::Spent { destination, .. }
             | Happened::SentBefore { destination, .. }
+            | Happened::Leaving { destination }
             | Happened::Paused { destination, .. }
             | Happened::Resumed { destination } => (destination, happened),
         };
         touched.insert(destination);
+        if matches!(happened, Happened::Leaving { .. }) && !self.desks.contains_key(&destination) {
+            out.push(Command::Left { destination });
+        }
         let lost = self.with_desk(destination, out, |desk, cx| {
             desk.hear(happened, cx);
             desk.lost
@@ -187,6 +192,15 @@ impl Engine {
             self.turns.retain(|of| *of != destination);
             self.wakes.extract_if(.., |(_, of)| *of == destination).for_each(drop);
             drop(desk);
+        }
+    }
+
+    /// Closes a desk that is to be left and has nothing in flight.
+    fn leave(&mut self, destination: DestinationId, out: &mut Vec<Command>) {
+        let is_idle = |desk: &Desk| desk.leaving && desk.calls.is_empty() && desk.writes.is_empty();
+        if self.desks.get(&destination).is_some_and(is_idle) {
+            self.close(destination);
+            out.push(Command::Left { destination });
         }
     }
 
@@ -224,7 +238,8 @@ impl Engine {
             self.wakes.remove(&(before, destination));
         }
         // A desk that waits for a slot of the engine is in `turns` and needs none.
-        desk.wake = desk.needs_wake(self.now, self.draining).map(|at| at.max(self.now.plus(1)));
+        desk.wake =
+            desk.needs_wake(self.now, self.draining || desk.leaving).map(|at| at.max(self.now.plus(1)));
         self.wakes.extend(desk.wake.map(|at| (at, destination)));
     }
 
@@ -248,7 +263,7 @@ impl Engine {
             random: &mut self.random,
             next_call: &mut self.next_call,
             out,
-            draining: self.draining,
+            draining: self.draining || desk.leaving,
             fault: self.fault,
         };
         Some(work(desk, &mut context))

@@ -1,7 +1,7 @@
 //! What every task and request may use.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
@@ -85,6 +85,14 @@ pub struct Engine {
 #[derive(Clone)]
 pub struct App(pub Arc<Shared>);
 
+/// What the last renewal of all leases gave.
+#[derive(Clone, Copy)]
+struct Leased {
+    until: Instant,
+    /// How many sessions had been lost when it was asked for.
+    lost: u64,
+}
+
 pub struct Shared {
     live: RwLock<Arc<Live>>,
     pub store: Store,
@@ -94,10 +102,19 @@ pub struct Shared {
     pub flight: OnceLock<Arc<Flight>>,
     asks: Option<mpsc::Sender<Ask>>,
     stands: Option<mpsc::Sender<(DestinationId, Option<Reason>)>>,
+    /// Standings that the engine gave, and those of them that are kept.
+    pub stood: AtomicU64,
+    pub stood_kept: AtomicU64,
     /// Destinations that this process serves, where several share a store; nothing: all.
     owned: Mutex<Option<HashSet<DestinationId>>>,
+    /// Destinations that another process shall serve and of which nothing is in flight here any more.
+    left: Mutex<Vec<DestinationId>>,
+    /// Leases are to be looked at now: the configuration changed, a destination was left.
+    pub lease_wake: Notify,
     /// Until when this process may send by its leases; nothing: as long as it lives.
-    leased_until: Mutex<Option<Instant>>,
+    leased_until: Mutex<Option<Leased>>,
+    /// Of the store, where several processes share it.
+    lost: Option<watch::Receiver<u64>>,
     /// Programs of users compute here, one piece at a time and never on a thread that serves requests.
     computing: Semaphore,
     /// Held while another configuration takes the place of this one.
@@ -139,12 +156,17 @@ impl App {
         };
         App(Arc::new(Shared {
             live: RwLock::new(Arc::new(live)),
+            lost: store.lost(),
             store,
             engine,
             flight: OnceLock::new(),
             asks,
             stands,
+            stood: AtomicU64::new(0),
+            stood_kept: AtomicU64::new(0),
             owned: Mutex::new(None),
+            left: Mutex::default(),
+            lease_wake: Notify::new(),
             leased_until: Mutex::new(None),
             computing: Semaphore::new(1),
             applying: tokio::sync::Mutex::new(()),
@@ -190,6 +212,22 @@ impl App {
         }
     }
 
+    /// Several processes share the store: this one serves nothing until it took it.
+    pub fn share(&self) {
+        *self.owned.lock().unwrap_or_else(PoisonError::into_inner) = Some(HashSet::new());
+    }
+
+    /// The engine is through with a destination that another process shall serve.
+    pub fn left(&self, destination: DestinationId) {
+        self.left.lock().unwrap_or_else(PoisonError::into_inner).push(destination);
+        self.lease_wake.notify_one();
+    }
+
+    /// Those since the last call.
+    pub fn take_left(&self) -> Vec<DestinationId> {
+        std::mem::take(&mut *self.left.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
     /// This process took or lost a destination.
     pub fn owns(&self, destination: DestinationId, does: bool) {
         let mut owned = self.owned.lock().unwrap_or_else(PoisonError::into_inner);
@@ -207,16 +245,24 @@ impl App {
         self.engine.is_some() && owned.as_ref().is_none_or(|owned| owned.contains(&destination))
     }
 
-    /// All leases were renewed, asked for at `began`.
-    pub fn leased_until(&self, began: Instant, ms: u64) {
-        let mut until = self.leased_until.lock().unwrap_or_else(PoisonError::into_inner);
-        *until = Some(began + Duration::from_millis(ms));
+    /// All leases were renewed, asked for at `began`, when so many sessions had been lost.
+    pub fn leased_until(&self, began: Instant, ms: u64, lost: u64) {
+        let mut leased = self.leased_until.lock().unwrap_or_else(PoisonError::into_inner);
+        *leased = Some(Leased { until: began + Duration::from_millis(ms), lost });
     }
 
-    /// By the monotonic clock: a process that was frozen past its leases sends nothing any more.
+    /// By the monotonic clock: a process that was frozen past its leases sends nothing any more. Nor does one
+    /// whose session ended, as its leases may be another's.
     pub fn may_send(&self) -> bool {
-        let until = self.leased_until.lock().unwrap_or_else(PoisonError::into_inner);
-        until.is_none_or(|until| crate::runtime::instant() < until)
+        let leased = *self.leased_until.lock().unwrap_or_else(PoisonError::into_inner);
+        leased.is_none_or(|leased| {
+            crate::runtime::instant() < leased.until && self.sessions_lost() == leased.lost
+        })
+    }
+
+    /// How many sessions that hold leases were lost so far.
+    pub fn sessions_lost(&self) -> u64 {
+        self.lost.as_ref().map_or(0, |lost| *lost.borrow())
     }
 
     /// Runs what may take long, one piece at a time; nothing where it panicked.
@@ -229,7 +275,9 @@ impl App {
     /// A standing to be kept, after those before it.
     pub fn stand(&self, destination: DestinationId, paused: Option<Reason>) {
         let Some(stands) = &self.stands else { return };
+        self.stood.fetch_add(1, Ordering::SeqCst);
         if stands.try_send((destination, paused)).is_err() {
+            self.stood_kept.fetch_add(1, Ordering::SeqCst);
             tracing::error!("more standings wait than can be kept: the store does not answer");
         }
     }

@@ -5,12 +5,13 @@
 //! |---|---|
 //! | `MAILSPAN_CRASH_POINT=name:n` | the process is killed when it passes this point for the n-th time |
 //! | `MAILSPAN_POISON_SUBJECT=address` | mapping an event about this address aborts the process |
+//! | `MAILSPAN_POISON_ANSWER=text` | judging an answer whose body holds this text aborts the process |
 //! | `MAILSPAN_CLOCK_FILE=path` | the wall clock is off by the milliseconds that stand in this file |
 //! | `MAILSPAN_HEAD_MS`, `MAILSPAN_BODY_MS` | deadlines of a request's head and body |
 
 use std::future::Future;
 
-use mailspan_core::Subject;
+use mailspan_core::{Answer, Subject};
 
 /// Every point that [`point`] or [`begun`] passes, in the order in which an event passes them.
 pub const POINTS: [&str; 14] = [
@@ -30,9 +31,22 @@ pub const POINTS: [&str; 14] = [
     "retention-in-commit",
 ];
 
+/// Points that commands pass; a hub that serves never does.
+pub const COMMAND_POINTS: [&str; 1] = ["move-page"];
+
+/// The same as [`point`] for a command.
+pub fn command_point(name: &'static str) {
+    debug_assert!(COMMAND_POINTS.contains(&name), "{name} is not listed in COMMAND_POINTS");
+    pass(name);
+}
+
 /// The process ends here by SIGKILL where the environment says so.
 pub fn point(name: &'static str) {
     debug_assert!(POINTS.contains(&name), "{name} is not listed in POINTS");
+    pass(name);
+}
+
+fn pass(name: &'static str) {
     #[cfg(debug_assertions)]
     armed::pass(name);
     #[cfg(not(debug_assertions))]
@@ -66,6 +80,18 @@ pub fn poison(subject: &Subject) {
     let _ = subject;
 }
 
+/// The same where an answer is judged.
+pub fn poison_answer(answer: &Answer) {
+    #[cfg(debug_assertions)]
+    if let Some(poison) = armed::text("MAILSPAN_POISON_ANSWER")
+        && String::from_utf8_lossy(&answer.body).contains(poison)
+    {
+        std::process::abort();
+    }
+    #[cfg(not(debug_assertions))]
+    let _ = answer;
+}
+
 /// How far the wall clock is off, in milliseconds.
 pub fn clock_offset_ms() -> i64 {
     #[cfg(debug_assertions)]
@@ -93,9 +119,10 @@ mod armed {
 
     use crate::runtime;
 
-    const NAMES: [&str; 5] = [
+    const NAMES: [&str; 6] = [
         "MAILSPAN_CRASH_POINT",
         "MAILSPAN_POISON_SUBJECT",
+        "MAILSPAN_POISON_ANSWER",
         "MAILSPAN_CLOCK_FILE",
         "MAILSPAN_HEAD_MS",
         "MAILSPAN_BODY_MS",

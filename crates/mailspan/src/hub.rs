@@ -32,6 +32,8 @@ pub struct Hub {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Server {
+    /// Fixed while the process lives; a reload keeps it.
+    pub role: Role,
     pub listen: std::net::SocketAddr,
     /// Where operators' paths listen (`/v1`, `/metrics`); `None`: beside the public ones.
     pub operator_listen: Option<std::net::SocketAddr>,
@@ -40,6 +42,39 @@ pub struct Server {
     /// Proxies whose `X-Forwarded-For` is believed.
     pub trusted_proxies: Vec<ipnet::IpNet>,
     pub body_bytes_max: usize,
+    /// Connections of one address at once.
+    pub connections_per_address: usize,
+}
+
+/// What a process does where several share a store; operators' paths are answered by every one.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Role {
+    #[default]
+    All,
+    /// Takes webhooks and events; routes and delivers nothing.
+    Intake,
+    /// Routes, delivers, runs jobs and retention; takes no events.
+    Delivery,
+}
+
+impl Role {
+    pub const ALL: [Role; 3] = [Role::All, Role::Intake, Role::Delivery];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Role::All => "all",
+            Role::Intake => "intake",
+            Role::Delivery => "delivery",
+        }
+    }
+
+    pub fn takes(self) -> bool {
+        self != Role::Delivery
+    }
+
+    pub fn delivers(self) -> bool {
+        self != Role::Intake
+    }
 }
 
 #[derive(Debug, Clone)]
@@ -50,6 +85,8 @@ pub enum Storage {
     /// The URL may hold a password.
     Postgres {
         url: Secret,
+        /// Of the configuration file.
+        folder: PathBuf,
     },
 }
 
@@ -58,7 +95,7 @@ impl Storage {
     pub fn is(&self, other: &Storage) -> bool {
         match (self, other) {
             (Storage::Sqlite { path: one }, Storage::Sqlite { path: other }) => one == other,
-            (Storage::Postgres { url: one }, Storage::Postgres { url: other }) => {
+            (Storage::Postgres { url: one, .. }, Storage::Postgres { url: other, .. }) => {
                 one.expose() == other.expose()
             }
             _ => false,

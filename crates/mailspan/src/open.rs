@@ -9,7 +9,7 @@ use mailspan_store::{OpenError, OpenOptions, PostgresOptions, Store};
 use tokio::sync::oneshot;
 
 use crate::deliver::flight::{Flight, Left};
-use crate::hub::Storage;
+use crate::hub::{Hub, Storage};
 use crate::runtime;
 
 /// Threads that read; two suffice on two cores, and each keeps a page cache.
@@ -58,7 +58,7 @@ fn join(threads: Vec<JoinHandle<()>>) {
 pub async fn store(storage: &Storage) -> Result<Opened, OpenError> {
     match storage {
         Storage::Sqlite { path } => sqlite(path),
-        Storage::Postgres { url } => postgres(url.expose()).await,
+        Storage::Postgres { url, .. } => postgres(url.expose()).await,
     }
 }
 
@@ -89,17 +89,26 @@ async fn postgres(url: &str) -> Result<Opened, OpenError> {
     Ok(Opened { store, threads: Vec::new(), ended: Some(ended) })
 }
 
-/// The flight note beside the database, with what an unclean end left in it. It is a help, never a
-/// condition: without room for it the hub serves all the same.
-pub fn flight(database: &Path) -> Option<(Flight, Left)> {
-    let opened = Flight::open(database);
+/// The flight note with what an unclean end left in it: beside the file of the store, or beside the
+/// configuration, one for each port, where the store is a database. It is a help, never a condition: without
+/// room for it the hub serves all the same.
+pub fn flight(hub: &Hub) -> Option<(Flight, Left)> {
+    let path = match &hub.storage {
+        Storage::Sqlite { path } => {
+            let mut beside = path.as_os_str().to_owned();
+            beside.push(".flight");
+            PathBuf::from(beside)
+        }
+        Storage::Postgres { folder, .. } => {
+            folder.join(format!("mailspan-{}.flight", hub.server.listen.port()))
+        }
+    };
     let said = |error: &std::io::Error| {
         tracing::warn!(
-            %error,
-            "no flight note beside {}: what ends the process will not be found by itself", database.display()
+            %error, "no flight note {}: what ends the process will not be found by itself", path.display()
         );
     };
-    opened.inspect_err(said).ok()
+    Flight::open(&path).inspect_err(said).ok()
 }
 
 /// `FILE.sock`, or a short path in the temporary folder where that is too long for a socket.

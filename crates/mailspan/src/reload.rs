@@ -1,12 +1,15 @@
 //! SIGHUP: the configuration is read again, validated as a whole, and applied, or not at all.
 
+use std::sync::Arc;
+
 use mailspan_core::DestinationId;
 use mailspan_engine::Happened;
+use mailspan_store::Store;
 
 use crate::app::{App, Live};
 use crate::config;
 use crate::deliver::start;
-use crate::hub::Hub;
+use crate::hub::{Destination, Hub};
 use crate::runtime;
 use tokio::signal::unix::Signal;
 
@@ -25,7 +28,9 @@ pub async fn reload(app: &App, owner: u128) -> Result<usize, String> {
     let before = app.live();
     let reading = before.clone();
     let read = runtime::blocking(move || read(&reading.hub)).await;
-    let hub = read.ok_or("reading it panicked: please report this")??;
+    let mut hub = read.ok_or("reading it panicked: please report this")??;
+    // By the flag it may differ from the file's.
+    hub.server.role = before.hub.server.role;
     if hub.sources.is_empty() && hub.destinations.is_empty() {
         return Err(
             "it names no source and no destination: was it read while it was being written?".to_owned()
@@ -49,15 +54,22 @@ async fn apply(app: &App, owner: u128, hub: Hub) -> Result<usize, String> {
     let before = app.live();
     let live = Live::new(hub, &app.store).await.map_err(|trouble| trouble.to_string())?;
     let mut opened = Vec::new();
-    for (id, destination) in &live.destinations {
-        if digest_of(&before, *id) != Some(destination.digest) {
+    let changes = |(id, destination): &(&DestinationId, &Arc<Destination>)| {
+        digest_of(&before, **id) != Some(destination.digest)
+    };
+    let changing: Vec<_> = live.destinations.iter().filter(changes).collect();
+    let changed = changing.len();
+    // On a database that several processes share each reads its own file, and those that hold leases see to
+    // their desks (`leases`).
+    if matches!(app.store, Store::Sqlite(_)) {
+        for (id, destination) in changing {
             let desk = start::desk(&app.store, owner, *id, destination, app.flight.get()).await;
             opened.push(desk.map_err(|trouble| format!("destination {}: {trouble}", destination.name))?);
         }
     }
     let gone: Vec<DestinationId> =
         before.destinations.keys().filter(|id| !live.destinations.contains_key(*id)).copied().collect();
-    let changed = opened.len() + gone.len();
+    let changed = changed + gone.len();
     // A desk is closed before its settings go: what it still claims is not mapped under settings that are
     // not there.
     for destination in gone {
@@ -67,6 +79,7 @@ async fn apply(app: &App, owner: u128, hub: Hub) -> Result<usize, String> {
     for one in opened {
         app.tell(one).await;
     }
+    app.lease_wake.notify_one();
     Ok(changed)
 }
 

@@ -1,18 +1,22 @@
 //! `mailspan serve`: everything put together.
 
+use std::io;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use anyhow::Context;
-use mailspan_core::limits::DRAIN_MS_MAX;
-use tokio::net::TcpListener;
+use anyhow::{Context, bail};
+use mailspan_core::limits::{self, DRAIN_MS_MAX};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::{mpsc, watch};
 
 use crate::app::{App, Engine, Live};
 use crate::deliver::{alone, leases, shell, start};
 use crate::http::auth::FromSocket;
+use crate::http::crowd::Origin;
 use crate::http::{router, server};
-use crate::hub::{Hub, Storage};
+use crate::hub::{Hub, Role, Storage};
 use crate::open::{self, Opened};
 use crate::{drill, jobs, reload, route, runtime};
 
@@ -20,6 +24,10 @@ use crate::{drill, jobs, reload, route, runtime};
 const CLOSE_MS_MAX: u64 = 1_500;
 /// Happenings that wait for the engine: each is small, and who sends waits.
 const INBOX_MAX: usize = 4_096;
+/// Connections that the kernel keeps until they are accepted; it takes no more than `net.core.somaxconn`.
+const BACKLOG: u32 = 4_096;
+/// Open files at full load: connections in (two listeners), out, idle ones out, and some for the store.
+const FILES_MAX: u64 = 2 * limits::CONNECTIONS_MAX as u64 + 4 * limits::SENDS_MAX as u64;
 /// Standings that wait for the store: each destination changes its own a few times an hour.
 const STANDS_MAX: usize = 1_024;
 /// Questions about destinations that wait for the engine.
@@ -38,6 +46,7 @@ pub struct Serving {
 /// Runs until SIGTERM or SIGINT, then drains.
 pub async fn run(hub: Hub) -> anyhow::Result<()> {
     let mut told = runtime::StopSignals::listen()?;
+    allow_files();
     let serving = begin(hub).await?;
     tracing::info!("ready");
     told.told().await;
@@ -46,10 +55,32 @@ pub async fn run(hub: Hub) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Every connection is an open file: as many as the machine allows, up to what can be used.
+fn allow_files() {
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    let most = maximum.map_or(FILES_MAX, |most| most.min(FILES_MAX));
+    if current.is_some_and(|current| current < most) {
+        // Refused: then as many as before.
+        let _ = setrlimit(Resource::Nofile, Rlimit { current: Some(most), maximum });
+    }
+    let allowed = getrlimit(Resource::Nofile).current.unwrap_or(FILES_MAX);
+    if allowed < FILES_MAX {
+        tracing::warn!(
+            "only {allowed} files may be open at once: raise `ulimit -n` to {FILES_MAX} for full load"
+        );
+    }
+}
+
 /// Opens the store, binds, takes the leases, starts every task.
 pub async fn begin(hub: Hub) -> anyhow::Result<Serving> {
     // From here on a SIGHUP is heard, though it is answered only once the hub serves.
     let hangups = runtime::hangups().context("listen for SIGHUP")?;
+    if matches!(hub.storage, Storage::Sqlite { .. }) && hub.server.role != Role::All {
+        bail!(
+            "role `{}` needs a store that several processes share: one process serves a SQLite file and does all; leave the role out, or name a PostgreSQL under [storage]",
+            hub.server.role.name()
+        );
+    }
     for warning in &hub.warnings {
         tracing::warn!("{warning}");
     }
@@ -60,55 +91,42 @@ pub async fn begin(hub: Hub) -> anyhow::Result<Serving> {
         Storage::Postgres { .. } => None,
     };
     drill::point("start-after-migrations");
-    // Beside a file; on a database that several share a crash of one is found by its lease.
-    let flight = match &hub.storage {
-        Storage::Sqlite { path } => open::flight(path),
-        Storage::Postgres { .. } => None,
-    };
+    // Who only receives maps nothing.
+    let flight = hub.server.role.delivers().then(|| open::flight(&hub)).flatten();
     let (stop, stopped) = watch::channel(false);
     let (engine, inbox) = mpsc::channel(INBOX_MAX);
     let (asks, asked) = mpsc::channel(ASKS_MAX);
     let (stands, standings) = mpsc::channel(STANDS_MAX);
-    let (listen, operator_listen) = (hub.server.listen, hub.server.operator_listen);
+    let (listen, operator_listen, role) = (hub.server.listen, hub.server.operator_listen, hub.server.role);
     let live = Live::new(hub, &opened.store).await.context("register names in the store")?;
     let app = App::new(live, opened.store.clone(), Some(Engine { happened: engine, asks, stands }), stopped);
     let mut serving = Serving { app: app.clone(), opened, socket, stop, ends: Vec::new() };
 
-    let erased = crate::erase::again(&app).await.context("erase again who was erased after this store was saved")?;
-    let bind = |address| async move {
-        TcpListener::bind(address)
-            .await
-            .with_context(|| format!("listen on {address}: is another program there?"))
-    };
-    let public = bind(listen).await?;
-    let operator = match operator_listen {
-        Some(address) => Some(bind(address).await?),
-        None => None,
-    };
+    let erased =
+        crate::erase::again(&app).await.context("erase again who was erased after this store was saved")?;
+    let public = bind(listen)?;
+    let operator = operator_listen.map(bind).transpose()?;
     let unix = serving.socket.as_deref().map(open::listen).transpose()?;
 
     let owner = app.owner();
     serving.task(shell::run(app.clone(), inbox, asked));
     runtime::spawn(shell::keep_standings(app.clone(), standings));
-    if serving.socket.is_some() {
-        let fence = start::lease(&app.store, "router", owner).await.context("take the router's lease")?;
-        if let Some((flight, left)) = flight {
-            alone::run(&app, &flight, left, owner)
-                .await
-                .context("run alone what the last process ended at")?;
-            flight.begin();
-            app.flight.get_or_init(|| Arc::new(flight));
-        }
-        start::open_desks(&app, owner).await.context("take the destinations' leases")?;
-        serving.task(route::follow::follow(app.clone(), fence, watch::channel(false).1));
-        runtime::spawn(reload::on_signal(app.clone(), owner, hangups));
-    } else {
-        serving.task(leases::keep(app.clone(), owner));
-        runtime::spawn(leases::listen(app.clone()));
+    if let Some((flight, left)) = flight {
+        alone::run(&app, &flight, left, owner).await.context("run alone what the last process ended at")?;
+        flight.begin();
+        app.flight.get_or_init(|| Arc::new(flight));
     }
-    serving.task(jobs::retention::run(app.clone()));
-    serving.task(jobs::run::run(app.clone(), owner));
-    serving.task(crate::erase::run(app.clone(), erased));
+    if serving.socket.is_some() {
+        serving.serve_file(owner).await?;
+    } else {
+        serving.share_database(role, owner);
+    }
+    runtime::spawn(reload::on_signal(app.clone(), owner, hangups));
+    if role.delivers() {
+        serving.task(jobs::retention::run(app.clone()));
+        serving.task(jobs::run::run(app.clone(), owner));
+        serving.task(crate::erase::run(app.clone(), erased));
+    }
 
     let stop = || app.stop.clone();
     let public_routes = match &operator {
@@ -116,11 +134,12 @@ pub async fn begin(hub: Hub) -> anyhow::Result<Serving> {
         None => router::all(app.clone()),
     };
     tracing::info!("listening on http://{listen}");
-    serving.task(server::serve(public, public_routes, stop(), runtime::spawner()));
+    serving.task(server::serve(public, public_routes, shares(&app), stop(), runtime::spawner()));
     if let Some(operator) = operator {
         serving.task(server::serve(
             operator,
             router::operator_alone(app.clone()),
+            shares(&app),
             stop(),
             runtime::spawner(),
         ));
@@ -132,7 +151,47 @@ pub async fn begin(hub: Hub) -> anyhow::Result<Serving> {
     Ok(serving)
 }
 
+fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
+    let bound = || -> io::Result<TcpListener> {
+        let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+        // What a connection of the last process left behind does not keep the port.
+        socket.set_reuseaddr(true)?;
+        socket.bind(address)?;
+        socket.listen(BACKLOG)
+    };
+    bound().with_context(|| format!("listen on {address}: is another program there?"))
+}
+
+/// By the configuration in force when the connection comes.
+fn shares(app: &App) -> server::Shares {
+    let app = app.clone();
+    Arc::new(move |address| {
+        let live = app.live();
+        let server = &live.hub.server;
+        (Origin::of(address, &server.trusted_proxies), server.connections_per_address)
+    })
+}
+
 impl Serving {
+    /// Everything is this process's.
+    async fn serve_file(&mut self, owner: u128) -> anyhow::Result<()> {
+        let app = self.app.clone();
+        let fence = start::lease(&app.store, "router", owner).await.context("take the router's lease")?;
+        start::open_desks(&app, owner).await.context("take the destinations' leases")?;
+        self.task(route::follow::follow(app, fence, watch::channel(false).1));
+        Ok(())
+    }
+
+    /// What this process routes and serves is by lease.
+    fn share_database(&mut self, role: Role, owner: u128) {
+        tracing::info!(role = role.name(), "this process shares its store with others");
+        self.app.share();
+        if role.delivers() {
+            self.task(leases::keep(self.app.clone(), owner));
+        }
+        runtime::spawn(leases::listen(self.app.clone()));
+    }
+
     fn task(&mut self, task: impl Future<Output = ()> + Send + 'static) {
         let (done, end) = tokio::sync::oneshot::channel();
         self.ends.push(end);

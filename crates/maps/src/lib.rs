@@ -3,12 +3,12 @@
 
 mod condition;
 mod crm;
-pub mod mailingcore;
 mod error;
 mod functions;
 pub mod fuzzing;
 mod growth;
 mod guard;
+pub mod mailingcore;
 mod map;
 mod parse;
 mod program;

@@ -29,7 +29,7 @@ pub fn webhook(event: &Event, person: Option<&Person>) -> String {
     json!({
         "id": format!("evt_{}", event.id),
         "type": event.event_type.as_str(),
-        "createdAt": event.received_at.rfc3339(),
+        "createdAt": event.received_at.iso(),
         "tenantId": event.tenant,
         "data": inner,
     })
@@ -38,23 +38,21 @@ pub fn webhook(event: &Event, person: Option<&Person>) -> String {
 
 fn unsubscribed(event: &Event, person: Option<&Person>, data: &Value) -> Value {
     let contact = &data["contact"];
-    let source = match data["origin"].as_str() {
-        Some(known @ ("hosted_page" | "one_click")) => known,
-        _ => "api",
-    };
+    let origin = data["origin"].as_str().filter(|origin| matches!(*origin, "hosted_page" | "one_click"));
     json!({
         "contactId": contact["id"],
         "externalId": external_id(event, person, data),
         "email": address(event, person),
-        "unsubscribedAt": event.time.rfc3339(),
-        "source": source,
+        "unsubscribedAt": event.time.iso(),
+        "source": origin.unwrap_or("api"),
     })
 }
 
 fn mail(event: &Event, person: Option<&Person>, data: &Value) -> Value {
     let word = event.event_type.as_str().strip_prefix("email.").unwrap_or_default();
     let to = address(event, person);
-    let log_id = first(data, &["email_log_id", "message_id"]).or_else(|| event.transmission.clone().map(Value::from));
+    let log_id =
+        first(data, &["email_log_id", "message_id"]).or_else(|| event.transmission.clone().map(Value::from));
     let mut inner: Map<String, Value> = Map::new();
     let mut set = |name: &str, value: Value| {
         inner.insert(name.to_owned(), value);
@@ -65,9 +63,12 @@ fn mail(event: &Event, person: Option<&Person>, data: &Value) -> Value {
     set("subject", first(data, &["subject"]).unwrap_or(Value::Null));
     set("status", Value::from(word.to_uppercase()));
     set("tags", data.get("tags").filter(|tags| tags.is_array()).cloned().unwrap_or_else(|| json!([])));
-    set("metadata", data.get("correlation").filter(|map| map.is_object()).cloned().unwrap_or_else(|| json!({})));
+    set(
+        "metadata",
+        data.get("correlation").filter(|map| map.is_object()).cloned().unwrap_or_else(|| json!({})),
+    );
     set("templateVersionId", first(data, &["template_version_id"]).unwrap_or(Value::Null));
-    set("occurredAt", Value::from(event.time.rfc3339()));
+    set("occurredAt", Value::from(event.time.iso()));
     set("externalId", external_id(event, person, data));
     match word {
         "opened" => {
@@ -84,7 +85,10 @@ fn mail(event: &Event, person: Option<&Person>, data: &Value) -> Value {
             set("diagnostic", first(data, &["reason", "diagnostic"]).unwrap_or(Value::Null));
         }
         "complained" => {
-            set("complaintFeedbackType", first(data, &["feedback_type"]).unwrap_or_else(|| Value::from("abuse")));
+            set(
+                "complaintFeedbackType",
+                first(data, &["feedback_type"]).unwrap_or_else(|| Value::from("abuse")),
+            );
         }
         "failed" => set("reason", first(data, &["reason"]).unwrap_or(Value::Null)),
         _ => {}
@@ -94,7 +98,12 @@ fn mail(event: &Event, person: Option<&Person>, data: &Value) -> Value {
 
 fn address(event: &Event, person: Option<&Person>) -> Value {
     let known = person.and_then(|person| person.subject.address.as_ref());
-    event.subject.address.as_ref().or(known).map_or(Value::Null, |address: &Address| Value::from(address.as_str()))
+    event
+        .subject
+        .address
+        .as_ref()
+        .or(known)
+        .map_or(Value::Null, |address: &Address| Value::from(address.as_str()))
 }
 
 fn external_id(event: &Event, person: Option<&Person>, data: &Value) -> Value {

@@ -4,8 +4,8 @@ use mailspan_core::contact::ContactKey;
 use mailspan_core::{Address, Name, PersonId};
 
 use crate::{
-    ConfirmationRow, ContactFilter, ContactList, ContactPage, ContactRow, EndpointRow, FactRow, FieldRow, SealedRow,
-    Store, SubscriptionCount, SuppressionFilter, SuppressionRow, TenantRow, Trouble, sqlite,
+    ConfirmationRow, ContactFilter, ContactList, ContactPage, ContactRow, EndpointRow, FactRow, FieldRow,
+    SealedRow, Store, SubscriptionCount, SuppressionFilter, SuppressionRow, TenantRow, Trouble, sqlite,
 };
 
 impl Store {

@@ -13,8 +13,10 @@ mod decided;
 mod erase;
 mod erase_reads;
 mod filter;
+pub mod floor;
 mod jobs;
 mod lock;
+pub mod moving;
 mod open;
 mod pack;
 pub mod postgres;
@@ -80,7 +82,7 @@ impl Store {
     /// Events that wait for the router, the lowest `seq` first.
     pub async fn unrouted(&self, limit: usize) -> Result<Vec<Event>, Trouble> {
         match self {
-            Store::Sqlite(sqlite) => sqlite.read(move |base| sqlite::events::unrouted(base, limit)).await,
+            Store::Sqlite(sqlite) => sqlite.unrouted(limit).await,
             Store::Postgres(postgres) => postgres.unrouted(limit).await,
         }
     }
@@ -93,11 +95,24 @@ impl Store {
         room: [u16; Queue::ALL.len()],
         now: Millis,
     ) -> Result<(Vec<Claim>, Option<Millis>), Trouble> {
+        let claimed = self.claim_beside(destination, room, now, Vec::new()).await?;
+        Ok((claimed.claims, claimed.next_due))
+    }
+
+    /// [`Store::claim`] for one who holds some of them (`held`, ascending): those take room and are counted in
+    /// `came`, but are not among the claims.
+    pub async fn claim_beside(
+        &self,
+        destination: DestinationId,
+        room: [u16; Queue::ALL.len()],
+        now: Millis,
+        held: Vec<DeliveryId>,
+    ) -> Result<Claimed, Trouble> {
         match self {
             Store::Sqlite(sqlite) => {
-                sqlite.read(move |base| sqlite::claim::claim(base, destination, room, now)).await
+                sqlite.read(move |base| sqlite::claim::claim(base, destination, room, now, &held)).await
             }
-            Store::Postgres(postgres) => postgres.claim(destination, room, now).await,
+            Store::Postgres(postgres) => postgres.claim(destination, room, now, &held).await,
         }
     }
 
@@ -273,6 +288,14 @@ impl Store {
         }
     }
 
+    /// Every lease that was ever taken and has not gone with its work.
+    pub async fn leases(&self) -> Result<Vec<LeaseRow>, Trouble> {
+        match self {
+            Store::Sqlite(sqlite) => sqlite.read(sqlite::leases::list).await,
+            Store::Postgres(postgres) => postgres.leases().await,
+        }
+    }
+
     /// Counts every row and compares with the running sums: reads the whole store.
     pub async fn audit(&self) -> Result<Audit, Trouble> {
         match self {
@@ -331,10 +354,19 @@ impl Store {
     }
 
     /// Hears from other nodes; a store on SQLite has none.
-    pub fn listen(&self) -> Offered {
+    pub fn listen(&self) -> Ear {
         match self {
-            Store::Sqlite(_) => Offered(None),
-            Store::Postgres(postgres) => Offered(Some(postgres.listen())),
+            Store::Sqlite(_) => Ear(None),
+            Store::Postgres(postgres) => Ear(Some(postgres.listen())),
+        }
+    }
+
+    /// How often this process lost the session that holds its leases: from then on another may have taken them.
+    /// Nothing on SQLite, where a lock on the file holds them.
+    pub fn lost(&self) -> Option<tokio::sync::watch::Receiver<u64>> {
+        match self {
+            Store::Sqlite(_) => None,
+            Store::Postgres(postgres) => Some(postgres.lost()),
         }
     }
 
@@ -347,14 +379,24 @@ impl Store {
     }
 }
 
-/// What other nodes have put down for this one. Nothing is lost when some of it is missed: it is a hint to look
-/// before the next regular look, each second.
-pub struct Offered(Option<tokio::sync::broadcast::Receiver<Vec<DestinationId>>>);
+/// What another node did that this one may have to follow.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Heard {
+    /// Events wait for the router.
+    Accepted,
+    /// These destinations have a new head.
+    Offered(Vec<DestinationId>),
+    /// A destination was paused or resumed.
+    Stood,
+}
 
-impl Offered {
-    /// Destinations that have a new head; an empty list: events wait for the router. Never returns on SQLite,
-    /// nor after the store was closed.
-    pub async fn next(&mut self) -> Vec<DestinationId> {
+/// What other nodes have put down for this one. Nothing is lost when some of it is missed: it is a hint to look
+/// before the next regular look.
+pub struct Ear(Option<tokio::sync::broadcast::Receiver<Heard>>);
+
+impl Ear {
+    /// Never returns on SQLite, nor after the store was closed.
+    pub async fn next(&mut self) -> Heard {
         use tokio::sync::broadcast::error::RecvError;
         loop {
             let heard = match &mut self.0 {
@@ -362,7 +404,7 @@ impl Offered {
                 None => Err(RecvError::Closed),
             };
             match heard {
-                Ok(destinations) => return destinations,
+                Ok(heard) => return heard,
                 Err(RecvError::Lagged(_)) => {}
                 Err(RecvError::Closed) => return std::future::pending().await,
             }

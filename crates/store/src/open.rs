@@ -10,6 +10,7 @@ use mailspan_core::{Millis, limits};
 use crate::lock::{self, Holder};
 use crate::queue::Queues;
 use crate::reader::{ReadQueue, Reader};
+use crate::sqlite::recent::Recent;
 use crate::sqlite::{self, Journal, Sqlite};
 use crate::{Store, Writer};
 
@@ -58,6 +59,14 @@ pub enum OpenError {
     Io { path: PathBuf, cause: io::Error },
     #[error("{path} cannot be opened as a SQLite database: {cause}")]
     Sql { path: PathBuf, cause: rusqlite::Error },
+    #[error(
+        "{place} is the target of a move that is not finished: run the same `mailspan move` once more, then serve"
+    )]
+    Moving { place: String },
+    #[error(
+        "{place} could not be brought up to date: migration {number} waited for tables that others use; end long transactions there (pg_stat_activity shows them), then start again"
+    )]
+    Locked { place: String, number: i64 },
     #[error("the store's URL cannot be used: {0}")]
     Url(String),
     #[error("{place} cannot be used as a store: {cause}")]
@@ -86,21 +95,25 @@ pub fn open(options: OpenOptions) -> Result<(Store, Writer, Vec<Reader>), OpenEr
     let sql = |cause| OpenError::Sql { path: path.clone(), cause };
     let mut connection = sqlite::connect_writer(&path).map_err(sql)?;
     sqlite::migrate(&mut connection, &path, options.seed, options.now)?;
+    if sqlite::moving::is_marked(&connection).map_err(sql)? {
+        return Err(OpenError::Moving { place: path.display().to_string() });
+    }
     let journal = Journal::start(connection, Some(&path), options.segment_keys_max).map_err(sql)?;
     let queues = Arc::new(Queues::default());
     let reads = Arc::new(ReadQueue::default());
+    let recent = Arc::new(Recent::default());
     let mut readers = Vec::new();
     for _ in 0..options.readers.max(1) {
         let base = sqlite::connect_reader(&path).map_err(sql)?;
         readers.push(Reader { queue: reads.clone(), base });
     }
-    let store = Sqlite::new(queues.clone(), reads, journal.identity_key(), path.clone());
-    Ok((Store::Sqlite(store), Writer { queues, journal, lock }, readers))
+    let store = Sqlite::new(queues.clone(), reads, recent.clone(), journal.identity_key(), path.clone());
+    Ok((Store::Sqlite(store), Writer { queues, journal, recent, lock }, readers))
 }
 
 /// Readable by its owner alone, also where it was made by another tool. SQLite gives its log and
 /// shared memory the mode of the file.
-fn make_private(path: &Path) -> io::Result<()> {
+pub(crate) fn make_private(path: &Path) -> io::Result<()> {
     let file = std::fs::File::options().write(true).create(true).truncate(false).mode(0o600).open(path)?;
     if file.metadata()?.permissions().mode() & 0o077 != 0 {
         file.set_permissions(std::fs::Permissions::from_mode(0o600))?;

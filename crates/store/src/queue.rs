@@ -28,6 +28,8 @@ pub(crate) struct Queues {
 struct Inner {
     intake: VecDeque<Job>,
     work: VecDeque<Job>,
+    /// A writer that is a thread waits to be woken: to wake one that is awake would be a system call for nothing.
+    asleep: bool,
     closed: bool,
 }
 
@@ -46,8 +48,11 @@ impl Queues {
             return Err(Trouble::Busy);
         }
         queue.push_back(job);
+        let asleep = std::mem::take(&mut inner.asleep);
         drop(inner);
-        self.wake.notify_one();
+        if asleep {
+            self.wake.notify_one();
+        }
         self.bell.notify_one();
         Ok(())
     }
@@ -60,8 +65,10 @@ impl Queues {
             if inner.closed {
                 return None;
             }
+            inner.asleep = true;
             inner = self.wake.wait(inner).unwrap_or_else(PoisonError::into_inner);
         }
+        inner.asleep = false;
         Some(inner.group())
     }
 

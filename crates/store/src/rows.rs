@@ -26,6 +26,16 @@ pub struct Claim {
     pub times: LastTimes,
 }
 
+/// What a claim brings.
+#[derive(Debug, Default)]
+pub struct Claimed {
+    pub claims: Vec<Claim>,
+    /// Rows of each queue that took room, those that the caller holds and those that cannot be read included.
+    pub came: [u16; mailspan_core::Queue::ALL.len()],
+    /// The earliest due time that was not taken.
+    pub next_due: Option<Millis>,
+}
+
 #[derive(Debug, Clone)]
 pub struct DeliveryRow {
     pub id: DeliveryId,
@@ -113,6 +123,15 @@ pub struct StandingRow {
     pub dead: u64,
     /// The oldest pending delivery.
     pub oldest: Option<Millis>,
+}
+
+/// Who may work, until when.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LeaseRow {
+    /// `router`, `destination/7`, `job/12`, `node/…`.
+    pub name: String,
+    pub owner: u128,
+    pub until: Millis,
 }
 
 #[derive(Debug, Clone)]

@@ -62,6 +62,12 @@ pub enum Write {
         now: Millis,
         until: Millis,
     },
+    /// Gives up a lease: free for others from now on; that of a node (`node/…`) goes. Where another owner has it,
+    /// nothing changes.
+    Release {
+        name: String,
+        owner: u128,
+    },
     /// A new job; answered by [`Wrote::Key`].
     Job(crate::NewJob),
     /// What an operator decides of a job that has not ended.

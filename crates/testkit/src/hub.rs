@@ -1,5 +1,6 @@
 //! The program under test, as a process in a folder of its own.
 
+use std::cell::RefCell;
 use std::fs::File;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
@@ -22,6 +23,20 @@ pub fn free_port() -> u16 {
     ports.into_iter().find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok()).unwrap()
 }
 
+/// The store that configurations of tests name.
+const FILE: &str = "sqlite:hub.db";
+
+thread_local! {
+    /// What gives each hub of this thread a store of its own.
+    static STORES: RefCell<Option<Box<dyn Fn() -> String>>> = const { RefCell::new(None) };
+}
+
+/// From now on the hubs of this thread are on stores of these URLs, wherever their configuration says
+/// `sqlite:hub.db`.
+pub fn use_stores(url: impl Fn() -> String + 'static) {
+    STORES.set(Some(Box::new(url)));
+}
+
 /// A hub with its configuration; killed when dropped.
 pub struct Hub {
     pub port: u16,
@@ -31,6 +46,7 @@ pub struct Hub {
     process: Option<Child>,
     /// Put before the program: a tracer, a library to preload.
     wrapper: Vec<String>,
+    words: Vec<String>,
 }
 
 impl Hub {
@@ -38,9 +54,23 @@ impl Hub {
     pub fn new(binary: &str, config: &str, env: &[(&str, &str)]) -> Hub {
         let port = free_port();
         let folder = tempfile::Builder::new().prefix("mailspan-it-").tempdir().unwrap();
-        std::fs::write(folder.path().join("hub.toml"), config.replace("{HUB}", &port.to_string())).unwrap();
+        let mut text = config.replace("{HUB}", &port.to_string());
+        STORES.with_borrow(|stores| {
+            if let Some(stores) = stores.as_ref().filter(|_| text.contains(FILE)) {
+                text = text.replace(FILE, &stores());
+            }
+        });
+        std::fs::write(folder.path().join("hub.toml"), text).unwrap();
         let env = env.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-        Hub { port, folder, binary: binary.into(), env, process: None, wrapper: Vec::new() }
+        Hub {
+            port,
+            folder,
+            binary: binary.into(),
+            env,
+            process: None,
+            wrapper: Vec::new(),
+            words: Vec::new(),
+        }
     }
 
     pub fn folder(&self) -> &Path {
@@ -55,6 +85,11 @@ impl Hub {
     /// Starts `serve` under a wrapper from now on.
     pub fn wrap(&mut self, wrapper: &[&str]) {
         self.wrapper = wrapper.iter().map(|word| (*word).to_owned()).collect();
+    }
+
+    /// Further words of the command line of `serve`.
+    pub fn serve_with(&mut self, words: &[&str]) {
+        self.words = words.iter().map(|word| (*word).to_owned()).collect();
     }
 
     /// Starts `serve` and waits until it is ready.
@@ -73,6 +108,7 @@ impl Hub {
         let child = Command::new(&words[0])
             .args(&words[1..])
             .args(["serve", "--config", "hub.toml"])
+            .args(&self.words)
             .current_dir(self.folder())
             .envs(self.env.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())

@@ -8,13 +8,15 @@
 mod client;
 mod hub;
 mod postgres;
+mod proxy;
 mod receiver;
 mod sandbox;
 pub mod shim;
 
 pub use client::{Reply, get, post, request};
-pub use hub::{Hub, free_port};
+pub use hub::{Hub, free_port, use_stores};
 pub use postgres::PostgresServer;
+pub use proxy::Proxy;
 pub use receiver::{DELAY_MS, Receiver, Seen};
 pub use sandbox::Sandbox;
 

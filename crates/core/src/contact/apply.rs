@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
+use super::CONFIRM;
 use super::data::contact_json;
 use super::facts::{Fact, Permission, Standing, Stated, standing};
 use super::{Change, Contact, ContactFields, ContactWrite, Suppressed, WriteMode};
@@ -72,7 +73,10 @@ pub fn apply(known: &Known, write: &ContactWrite, learned: Millis) -> Applied {
         None => known.suppressed.map(|(_, at)| at),
     };
     match (&write.suppress, suppression) {
-        (Change::Set(_), Some(Some(_))) => facts.push(Stated::Suppressed),
+        // An opt-out says it already.
+        (Change::Set(_), Some(Some(_))) if !facts.iter().any(|fact| ends_consent(*fact)) => {
+            facts.push(Stated::Suppressed);
+        }
         (Change::Clear, Some(None)) => facts.push(Stated::SuppressionLifted),
         _ => {}
     }
@@ -157,6 +161,10 @@ fn erase(known: &Known, write: &ContactWrite) -> Applied {
         event: Some(("contact.erased", data)),
         ask: false,
     }
+}
+
+fn ends_consent(fact: Stated) -> bool {
+    matches!(fact, Stated::OptOut | Stated::DoNotContact | Stated::Erased)
 }
 
 /// A wish that is fulfilled already states nothing.
@@ -315,6 +323,8 @@ fn event(
     let event_type = match turn {
         Turn::Created => "contact.created",
         Turn::Updated if was_in && !after.opt_in => "contact.unsubscribed",
+        // The person's own word, through the link that was sent.
+        Turn::Updated if origin == CONFIRM => "contact.confirmed",
         Turn::Updated if !was_in && after.opt_in => "contact.subscribed",
         Turn::Updated => "contact.updated",
         _ => return None,

@@ -18,6 +18,9 @@ pub use facts::{Fact, Permission, Standing, Stated, standing};
 /// The name of the hub's own source of contact events: API, intake, import and hosted pages.
 pub const CONTACTS: &str = "contacts";
 
+/// The origin of what a confirmation link writes.
+pub const CONFIRM: &str = "confirm";
+
 /// A contact as known now.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Contact {

@@ -76,6 +76,32 @@ async fn an_endless_body_is_cut() {
     }
 }
 
+/// None is asked for, and none is unpacked: what comes all the same is bytes like others, cut where they are.
+#[tokio::test]
+async fn a_packed_answer_is_not_unpacked() {
+    for coding in ["gzip", "deflate", "br", "zstd", "gzip, gzip"] {
+        let packed = [b"\x1f\x8b\x08".as_slice(), &vec![0; 12 << 20]].concat();
+        let receiver = receiver(after(move |mut stream, seen| {
+            let packed = packed.clone();
+            async move {
+                let length = packed.len();
+                let head = format!(
+                    "HTTP/1.1 200 OK\r\nContent-Encoding: {coding}\r\nContent-Length: {length}\r\n\r\n"
+                );
+                let _ = stream.write_all(head.as_bytes()).await;
+                let _ = stream.write_all(&packed).await;
+                seen.closed.add_permits(1);
+            }
+        }))
+        .await;
+        let answer = egress().send(&receiver.target(), post("{}")).await.unwrap();
+        assert!(answer.cut, "{coding}");
+        assert_eq!(answer.body.len(), limits::ANSWER_BYTES_MAX);
+        assert!(answer.body.starts_with(b"\x1f\x8b\x08\0"), "{coding}: it was unpacked");
+        receiver.seen.closed.acquire().await.unwrap().forget();
+    }
+}
+
 #[tokio::test]
 async fn a_body_of_exactly_the_limit_is_whole() {
     let receiver = receiver(after(move |mut stream, _| async move {

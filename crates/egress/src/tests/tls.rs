@@ -3,7 +3,7 @@
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use rustls::server::WebPkiClientVerifier;
 use rustls::{RootCertStore, ServerConfig};
-use rustls_pki_types::PrivateKeyDer;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
 use super::*;
 
@@ -11,7 +11,7 @@ const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}";
 
 struct Authority {
     pem: String,
-    der: rustls_pki_types::CertificateDer<'static>,
+    der: CertificateDer<'static>,
     issuer: Issuer<'static, KeyPair>,
 }
 
@@ -48,7 +48,19 @@ async fn tls_receiver(authority: &Authority, name: &str, clients: bool) -> Recei
     };
     let (certificate, key) = authority.leaf(name);
     let key = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
-    let config = builder.with_single_cert(vec![certificate.der().clone()], key).unwrap();
+    accepting(builder.with_single_cert(vec![certificate.der().clone()], key).unwrap()).await
+}
+
+/// A TLS receiver that shows this chain.
+async fn showing(chain: Vec<CertificateDer<'static>>, key: &KeyPair) -> Receiver {
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let builder =
+        ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+    let key = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
+    accepting(builder.with_no_client_auth().with_single_cert(chain, key).unwrap()).await
+}
+
+async fn accepting(config: ServerConfig) -> Receiver {
     let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
     receiver(Arc::new(move |stream, seen| {
         let acceptor = acceptor.clone();
@@ -95,6 +107,54 @@ async fn an_unknown_authority_is_not_trusted() {
         assert!(!lost.refused);
     }
     assert!(receiver.requests().is_empty());
+}
+
+async fn refused(chain: Vec<CertificateDer<'static>>, key: &KeyPair, ca: &Authority, part: &str) {
+    let receiver = showing(chain, key).await;
+    let lost = egress().send(&https(&receiver, "crm.test", Some(ca)), post("{}")).await.unwrap_err();
+    assert_lost(&lost, "tls", false, part);
+    assert!(receiver.requests().is_empty(), "something was sent: {:?}", receiver.requests());
+}
+
+#[tokio::test]
+async fn a_certificate_that_ran_out_or_is_not_yet_good_is_refused() {
+    let authority = authority();
+    let from_to = |from: i32, to: i32| {
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::new(vec!["crm.test".to_owned()]).unwrap();
+        params.not_before = rcgen::date_time_ymd(from, 1, 1);
+        params.not_after = rcgen::date_time_ymd(to, 1, 1);
+        (params.signed_by(&key, &authority.issuer).unwrap().der().clone(), key)
+    };
+    let (old, key) = from_to(2019, 2020);
+    refused(vec![old], &key, &authority, "the receiver must renew it").await;
+    let (early, key) = from_to(2090, 2095);
+    refused(vec![early], &key, &authority, "not valid yet").await;
+}
+
+#[tokio::test]
+async fn a_certificate_that_signed_itself_is_refused() {
+    let key = KeyPair::generate().unwrap();
+    let params = CertificateParams::new(vec!["crm.test".to_owned()]).unwrap();
+    let own = params.self_signed(&key).unwrap().der().clone();
+    refused(vec![own], &key, &authority(), "a private authority signed it").await;
+}
+
+#[tokio::test]
+async fn a_chain_without_its_intermediate_says_what_is_missing() {
+    let root = authority();
+    let key = KeyPair::generate().unwrap();
+    let mut params = CertificateParams::new(Vec::new()).unwrap();
+    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+    params.distinguished_name.push(rcgen::DnType::CommonName, "between");
+    let certificate = params.signed_by(&key, &root.issuer).unwrap();
+    let (pem, der) = (certificate.pem(), certificate.der().clone());
+    let between = Authority { pem, der, issuer: Issuer::new(params, key) };
+    let (leaf, key) = between.leaf("crm.test");
+    refused(vec![leaf.der().clone()], &key, &root, "the server leaves out an intermediate certificate").await;
+    let receiver = showing(vec![leaf.der().clone(), between.der.clone()], &key).await;
+    let answer = egress().send(&https(&receiver, "crm.test", Some(&root)), post("{}")).await.unwrap();
+    assert_eq!(answer.status, 200);
 }
 
 #[tokio::test]

@@ -68,6 +68,11 @@ impl Bench {
         }
     }
 
+    /// The last step said that a destination has been left.
+    pub fn has_left(&self, destination: DestinationId) -> bool {
+        self.out.contains(&Command::Left { destination })
+    }
+
     pub fn claimed(&mut self, parcels: Vec<Parcel>) {
         self.hear(Happened::Claimed { destination: CRM, parcels, next_due: None, more: None });
     }

@@ -316,6 +316,53 @@ fn draining_sends_nothing_new_and_settles_what_is_in_flight() {
 }
 
 #[test]
+fn one_that_is_left_settles_what_is_in_flight_and_takes_nothing_more() {
+    let one = Limits { concurrency: 1, batch_max: 1, ..limits() };
+    let mut bench = Bench::with(one.clone(), vec![parcel(1, vec![facts()]), parcel(2, vec![facts()])]);
+    let other = DestinationId(2);
+    bench.open(other, one);
+    let call = CallId(1);
+    bench.hear(Happened::Leaving { destination: CRM });
+    assert!(!bench.has_left(CRM), "an exchange is in flight");
+    bench.hear(Happened::Offered { destination: CRM });
+    assert_eq!((bench.claims(), bench.sent().len()), (0, 0));
+    bench.answer(call, 200, done(1));
+    assert_eq!((bench.settlements().len(), bench.sent().len()), (1, 0));
+    assert!(!bench.has_left(CRM), "its settlement is in flight");
+    bench.settled(Ok(()));
+    assert!(bench.has_left(CRM) && bench.engine.standing(Millis(bench.now), CRM, 0).is_none());
+    // What was asked for before comes late; the other desk goes on.
+    bench.claimed(vec![parcel(2, vec![facts()])]);
+    assert!(bench.out.is_empty());
+    let parcels = vec![parcel(3, vec![facts()])];
+    bench.hear(Happened::Claimed { destination: other, parcels, next_due: None, more: None });
+    assert_eq!(bench.sent(), [[3]]);
+}
+
+#[test]
+fn one_that_is_left_twice_or_not_served_is_left_at_once() {
+    let mut bench = Bench::new(limits());
+    for _ in 0..2 {
+        bench.hear(Happened::Leaving { destination: CRM });
+        assert!(bench.has_left(CRM));
+    }
+}
+
+#[test]
+fn one_that_is_left_while_its_writes_fail_waits_for_them() {
+    let mut bench = Bench::with(limits(), vec![parcel(1, vec![facts()])]);
+    bench.answer(bench.call(0), 200, done(1));
+    bench.hear(Happened::Leaving { destination: CRM });
+    let (deliveries, outcome) = (vec![DeliveryId(1)], Err(SettleFailed::Broken));
+    bench.hear(Happened::Settled { destination: CRM, deliveries, outcome });
+    assert!(!bench.has_left(CRM));
+    bench.wake();
+    assert_eq!(bench.settlements().len(), 1);
+    bench.settled(Ok(()));
+    assert!(bench.has_left(CRM));
+}
+
+#[test]
 fn one_that_hangs_costs_the_others_its_own_slots() {
     let wide =
         Limits { concurrency: 10_000, rate: Rate { count: 10_000, per_ms: 1 }, batch_max: 1, ..limits() };

@@ -48,6 +48,13 @@ impl Watch {
         self.policy.killed(now);
     }
 
+    /// Another node serves it: what this one was told counts no more.
+    pub fn left(&mut self, now: Millis, destination: DestinationId) {
+        self.sent.remove(&destination);
+        self.throttled.remove(&destination);
+        self.policy.left(now, destination);
+    }
+
     pub fn sending(
         &mut self,
         now: Millis,

@@ -23,7 +23,7 @@ use world::World;
 const SEEDS: u64 = 1_000;
 
 /// What the seeds together must come to.
-const REACHED: [&str; 30] = [
+const REACHED: [&str; 31] = [
     "200",
     "401",
     "403",
@@ -33,6 +33,7 @@ const REACHED: [&str; 30] = [
     "lost",
     "broken",
     "fence lost",
+    "left",
     "paused",
     "resumed",
     "progressed",

@@ -37,6 +37,12 @@ impl Policy {
         self.announced.clear();
     }
 
+    pub fn left(&mut self, now: Millis, destination: DestinationId) {
+        self.killed.push(now);
+        self.open.remove(&destination);
+        self.announced.remove(&destination);
+    }
+
     /// Other limits: counted anew.
     pub fn limits_changed(&mut self, destination: DestinationId) {
         self.sent.remove(&destination);

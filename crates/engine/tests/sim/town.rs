@@ -282,7 +282,7 @@ impl Town {
             Command::Announce { destination, what } => {
                 self.sites.get_mut(&destination).expect(KNOWN).notices.push((now, what));
             }
-            Command::Stand { .. } => {}
+            Command::Stand { .. } | Command::Left { .. } => {}
         }
     }
 

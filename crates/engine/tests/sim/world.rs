@@ -54,6 +54,7 @@ enum Ev {
     Pause,
     Resume(DestinationId),
     Drain,
+    Leave,
     Kill,
     Open,
     Late(Write),
@@ -64,6 +65,8 @@ enum Ev {
 
 enum Inner {
     Hear(Happened),
+    /// The next node, which is this one again, takes a destination that was left.
+    TakeOver(DestinationId),
     Read {
         destination: DestinationId,
         room: [u16; 6],
@@ -159,6 +162,10 @@ impl World {
                 self.at(at, Ev::Down(destination));
             }
         }
+        for _ in 0..self.other.below(4) {
+            let at = start + self.other.below(FAULTS_UNTIL as u64) as i64;
+            self.at(at, Ev::Leave);
+        }
         self.kills_left = self.random.below(4);
         for _ in 0..self.random.below(3) {
             let at = start + self.random.below(FAULTS_UNTIL as u64) as i64;
@@ -200,6 +207,7 @@ impl World {
                 let until = self.now.plus(5_000 + self.other.below(20_000));
                 self.down.insert(destination, until);
             }
+            Ev::Leave => return self.leave(),
             Ev::Kill => self.kill(),
             Ev::Open => return self.open(),
             Ev::Late(write) => {
@@ -218,6 +226,7 @@ impl World {
     fn inner(&mut self, inner: Inner) -> Checked {
         match inner {
             Inner::Hear(happened) => self.hear(happened),
+            Inner::TakeOver(destination) => self.take_over(destination),
             Inner::Read { destination, room } => {
                 let (parcels, next_due) = self.store.claim(destination, room, self.now);
                 self.claimed(destination, parcels, next_due);
@@ -293,13 +302,14 @@ impl World {
         let Some(node) = &mut self.node else { return Ok(()) };
         match command {
             Command::Claim { destination, room, .. } => {
-                if node.draining {
+                if node.draining || node.leaving.contains(&destination) {
                     return Err("drain: it claims".to_owned());
                 }
                 self.after(20, Ev::Node(epoch, Box::new(Inner::Read { destination, room })));
             }
             Command::Send { call, destination, request } => {
-                if node.draining || node.paused.get(&destination) == Some(&true) {
+                let is_left = node.leaving.contains(&destination);
+                if node.draining || is_left || node.paused.get(&destination) == Some(&true) {
                     return Err(format!("paused: something is sent to {destination:?}"));
                 }
                 node.calls.insert(call, destination);
@@ -326,6 +336,7 @@ impl World {
                 }
                 self.write(Write::Stand { destination, paused });
             }
+            Command::Left { destination } => return self.left(destination),
             Command::Announce { destination, what } => {
                 self.saw(match what {
                     Notice::BreakerOpened { .. } => "breaker opened",
@@ -371,6 +382,9 @@ impl World {
         let destination = self.any_destination();
         let limits = draw::limits(&mut self.random);
         let Some(node) = &self.node else { return Ok(()) };
+        if node.leaving.contains(&destination) {
+            return Ok(());
+        }
         let busy = node.calls.values().filter(|of| **of == destination).count();
         let limits = draw::policy(limits, &mut self.other);
         let limits = Limits { concurrency: limits.concurrency.max(busy as u32), ..limits };
@@ -401,7 +415,9 @@ impl World {
         if node.draining || self.queue.values().any(planned) {
             return Ok(());
         }
-        let open = |destination: &DestinationId| node.paused.get(destination) != Some(&true);
+        let open = |destination: &DestinationId| {
+            node.paused.get(destination) != Some(&true) && !node.leaving.contains(destination)
+        };
         match store::with_work(&self.store).into_iter().find(open) {
             Some(_) => Err("forgotten: there is work and nothing is planned, no wake either".to_owned()),
             None => Ok(()),

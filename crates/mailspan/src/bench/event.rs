@@ -31,11 +31,22 @@ impl Maker {
         }
     }
 
-    /// The body of event number `index` and its signature in hex.
-    pub fn event(&self, index: u64) -> (Bytes, String) {
+    /// The body of a request with these events, an array where it is not one, and its signature in hex.
+    pub fn request(&self, indices: &[u64]) -> (Bytes, String) {
+        let body = match indices {
+            [index] => self.event(*index),
+            _ => {
+                format!("[{}]", indices.iter().map(|index| self.event(*index)).collect::<Vec<_>>().join(","))
+            }
+        };
+        let signature = hex(hmac::sign(&self.key, body.as_bytes()).as_ref());
+        (body.into(), signature)
+    }
+
+    fn event(&self, index: u64) -> String {
         let (run, person) = (&self.run, self.person(index));
         let at = self.timestamp_ms.saturating_add_unsigned(index);
-        let body = format!(
+        format!(
             "{{\"status\":\"click\",{BEFORE_ID}{run}{index:012}\",\"messageId\":\"000443ee{index:012x}\",\
              \"transmissionId\":\"64a1{run}{index:012x}\",\"campaignId\":\"spring-offers\",\
              \"recipient\":\"person{person}@example.com\",\"recipientType\":\"original\",\"timestamp\":{at},\
@@ -47,9 +58,7 @@ impl Maker {
              \"recipientMeta\":\"{{\\\"crm_contact_id\\\":\\\"{person}\\\",\\\"crm_deal_id\\\":\\\"9007199254740993\\\",\
              \\\"crm_owner\\\":\\\"alice@example.com\\\"}}\",\"sendingIp\":\"198.51.100.23\",\
              \"mailboxProvider\":\"Example Mail\",\"clickTracking\":true,\"openTracking\":true,\"transactional\":false}}"
-        );
-        let signature = hex(hmac::sign(&self.key, body.as_bytes()).as_ref());
-        (body.into(), signature)
+        )
     }
 
     /// Whom event number `index` is about.
@@ -85,15 +94,16 @@ mod tests {
     fn an_event_is_json_of_a_kilobyte_and_its_number_is_found_again() {
         let maker = Maker::new("secret", 7, 64, 1_778_210_055_000);
         for index in [0, 1, 63, 64, 999_999, 123_456_789_012] {
-            let (body, signature) = maker.event(index);
+            let (body, signature) = maker.request(&[index]);
             assert_eq!(maker.indices(&body), [index]);
             assert_eq!(signature.len(), 64);
             assert!((900..1_200).contains(&body.len()), "{} bytes: keep an event at about 1 KB", body.len());
             let value: serde_json::Value = serde_json::from_slice(&body).unwrap();
             assert_eq!(value["recipient"], format!("person{}@example.com", maker.person(index)));
         }
-        let both = [maker.event(5).0, maker.event(3).0].concat();
+        let (both, _) = maker.request(&[5, 3]);
         assert_eq!(maker.indices(&both), [5, 3]);
+        assert_eq!(serde_json::from_slice::<serde_json::Value>(&both).unwrap().as_array().unwrap().len(), 2);
         assert!(Maker::new("secret", 8, 64, 0).indices(&both).is_empty(), "ids of another run are not ours");
     }
 

@@ -179,7 +179,7 @@ mod tests {
     #[test]
     fn the_map_keeps_what_the_receiver_looks_for() {
         let maker = Maker::new("secret", 7, 64, 0);
-        let (body, signature) = maker.event(41);
+        let (body, signature) = maker.request(&[41]);
         assert_eq!(maker.indices(map(&body).unwrap().as_bytes()), [41]);
         let key = hmac::Key::new(hmac::HMAC_SHA256, b"secret");
         assert!(verified(&key, &body, signature.as_bytes()));

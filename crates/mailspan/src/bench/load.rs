@@ -29,6 +29,8 @@ pub struct Aim {
     pub path: &'static str,
     pub maker: Arc<Maker>,
     pub connections: u64,
+    /// Events in one request at full speed.
+    pub per_request: u64,
     /// All times are counted from here.
     pub epoch: Instant,
     /// How many deliveries the receiver has counted, and how many an event makes; nothing where none arrive.
@@ -153,12 +155,13 @@ impl Sender {
 
     async fn open(&mut self, mut due: mpsc::Receiver<(u64, u64)>) {
         while let Some((round, intended)) = due.recv().await {
-            self.send(round, intended).await;
+            self.send(round..round + 1, intended).await;
         }
     }
 
     async fn full(&mut self, rounds: std::ops::Range<u64>, until: u64) {
-        for round in rounds {
+        let step = self.aim.per_request.max(1);
+        for round in rounds.step_by(usize::try_from(step).unwrap_or(usize::MAX)) {
             while self.too_many_underway() && micros(self.aim.epoch) < until {
                 runtime::sleep(UNDERWAY_LOOK_MS).await;
             }
@@ -166,7 +169,7 @@ impl Sender {
             if now >= until {
                 return;
             }
-            self.send(round, now).await;
+            self.send(round..round + step, now).await;
         }
     }
 
@@ -177,18 +180,18 @@ impl Sender {
         self.acknowledged.load(Ordering::Relaxed).saturating_sub(arrived) > UNDERWAY_MAX
     }
 
-    async fn send(&mut self, round: u64, intended: u64) {
-        let index = self.connection + self.aim.connections * round;
-        self.next_round = round + 1;
-        let (body, signature) = self.aim.maker.event(index);
+    /// One request with an event of each round.
+    async fn send(&mut self, rounds: std::ops::Range<u64>, intended: u64) {
+        self.next_round = rounds.end;
+        let indices: Vec<u64> = rounds.map(|round| self.connection + self.aim.connections * round).collect();
+        let (body, signature) = self.aim.maker.request(&indices);
         let proof = Some(("x-mailtarget-signature", signature.as_str()));
-        let answer = self.link.post(self.aim.path, proof, body).await;
-        let mut sent = Sent { index, intended, acknowledged: None, hub_id: 0 };
-        match answer {
+        let (mut acknowledged, mut ids) = (None, Vec::new());
+        match self.link.post(self.aim.path, proof, body).await {
             Ok((200, body)) => {
-                sent.acknowledged = Some(micros(self.aim.epoch));
-                sent.hub_id = hub_id(&body);
-                self.acknowledged.fetch_add(1, Ordering::Relaxed);
+                acknowledged = Some(micros(self.aim.epoch));
+                ids = hub_ids(&body);
+                self.acknowledged.fetch_add(indices.len() as u64, Ordering::Relaxed);
             }
             Ok((status, body)) => {
                 let text = String::from_utf8_lossy(&body);
@@ -196,7 +199,9 @@ impl Sender {
             }
             Err(error) => self.failed(format!("{error:#}")).await,
         }
-        self.sent.push(sent);
+        let ids = ids.into_iter().chain(std::iter::repeat(0));
+        let sent = |(index, hub_id)| Sent { index, intended, acknowledged, hub_id };
+        self.sent.extend(indices.into_iter().zip(ids).map(sent));
     }
 
     async fn failed(&mut self, trouble: String) {
@@ -210,11 +215,12 @@ pub fn micros(epoch: Instant) -> u64 {
     u64::try_from(runtime::instant().saturating_duration_since(epoch).as_micros()).unwrap_or(u64::MAX)
 }
 
-/// The first of `"ids":["…"]`; a parser for the whole answer would cost more than the answer is worth.
-fn hub_id(answer: &[u8]) -> u128 {
+/// Those of `"ids":["…"]`; a parser for the whole answer would cost more than the answer is worth.
+fn hub_ids(answer: &[u8]) -> Vec<u128> {
     let text = std::str::from_utf8(answer).unwrap_or_default();
-    let id = text.split_once("\"ids\":[\"").and_then(|(_, rest)| rest.split_once('"'));
-    id.and_then(|(id, _)| Uuid::parse_str(id).ok()).map_or(0, |id| id.as_u128())
+    let list = text.split_once("\"ids\":[").and_then(|(_, rest)| rest.split_once(']'));
+    let ids = list.map_or("", |(list, _)| list).split(',').map(|id| id.trim_matches('"'));
+    ids.filter_map(|id| Uuid::parse_str(id).ok()).map(|id| id.as_u128()).collect()
 }
 
 #[cfg(test)]
@@ -222,11 +228,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_id_of_an_answer() {
-        let answer = br#"{"accepted":1,"duplicates":0,"ids":["01a2b3c4-0000-7000-8000-000000000001"],"quarantined":0}"#;
-        assert_eq!(hub_id(answer), 0x01a2_b3c4_0000_7000_8000_0000_0000_0001);
+    fn the_ids_of_an_answer() {
+        let answer = br#"{"accepted":2,"duplicates":0,"ids":["01a2b3c4-0000-7000-8000-000000000001","01a2b3c4-0000-7000-8000-000000000002"],"quarantined":0}"#;
+        let first = 0x01a2_b3c4_0000_7000_8000_0000_0000_0001;
+        assert_eq!(hub_ids(answer), [first, first + 1]);
         for none in [&b"{}"[..], b"", br#"{"ids":[]}"#, br#"{"ids":["x"]}"#, b"\xff"] {
-            assert_eq!(hub_id(none), 0);
+            assert!(hub_ids(none).is_empty());
         }
     }
 }

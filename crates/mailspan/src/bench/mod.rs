@@ -1,8 +1,10 @@
 //! `mailspan bench`: how fast the hub is on this machine, beside the least that a bare program needs
 //! in the same minutes, and whether everything arrived.
 
+mod bare;
 mod child;
 mod cpu;
+pub mod dedupe;
 mod event;
 mod figures;
 pub mod floor;
@@ -10,6 +12,7 @@ mod hub;
 mod link;
 mod load;
 mod look;
+pub mod place;
 mod receiver;
 mod report;
 mod round;
@@ -42,6 +45,8 @@ pub struct Plan {
     /// How long at full speed; 0: not at all.
     pub full_ms: u64,
     pub connections: u64,
+    /// Events in one request of the sender at full speed, to the hub; the floors take one.
+    pub per_request: u64,
     pub rounds: u32,
     /// Where stores go; the system's temporary folder where nothing is said.
     pub folder: Option<PathBuf>,
@@ -90,6 +95,7 @@ impl Default for Plan {
             open_ms: 10_000,
             full_ms: 5_000,
             connections: 64,
+            per_request: 1,
             rounds: 3,
             folder: None,
         }

@@ -163,7 +163,11 @@ pub fn headline(plan: &Plan) -> String {
             format!("bench deliver: {map}, batches of {batch}, 1 : {fan_out}{signed}")
         }
     };
-    format!("{what}, {} connections, {rounds}", plan.connections)
+    let sent = match plan.per_request {
+        1 => String::new(),
+        n => format!(", sent in requests of {n} at full speed"),
+    };
+    format!("{what}{sent}, {} connections, {rounds}", plan.connections)
 }
 
 /// `acknowledge p99.9` in milliseconds is `acknowledge_p99.9_ms`.

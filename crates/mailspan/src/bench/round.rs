@@ -91,7 +91,9 @@ async fn set<'p>(plan: &'p Plan, subject: Subject, folder: &Path) -> anyhow::Res
             (address, "/in", None, Some(child))
         }
     };
-    let aim = Aim { address, path, maker, connections: plan.connections, epoch, arrived };
+    let per_request = if subject == Subject::Hub { plan.per_request } else { 1 };
+    let connections = plan.connections;
+    let aim = Aim { address, path, maker, connections, per_request, epoch, arrived };
     Ok(Stage { plan, subject, aim, receiver, hub, child, destinations })
 }
 

@@ -1,4 +1,5 @@
-//! `mailspan bench store`: journal, router and queue on the store alone, without HTTP and in this process.
+//! `mailspan bench store`: journal, router and queue on the store alone, without HTTP and in this process,
+//! beside bare tables of the same engine.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -14,10 +15,11 @@ use serde_json::{Map, Value, json};
 use tokio::sync::{oneshot, watch};
 
 use super::event::{Maker, hex};
-use super::figures::{Figure, Unit};
-use super::report::{STORE, key, rounded};
+use super::figures::{Figure, Unit, medians, value};
+use super::place::{Made, On};
+use super::report::{key, rounded};
 use super::table::shown;
-use super::{Folder, Goal, Plan, cpu, hub, in_memory};
+use super::{Folder, Goal, Plan, bare, cpu, hub, in_memory};
 use crate::app::{App, Live};
 use crate::deliver::start::lease;
 use crate::hub::Source;
@@ -32,44 +34,91 @@ pub struct StorePlan {
     pub writers: u64,
     /// Deliveries of each event.
     pub routes: u16,
+    pub rounds: u32,
+    pub on: On,
     pub folder: Option<PathBuf>,
 }
+
+/// Rows of a floor, at most: it does not become slower with many.
+const FLOOR_ROWS_MAX: u64 = 100_000;
 
 /// What was measured.
 pub struct StoreReport {
     plan: StorePlan,
+    /// Medians of the rounds; those of the floors under the name of the part.
     figures: Vec<Figure>,
+    floors: Vec<Figure>,
     notes: Vec<String>,
     /// Every event is in the journal and every delivery is done.
     pub whole: bool,
 }
 
-/// Accepts, routes, then claims and settles; the store's audit must agree.
+/// Each round a floor, then a store of its own: accepts, routes, claims and settles; the store's audit must agree.
 pub async fn run(plan: StorePlan) -> anyhow::Result<StoreReport> {
     let folder = Folder::make(plan.folder.as_deref())?;
+    let in_memory = in_memory(&folder.path) && matches!(plan.on, On::Sqlite);
+    let (mut figures, mut floors, mut notes) = (vec![], vec![], super::warnings(in_memory));
+    let rounds = async {
+        for number in 1..=plan.rounds {
+            eprintln!("round {number} of {}", plan.rounds);
+            let bare = Made::new(&plan.on, &folder.path, &format!("bare{number}")).await?;
+            let floor = bare::measure(&bare, plan.events.min(FLOOR_ROWS_MAX), plan.writers).await;
+            bare.remove().await;
+            floors.push(floor?);
+            let made = Made::new(&plan.on, &folder.path, &format!("hub{number}")).await?;
+            let done = round(&plan, &folder, &made).await;
+            made.remove().await;
+            let (round, trouble) = done?;
+            figures.push(round);
+            notes.extend(trouble);
+        }
+        anyhow::Ok(())
+    };
+    let warned = notes_before(in_memory);
+    tokio::select! {
+        done = rounds => done?,
+        () = runtime::told_to_stop() => bail!("stopped before the end: there is no result"),
+    }
+    let whole = notes.len() == warned;
+    Ok(StoreReport { plan, figures: medians(&figures), floors: medians(&floors), notes, whole })
+}
+
+/// How many notes are no trouble.
+fn notes_before(in_memory: bool) -> usize {
+    super::warnings(in_memory).len()
+}
+
+async fn round(
+    plan: &StorePlan,
+    folder: &Folder,
+    made: &Made,
+) -> anyhow::Result<(Vec<Figure>, Option<String>)> {
     let secret = hex(&runtime::random_u128().to_be_bytes());
-    super::write_private(&folder.path.join(super::SECRET_FILE), &secret)?;
-    let goal = Goal::Ingest { routes: plan.routes, matching: true };
     let file = folder.path.join("hub.toml");
-    let nowhere = "127.0.0.1:9".parse()?;
-    super::write_private(&file, &hub::configuration(&Plan { goal, ..Plan::default() }, nowhere, nowhere))?;
+    for (path, text) in
+        [(folder.path.join(super::SECRET_FILE), secret.clone()), (file.clone(), configuration(plan.routes)?)]
+    {
+        // Of the round before.
+        let _ = std::fs::remove_file(&path);
+        super::write_private(&path, &text)?;
+    }
     let options = config::Options { env: &|_| None, dev: false };
-    let hub = config::load(&file, &options).map_err(|problems| anyhow::anyhow!("{problems}"))?;
+    let mut hub = config::load(&file, &options).map_err(|problems| anyhow::anyhow!("{problems}"))?;
+    hub.storage = made.storage.clone();
     let opened = open::store(&hub.storage).await.context("open the store")?;
     let (_stop, stopped) = watch::channel(false);
     let live = Live::new(hub, &opened.store).await.context("register names in the store")?;
     let app = App::new(live, opened.store.clone(), None, stopped);
-    let done = tokio::select! {
-        done = measure(&plan, &app, &secret) => done,
-        () = runtime::told_to_stop() => Err(anyhow::anyhow!("stopped before the end: there is no result")),
-    };
+    let done = measure(plan, &app, &secret).await;
     drop(app);
-    let mut notes = super::warnings(in_memory(&folder.path));
     opened.close(crate::open::CLOSE_MS_MAX).await;
-    let (figures, trouble) = done?;
-    let whole = trouble.is_none();
-    notes.extend(trouble);
-    Ok(StoreReport { plan, figures, notes, whole })
+    done
+}
+
+fn configuration(routes: u16) -> anyhow::Result<String> {
+    let nowhere = "127.0.0.1:9".parse()?;
+    let goal = Goal::Ingest { routes, matching: true };
+    Ok(hub::configuration(&Plan { goal, ..Plan::default() }, nowhere, nowhere))
 }
 
 async fn measure(plan: &StorePlan, app: &App, secret: &str) -> anyhow::Result<(Vec<Figure>, Option<String>)> {
@@ -157,7 +206,7 @@ async fn write_range(
 }
 
 fn receipt(source: &Source, maker: &Maker, index: u64) -> anyhow::Result<Write> {
-    let (body, signature) = maker.event(index);
+    let (body, signature) = maker.request(&[index]);
     let now = runtime::now();
     let header = |name: &str, value: &str| (name.to_owned(), value.as_bytes().to_vec());
     let request = RawRequest {
@@ -241,26 +290,47 @@ where
 
 impl StoreReport {
     fn headline(&self) -> String {
-        let StorePlan { events, writers, routes, .. } = &self.plan;
-        format!("bench store: {events} events, {writers} writers at once, {routes} deliveries of each event")
+        let StorePlan { events, writers, routes, rounds, .. } = &self.plan;
+        format!(
+            "bench store: {events} events, {writers} writers at once, {routes} deliveries of each event, medians of {rounds} rounds"
+        )
+    }
+
+    /// The floor that a figure is compared with: speeds, by the part in front of their name.
+    fn floor(&self, figure: &Figure) -> Option<f64> {
+        let part = figure.name.split(',').next().unwrap_or_default();
+        value(&self.floors, part).filter(|floor| figure.unit == Unit::PerSecond && *floor > 0.0)
     }
 
     /// For people.
     pub fn table(&self) -> String {
-        let line =
-            |figure: &Figure| format!("  {:32}{:>12}\n", figure.name, shown(figure.unit, figure.value));
+        let line = |figure: &Figure| {
+            let own = shown(figure.unit, figure.value);
+            let beside = match self.floor(figure) {
+                Some(floor) => {
+                    format!("{:>12}{:>9.2}", shown(figure.unit, floor), figure.value / floor)
+                }
+                None => format!("{:>12}{:>9}", "–", "–"),
+            };
+            format!("  {:32}{own:>12}{beside}\n", figure.name)
+        };
         let lines: String = self.figures.iter().map(line).collect();
         let notes: String = self.notes.iter().map(|note| format!("note: {note}\n")).collect();
         let whole = if self.whole { "ok    everything is there" } else { "FAIL  something is missing" };
-        format!("{}\nstore: {STORE}\n\n{lines}\n{whole}\n{notes}", self.headline())
+        let head = format!("  {:32}{:>12}{:>12}{:>9}", "", "store", "floor", "÷ floor");
+        format!("{}\nstore: {}\n\n{head}\n{lines}\n{whole}\n{notes}", self.headline(), self.plan.on.name())
     }
 
     /// For programs.
     pub fn json(&self) -> Value {
-        let figures: Map<String, Value> =
-            self.figures.iter().map(|figure| (key(figure), json!(rounded(figure.value)))).collect();
+        let of = |figures: &[Figure]| -> Map<String, Value> {
+            figures.iter().map(|figure| (key(figure), json!(rounded(figure.value)))).collect()
+        };
+        let ratio = |figure: &Figure| Some((key(figure), json!(rounded(figure.value / self.floor(figure)?))));
+        let ratios: Map<String, Value> = self.figures.iter().filter_map(ratio).collect();
         json!({
-            "bench": "store", "settings": self.headline(), "store": STORE, "figures": figures,
+            "bench": "store", "settings": self.headline(), "store": self.plan.on.name(),
+            "figures": of(&self.figures), "floors": of(&self.floors), "ratios": ratios,
             "whole": self.whole, "notes": self.notes,
         })
     }

@@ -8,6 +8,8 @@ use clap::{Args, Subcommand};
 use mailspan_core::Span;
 
 use super::Common;
+use crate::bench::dedupe::{self, DedupePlan};
+use crate::bench::place::On;
 use crate::bench::store::{self, StorePlan};
 use crate::bench::{self, Goal, MapKind, Plan, floor};
 
@@ -17,8 +19,10 @@ pub enum Bench {
     Ingest(Ingest),
     /// From a signed request to a receiver, then every event looked for there
     Deliver(Deliver),
-    /// Journal, router and queue on the store alone, without HTTP
+    /// Journal, router and queue on the store alone, without HTTP, beside bare tables
     Store(Store),
+    /// What a dedupe key costs where many are known, against few
+    Dedupe(Dedupe),
     /// A bare program to compare with
     #[command(hide = true)]
     Floor(Floor),
@@ -38,6 +42,9 @@ pub struct Load {
     /// Connections of the sender, kept alive
     #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u64).range(1..=1_000))]
     connections: u64,
+    /// Events in one request of the sender at full speed, to the hub; the floors take one
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=1_000))]
+    per_request: u64,
     /// How often each of floor and hub is measured, in turns
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=20))]
     rounds: u32,
@@ -87,7 +94,28 @@ pub struct Store {
     /// Deliveries of each event
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=100))]
     routes: u16,
-    /// Where the store goes while it runs; the system's temporary folder without it
+    #[command(flatten)]
+    made: MadeOn,
+}
+
+#[derive(Debug, Args)]
+pub struct Dedupe {
+    /// Keys of the larger store, with `k` or `m` for thousands or millions
+    #[arg(long, default_value = "1m", value_parser = keys)]
+    keys: u64,
+    #[command(flatten)]
+    made: MadeOn,
+}
+
+#[derive(Debug, Args)]
+pub struct MadeOn {
+    /// `sqlite`, or the URL of a database, where schemas are made and removed again
+    #[arg(long, value_name = "URL", default_value = "sqlite", env = "MAILSPAN_BENCH_STORE", hide_env_values = true, value_parser = On::parse)]
+    store: On,
+    /// How often all is measured, in turns
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=20))]
+    rounds: u32,
+    /// Where files go while it runs; the system's temporary folder without it
     #[arg(long)]
     folder: Option<PathBuf>,
 }
@@ -117,6 +145,19 @@ const RATE_MAX: u64 = 200_000;
 const IDLE_S_MAX: u64 = 5;
 const SPAN_MS_MAX: u64 = 3_600_000;
 
+/// About 150 bytes of disk a key.
+const KEYS_MAX: u64 = 100_000_000;
+
+fn keys(text: &str) -> Result<u64, String> {
+    let (digits, by) = match text.chars().last() {
+        Some('k') => (&text[..text.len() - 1], 1_000),
+        Some('m') => (&text[..text.len() - 1], 1_000_000),
+        _ => (text, 1),
+    };
+    let keys = digits.parse::<u64>().ok().and_then(|number| number.checked_mul(by));
+    keys.filter(|keys| (1..=KEYS_MAX).contains(keys)).ok_or_else(|| "write 1 to 100m, such as 10m".to_owned())
+}
+
 fn rate(text: &str) -> Result<Rate, String> {
     if text == "max" {
         return Ok(Rate::Max);
@@ -134,8 +175,13 @@ pub async fn run(common: &Common, command: Bench) -> anyhow::Result<ExitCode> {
         Bench::Deliver(Deliver { load, batch, fan_out, signed, map }) => {
             plan(load, Goal::Deliver { batch, fan_out, signed, map })?
         }
-        Bench::Store(Store { events, writers, routes, folder }) => {
-            let report = store::run(StorePlan { events, writers, routes, folder }).await?;
+        Bench::Dedupe(Dedupe { keys, made: MadeOn { store: on, rounds, folder } }) => {
+            let report = dedupe::run(DedupePlan { keys, rounds, on, folder }).await?;
+            print(common, report.json(), report.table());
+            return Ok(if report.whole { ExitCode::SUCCESS } else { ExitCode::FAILURE });
+        }
+        Bench::Store(Store { events, writers, routes, made: MadeOn { store: on, rounds, folder } }) => {
+            let report = store::run(StorePlan { events, writers, routes, rounds, on, folder }).await?;
             print(common, report.json(), report.table());
             return Ok(if report.whole { ExitCode::SUCCESS } else { ExitCode::FAILURE });
         }
@@ -164,10 +210,19 @@ fn plan(load: Load, goal: Goal) -> anyhow::Result<Plan> {
     if load.open.ms == 0 || load.open.ms.max(full.ms) > SPAN_MS_MAX {
         anyhow::bail!("--for takes 1ms to 1h, --max-for at most 1h");
     }
-    let Load { rounds, folder, open, .. } = load;
+    let Load { per_request, rounds, folder, open, .. } = load;
     let connections = match per_second {
         Some(rate) => load.connections.min(rate.saturating_mul(IDLE_S_MAX)),
         None => load.connections,
     };
-    Ok(Plan { goal, per_second, open_ms: open.ms, full_ms: full.ms, connections, rounds, folder })
+    Ok(Plan {
+        goal,
+        per_second,
+        open_ms: open.ms,
+        full_ms: full.ms,
+        connections,
+        per_request,
+        rounds,
+        folder,
+    })
 }

@@ -119,9 +119,7 @@ impl Client {
         }
         let bytes = body.unwrap_or_default();
         let (status, answer) = match &self.way {
-            Way::Socket(socket) => {
-                over_socket(socket, request.body(Full::new(Bytes::from(bytes)))?).await?
-            }
+            Way::Socket(socket) => over_socket(socket, request.body(Full::new(Bytes::from(bytes)))?).await?,
             Way::InProcess { router, .. } => {
                 let response = router.clone().oneshot(request.body(Body::from(bytes))?).await?;
                 let status = response.status();

@@ -79,7 +79,13 @@ pub async fn import(common: &Common, client: &Client, command: &Import) -> anyho
         eprintln!("this file was begun before: {behind} rows are done, it goes on there");
     }
     let mut refused = match &command.refused {
-        Some(path) => Some(File::options().create(true).append(true).open(path).with_context(|| path.display().to_string())?),
+        Some(path) => Some(
+            File::options()
+                .create(true)
+                .append(true)
+                .open(path)
+                .with_context(|| path.display().to_string())?,
+        ),
         None => None,
     };
     let mut rows = Rows::open(&command.file, format)?;
@@ -91,7 +97,8 @@ pub async fn import(common: &Common, client: &Client, command: &Import) -> anyho
         }
         let lines: Vec<u64> = page.iter().map(|(line, _)| *line).collect();
         let values: Vec<Map<String, Value>> = page.into_iter().map(|(_, values)| values).collect();
-        let answer = client.post(&format!("{path}/rows"), &json!({ "after": behind, "rows": values })).await?;
+        let answer =
+            client.post(&format!("{path}/rows"), &json!({ "after": behind, "rows": values })).await?;
         for refusal in answer["refused"].as_array().into_iter().flatten() {
             let place = refusal["row"].as_u64().unwrap_or(0).saturating_sub(behind + 1);
             let line = usize::try_from(place).ok().and_then(|place| lines.get(place)).copied().unwrap_or(0);
@@ -113,7 +120,8 @@ pub async fn import(common: &Common, client: &Client, command: &Import) -> anyho
 }
 
 fn report(file: Option<&mut File>, line: u64, refusal: &Value) -> anyhow::Result<()> {
-    let (email, why) = (refusal["email"].as_str().unwrap_or_default(), refusal["why"].as_str().unwrap_or_default());
+    let (email, why) =
+        (refusal["email"].as_str().unwrap_or_default(), refusal["why"].as_str().unwrap_or_default());
     match file {
         Some(file) => writeln!(file, "{}", json!({ "line": line, "email": email, "why": why }))?,
         None => eprintln!("line {line}: {}: {why}", clip(email, 80)),
@@ -162,7 +170,8 @@ impl Rows {
         let file = File::open(path).with_context(|| format!("open {}", path.display()))?;
         let mut rows = Rows { reader: BufReader::new(file), format, columns: Vec::new(), line: 0 };
         if format == Format::Csv {
-            let (_, header) = rows.record()?.context("the file is empty: its first line names the columns")?;
+            let (_, header) =
+                rows.record()?.context("the file is empty: its first line names the columns")?;
             for name in header {
                 let known = column(name.trim_start_matches('\u{feff}')).map_err(anyhow::Error::msg)?;
                 rows.columns.push(known);
@@ -205,7 +214,10 @@ impl Rows {
         let Some((line, cells)) = self.record()? else { return Ok(None) };
         if cells.len() != self.columns.len() {
             let wanted = self.columns.len();
-            bail!("line {line} has {} cells, the first line names {wanted}: is a quote or a comma missing?", cells.len());
+            bail!(
+                "line {line} has {} cells, the first line names {wanted}: is a quote or a comma missing?",
+                cells.len()
+            );
         }
         let mut values = Map::new();
         for (name, cell) in self.columns.iter().zip(cells) {
@@ -271,7 +283,7 @@ impl Rows {
             if text.len() > IMPORT_ROW_BYTES_MAX {
                 bail!("the row of line {began} has more than {IMPORT_ROW_BYTES_MAX} bytes: is a quote open?");
             }
-            if text.matches('"').count() % 2 == 0 {
+            if text.matches('"').count().is_multiple_of(2) {
                 return Ok(Some((began, cells(&text, began)?)));
             }
         }

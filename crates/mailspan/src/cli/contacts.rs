@@ -55,7 +55,9 @@ pub struct Whose {
 
 pub async fn run(common: &Common, command: Contacts) -> anyhow::Result<ExitCode> {
     let tenant: &str = match &command {
-        Contacts::List { whose, .. } | Contacts::Show { whose, .. } | Contacts::Report { whose } => &whose.tenant,
+        Contacts::List { whose, .. } | Contacts::Show { whose, .. } | Contacts::Report { whose } => {
+            &whose.tenant
+        }
         Contacts::Import(import) => &import.tenant,
         Contacts::Export(export) => &export.tenant,
         Contacts::Person(person) => &person.tenant,
@@ -72,7 +74,8 @@ async fn carry_out(common: &Common, client: &Client, command: &Contacts) -> anyh
     match command {
         Contacts::List { limit, cursor, .. } => {
             let answer = client.get(&format!("/contacts?limit={limit}&cursor={}", segment(cursor))).await?;
-            let columns = ["id", "email", "externalId", "locale", "optIn", "permission", "suppressedAt", "updatedAt"];
+            let columns =
+                ["id", "email", "externalId", "locale", "optIn", "permission", "suppressedAt", "updatedAt"];
             table::rows(common, &columns, &items(&answer["data"]), "there are no contacts");
             if let Some(next) = answer["meta"]["nextCursor"].as_str() {
                 eprintln!("more: --cursor {next}");

@@ -15,6 +15,7 @@ mod events;
 mod jobs;
 mod keys;
 mod migrate;
+mod moving;
 mod records;
 mod sandbox;
 pub mod table;
@@ -26,7 +27,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::hub::Hub;
+use crate::hub::{Hub, Role};
 use crate::{config, runtime, serve};
 
 /// The hub between a mailing platform, an application and its CRM.
@@ -52,10 +53,17 @@ pub struct Common {
     dev: bool,
 }
 
+#[derive(Debug, Args)]
+struct Serve {
+    /// What this process does, where several share a PostgreSQL; over `role` of the file
+    #[arg(long)]
+    role: Option<Role>,
+}
+
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run the hub in the foreground
-    Serve,
+    Serve(Serve),
     /// A hub, fake vendors and live traffic; nothing to configure
     Demo(crate::sandbox::demo::Demo),
     /// One fake vendor, to rehearse against
@@ -107,6 +115,8 @@ enum Command {
         #[arg(long)]
         compact: bool,
     },
+    /// Move a hub's data to another store; goes on where it was ended
+    Move(moving::Move),
     /// Add up where every accepted event and delivery is
     Audit,
     /// Measure the hub on this machine beside bare programs, and look for everything that was sent
@@ -118,7 +128,7 @@ enum Command {
 pub fn run() -> ExitCode {
     let cli = Cli::parse();
     let level = match cli.command {
-        Command::Serve => "info",
+        Command::Serve(_) => "info",
         Command::Demo(_) => "warn",
         _ => "error",
     };
@@ -146,8 +156,10 @@ pub fn run() -> ExitCode {
 async fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
     let common = cli.common;
     match cli.command {
-        Command::Serve => {
-            serve::run(load(&common)?).await?;
+        Command::Serve(Serve { role }) => {
+            let mut hub = load(&common)?;
+            hub.server.role = role.unwrap_or(hub.server.role);
+            serve::run(hub).await?;
             Ok(ExitCode::SUCCESS)
         }
         Command::Demo(demo) => {
@@ -171,6 +183,7 @@ async fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Refused(command) => records::refused(&common, command).await,
         Command::Quarantined(command) => records::quarantined(&common, command).await,
         Command::Migrate { compact } => migrate::run(&common, compact).await,
+        Command::Move(command) => moving::run(&common, command).await,
         Command::Audit => audit::run(&common).await,
         Command::Bench(command) => bench::run(&common, command).await,
     }

@@ -94,7 +94,9 @@ async fn carry_out(common: &Common, client: &Client, command: Tenants) -> anyhow
 
 pub async fn fields(common: &Common, command: Fields) -> anyhow::Result<ExitCode> {
     let tenant = match &command {
-        Fields::List { tenant } | Fields::Declare { tenant, .. } | Fields::Drop { tenant, .. } => tenant.clone(),
+        Fields::List { tenant } | Fields::Declare { tenant, .. } | Fields::Drop { tenant, .. } => {
+            tenant.clone()
+        }
     };
     let client = Client::open(common).await?.for_tenant(&tenant);
     let done = carry_out_fields(common, &client, command).await;

@@ -227,5 +227,19 @@ pub fn notify(
     let digest = hash(&[name.as_str().as_bytes(), tenant.as_str().as_bytes(), url.as_bytes()]);
     let (auth, sign, headers, ordered) = (None, None, Vec::new(), true);
     let own = Value::Object(Map::new());
-    Destination { name, tenant, kind, target, auth, sign, headers, limits, sink, ordered, own, digest, endpoint: false }
+    Destination {
+        name,
+        tenant,
+        kind,
+        target,
+        auth,
+        sign,
+        headers,
+        limits,
+        sink,
+        ordered,
+        own,
+        digest,
+        endpoint: false,
+    }
 }

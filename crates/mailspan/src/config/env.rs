@@ -15,6 +15,7 @@ pub const OVERRIDES: &[Override] = &[
     Override { variable: "MAILSPAN_SERVER_LISTEN", section: "server", key: "listen" },
     Override { variable: "MAILSPAN_SERVER_OPERATOR_LISTEN", section: "server", key: "operator_listen" },
     Override { variable: "MAILSPAN_SERVER_PUBLIC_URL", section: "server", key: "public_url" },
+    Override { variable: "MAILSPAN_ROLE", section: "server", key: "role" },
     Override { variable: "MAILSPAN_STORAGE_URL", section: "storage", key: "url" },
 ];
 

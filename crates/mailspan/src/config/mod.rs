@@ -36,7 +36,7 @@ use mailspan_core::limits::CONFIG_BYTES_MAX;
 
 pub use report::Problems;
 
-use crate::hub::{Destination, Hub, Route, Source};
+use crate::hub::{Destination, Hub, Role, Route, Source, Storage};
 use reader::Reader;
 use report::{Draft, Place, draw};
 use tree::{Data, Node, Table};
@@ -146,6 +146,13 @@ fn hub(reader: &Reader, root: &Table) -> Option<Hub> {
     let server = server::server(reader, section("server"));
     let storage = storage::storage(reader, section("storage"));
     let store_keys = storage::keys(reader, section("storage"));
+    if let (Some(server), Some(Storage::Sqlite { .. })) = (&server, &storage)
+        && server.role != Role::All
+        && let Some(node) = section("server").get("role")
+    {
+        let help = "leave it out, or name a PostgreSQL under [storage]: several processes can share that";
+        reader.problem(&node.at, "one process serves a SQLite file, so it must do all", help);
+    }
     let allow = server::egress(reader, section("egress"));
     let retention = server::retention(reader, section("retention"));
     let ends = routes::Ends { sources: named("sources"), destinations: named("destinations") };

@@ -10,7 +10,7 @@ use url::Url;
 use super::reader::Reader;
 use super::settings::{EGRESS, RETENTION, SERVER, names};
 use super::tree::{Node, Table};
-use crate::hub::{Retention, Server};
+use crate::hub::{Retention, Role, Server};
 
 const LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8080);
 const HOUR_MS: u64 = 3_600_000;
@@ -22,6 +22,7 @@ const RETENTION_MAX_MS: u64 = 3_660 * DAY_MS;
 pub fn server(reader: &Reader, table: &Table) -> Option<Server> {
     reader.known(table, "server", &names(SERVER));
     let before = reader.count();
+    let role = table.get("role").map_or(Some(Role::All), |node| role(reader, node));
     let listen = table.get("listen").map_or(Some(LISTEN), |node| address(reader, node));
     let operator_listen = table.get("operator_listen").and_then(|node| operator(reader, node, listen));
     let public_url = match table.get("public_url") {
@@ -30,16 +31,30 @@ pub fn server(reader: &Reader, table: &Table) -> Option<Server> {
     };
     let trusted_proxies = table.get("trusted_proxies").map_or_else(Vec::new, |node| proxies(reader, node));
     let body = table.get("body_max").map_or(Some(limits::BODY_BYTES_MAX), |node| size(reader, node));
+    let share = limits::CONNECTIONS_PER_ADDRESS;
+    let share = table.get("connections_per_address").map_or(Some(share), |node| connections(reader, node));
     if reader.count() > before {
         return None;
     }
     Some(Server {
+        role: role?,
         listen: listen?,
         operator_listen,
         public_url: public_url?,
         trusted_proxies,
         body_bytes_max: body?,
+        connections_per_address: share?,
     })
+}
+
+fn role(reader: &Reader, node: &Node) -> Option<Role> {
+    let help = "write role = \"all\", \"intake\" or \"delivery\"";
+    let text = reader.text(node, help)?;
+    let role = Role::ALL.into_iter().find(|role| role.name() == text);
+    if role.is_none() {
+        reader.problem(&node.at, format!("`{}` is no role", clip(text, 40)), help);
+    }
+    role
 }
 
 fn address(reader: &Reader, node: &Node) -> Option<SocketAddr> {
@@ -103,6 +118,10 @@ fn proxies(reader: &Reader, node: &Node) -> Vec<IpNet> {
         }
     }
     proxies
+}
+
+fn connections(reader: &Reader, node: &Node) -> Option<usize> {
+    reader.number(node, 1, limits::CONNECTIONS_MAX as u32).map(|number| number as usize)
 }
 
 /// `"5MiB"`, `"500KB"`, `"65536B"`.

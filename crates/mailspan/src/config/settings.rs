@@ -48,6 +48,11 @@ pub const SECTIONS: &[&str] =
     &["server", "storage", "egress", "retention", "sources", "destinations", "routes"];
 
 pub const SERVER: &[Setting] = &[
+    setting(
+        "role",
+        Shape::OneOf(&["all", "intake", "delivery"]),
+        "what this process does, where several share a PostgreSQL; default all",
+    ),
     setting("listen", Shape::Text, "address and port of the public paths; default 127.0.0.1:8080"),
     setting(
         "operator_listen",
@@ -61,14 +66,18 @@ pub const SERVER: &[Setting] = &[
         "addresses or CIDR blocks whose X-Forwarded-For is believed; default none",
     ),
     setting("body_max", Shape::Size, "the largest request body; default 5MiB, at most 64MiB"),
+    setting("connections_per_address", Shape::Number, "connections of one sender at once; default 256"),
 ];
 
-pub const STORAGE: &[Setting] =
-    &[
-        setting("url", Shape::TextOrSecret, "sqlite:PATH or postgres://…; default sqlite:mailspan.db"),
-        setting("key", Shape::Secret, "under which secrets made through the API are kept; SQLite makes one beside the file"),
-        setting("old_keys", Shape::Secrets, "keys that still open what they sealed, while one is rotated"),
-    ];
+pub const STORAGE: &[Setting] = &[
+    setting("url", Shape::TextOrSecret, "sqlite:PATH or postgres://…; default sqlite:mailspan.db"),
+    setting(
+        "key",
+        Shape::Secret,
+        "under which secrets made through the API are kept; SQLite makes one beside the file",
+    ),
+    setting("old_keys", Shape::Secrets, "keys that still open what they sealed, while one is rotated"),
+];
 
 pub const EGRESS: &[Setting] = &[setting(
     "allow",

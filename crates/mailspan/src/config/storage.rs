@@ -77,5 +77,5 @@ fn postgres(reader: &Reader, node: &Node, text: &str, in_clear: bool) -> Option<
         reader.problem(&node.at, "the URL of the store holds a password in clear", help);
         return None;
     }
-    Some(Storage::Postgres { url: Secret::new(text.to_owned()) })
+    Some(Storage::Postgres { url: Secret::new(text.to_owned()), folder: reader.folder.to_owned() })
 }

@@ -3,7 +3,9 @@
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use mailspan_connectors::signature::{hmac_sha256, same, sha256};
-use mailspan_core::contact::{Ask, CONTACTS, ContactKey, ContactWrite, Permission, Stated, WriteMode};
+use mailspan_core::contact::{
+    Ask, CONFIRM, CONTACTS, ContactKey, ContactWrite, Permission, Stated, WriteMode,
+};
 use mailspan_core::limits::CONFIRM_MS_MAX;
 use mailspan_core::{Address, Event, EventId, EventType, Millis, Name, RawValue, Subject};
 use serde_json::json;
@@ -85,7 +87,7 @@ pub fn read_token(app: &App, token: &str) -> Option<[u8; 32]> {
 /// The write that a visitor's click on the button makes.
 pub fn confirmed(token: [u8; 32], gives: Permission, now: Millis) -> ContactWrite {
     let mut write =
-        ContactWrite::new(ContactKey::Token(token), WriteMode::Update, door::new_uid(), now, "confirm");
+        ContactWrite::new(ContactKey::Token(token), WriteMode::Update, door::new_uid(), now, CONFIRM);
     write.stated = vec![Stated::OptIn(Some(gives))];
     write.evidence.actor = Some("visitor".to_owned());
     write

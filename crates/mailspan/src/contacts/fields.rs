@@ -103,11 +103,9 @@ pub fn kind(word: &str) -> Result<FieldKind, String> {
 fn read(kind: FieldKind, text: &str) -> Result<Value, String> {
     match kind {
         FieldKind::String => bounded(text),
-        FieldKind::Integer => text
-            .trim()
-            .parse::<i32>()
-            .map(Value::from)
-            .map_err(|_| "is a whole number of 32 bits".to_owned()),
+        FieldKind::Integer => {
+            text.trim().parse::<i32>().map(Value::from).map_err(|_| "is a whole number of 32 bits".to_owned())
+        }
         FieldKind::Float => match text.trim().parse::<f64>() {
             Ok(number) if number.is_finite() => Ok(Value::from(number)),
             _ => Err("is a number, like 1.5".to_owned()),
@@ -151,8 +149,7 @@ fn date(text: &str) -> Result<Value, String> {
     } else if shape("99.99.9999") {
         day("%d.%m.%Y")
     } else if shape("9999-99-99 99:99:99") {
-        DateTime::strptime("%Y-%m-%d %H:%M:%S", text)
-            .map(|at| at.strftime("%Y-%m-%d %H:%M:%S").to_string())
+        DateTime::strptime("%Y-%m-%d %H:%M:%S", text).map(|at| at.strftime("%Y-%m-%d %H:%M:%S").to_string())
     } else {
         return Err("is a date: yyyy-MM-dd, yyyy-MM-dd HH:mm:ss or dd.MM.yyyy".to_owned());
     };

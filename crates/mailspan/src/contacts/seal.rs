@@ -18,7 +18,9 @@ use crate::runtime;
 /// Why a secret cannot be sealed or opened, and what to do.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SealError {
-    #[error("no store key is set: write [storage] key = {{ env = \"MAILSPAN_STORE_KEY\" }} (`mailspan keys secret` makes one)")]
+    #[error(
+        "no store key is set: write [storage] key = {{ env = \"MAILSPAN_STORE_KEY\" }} (`mailspan keys secret` makes one)"
+    )]
     NoKey,
     #[error("`{0}` was sealed under a store key that is not set now: put it into [storage] old_keys")]
     OtherKey(String),
@@ -43,7 +45,7 @@ impl Seals {
             }
             (_, keys) => keys,
         };
-        Ok(Seals(keys.iter().filter_map(|key| derived(key)).collect()))
+        Ok(Seals(keys.iter().filter_map(derived).collect()))
     }
 
     /// The row to be written. `about` is bound into it: a row that is moved does not open.
@@ -127,7 +129,7 @@ mod tests {
 
     fn seals(keys: &[&str]) -> Seals {
         let keys: Vec<Secret> = keys.iter().map(|key| Secret::new((*key).to_owned())).collect();
-        let storage = Storage::Postgres { url: Secret::new(String::new()) };
+        let storage = Storage::Postgres { url: Secret::new(String::new()), folder: std::path::PathBuf::new() };
         Seals::of(&storage, &keys).unwrap()
     }
 
@@ -158,7 +160,8 @@ mod tests {
         use std::os::unix::fs::PermissionsExt;
         let folder = tempfile::tempdir().unwrap();
         let storage = Storage::Sqlite { path: folder.path().join("hub.db") };
-        let sealed = Seals::of(&storage, &[]).unwrap().seal(&Name::new("a"), "x", &Secret::new("s".to_owned()));
+        let sealed =
+            Seals::of(&storage, &[]).unwrap().seal(&Name::new("a"), "x", &Secret::new("s".to_owned()));
         let again = Seals::of(&storage, &[]).unwrap();
         assert_eq!(again.open(&row(sealed.unwrap())).unwrap().expose(), "s");
         let mode = std::fs::metadata(folder.path().join("hub.db.key")).unwrap().permissions().mode();

@@ -1,4 +1,4 @@
-//! The flight note: which events are being mapped or planned right now, in a file beside the store.
+//! The flight note: which events are being mapped, planned or judged right now, in a file beside the store.
 //!
 //! A panic is caught around its item; what ends the process itself (a stack that overflows, memory that
 //! runs out) leaves nothing behind but this file. It is written without a sync: the kernel outlives us.
@@ -12,21 +12,29 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-use mailspan_core::{DestinationId, EventId, Key};
+use mailspan_core::{Answer, DestinationId, EventId, Key};
 
-/// Format 1: the mark, the suspect that runs alone, the batch that is planned, then a slot a destination.
-const MARK: &[u8; 8] = b"MSFLY\0\0\x01";
+use crate::deliver::judged::{self, Judged};
+
+/// Format 2: the mark, the suspect that runs alone, the batch that is planned, the head of what is judged, a
+/// slot a destination, and far behind (the file has a hole there) what is judged with its answer.
+const MARK: &[u8; 8] = b"MSFLY\0\0\x02";
 const ALONE_AT: u64 = 8;
 const PLAN_AT: u64 = ALONE_AT + SLOT;
 /// Destination (8 bytes) and event (16 bytes), big-endian; all zero: empty.
 const SLOT: u64 = 24;
 /// A batch has at most 1,000 items (`config/limits.rs`); further ones are not noted.
 const BATCH_MAX: usize = 1_000;
-const MAPS_AT: u64 = PLAN_AT + 8 + 4 + 16 * BATCH_MAX as u64;
+/// One byte of [`Stage`], then the length of what is judged.
+const JUDGE_AT: u64 = PLAN_AT + 8 + 4 + 16 * BATCH_MAX as u64;
+const JUDGE_HEAD: u64 = 1 + 4;
+const MAPS_AT: u64 = JUDGE_AT + JUDGE_HEAD;
 /// With slots for 64 destinations; more make it longer.
 const BLANK: u64 = MAPS_AT + SLOT * 64;
-/// What is read of an old note: more destinations than any hub has.
-const BYTES_MAX: u64 = MAPS_AT + SLOT * 100_000;
+/// More destinations than any hub has.
+const JUDGED_AT: u64 = MAPS_AT + SLOT * 100_000;
+/// What is read of an old note.
+const BYTES_MAX: u64 = JUDGED_AT + judged::BYTES_MAX as u64;
 
 /// An event on its way to a destination that was being mapped or planned when the process ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -41,6 +49,17 @@ pub struct Left {
     pub suspects: Vec<Suspect>,
     /// This one ran alone when the process ended.
     pub alone: Option<Suspect>,
+    /// A batch with the answer that was being judged.
+    pub judged: Option<(Stage, Judged)>,
+}
+
+/// In which run something is judged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stage {
+    /// Beside all else.
+    Usual = 1,
+    /// At the start after the one that ended there.
+    Alone = 2,
 }
 
 /// The note of this process.
@@ -53,12 +72,10 @@ pub struct Flight {
 }
 
 impl Flight {
-    /// Opens the note beside the store (0600), with what an unclean end left in it. That stays there
-    /// until [`Flight::begin`]; only a suspect that runs alone is written before.
-    pub fn open(store: &Path) -> io::Result<(Flight, Left)> {
-        let mut path = store.as_os_str().to_owned();
-        path.push(".flight");
-        let path = PathBuf::from(path);
+    /// Opens the note (0600), with what an unclean end left in it. That stays there until
+    /// [`Flight::begin`]; only a suspect that runs alone is written before.
+    pub fn open(path: &Path) -> io::Result<(Flight, Left)> {
+        let path = path.to_owned();
         let file =
             File::options().read(true).write(true).create(true).truncate(false).mode(0o600).open(&path)?;
         let mut bytes = Vec::new();
@@ -107,6 +124,34 @@ impl Flight {
 
     pub fn planned(&self) {
         self.write(PLAN_AT, &[0; 12]);
+    }
+
+    /// One task judges, for all destinations.
+    pub fn judging<'a>(
+        &self,
+        destination: DestinationId,
+        keys: impl Iterator<Item = &'a Key>,
+        answer: &Answer,
+    ) {
+        let bytes = judged::write(destination, keys.take(BATCH_MAX), answer);
+        self.write(JUDGED_AT, &bytes);
+        self.judging_at(Some(Stage::Usual), bytes.len());
+    }
+
+    /// What was left is judged again, alone.
+    pub fn judging_alone(&self, judged: &Judged) {
+        self.judging_at(Some(Stage::Alone), judged.bytes);
+    }
+
+    pub fn judged(&self) {
+        self.judging_at(None, 0);
+    }
+
+    fn judging_at(&self, stage: Option<Stage>, length: usize) {
+        let mut head = [0; JUDGE_HEAD as usize];
+        head[0] = stage.map_or(0, |stage| stage as u8);
+        head[1..].copy_from_slice(&u32::try_from(length).unwrap_or(0).to_be_bytes());
+        self.write(JUDGE_AT, &head);
     }
 
     /// A clean end: nothing is suspected at the next start.
@@ -158,10 +203,19 @@ fn read(bytes: &[u8]) -> Left {
     }
     left.alone = suspect_at(bytes, ALONE_AT as usize);
     left.suspects.extend(planned(bytes.get(PLAN_AT as usize..).unwrap_or_default()));
-    let slots = (MAPS_AT as usize..bytes.len()).step_by(SLOT as usize);
+    left.judged = judged_at(bytes);
+    let slots = (MAPS_AT as usize..bytes.len().min(JUDGED_AT as usize)).step_by(SLOT as usize);
     left.suspects.extend(slots.filter_map(|at| suspect_at(bytes, at)));
     left.suspects.dedup();
     left
+}
+
+fn judged_at(bytes: &[u8]) -> Option<(Stage, Judged)> {
+    let head = bytes.get(JUDGE_AT as usize..MAPS_AT as usize)?;
+    let stage = [Stage::Usual, Stage::Alone].into_iter().find(|stage| *stage as u8 == head[0])?;
+    let length = u32::from_be_bytes(head[1..].try_into().ok()?) as usize;
+    let rest = bytes.get(JUDGED_AT as usize..)?;
+    Some((stage, judged::read(rest.get(..length)?)?))
 }
 
 fn suspect_at(bytes: &[u8], at: usize) -> Option<Suspect> {
@@ -180,13 +234,13 @@ fn planned(bytes: &[u8]) -> Vec<Suspect> {
 }
 
 /// A key begins with its event's id.
-fn event_of(key: &Key) -> Option<EventId> {
+pub fn event_of(key: &Key) -> Option<EventId> {
     key.0.get(..36)?.parse().ok()
 }
 
 #[cfg(test)]
 mod tests {
-    use mailspan_core::Key;
+    use mailspan_core::{Key, Millis};
 
     use super::*;
 
@@ -210,15 +264,39 @@ mod tests {
         let keys = [Key::derive(EventId(9), "r", "d", 0), Key::derive(EventId(10), "r", "d", 3)];
         flight.planning(B.destination, keys.iter());
         let planned = |event| Suspect { destination: B.destination, event: EventId(event) };
-        assert_eq!(left(&store), Left { suspects: vec![planned(9), planned(10), A], alone: None });
+        let suspects = vec![planned(9), planned(10), A];
+        assert_eq!(left(&store), Left { suspects, ..Left::default() });
         flight.planned();
         flight.alone(Some(B));
-        assert_eq!(left(&store), Left { suspects: vec![A], alone: Some(B) });
+        assert_eq!(left(&store), Left { suspects: vec![A], alone: Some(B), judged: None });
         flight.begin();
         assert_eq!(left(&store), Left::default());
         flight.mapping(A.destination, A.event);
         flight.land();
         assert_eq!(left(&store), Left::default());
+    }
+
+    #[test]
+    fn what_was_being_judged_is_found_again_with_its_answer() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("note");
+        let (flight, _) = Flight::open(&path).unwrap();
+        let keys = vec![Key::derive(EventId(9), "r", "d", 0), Key::derive(EventId(10), "r", "d", 3)];
+        let answer = Answer {
+            at: Millis(7),
+            status: 207,
+            headers: vec![("retry-after".to_owned(), "3".to_owned()), ("x".to_owned(), String::new())],
+            body: b"\0\xff{}".to_vec(),
+            cut: true,
+        };
+        flight.judging(B.destination, keys.iter(), &answer);
+        let (stage, judged) = left(&path).judged.unwrap();
+        let found = (stage, judged.destination, &judged.keys, &judged.answer);
+        assert_eq!(found, (Stage::Usual, B.destination, &keys, &answer));
+        flight.judging_alone(&judged);
+        assert_eq!(left(&path).judged, Some((Stage::Alone, judged)));
+        flight.judged();
+        assert_eq!(left(&path), Left::default());
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! A sink that notes what it plans, so that a plan which ends the process is found again.
+//! A sink that notes what it plans and judges, so that what ends the process is found again.
 
 use std::sync::Arc;
 
@@ -6,6 +6,7 @@ use mailspan_connectors::contract::{Item, Judgement, Known, Plan, Sink};
 use mailspan_core::{Answer, DestinationId, Request};
 
 use crate::deliver::flight::Flight;
+use crate::drill;
 
 pub struct Flown {
     pub sink: Arc<dyn Sink>,
@@ -22,7 +23,11 @@ impl Sink for Flown {
     }
 
     fn judge(&self, items: &[Item], answer: &Answer) -> Judgement {
-        self.sink.judge(items, answer)
+        self.flight.judging(self.destination, items.iter().map(|item| item.key), answer);
+        drill::poison_answer(answer);
+        let judgement = self.sink.judge(items, answer);
+        self.flight.judged();
+        judgement
     }
 
     fn probe(&self) -> Request {

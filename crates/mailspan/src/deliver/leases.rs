@@ -1,42 +1,82 @@
 //! On a database that several processes share: who routes, and who serves which destination.
 //!
-//! A lease lasts [`LEASE_MS`] and is renewed each third of it. Who dies, hangs or is cut off loses it, and
-//! another process takes it with the next fence; what the first one writes after that is refused.
+//! A lease lasts [`LEASE_MS`] and is renewed each third of it. Who hangs or is cut off loses it then; who dies
+//! loses it at once, as its session ends. Another process takes it with the next fence; what the first one
+//! writes after that is refused.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::sync::atomic::Ordering;
 
 use mailspan_core::DestinationId;
 use mailspan_engine::{Fence, Happened};
-use mailspan_store::{Trouble, Write, Wrote};
+use mailspan_store::{Heard, Trouble, Write, Wrote};
 use tokio::sync::watch;
 
 use crate::app::App;
-use crate::deliver::start;
+use crate::deliver::{spread, start};
 use crate::route::follow::follow;
 use crate::runtime;
 
 /// How long a process may be silent before another takes over.
 pub const LEASE_MS: u64 = 10_000;
 pub const RENEW_MS: u64 = LEASE_MS / 3;
+/// After a renewal that failed: nothing is sent meanwhile, so it is tried again soon.
+const AGAIN_MS: u64 = 1_000;
+/// What stayed free for so many turns is taken by whoever knows it: processes with another configuration, or
+/// of an older version, leave it.
+const LEFT_TURNS: u32 = 6;
 
 /// What this process holds.
 #[derive(Default)]
 struct Held {
     router: Option<(Fence, watch::Sender<bool>)>,
-    desks: HashMap<DestinationId, Fence>,
+    desks: HashMap<DestinationId, Desk>,
+    /// For how many turns those that nobody holds were free.
+    free: HashMap<DestinationId, u32>,
+    /// Taken because nobody else did: kept while the same processes live.
+    kept: HashSet<DestinationId>,
+    nodes: BTreeSet<u128>,
 }
 
-/// Takes and renews leases until the program stops. The store frees them at an orderly end.
+/// A destination whose lease this process holds.
+struct Desk {
+    /// What the engine was told last: the lease, and the digest of the settings. Nothing: it could not be told yet.
+    told: Option<(Fence, u64)>,
+    stage: Stage,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    Serving,
+    /// It is being handed over: what is in flight ends first.
+    Leaving,
+    /// Nothing is in flight: the lease is to be given up.
+    Left,
+}
+
+/// Takes, hands over and renews leases until the program stops. The store frees them at an orderly end.
 pub async fn keep(app: App, owner: u128) {
     let mut held = Held::default();
     let mut stop = app.stop.clone();
+    let mut lost = app.store.lost();
     while !app.stopping() {
-        let began = runtime::instant();
-        match turn(&app, owner, &mut held).await {
-            Ok(()) => app.leased_until(began, LEASE_MS),
-            Err(trouble) => tracing::warn!("leases could not be renewed: {trouble}"),
+        let (began, sessions_lost) = (runtime::instant(), app.sessions_lost());
+        let rest = match turn(&app, owner, &mut held).await {
+            Ok(()) => {
+                app.leased_until(began, LEASE_MS, sessions_lost);
+                RENEW_MS
+            }
+            Err(trouble) => {
+                tracing::warn!("leases could not be renewed: {trouble}");
+                AGAIN_MS
+            }
+        };
+        tokio::select! {
+            () = runtime::sleep(rest) => {}
+            () = another(&mut lost) => {}
+            () = app.lease_wake.notified() => {}
+            _ = stop.changed() => {}
         }
-        tokio::select! { () = runtime::sleep(RENEW_MS) => {}, _ = stop.changed() => {} }
     }
     if let Some((_, over)) = held.router {
         // The router may have ended by itself.
@@ -44,31 +84,126 @@ pub async fn keep(app: App, owner: u128) {
     }
 }
 
+/// Resolves when a session was lost: leases are asked for again at once.
+async fn another(lost: &mut Option<watch::Receiver<u64>>) {
+    if let Some(lost) = lost
+        && lost.changed().await.is_ok()
+    {
+        return;
+    }
+    // Nothing is lost on SQLite, nor in a store that is closed.
+    std::future::pending().await
+}
+
 async fn turn(app: &App, owner: u128, held: &mut Held) -> Result<(), Trouble> {
+    lease(app, &spread::node(owner), owner).await?;
     router(app, owner, held).await?;
+    for id in app.take_left() {
+        // Lost and taken anew meanwhile: then it is not left any more.
+        if let Some(desk) = held.desks.get_mut(&id).filter(|desk| desk.stage == Stage::Leaving) {
+            desk.stage = Stage::Left;
+        }
+    }
+    let ids: Vec<DestinationId> = held.desks.keys().copied().collect();
+    for id in ids {
+        renew(app, owner, held, id).await?;
+    }
+    share(app, owner, held).await
+}
+
+/// The lease of a destination that nothing of is in flight here.
+async fn give_up(app: &App, owner: u128, held: &mut Held, destination: DestinationId) -> Result<(), Trouble> {
+    app.store.write(Write::Release { name: name_of(destination), owner }).await?;
+    held.desks.remove(&destination);
+    app.owns(destination, false);
+    Ok(())
+}
+
+async fn renew(app: &App, owner: u128, held: &mut Held, id: DestinationId) -> Result<(), Trouble> {
     let live = app.live();
-    for (id, settings) in &live.destinations {
-        let now = lease(app, &format!("destination/{}", id.0), owner).await?;
-        let before = held.desks.get(id).copied();
-        match (before, now) {
-            (before, Some(fence)) if before != Some(fence) => {
-                held.desks.insert(*id, fence);
-                app.owns(*id, true);
-                let opened = start::opened(&app.store, *id, settings, fence, app.flight.get()).await?;
-                start::tell_opened(app, *id, settings, opened).await?;
-                tracing::info!(destination = %settings.name, fence = fence.0, "served by this process");
+    let Some(desk) = held.desks.get_mut(&id) else { return Ok(()) };
+    if desk.stage == Stage::Left {
+        give_up(app, owner, held, id).await?;
+        tracing::info!(destination = id.0, "handed over to another process");
+        return Ok(());
+    }
+    let Some(settings) = live.destinations.get(&id) else {
+        // Taken out of the configuration: its desk is closed already.
+        app.tell(Happened::Closed { destination: id }).await;
+        return give_up(app, owner, held, id).await;
+    };
+    let Some(fence) = lease(app, &name_of(id), owner).await? else {
+        held.desks.remove(&id);
+        app.owns(id, false);
+        app.tell(Happened::Closed { destination: id }).await;
+        tracing::warn!(destination = %settings.name, "served by another process now");
+        return Ok(());
+    };
+    if desk.told == Some((fence, settings.digest)) {
+        return if desk.stage == Stage::Serving { follow_standing(app, id).await } else { Ok(()) };
+    }
+    let is_new = desk.told.is_none_or(|(told, _)| told != fence);
+    if is_new {
+        desk.stage = Stage::Serving;
+    }
+    let opened = start::opened(&app.store, id, settings, fence, app.flight.get()).await?;
+    if is_new {
+        start::tell_opened(app, id, settings, opened).await?;
+        tracing::info!(destination = %settings.name, fence = fence.0, "served by this process");
+    } else {
+        app.tell(opened).await;
+    }
+    desk.told = Some((fence, settings.digest));
+    Ok(())
+}
+
+/// Takes what is free, or hands over what others lack.
+async fn share(app: &App, owner: u128, held: &mut Held) -> Result<(), Trouble> {
+    let live = app.live();
+    let known: BTreeSet<DestinationId> = live.destinations.keys().copied().collect();
+    let seen = spread::seen(&app.store.leases().await?, owner, &known, runtime::now());
+    for dead in &seen.dead {
+        app.store.write(Write::Release { name: spread::node(*dead), owner: *dead }).await?;
+    }
+    let nodes: BTreeSet<u128> = seen.counts.keys().copied().collect();
+    if std::mem::replace(&mut held.nodes, nodes.clone()) != nodes {
+        held.kept.clear();
+    }
+    let mine: BTreeSet<DestinationId> =
+        held.desks.iter().filter(|(_, desk)| desk.stage == Stage::Serving).map(|(id, _)| *id).collect();
+    let plan = spread::plan(&seen, owner, mine.len());
+    // The highest numbers first: whoever looks again hands over the same.
+    for id in mine.iter().rev().filter(|id| !held.kept.contains(id)).take(plan.give) {
+        if let Some(desk) = held.desks.get_mut(id) {
+            desk.stage = Stage::Leaving;
+            app.tell(Happened::Leaving { destination: *id }).await;
+        }
+    }
+    held.free.retain(|id, _| seen.free.contains(id));
+    let mut room = plan.take;
+    for id in &seen.free {
+        let turns = held.free.entry(*id).or_insert(0);
+        *turns += 1;
+        let is_left = *turns > LEFT_TURNS;
+        if (room > 0 || is_left) && take(app, owner, held, *id).await? {
+            room = room.saturating_sub(1);
+            if is_left {
+                held.kept.insert(*id);
             }
-            (Some(_), Some(_)) => follow_standing(app, *id).await?,
-            (Some(_), None) => {
-                held.desks.remove(id);
-                app.owns(*id, false);
-                app.tell(Happened::Closed { destination: *id }).await;
-                tracing::warn!(destination = %settings.name, "served by another process now");
-            }
-            (None, _) => {}
         }
     }
     Ok(())
+}
+
+/// False where another was quicker.
+async fn take(app: &App, owner: u128, held: &mut Held, id: DestinationId) -> Result<bool, Trouble> {
+    if lease(app, &name_of(id), owner).await?.is_none() {
+        return Ok(false);
+    }
+    held.desks.insert(id, Desk { told: None, stage: Stage::Serving });
+    app.owns(id, true);
+    renew(app, owner, held, id).await?;
+    Ok(true)
 }
 
 async fn router(app: &App, owner: u128, held: &mut Held) -> Result<(), Trouble> {
@@ -100,10 +235,20 @@ async fn lease(app: &App, name: &str, owner: u128) -> Result<Option<Fence>, Trou
     }
 }
 
+fn name_of(destination: DestinationId) -> String {
+    format!("destination/{}", destination.0)
+}
+
 /// A command at another process, or without one, wrote a standing: the desk hears of it here.
 async fn follow_standing(app: &App, destination: DestinationId) -> Result<(), Trouble> {
+    // What the engine decides and is not kept yet must not be taken back: the next look sees it.
+    let stood = app.stood.load(Ordering::SeqCst);
+    let is_kept = app.stood_kept.load(Ordering::SeqCst) == stood;
     let Some(row) = app.store.standing(destination).await? else { return Ok(()) };
     let Some(doing) = app.standing(destination, row.pending).await else { return Ok(()) };
+    if !is_kept || app.stood.load(Ordering::SeqCst) != stood {
+        return Ok(());
+    }
     match (row.paused, doing.paused) {
         (Some(reason), None) if reason.code == "operator" => {
             app.tell(Happened::Paused { destination, reason }).await
@@ -120,14 +265,16 @@ async fn follow_standing(app: &App, destination: DestinationId) -> Result<(), Tr
 
 /// Hands on what other processes announce.
 pub async fn listen(app: App) {
-    let mut offered = app.store.listen();
+    let mut ear = app.store.listen();
     while !app.stopping() {
-        let destinations = offered.next().await;
-        if destinations.is_empty() {
-            app.route_wake.notify_one();
-        }
-        for destination in destinations {
-            app.tell(Happened::Offered { destination }).await;
+        match ear.next().await {
+            Heard::Accepted => app.route_wake.notify_one(),
+            Heard::Stood => app.lease_wake.notify_one(),
+            Heard::Offered(destinations) => {
+                for destination in destinations {
+                    app.tell(Happened::Offered { destination }).await;
+                }
+            }
         }
         app.has_moved();
     }

@@ -1,18 +1,16 @@
 //! Runs the engine: what happened goes in, commands come out and are carried out.
 
-use std::collections::HashSet;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
-use mailspan_core::{
-    Answer, Attempt, DeliveryId, DestinationId, Lost, Millis, Outcome, Parcel, Queue, Reason, Request,
-    Settlement, State,
-};
-use mailspan_engine::{CallId, Command, Engine, Fence, Happened, Notice, SettleFailed, Standing};
-use mailspan_store::{Claim, Trouble, Write, Wrote};
+use mailspan_core::{Answer, DeliveryId, DestinationId, Lost, Millis, Parcel, Queue, Reason, Request};
+use mailspan_engine::{CallId, Command, Engine, Happened, Notice, Standing};
+use mailspan_store::{Claimed, Write};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::app::{App, Live};
 use crate::deliver::flight::Flight;
+use crate::deliver::settle::Settles;
 use crate::deliver::{claim, sign};
 use crate::drill;
 use crate::intake::system;
@@ -21,6 +19,8 @@ use crate::runtime;
 /// How long a broken store is left alone before a standing is written again.
 const STAND_AGAIN_MS: u64 = 1_000;
 const QUEUES: usize = Queue::ALL.len();
+/// What has happened meanwhile is taken in together, at most so many: their settlements share a write.
+const HEARD_MAX: usize = 64;
 /// How long the maps of one claim may compute: a destination with slow maps gives way to others.
 const MAP_MS_MAX: u128 = 100;
 
@@ -69,11 +69,23 @@ pub async fn run(app: App, mut inbox: mpsc::Receiver<Happened>, mut asks: mpsc::
             }
         };
         engine.step(runtime::steady(), happened, &mut commands);
+        for _ in 1..HEARD_MAX {
+            let Ok(happened) = inbox.try_recv() else { break };
+            engine.step(runtime::steady(), happened, &mut commands);
+        }
+        let mut settles = Settles::default();
         for command in commands.drain(..) {
             match command {
                 Command::WakeAt(at) => wake = Some(wake.map_or(at, |earlier| earlier.min(at))),
+                Command::Settle { destination, fence, settlements, attempts } => {
+                    settles.add(destination, fence, settlements, attempts);
+                }
                 other => carry_out(&app, other),
             }
+        }
+        for settle in settles.all {
+            let app = app.clone();
+            runtime::spawn(async move { settle.write(&app).await });
         }
     }
 }
@@ -82,21 +94,19 @@ fn carry_out(app: &App, command: Command) {
     let app = app.clone();
     match command {
         Command::Claim { destination, room, held } => runtime::spawn(async move {
-            let happened = claim(&app, destination, room, &held).await;
+            let happened = claim(&app, destination, room, held).await;
             app.tell(happened).await;
         }),
         Command::Send { call, destination, request } => runtime::spawn(async move {
             let answer = send(&app, destination, request).await;
             app.tell(answered(call, answer)).await;
         }),
-        Command::Settle { destination, fence, settlements, attempts } => runtime::spawn(async move {
-            settle(&app, destination, fence, settlements, attempts).await;
-        }),
+        Command::Left { destination } => app.left(destination),
         Command::Stand { destination, paused } => app.stand(destination, paused),
         Command::Announce { destination, what } => runtime::spawn(async move {
             announce(&app, destination, &what).await;
         }),
-        Command::WakeAt(_) => {}
+        Command::Settle { .. } | Command::WakeAt(_) => {}
     }
 }
 
@@ -106,19 +116,24 @@ fn answered(call: CallId, answer: Result<Answer, Lost>) -> Happened {
 
 /// Reads what is due and maps what is not held, on a thread that may compute, for at most
 /// [`MAP_MS_MAX`]: what is left is claimed again at once, so a slow map holds up nobody but itself.
-async fn claim(app: &App, destination: DestinationId, room: [u16; QUEUES], held: &[DeliveryId]) -> Happened {
-    let (claims, next_due) = match app.store.claim(destination, room, runtime::steady()).await {
-        Ok(read) => read,
+async fn claim(
+    app: &App,
+    destination: DestinationId,
+    room: [u16; QUEUES],
+    held: Vec<DeliveryId>,
+) -> Happened {
+    let claimed = match app.store.claim_beside(destination, room, runtime::steady(), held).await {
+        Ok(claimed) => claimed,
         Err(trouble) => {
             tracing::warn!("deliveries could not be read: {trouble}");
             return Happened::ClaimFailed { destination };
         }
     };
     drill::point("claim");
-    let held: HashSet<DeliveryId> = held.iter().copied().collect();
+    let next_due = claimed.next_due;
     let (live, flight) = (app.live(), app.flight.get().cloned());
     let mapped = app.compute(move || {
-        let mapped = map(&live, flight.as_deref(), claims, &held, room);
+        let mapped = map(&live, flight.as_deref(), claimed, room);
         flight.inspect(|flight| flight.mapped(destination));
         mapped
     });
@@ -132,33 +147,24 @@ async fn claim(app: &App, destination: DestinationId, room: [u16; QUEUES], held:
 fn map(
     live: &Live,
     flight: Option<&Flight>,
-    claims: Vec<Claim>,
-    held: &HashSet<DeliveryId>,
+    claimed: Claimed,
     room: [u16; QUEUES],
 ) -> (Vec<Parcel>, [bool; QUEUES]) {
     let began = runtime::instant();
     // Horizons count from a time of the wall clock, which may have been set back since.
     let ahead = runtime::steady().since(runtime::now());
-    let mut came = [0_u16; QUEUES];
-    let mut more = [false; QUEUES];
-    let mut parcels = Vec::new();
-    for row in claims {
-        let queue = Queue::of(row.class, row.cause, row.attempts) as usize;
-        came[queue] = came[queue].saturating_add(1);
-        if held.contains(&row.delivery) {
-            continue;
-        }
+    let mut more: [bool; QUEUES] =
+        std::array::from_fn(|queue| room[queue] > 0 && claimed.came[queue] >= room[queue]);
+    let mut parcels = Vec::with_capacity(claimed.claims.len());
+    for row in claimed.claims {
         if !parcels.is_empty() && began.elapsed().as_millis() > MAP_MS_MAX {
-            more[queue] = true;
+            more[Queue::of(row.class, row.cause, row.attempts) as usize] = true;
             continue;
         }
         flight.inspect(|flight| flight.mapping(row.destination, row.event.id));
         let mut parcel = claim::parcel(live, row);
         parcel.since = parcel.since.plus(ahead);
         parcels.push(parcel);
-    }
-    for queue in 0..QUEUES {
-        more[queue] |= room[queue] > 0 && came[queue] >= room[queue];
     }
     (parcels, more)
 }
@@ -198,72 +204,6 @@ async fn send(app: &App, destination: DestinationId, request: Request) -> Result
     answer
 }
 
-async fn settle(
-    app: &App,
-    destination: DestinationId,
-    fence: Fence,
-    settlements: Vec<Settlement>,
-    attempts: Vec<Attempt>,
-) {
-    let deliveries = settlements.iter().map(|settlement| settlement.delivery).collect();
-    let dead: Vec<DeliveryId> = settlements.iter().filter(|s| is_dead(s)).map(|s| s.delivery).collect();
-    let ended = ended(&settlements);
-    let at = runtime::now();
-    let write = app.store.write(Write::Settle { destination, fence, settlements, attempts, at });
-    let wrote = drill::begun("settle-in-commit", write).await;
-    if wrote.is_ok() {
-        drill::point("settle-after-commit");
-    }
-    let (outcome, promoted) = match wrote {
-        Ok(Wrote::Settled { promoted }) => (Ok(()), promoted),
-        Ok(_) => (Ok(()), true),
-        Err(Trouble::FenceLost) => (Err(SettleFailed::FenceLost), false),
-        Err(trouble) => {
-            tracing::warn!("settlements wait: {trouble}");
-            (Err(SettleFailed::Broken), false)
-        }
-    };
-    app.tell(Happened::Settled { destination, deliveries, outcome }).await;
-    if outcome.is_ok() {
-        count(app, destination, &ended);
-        for id in dead {
-            system::dead_letter(app, id).await;
-        }
-    }
-    if promoted {
-        app.tell(Happened::Offered { destination }).await;
-    }
-    app.has_moved();
-}
-
-fn is_dead(settlement: &Settlement) -> bool {
-    matches!(settlement.outcome, Outcome::Ended { state: State::Dead, .. })
-}
-
-/// Deliveries that end, for metrics and log: counted once they are settled.
-fn ended(settlements: &[Settlement]) -> Vec<(DeliveryId, State, Option<Reason>)> {
-    let ended = |settlement: &Settlement| match &settlement.outcome {
-        Outcome::Ended { state, reason } => Some((settlement.delivery, *state, reason.clone())),
-        _ => None,
-    };
-    settlements.iter().filter_map(ended).collect()
-}
-
-fn count(app: &App, destination: DestinationId, ended: &[(DeliveryId, State, Option<Reason>)]) {
-    let live = app.live();
-    let Some(settings) = live.destinations.get(&destination) else { return };
-    for (delivery, state, reason) in ended {
-        app.metrics.settled(&settings.name, state.name());
-        if *state == State::Dead {
-            let why = reason.as_ref().map(ToString::to_string).unwrap_or_default();
-            tracing::warn!(
-                destination = %settings.name, delivery = delivery.0,
-                "dead letter: {why}; see `mailspan dead-letters show {}`", delivery.0
-            );
-        }
-    }
-}
-
 async fn announce(app: &App, destination: DestinationId, what: &Notice) {
     let live = app.live();
     let Some(settings) = live.destinations.get(&destination) else { return };
@@ -296,6 +236,11 @@ pub async fn keep_standings(app: App, mut stands: mpsc::Receiver<(DestinationId,
                     runtime::sleep(STAND_AGAIN_MS).await;
                 }
             }
+        }
+        app.stood_kept.fetch_add(1, Ordering::SeqCst);
+        if paused.is_none() {
+            // Where several share a store a claim before this found it paused.
+            app.tell(Happened::Offered { destination }).await;
         }
         tell_standing(&app, destination, paused.as_ref()).await;
         app.has_moved();

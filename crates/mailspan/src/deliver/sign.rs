@@ -73,7 +73,10 @@ fn mailingcore(request: &mut Request, secret: &Named, standard: bool, now: Milli
     set(request, "x-mailingcore-delivery-id", id.clone());
     if standard {
         // The same secret, taken as the bytes of its text where it is no base64.
-        let key = Named { name: secret.name.clone(), secret: Secret::new(format!("whsec_{}", STANDARD.encode(secret.secret.expose()))) };
+        let key = Named {
+            name: secret.name.clone(),
+            secret: Secret::new(format!("whsec_{}", STANDARD.encode(secret.secret.expose()))),
+        };
         let signature = standard::sign(&[key], &id, at, &request.body);
         if signature.is_empty() {
             return Err(Reason::new("cannot_sign", "its secret cannot sign by Standard Webhooks"));

@@ -103,7 +103,8 @@ impl FromRequestParts<App> for Caller {
 pub async fn by_key(app: &App, hash: &[u8; 32]) -> Result<Option<Caller>, mailspan_store::Trouble> {
     let now = runtime::now();
     let row = app.store.key_by_hash(*hash).await?;
-    let Some(row) = row.filter(|row| row.revoked_at.is_none() && row.expires_at.is_none_or(|until| until > now))
+    let Some(row) =
+        row.filter(|row| row.revoked_at.is_none() && row.expires_at.is_none_or(|until| until > now))
     else {
         return Ok(None);
     };

@@ -19,7 +19,9 @@ use crate::runtime;
 pub async fn show(State(app): State<App>, Path(token): Path<String>) -> Response {
     match find(&app, &token).await {
         Ok(Some(row)) if row.used_at.is_some() => page(&row, |words| words.done, StatusCode::OK),
-        Ok(Some(row)) if row.expires_at <= runtime::now() => page(&row, |words| words.expired, StatusCode::GONE),
+        Ok(Some(row)) if row.expires_at <= runtime::now() => {
+            page(&row, |words| words.expired, StatusCode::GONE)
+        }
         Ok(Some(row)) => {
             let words = words(&row);
             let address = row.address.as_ref().map(ToString::to_string).unwrap_or_default();
@@ -46,9 +48,9 @@ pub async fn confirm(State(app): State<App>, Path(token): Path<String>, request:
     let live = app.live();
     let raw = intake::raw_request(&live, &parts, bytes);
     let mut write = confirm::confirmed(id, row.gives, raw.received_at);
-    write.evidence.ip =
-        peer::client(&parts, &live.hub.server.trusted_proxies).map(|ip| ip.to_string());
-    write.evidence.user_agent = raw.header("user-agent").map(|agent| mailspan_core::clip(agent, 200).into_owned());
+    write.evidence.ip = peer::client(&parts, &live.hub.server.trusted_proxies).map(|ip| ip.to_string());
+    write.evidence.user_agent =
+        raw.header("user-agent").map(|agent| mailspan_core::clip(agent, 200).into_owned());
     write.evidence.page = Some("/doi".to_owned());
     // A token that is used is worth nothing any more, so the request is kept as it came.
     let origin = Origin { tenant: &row.tenant, credential: "visitor", request: Some(&raw), cuts: Vec::new() };

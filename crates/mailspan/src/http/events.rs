@@ -31,6 +31,7 @@ async fn take(app: &App, request: Request<Body>) -> Result<Response, Problem> {
     let caller = Caller::from_request_parts(&mut parts, app).await?;
     caller.needs("events:write")?;
     let live = app.live();
+    intake::takes(&live)?;
     let source = live.hub.sources.iter().find(|source| source.kind.name == "api").cloned();
     let source = source.ok_or_else(|| {
         Problem::not_found("no source of kind `api` is configured: add `[sources.app]` with `kind = \"api\"`")
@@ -61,7 +62,7 @@ async fn take(app: &App, request: Request<Body>) -> Result<Response, Problem> {
     if let Some(wait_ms) = wait_ms
         && let Some(deliveries) = said(app, &accepted.ids, wait_ms).await?
     {
-        answer["deliveries"] = deliveries;
+        answer.deliveries = Some(deliveries);
         return Ok(intake::json(StatusCode::OK, &answer));
     }
     let mut response = intake::json(StatusCode::ACCEPTED, &answer);

@@ -9,7 +9,7 @@ use axum::http::{Method, Request, StatusCode, header, request::Parts};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use mailspan_core::RawRequest;
-use serde_json::Value;
+use serde::Serialize;
 
 use crate::app::{App, Live};
 use crate::http::limit::{self, BodyTrouble};
@@ -31,6 +31,7 @@ async fn take(app: &App, request: Request<Body>) -> Result<Response, Problem> {
     let (parts, body) = request.into_parts();
     let live = app.live();
     let source = find(&live, parts.uri.path()).ok_or_else(|| Problem::not_found("nothing is here"))?;
+    takes(&live)?;
     if parts.method != Method::POST {
         let detail = "webhooks are posted: use POST";
         return Err(Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", detail));
@@ -41,6 +42,16 @@ async fn take(app: &App, request: Request<Body>) -> Result<Response, Problem> {
         Entered::Accepted { accepted, .. } => Ok(json(StatusCode::OK, &answer_body(&accepted))),
         Entered::Other(response) => Ok(response),
     }
+}
+
+/// A process of role `delivery` takes no events: 503, so that the sender or its load balancer tries another.
+pub fn takes(live: &Live) -> Result<(), Problem> {
+    if live.hub.server.role.takes() {
+        return Ok(());
+    }
+    let detail =
+        "this process takes no events: send them to one that does, and point the load balancer there";
+    Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "takes_no_events", detail))
 }
 
 /// The source at a path. A secret path has one more segment, judged when verifying.
@@ -100,6 +111,12 @@ pub fn raw_request(live: &Live, parts: &Parts, body: Bytes) -> RawRequest {
     }
 }
 
-pub fn json(status: StatusCode, body: &Value) -> Response {
-    (status, [(header::CONTENT_TYPE, "application/json")], body.to_string()).into_response()
+pub fn json(status: StatusCode, body: &impl Serialize) -> Response {
+    match serde_json::to_vec(body) {
+        Ok(body) => (status, [(header::CONTENT_TYPE, "application/json")], body).into_response(),
+        Err(error) => {
+            tracing::error!(%error, "an answer could not be written as JSON");
+            StatusCode::INTERNAL_SERVER_ERROR.into_response()
+        }
+    }
 }

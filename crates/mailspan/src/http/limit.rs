@@ -8,7 +8,7 @@ use axum::http::{HeaderMap, header};
 use bytes::{Bytes, BytesMut};
 use flate2::read::{DeflateDecoder, MultiGzDecoder, ZlibDecoder};
 use http_body_util::BodyExt;
-use mailspan_core::limits::{BODY_MS_MAX, INFLATE_RATIO_MAX};
+use mailspan_core::limits::{BODY_BYTES_PER_SECOND_MIN, BODY_GRACE_MS, BODY_MS_MAX, INFLATE_RATIO_MAX};
 use tokio::time::{Instant, timeout_at};
 
 use crate::drill;
@@ -26,10 +26,12 @@ pub enum BodyTrouble {
     Encoding,
 }
 
-/// The bytes as they came, at most `max`, within `BODY_MS_MAX`. A length announced above `max` is
+/// The bytes as they came, at most `max`, within `BODY_MS_MAX` and, after `BODY_GRACE_MS`, no slower than
+/// `BODY_BYTES_PER_SECOND_MIN`. A length announced above `max` is
 /// refused before a byte is read; a length that lies is found by hyper and is `Broken`.
 pub async fn read_body(body: Body, headers: &HeaderMap, max: usize) -> Result<Bytes, BodyTrouble> {
-    read_within(body, headers, max, drill::number("MAILSPAN_BODY_MS", BODY_MS_MAX)).await
+    let ms_max = drill::number("MAILSPAN_BODY_MS", BODY_MS_MAX);
+    read_within(body, headers, max, ms_max, BODY_GRACE_MS).await
 }
 
 async fn read_within(
@@ -37,15 +39,17 @@ async fn read_within(
     headers: &HeaderMap,
     max: usize,
     ms_max: u64,
+    grace_ms: u64,
 ) -> Result<Bytes, BodyTrouble> {
     let announced = announced(headers).unwrap_or(0);
     if announced > max as u64 {
         return Err(BodyTrouble::TooLarge);
     }
-    let deadline = Instant::now() + Duration::from_millis(ms_max);
+    let began = Instant::now();
     // Room is not given on a promise alone: a thousand connections could promise the most.
     let mut read = BytesMut::with_capacity(usize::try_from(announced).unwrap_or(0).min(64 << 10));
     loop {
+        let deadline = began + Duration::from_millis(ms_max.min(grace_ms + fast_enough_ms(read.len())));
         let frame = timeout_at(deadline, body.frame()).await.map_err(|_| BodyTrouble::TooSlow)?;
         let Some(frame) = frame else { return Ok(read.freeze()) };
         // Trailers are not part of the body.
@@ -55,6 +59,11 @@ async fn read_within(
         }
         read.extend_from_slice(&data);
     }
+}
+
+/// How long so many bytes may take.
+fn fast_enough_ms(read: usize) -> u64 {
+    (read as u64).saturating_mul(1_000) / BODY_BYTES_PER_SECOND_MIN
 }
 
 fn announced(headers: &HeaderMap) -> Option<u64> {
@@ -219,7 +228,7 @@ mod tests {
         if let Some(length) = length {
             headers.insert(header::CONTENT_LENGTH, header::HeaderValue::from_static(length));
         }
-        read_within(body, &headers, max, 50).await
+        read_within(body, &headers, max, 50, 50).await
     }
 
     #[tokio::test]
@@ -241,5 +250,15 @@ mod tests {
     async fn a_body_that_does_not_come_is_never_half_a_body() {
         assert_eq!(read(chunks(&["abc"], End::Silence), Some("5"), 5).await, Err(BodyTrouble::TooSlow));
         assert_eq!(read(chunks(&["abc"], End::Error), Some("5"), 5).await, Err(BodyTrouble::Broken));
+    }
+
+    #[tokio::test]
+    async fn a_body_that_drips_ends_long_before_its_deadline() {
+        let an_hour = 3_600_000;
+        let drip = chunks(&["abc"], End::Silence);
+        let result = read_within(drip, &HeaderMap::new(), 5, an_hour, 50).await;
+        assert_eq!(result, Err(BodyTrouble::TooSlow));
+        // Who sent a lot may rest as long as that would have taken.
+        assert_eq!([0, 1_024, 1 << 20].map(fast_enough_ms), [0, 1_000, 1_024_000]);
     }
 }

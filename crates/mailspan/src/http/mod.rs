@@ -2,7 +2,9 @@
 
 pub mod auth;
 pub mod doi;
+pub mod crowd;
 pub mod events;
+pub mod impatient;
 pub mod intake;
 pub mod limit;
 pub mod maileon;

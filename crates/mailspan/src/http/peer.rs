@@ -25,7 +25,9 @@ pub fn is_secure(parts: &Parts, hub: &crate::hub::Hub) -> bool {
     if parts.extensions.get::<OwnTls>().is_some() {
         return true;
     }
-    let Some(peer) = parts.extensions.get::<Peer>().map(|peer| peer.0.ip().to_canonical()) else { return true };
+    let Some(peer) = parts.extensions.get::<Peer>().map(|peer| peer.0.ip().to_canonical()) else {
+        return true;
+    };
     if hub.server.trusted_proxies.iter().any(|net| net.contains(&peer)) {
         // The nearest proxy wrote the last one.
         let said = parts.headers.get_all("x-forwarded-proto").iter().next_back();

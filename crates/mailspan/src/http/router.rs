@@ -44,6 +44,7 @@ pub fn operator(app: App) -> Router {
         .route("/v1/destinations/{name}/resume", post(v1::destinations::resume))
         .route("/v1/destinations/{name}/prepare", post(v1::destinations::prepare))
         .route("/v1/keys", get(v1::keys::list).post(v1::keys::create))
+        .route("/v1/keys/reseal", post(v1::keys::reseal))
         .route("/v1/keys/{id}", delete(v1::keys::revoke))
         .route("/v1/imports", post(v1::imports::begin))
         .route("/v1/imports/{id}/rows", post(v1::imports::rows).layer(limit_of_rows()))

@@ -1,31 +1,30 @@
 //! The accept loop: HTTP/1.1 with a bound on everything a sender can hold open.
 //!
 //! axum is the router only; its own `serve` sets no timer. The head timer of hyper bounds slow heads and
-//! idle keep-alive alike; bodies have their deadline in [`crate::http::limit`].
+//! idle keep-alive alike; bodies have their deadline in [`crate::http::limit`]. Who holds a place without
+//! using it gives it to the next ([`crate::http::crowd`]).
 
-use std::future::Future;
 use std::io;
-use std::net::SocketAddr;
-use std::pin::{Pin, pin};
+use std::net::{IpAddr, SocketAddr};
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::Router;
-use axum::body::Body;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use mailspan_core::limits;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
-use tokio::time::{Instant, Sleep, sleep_until};
 use tower::ServiceExt;
 
 use crate::drill;
+use crate::http::crowd::{Crowd, Origin, Seat, Watched};
+use crate::http::impatient::Impatient;
 use crate::runtime::{self, Spawn};
 
 /// The address at the other end of a TCP connection, in the extensions of each of its requests. It is a
@@ -33,12 +32,27 @@ use crate::runtime::{self, Spawn};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Peer(pub SocketAddr);
 
-/// Serves until `stop` is true, then drains: what is in flight ends, at most `DRAIN_MS_MAX`.
-pub async fn serve(listener: TcpListener, app: Router, stop: watch::Receiver<bool>, spawn: Spawn) {
-    run(Door::Tcp(listener), app, stop, spawn, bounds()).await;
+/// Whose connections are counted together with those of an address, and how many there may be; asked for each
+/// connection.
+pub type Shares = Arc<dyn Fn(IpAddr) -> (Option<Origin>, usize) + Send + Sync>;
+
+/// Nobody is counted: for what listens for tests and demonstrations.
+pub fn for_all() -> Shares {
+    Arc::new(|_| (None, 0))
 }
 
-/// The same on the command socket; its requests carry no [`Peer`].
+/// Serves until `stop` is true, then drains: what is in flight ends, at most `DRAIN_MS_MAX`.
+pub async fn serve(
+    listener: TcpListener,
+    app: Router,
+    shares: Shares,
+    stop: watch::Receiver<bool>,
+    spawn: Spawn,
+) {
+    run(Door::Tcp(listener, shares), app, stop, spawn, bounds()).await;
+}
+
+/// The same on the command socket; its requests carry no [`Peer`], and nobody is counted.
 pub async fn serve_unix(listener: UnixListener, app: Router, stop: watch::Receiver<bool>, spawn: Spawn) {
     run(Door::Unix(listener), app, stop, spawn, bounds()).await;
 }
@@ -47,6 +61,8 @@ pub async fn serve_unix(listener: UnixListener, app: Router, stop: watch::Receiv
 #[derive(Debug, Clone, Copy)]
 struct Bounds {
     connections: u32,
+    /// Further ones, while those that were sent away for them still end.
+    leaving: u32,
     head_ms: u64,
     /// How long a sender may take none of the answer.
     stall_ms: u64,
@@ -57,6 +73,7 @@ struct Bounds {
 
 const BOUNDS: Bounds = Bounds {
     connections: limits::CONNECTIONS_MAX as u32,
+    leaving: 128,
     head_ms: limits::HEAD_MS_MAX,
     stall_ms: limits::BODY_MS_MAX,
     // A little less, so that whoever waits for the drain as a whole sees it end.
@@ -71,18 +88,26 @@ fn bounds() -> Bounds {
 /// After an accept that failed for want of files or memory: the kernel would fail again at once.
 const BACK_OFF_MS: u64 = 50;
 
-trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 
 enum Door {
-    Tcp(TcpListener),
+    Tcp(TcpListener, Shares),
     Unix(UnixListener),
+}
+
+/// A connection that was let in.
+struct Guest {
+    stream: Box<dyn Stream>,
+    peer: Option<Peer>,
+    seat: Arc<Seat>,
+    crowd: Arc<Crowd>,
 }
 
 impl Door {
     async fn accept(&self) -> io::Result<(Box<dyn Stream>, Option<Peer>)> {
         match self {
-            Door::Tcp(listener) => {
+            Door::Tcp(listener, _) => {
                 let (stream, peer) = listener.accept().await?;
                 // Small answers leave at once (RFC 896 would hold them for an acknowledgement).
                 let _ = stream.set_nodelay(true);
@@ -96,36 +121,66 @@ impl Door {
     }
 }
 
+impl Door {
+    fn share(&self, peer: Option<Peer>) -> (Option<Origin>, usize) {
+        match (self, peer) {
+            (Door::Tcp(_, shares), Some(Peer(address))) => shares(address.ip()),
+            _ => (None, 0),
+        }
+    }
+}
+
 async fn run(door: Door, app: Router, mut stop: watch::Receiver<bool>, spawn: Spawn, bounds: Bounds) {
-    let permits = Arc::new(Semaphore::new(bounds.connections as usize));
+    let most = bounds.connections + bounds.leaving;
+    let permits = Arc::new(Semaphore::new(most as usize));
+    let crowd = Arc::new(Crowd::default());
     let (kill, killed) = watch::channel(false);
-    while let Some((permit, stream, peer)) = next(&door, &permits, &mut stop).await {
+    while let Some((stream, peer)) = next(&door, &mut stop).await {
+        let Some(permit) = place(&permits, &crowd, &mut stop, bounds).await else { break };
+        let (origin, share) = door.share(peer);
+        // All places of this address work: it gets no further one now.
+        let Some(seat) = crowd.enter(origin, share) else { continue };
+        let guest = Guest { stream, peer, seat, crowd: crowd.clone() };
         let (app, stop, killed) = (app.clone(), stop.clone(), killed.clone());
         spawn(Box::pin(async move {
-            connection(stream, peer, app, stop, killed, bounds).await;
+            let (crowd, seat) = (guest.crowd.clone(), guest.seat.clone());
+            tokio::select! {
+                () = connection(guest, app, stop, killed, bounds) => {}
+                () = seat.sent_away() => {}
+            }
+            crowd.leave(&seat);
             drop(permit);
         }));
     }
     drop(door);
-    if runtime::within(bounds.drain_ms, permits.acquire_many(bounds.connections)).await.is_none() {
-        let left = bounds.connections as usize - permits.available_permits();
+    if runtime::within(bounds.drain_ms, permits.acquire_many(most)).await.is_none() {
+        let left = most as usize - permits.available_permits();
         tracing::warn!(left, "connections were still busy at the end of the drain and are closed");
         // Without connections nobody listens, and nothing is left to do.
         let _ = kill.send(true);
-        let _ = runtime::within(bounds.grace_ms, permits.acquire_many(bounds.connections)).await;
+        let _ = runtime::within(bounds.grace_ms, permits.acquire_many(most)).await;
     }
 }
 
-/// The next connection; nothing when told to stop. Above the bound, senders wait in the kernel's backlog.
-async fn next(
-    door: &Door,
+/// One of the places; where none is free, the connection that waits longest leaves it. Where all of them work,
+/// senders wait in the kernel's backlog. Nothing when told to stop.
+async fn place(
     permits: &Arc<Semaphore>,
+    crowd: &Crowd,
     stop: &mut watch::Receiver<bool>,
-) -> Option<(OwnedSemaphorePermit, Box<dyn Stream>, Option<Peer>)> {
-    let permit = tokio::select! {
-        permit = permits.clone().acquire_owned() => permit.ok()?,
-        () = told(stop) => return None,
-    };
+    bounds: Bounds,
+) -> Option<OwnedSemaphorePermit> {
+    if permits.available_permits() <= bounds.leaving as usize {
+        crowd.make_room();
+    }
+    tokio::select! {
+        permit = permits.clone().acquire_owned() => permit.ok(),
+        () = told(stop) => None,
+    }
+}
+
+/// The next connection; nothing when told to stop.
+async fn next(door: &Door, stop: &mut watch::Receiver<bool>) -> Option<(Box<dyn Stream>, Option<Peer>)> {
     let mut failing = false;
     loop {
         let accepted = tokio::select! {
@@ -133,7 +188,7 @@ async fn next(
             () = told(stop) => return None,
         };
         match accepted {
-            Ok((stream, peer)) => return Some((permit, stream, peer)),
+            Ok(accepted) => return Some(accepted),
             Err(error) if is_of_sender(&error) => {}
             Err(error) => {
                 if !failing {
@@ -160,13 +215,13 @@ async fn told(flag: &mut watch::Receiver<bool>) {
 }
 
 async fn connection(
-    stream: Box<dyn Stream>,
-    peer: Option<Peer>,
+    guest: Guest,
     app: Router,
     mut stop: watch::Receiver<bool>,
     mut killed: watch::Receiver<bool>,
     bounds: Bounds,
 ) {
+    let Guest { stream, peer, seat, crowd } = guest;
     let began = Arc::new(AtomicBool::new(false));
     let began_here = began.clone();
     let service = service_fn(move |mut request: hyper::Request<Incoming>| {
@@ -174,7 +229,15 @@ async fn connection(
         if let Some(peer) = peer {
             request.extensions_mut().insert(peer);
         }
-        app.clone().oneshot(request.map(Body::new))
+        crowd.waits(&seat);
+        let (crowd, seat) = (crowd.clone(), seat.clone());
+        let answer =
+            app.clone().oneshot(request.map(|body| Watched::body(body, seat.clone(), crowd.clone())));
+        async move {
+            let answer = answer.await;
+            crowd.waits(&seat);
+            answer
+        }
     });
     let stream = TokioIo::new(Impatient::new(stream, bounds.stall_ms));
     let mut serving = pin!(builder(bounds).serve_connection(stream, service));
@@ -214,72 +277,6 @@ fn log(ended: Result<(), hyper::Error>) {
     }
 }
 
-/// Ends a connection whose other side takes nothing of its answer for too long: hyper has no such timer.
-struct Impatient {
-    stream: Box<dyn Stream>,
-    stall: Duration,
-    /// Runs while a write waits.
-    until: Option<Pin<Box<Sleep>>>,
-}
-
-impl Impatient {
-    fn new(stream: Box<dyn Stream>, stall_ms: u64) -> Impatient {
-        Impatient { stream, stall: Duration::from_millis(stall_ms), until: None }
-    }
-
-    fn judge(&mut self, cx: &mut Context<'_>, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
-        if written.is_ready() {
-            self.until = None;
-            return written;
-        }
-        let stall = self.stall;
-        let until = self.until.get_or_insert_with(|| Box::pin(sleep_until(Instant::now() + stall)));
-        match until.as_mut().poll(cx) {
-            Poll::Ready(()) => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
-            Poll::Pending => Poll::Pending,
-        }
-    }
-}
-
-impl AsyncRead for Impatient {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(cx, buf)
-    }
-}
-
-impl AsyncWrite for Impatient {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.stream).poll_write(cx, buf);
-        self.judge(cx, written)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
-        self.judge(cx, written)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
-
-    // Nothing waits in these two: sockets have no buffer to flush.
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::disallowed_methods, reason = "senders run beside the server that is tested")]
@@ -305,7 +302,14 @@ mod tests {
     }
 
     fn patient() -> Bounds {
-        Bounds { connections: 8, head_ms: 20_000, stall_ms: 20_000, drain_ms: 20_000, grace_ms: 1 }
+        Bounds {
+            connections: 8,
+            leaving: 0,
+            head_ms: 20_000,
+            stall_ms: 20_000,
+            drain_ms: 20_000,
+            grace_ms: 1,
+        }
     }
 
     async fn start(bounds: Bounds) -> Running {
@@ -314,7 +318,8 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let app = app(entered.clone(), go.clone());
-        let server = tokio::spawn(run(Door::Tcp(listener), app, stopped, runtime::spawner(), bounds));
+        let server =
+            tokio::spawn(run(Door::Tcp(listener, for_all()), app, stopped, runtime::spawner(), bounds));
         Running { address, stop, server, entered, go }
     }
 
@@ -431,6 +436,28 @@ mod tests {
             say(&mut stream, &format!("GET /who HTTP/1.1\r\nhost: a\r\n{headers}\r\n")).await;
             assert!(rest(&mut stream).await.starts_with("HTTP/1.1 431"));
         }
+    }
+
+    #[tokio::test]
+    async fn who_waits_makes_room_for_the_next_and_who_works_does_not() {
+        let running = start(Bounds { connections: 2, ..patient() }).await;
+        let mut busy = TcpStream::connect(running.address).await.unwrap();
+        say(&mut busy, "GET /slow HTTP/1.1\r\nhost: a\r\n\r\n").await;
+        running.entered.notified().await;
+        let half_a_body = "POST /echo HTTP/1.1\r\nhost: a\r\ncontent-length: 3\r\n\r\nx";
+        for begin in ["", "GET /who HT", half_a_body, GET] {
+            let mut idle = TcpStream::connect(running.address).await.unwrap();
+            say(&mut idle, begin).await;
+            if begin == GET {
+                until(&mut idle, "true").await;
+            }
+            let mut next = TcpStream::connect(running.address).await.unwrap();
+            say(&mut next, "GET /who HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n").await;
+            assert!(rest(&mut next).await.ends_with("true"));
+            assert_eq!(rest(&mut idle).await, "", "{begin}");
+        }
+        running.go.notify_one();
+        until(&mut busy, "done").await;
     }
 
     #[tokio::test]

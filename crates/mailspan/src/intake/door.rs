@@ -12,7 +12,6 @@ use mailspan_core::contact::{concerns_contacts, read_event};
 use mailspan_core::limits::REFUSED_BODY_BYTES_MAX;
 use mailspan_core::{Digest, EventId, RawRequest};
 use mailspan_store::{Accepted, Idempotency, Receipt, RefusedRequest, Trouble, Write, Wrote};
-use serde_json::json;
 
 use crate::app::App;
 use crate::contacts::door;
@@ -196,12 +195,23 @@ fn shown_headers(request: &RawRequest) -> Vec<(String, String)> {
     request.headers.iter().map(show).collect()
 }
 
-/// The body of a 200 or 202: counts, and the ids of what was accepted.
-pub fn answer_body(accepted: &Accepted) -> serde_json::Value {
-    json!({
-        "accepted": accepted.ids.len(),
-        "duplicates": accepted.duplicates,
-        "quarantined": accepted.quarantined,
-        "ids": accepted.ids,
-    })
+/// The body of a 200 or 202: counts, the ids of what was accepted, and what `?wait=` waited for.
+#[derive(serde::Serialize)]
+pub struct AnswerBody<'a> {
+    accepted: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub deliveries: Option<serde_json::Value>,
+    duplicates: u64,
+    ids: &'a [EventId],
+    quarantined: u64,
+}
+
+pub fn answer_body(accepted: &Accepted) -> AnswerBody<'_> {
+    AnswerBody {
+        accepted: accepted.ids.len(),
+        deliveries: None,
+        duplicates: accepted.duplicates,
+        ids: &accepted.ids,
+        quarantined: accepted.quarantined,
+    }
 }

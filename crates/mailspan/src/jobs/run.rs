@@ -17,6 +17,8 @@ use crate::runtime;
 const STEP_MS: u64 = 10;
 /// While every job waits for room.
 const WAIT_MS: u64 = 100;
+/// How often a command looks whether a hub has done its job, [`WAIT_MS`] apart.
+const LOOKS_MAX: u32 = 50;
 /// After trouble with the store.
 const TROUBLE_MS: u64 = 1_000;
 /// Between two looks when no job runs; a new one wakes us.
@@ -107,6 +109,7 @@ async fn lease(app: &App, owner: u128, held: &mut Held, id: i64) -> Result<Fence
 /// Where this process serves nothing: does what can be done at once. The rest is done by a hub that runs.
 pub async fn drive(app: &App, id: i64) -> Result<(), Trouble> {
     let (owner, mut held) = (runtime::random_u128(), Held::new());
+    let mut looks = 0;
     while let Some(job) = app.store.job(id).await?.filter(|job| !job.state.has_ended()) {
         let stepped = match lease(app, owner, &mut held, id).await {
             Ok(fence) => replay::step(app, &job, fence).await,
@@ -115,7 +118,11 @@ pub async fn drive(app: &App, id: i64) -> Result<(), Trouble> {
         match stepped {
             Ok(Stepped::Page) => {}
             Ok(_) => return Ok(()),
-            // A hub on the same database was quicker.
+            // A hub on the same database was quicker: short work is soon done.
+            Err(Trouble::FenceLost) if is_shared(app) && looks < LOOKS_MAX => {
+                looks += 1;
+                runtime::sleep(WAIT_MS).await;
+            }
             Err(Trouble::FenceLost) if is_shared(app) => return Ok(()),
             Err(trouble) => return Err(trouble),
         }

@@ -12,6 +12,11 @@ use crate::runtime;
 
 /// How long a broken store is left alone.
 const TROUBLE_MS: u64 = 1_000;
+/// A step of so many events shows that many arrive.
+const GATHER_EVENTS: usize = 64;
+/// How long the router then waits for more: persons, indexes and the sync are touched once for all of a step, so
+/// fewer and larger steps leave more of the writer to intake. With less traffic it does not wait at all.
+const GATHER_MS: u64 = 40;
 /// How long the conditions of one step may compute.
 const ROUTE_MS_MAX: u128 = 100;
 
@@ -28,6 +33,7 @@ pub async fn follow(app: App, fence: Fence, mut over: watch::Receiver<bool>) {
                     Ok(()) = over.changed() => {}
                 }
             }
+            Ok(GATHER_EVENTS..ROUTE_BATCH_MAX) => runtime::sleep(GATHER_MS).await,
             Ok(_) => {}
             Err(Trouble::FenceLost) => {
                 tracing::warn!("another process routes now: this router ends");

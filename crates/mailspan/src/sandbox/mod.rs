@@ -25,7 +25,7 @@ pub async fn serve(
     let listener = TcpListener::bind(address).await.with_context(|| {
         format!("listen on {address}: is another program there? --listen takes another address")
     })?;
-    Ok(server::serve(listener, router, stop, runtime::spawner()))
+    Ok(server::serve(listener, router, server::for_all(), stop, runtime::spawner()))
 }
 
 /// Posts webhooks to a URL, through the egress client with that one address allowed.

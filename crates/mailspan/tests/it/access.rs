@@ -100,7 +100,7 @@ fn header<'a>(request: &'a Value, name: &str) -> Option<&'a str> {
 }
 
 #[test]
-fn basic_stands_instead_of_a_signature() {
+pub fn basic_stands_instead_of_a_signature() {
     let (hub, _crm) = hub();
     let right = basic("mailer", secret("BASIC_PASSWORD"));
     assert_eq!(post(&hub, "/in/basic", &[("authorization", &right)], "a@example.com").status, 200);
@@ -129,7 +129,7 @@ fn basic_stands_instead_of_a_signature() {
 }
 
 #[test]
-fn bearer_stands_instead_of_a_signature() {
+pub fn bearer_stands_instead_of_a_signature() {
     let (hub, _crm) = hub();
     let right = format!("Bearer {}", secret("BEARER_TOKEN"));
     assert_eq!(post(&hub, "/in/bearer", &[("authorization", &right)], "a@example.com").status, 200);
@@ -144,7 +144,7 @@ fn bearer_stands_instead_of_a_signature() {
 }
 
 #[test]
-fn a_secret_path_stands_instead_of_a_signature() {
+pub fn a_secret_path_stands_instead_of_a_signature() {
     let (hub, _crm) = hub();
     let right = format!("/hooks/mail/{}", secret("PATH_SECRET"));
     assert_eq!(post(&hub, &right, &[], "a@example.com").status, 200);
@@ -162,7 +162,7 @@ fn a_secret_path_stands_instead_of_a_signature() {
 }
 
 #[test]
-fn a_credential_comes_in_addition_to_a_signature() {
+pub fn a_credential_comes_in_addition_to_a_signature() {
     let (hub, _crm) = hub();
     let body = |who: &str| event("open", who, AT).to_string();
     let send = |who: &str, password: Option<&str>, key: Option<&str>| {
@@ -195,7 +195,7 @@ fn a_credential_comes_in_addition_to_a_signature() {
 }
 
 #[test]
-fn a_sample_is_sent_with_the_credential_of_its_source() {
+pub fn a_sample_is_sent_with_the_credential_of_its_source() {
     let (hub, _crm) = hub();
     for source in ["basic", "bearer", "secret-path", "both"] {
         let output = hub.run(&["events", "send", source]);
@@ -277,7 +277,7 @@ fn everything_said(hub: &Hub) -> Vec<(String, Vec<u8>)> {
 }
 
 #[test]
-fn no_secret_is_in_a_file_or_on_a_screen() {
+pub fn no_secret_is_in_a_file_or_on_a_screen() {
     let crm = Receiver::start();
     let mut hub = Hub::new(BINARY, &config(&crm), &SECRETS);
     hub.set_env("MAILSPAN_LOG", "debug");

@@ -16,7 +16,7 @@ fn post(hub: &Hub, key: &str, more: &[(&str, &str)], body: &Value) -> mailspan_t
 }
 
 #[test]
-fn keys_are_needed_and_have_scopes() {
+pub fn keys_are_needed_and_have_scopes() {
     let (hub, crm) = hub();
     let (write, read) = (key(&hub, "events:write"), key(&hub, "read"));
     let event = json!({ "type": "app.signed_up", "subject": "a@example.com", "data": { "plan": "pro" } });
@@ -41,7 +41,7 @@ fn keys_are_needed_and_have_scopes() {
 }
 
 #[test]
-fn an_idempotency_key_gives_the_first_answer_again() {
+pub fn an_idempotency_key_gives_the_first_answer_again() {
     let (hub, crm) = hub();
     let write = key(&hub, "events:write");
     let batch = json!([{ "type": "app.a", "subject": "a@example.com" }, { "type": "app.b", "subject": "b@example.com" }]);
@@ -56,7 +56,7 @@ fn an_idempotency_key_gives_the_first_answer_again() {
 }
 
 #[test]
-fn wait_answers_with_what_each_destination_said() {
+pub fn wait_answers_with_what_each_destination_said() {
     let (hub, crm) = hub();
     let write = key(&hub, "events:write");
     let ask = |subject: &str, wait: &str| {
@@ -77,7 +77,7 @@ fn wait_answers_with_what_each_destination_said() {
 }
 
 #[test]
-fn cloudevents_come_in_three_modes_and_numbers_survive() {
+pub fn cloudevents_come_in_three_modes_and_numbers_survive() {
     let (hub, crm) = hub();
     let write = key(&hub, "events:write");
     let event = r#"{"specversion":"1.0","id":"e1","source":"/app","type":"app.x","subject":"s@example.com","data":{"n":92356927693813856123}}"#;

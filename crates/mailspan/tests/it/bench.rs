@@ -2,6 +2,7 @@
 
 use std::process::Command;
 
+use mailspan_testkit::PostgresServer;
 use serde_json::Value;
 
 use crate::support::BINARY;
@@ -9,7 +10,7 @@ use crate::support::BINARY;
 fn check(args: &[&str], sent: u64) {
     let folder = tempfile::tempdir().unwrap();
     let short: &[&str] = match args[0] {
-        "store" => &[],
+        "store" | "dedupe" => &["--rounds", "1"],
         _ => &["--rate", "100", "--for", "400ms", "--max-for", "0s", "--rounds", "1", "--connections", "4"],
     };
     let mut command = Command::new(BINARY);
@@ -19,7 +20,7 @@ fn check(args: &[&str], sent: u64) {
     assert!(output.status.success(), "bench {args:?} ended with {}:\n{said}", output.status);
     let report: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(report["whole"], true, "{report}");
-    if args[0] != "store" {
+    if args[0] != "store" && args[0] != "dedupe" {
         let found = &report["medians"]["hub"]["found"];
         assert_eq!((found["sent"].as_u64(), found["lost"].as_u64()), (Some(sent), Some(0)), "{report}");
         assert_eq!(found["acknowledged"].as_u64(), Some(sent), "{report}");
@@ -42,4 +43,19 @@ fn deliver_finds_every_event_at_the_receiver() {
 #[test]
 fn store_finds_every_delivery_done() {
     check(&["store", "--events", "100", "--writers", "4", "--routes", "2"], 100);
+}
+
+#[test]
+fn store_and_dedupe_run_on_postgres_and_leave_nothing_there() {
+    let server = PostgresServer::start();
+    let url = server.database("bench");
+    check(&["store", "--events", "100", "--writers", "4", "--store", &url], 100);
+    check(&["dedupe", "--keys", "2k", "--store", &url], 0);
+    let left = server.dump("bench");
+    assert!(!left.contains("mailspan_bench"), "a schema was left behind");
+}
+
+#[test]
+fn dedupe_finds_every_repeat() {
+    check(&["dedupe", "--keys", "2k"], 0);
 }

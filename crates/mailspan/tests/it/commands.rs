@@ -5,7 +5,7 @@ use mailspan_testkit::{Hub, Receiver, until};
 use crate::support::{AT, BINARY, SECRET, config, event, hub, send};
 
 #[test]
-fn check_says_what_is_there_and_what_is_wrong() {
+pub fn check_says_what_is_there_and_what_is_wrong() {
     let crm = Receiver::start();
     let good = Hub::new(BINARY, &config(&crm, "", ""), &[("MAILTARGET_SECRET", SECRET)]);
     let output = good.run(&["check"]);
@@ -23,7 +23,7 @@ fn check_says_what_is_there_and_what_is_wrong() {
 }
 
 #[test]
-fn explain_tells_why_an_event_went_where_it_went() {
+pub fn explain_tells_why_an_event_went_where_it_went() {
     let more = "[[routes]]\nname = \"clicks\"\nevents = [\"email.clicked\"]\nto = [\"crm\"]\n\
                 [[routes]]\nname = \"never\"\nwhen = 'false'\nto = [\"crm\"]";
     let (hub, crm) = crate::support::hub_with("", more);
@@ -44,7 +44,7 @@ fn explain_tells_why_an_event_went_where_it_went() {
 }
 
 #[test]
-fn a_sample_goes_through_the_front_door() {
+pub fn a_sample_goes_through_the_front_door() {
     let (hub, crm) = hub();
     let output = hub.run(&["events", "send", "mailtarget"]);
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
@@ -55,7 +55,7 @@ fn a_sample_goes_through_the_front_door() {
 }
 
 #[test]
-fn tables_are_for_people_and_json_for_programs() {
+pub fn tables_are_for_people_and_json_for_programs() {
     let (hub, crm) = hub();
     send(&hub, &event("open", "a@example.com", AT));
     until(10, "not delivered", || crm.ok().pop());
@@ -70,7 +70,7 @@ fn tables_are_for_people_and_json_for_programs() {
 }
 
 #[test]
-fn every_example_holds_its_cases() {
+pub fn every_example_holds_its_cases() {
     let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples");
     let mut found = 0;
     for example in std::fs::read_dir(folder).unwrap().flatten().filter(|entry| entry.path().is_dir()) {
@@ -87,7 +87,7 @@ fn every_example_holds_its_cases() {
 }
 
 #[test]
-fn the_hubs_own_events_can_be_routed() {
+pub fn the_hubs_own_events_can_be_routed() {
     let alarms = Receiver::start();
     let more = format!(
         "[destinations.alarms]\nkind = \"http\"\nurl = \"http://127.0.0.1:{}/alarm\"\n\

@@ -18,17 +18,23 @@ fn a_csv_is_brought_in_with_refusals_by_line() {
     tenant.ask("POST", "/suppressions", &json!({ "email": "gone@x.org", "reason": "unsubscribe" }));
     tenant.put(json!({ "email": "erased@x.org", "externalId": "e" }));
     tenant.ask("DELETE", "/contacts/e", &Value::Null);
-    let file = write(&hub, "a.csv", "\u{feff}Email,External ID,opt_in,consent_at,source,custom_age,standard_CITY\n\
-one@x.org,1,true,2024-05-01T10:00:00Z,fair,,\"Köln, am \"\"Rhein\"\"\n\
+    let file = write(
+        &hub,
+        "a.csv",
+        "\u{feff}Email,External ID,opt_in,consent_at,source,custom_age,standard_CITY\n\
+one@x.org,1,true,2024-05-01T10:00:00Z,fair,,\"Köln, am \"\"Rhein\"\"\"\n\
 bad,2,,,,,\n\
 two@x.org,2,true,,,,\n\
 \n\
 gone@x.org,3,true,2024-05-01T10:00:00Z,fair,,\n\
 erased@x.org,e,,,,,\n\
 three@x.org,4,,,,17,\"two\nlines\"\n\
-four@x.org,5,false,,,,\n");
+four@x.org,5,false,,,,\n",
+    );
     let import = |more: &[&str]| {
-        let words = [&["contacts", "import", file.as_str(), "--tenant", "acme", "--refused", "r.ndjson"], more].concat();
+        let words =
+            [&["contacts", "import", file.as_str(), "--tenant", "acme", "--refused", "r.ndjson"], more]
+                .concat();
         hub.rows(&words)[0].clone()
     };
     let dry = import(&["--dry-run"]);
@@ -53,7 +59,7 @@ four@x.org,5,false,,,,\n");
     assert_eq!((&again["created"], &again["unchanged"]), (&json!(0), &json!(3)));
     let facts = hub.rows(&["ledger", "list", "--subject", "one@x.org"]);
     assert_eq!(facts.len(), 1);
-    assert_eq!(facts[0]["happened_at"], "2024-05-01T10:00:00.000Z");
+    assert_eq!(facts[0]["happened_at"], "2024-05-01T10:00:00Z");
     assert_eq!(facts[0]["evidence"]["origin"], "import");
 }
 
@@ -95,10 +101,15 @@ fn an_import_goes_on_where_it_was_cut_off() {
     let digest = mailspan_connectors::signature::hex(&mailspan_connectors::signature::sha256(&bytes));
     let begun = tenant.ask("POST", "/v1/imports", &json!({ "file": file, "digest": digest }));
     let id = begun.json()["id"].as_str().unwrap().to_owned();
-    let page: Vec<Value> = (0..500).map(|n| json!({ "email": format!("n{n}@x.org"), "external_id": n.to_string() })).collect();
+    let page: Vec<Value> =
+        (0..500).map(|n| json!({ "email": format!("n{n}@x.org"), "external_id": n.to_string() })).collect();
     let path = format!("/v1/imports/{id}/rows");
     assert_eq!(tenant.ask("POST", &path, &json!({ "after": 0, "rows": page })).status, 200);
-    assert_eq!(tenant.ask("POST", &path, &json!({ "after": 0, "rows": page })).status, 409, "a page was taken twice");
+    assert_eq!(
+        tenant.ask("POST", &path, &json!({ "after": 0, "rows": page })).status,
+        409,
+        "a page was taken twice"
+    );
     let out = hub.run(&["contacts", "import", &file, "--tenant", "acme", "--json"]);
     assert!(String::from_utf8_lossy(&out.stderr).contains("500 rows are done"), "{out:?}");
     let done: Value = serde_json::from_slice(&out.stdout).unwrap();

@@ -6,7 +6,7 @@ use serde_json::json;
 use crate::support::{AT, event, hub, hub_with, send};
 
 #[test]
-fn a_lane_keeps_its_order_through_failures() {
+pub fn a_lane_keeps_its_order_through_failures() {
     let (hub, crm) = hub();
     let mut failures = 2;
     crm.answer(move |_| {
@@ -30,7 +30,7 @@ fn a_lane_keeps_its_order_through_failures() {
 }
 
 #[test]
-fn a_refusal_is_a_dead_letter_that_can_be_replayed_or_discarded() {
+pub fn a_refusal_is_a_dead_letter_that_can_be_replayed_or_discarded() {
     let (hub, crm) = hub();
     crm.status(422);
     send(&hub, &event("open", "one@example.com", AT));
@@ -72,7 +72,7 @@ fn a_refusal_is_a_dead_letter_that_can_be_replayed_or_discarded() {
 }
 
 #[test]
-fn a_dead_credential_pauses_and_keeps_the_queue_over_a_restart() {
+pub fn a_dead_credential_pauses_and_keeps_the_queue_over_a_restart() {
     let (mut hub, crm) = hub();
     crm.status(401);
     for n in 0..5 {
@@ -93,7 +93,7 @@ fn a_dead_credential_pauses_and_keeps_the_queue_over_a_restart() {
 }
 
 #[test]
-fn out_of_tries_is_a_dead_letter_with_the_last_answer() {
+pub fn out_of_tries_is_a_dead_letter_with_the_last_answer() {
     let (hub, crm) = hub_with("retry = [\"20ms\", \"20ms\"]", "");
     crm.status(500);
     send(&hub, &event("open", "a@example.com", AT));
@@ -104,7 +104,7 @@ fn out_of_tries_is_a_dead_letter_with_the_last_answer() {
 }
 
 #[test]
-fn batches_are_cloudevents_and_each_item_is_settled() {
+pub fn batches_are_cloudevents_and_each_item_is_settled() {
     let (hub, crm) = hub_with("batch = { max = 10, wait = \"300ms\" }", "");
     let all: Vec<_> = (0..20).map(|n| event("open", &format!("b{n}@example.com"), AT)).collect();
     assert_eq!(send(&hub, &json!(all)).json()["accepted"], 20);
@@ -117,7 +117,7 @@ fn batches_are_cloudevents_and_each_item_is_settled() {
 }
 
 #[test]
-fn a_private_address_that_is_not_allowed_is_not_reached() {
+pub fn a_private_address_that_is_not_allowed_is_not_reached() {
     let other = mailspan_testkit::Receiver::start();
     let more = format!(
         "[destinations.inner]\nkind = \"http\"\nurl = \"http://localhost:{}/\"\n[[routes]]\nname = \"inner\"\nto = [\"inner\"]",
@@ -139,7 +139,7 @@ fn a_private_address_that_is_not_allowed_is_not_reached() {
 }
 
 #[test]
-fn a_destination_that_fails_is_degraded_waits_and_recovers() {
+pub fn a_destination_that_fails_is_degraded_waits_and_recovers() {
     let destination =
         "breaker = { failures = 3, wait = \"300ms\" }\nretry = { calendar = [\"100ms\"], for = \"1h\" }";
     let (hub, crm) = hub_with(destination, "");

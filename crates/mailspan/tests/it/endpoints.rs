@@ -25,7 +25,8 @@ fn make(tenant: &Tenant, receiver: &Receiver, events: &[&str], more: Value) -> V
 /// As the vendor's documented verifier does it.
 fn verify(secret: &str, header: &str, body: &[u8]) -> bool {
     let parts: Vec<(&str, &str)> = header.split(',').filter_map(|part| part.split_once('=')).collect();
-    let find = |name: &str| parts.iter().find(|(key, _)| *key == name).map(|(_, value)| *value).unwrap_or_default();
+    let find =
+        |name: &str| parts.iter().find(|(key, _)| *key == name).map(|(_, value)| *value).unwrap_or_default();
     let text = [find("t").as_bytes(), b".", body].concat();
     hex(&hmac_sha256(secret.as_bytes(), &text)) == find("v1")
 }
@@ -36,7 +37,10 @@ fn an_unsubscribe_reaches_an_endpoint_signed_and_logged() {
     let receiver = Receiver::start();
     let tenant = Tenant::new(&hub, "acme");
     let made = make(&tenant, &receiver, &["contact.unsubscribed"], json!({}));
-    assert_eq!((&made["secret"], &made["secretHint"], &made["isActive"]), (&json!(SECRET), &json!("cdef"), &json!(true)));
+    assert_eq!(
+        (&made["secret"], &made["secretHint"], &made["isActive"]),
+        (&json!(SECRET), &json!("cdef"), &json!(true))
+    );
     let id = made["id"].as_str().unwrap();
     tenant.put(json!({ "email": "a@x.org", "externalId": "u-1", "optIn": true }));
     tenant.ask("PATCH", "/contacts/u-1", &json!({ "optIn": false }));
@@ -46,7 +50,10 @@ fn an_unsubscribe_reaches_an_endpoint_signed_and_logged() {
     assert_eq!(body["tenantId"], "acme");
     assert!(body["id"].as_str().unwrap().starts_with("evt_"));
     let data = &body["data"];
-    assert_eq!((&data["externalId"], &data["email"], &data["source"]), (&json!("u-1"), &json!("a@x.org"), &json!("api")));
+    assert_eq!(
+        (&data["externalId"], &data["email"], &data["source"]),
+        (&json!("u-1"), &json!("a@x.org"), &json!("api"))
+    );
     assert!(data["contactId"].is_string() && data["unsubscribedAt"].is_string());
     assert!(verify(SECRET, seen.header("x-mailingcore-signature").unwrap(), &seen.body));
     assert_eq!(seen.header("x-mailingcore-event"), Some("contact.unsubscribed"));
@@ -62,7 +69,9 @@ fn an_unsubscribe_reaches_an_endpoint_signed_and_logged() {
     // Again: the same ids, a signature of now.
     let path = format!("/webhooks/endpoints/{id}/deliveries/{}/redeliver", row["id"].as_str().unwrap());
     check(&tenant.ask("POST", &path, &Value::Null), 202);
-    let again = until(10, "it was not delivered again", || (receiver.ok().len() == 2).then(|| receiver.ok().pop().unwrap()));
+    let again = until(10, "it was not delivered again", || {
+        (receiver.ok().len() == 2).then(|| receiver.ok().pop().unwrap())
+    });
     assert_eq!(again.header("x-mailingcore-delivery-id"), seen.header("x-mailingcore-delivery-id"));
     assert_eq!(again.json()["id"], body["id"]);
     // Nothing of the secret is in the database or in a list.
@@ -78,10 +87,16 @@ fn events_of_webhooks_reach_endpoints_too_and_failures_keep_the_schedule() {
     let (mut hub, _) = hub();
     let receiver = Receiver::start();
     receiver.status(500);
-    let key = hub.rows(&["keys", "create", "--scope", "webhooks:manage"])[0]["key"].as_str().unwrap().to_owned();
+    let key =
+        hub.rows(&["keys", "create", "--scope", "webhooks:manage"])[0]["key"].as_str().unwrap().to_owned();
     let id = {
         let tenant = Tenant { hub: &hub, key: key.clone() };
-        let made = make(&tenant, &receiver, &["email.bounced", "email.complained"], json!({ "standardWebhooks": true }));
+        let made = make(
+            &tenant,
+            &receiver,
+            &["email.bounced", "email.complained"],
+            json!({ "standardWebhooks": true }),
+        );
         assert_eq!(send(&hub, &event("bounce", "b@example.com", crate::support::AT)).status, 200);
         made["id"].as_str().unwrap().to_owned()
     };
@@ -113,12 +128,16 @@ fn events_of_webhooks_reach_endpoints_too_and_failures_keep_the_schedule() {
     let count = receiver.seen().len();
     send(&hub, &event("bounce", "c@example.com", crate::support::AT));
     until(10, "the event was not routed", || {
-        (hub.rows(&["deliveries", "list", "--subject", "c@example.com", "--state", "delivered"]).len() == 1).then_some(())
+        (hub.rows(&["deliveries", "list", "--subject", "c@example.com", "--state", "delivered"]).len() == 1)
+            .then_some(())
     });
     assert_eq!(receiver.seen().len(), count, "an endpoint that is off was told");
     let set = json!({ "isActive": true });
     for _ in 0..2 {
-        assert_eq!(check(&tenant.ask("PATCH", &format!("/webhooks/endpoints/{id}/toggle"), &set), 200)["isActive"], true);
+        assert_eq!(
+            check(&tenant.ask("PATCH", &format!("/webhooks/endpoints/{id}/toggle"), &set), 200)["isActive"],
+            true
+        );
     }
     check(&tenant.ask("DELETE", &format!("/webhooks/endpoints/{id}"), &Value::Null), 200);
     assert_eq!(tenant.ask("DELETE", &format!("/webhooks/endpoints/{id}"), &Value::Null).status, 404);
@@ -130,7 +149,8 @@ fn secrets_are_rotated_and_tested() {
     let (hub, _) = hub();
     let receiver = Receiver::start();
     let tenant = Tenant::new(&hub, "acme");
-    let id = make(&tenant, &receiver, &["contact.unsubscribed"], json!({}))["id"].as_str().unwrap().to_owned();
+    let id =
+        make(&tenant, &receiver, &["contact.unsubscribed"], json!({}))["id"].as_str().unwrap().to_owned();
     let test = || check(&tenant.ask("POST", &format!("/webhooks/endpoints/{id}/test"), &Value::Null), 200);
     assert_eq!(test()["delivered"], true);
     let signed = |secret: &str| {
@@ -138,8 +158,11 @@ fn secrets_are_rotated_and_tested() {
         verify(secret, seen.header("x-mailingcore-signature").unwrap(), &seen.body)
     };
     assert!(signed(SECRET));
-    let rotate = |body: Value| check(&tenant.ask("POST", &format!("/webhooks/endpoints/{id}/rotate-secret"), &body), 200);
-    let later = rotate(json!({ "secret": "the-next-secret-of-the-endpoint-0", "from": "2199-01-01T00:00:00Z" }));
+    let rotate = |body: Value| {
+        check(&tenant.ask("POST", &format!("/webhooks/endpoints/{id}/rotate-secret"), &body), 200)
+    };
+    let later =
+        rotate(json!({ "secret": "the-next-secret-of-the-endpoint-0", "from": "2199-01-01T00:00:00Z" }));
     assert_eq!(later["nextSecretFrom"], "2199-01-01T00:00:00.000Z");
     test();
     assert!(signed(SECRET), "the next secret signs before its time");
@@ -187,4 +210,46 @@ fn bad_endpoints_are_refused() {
     assert_eq!(refused["message"], "Missing required API key scope: webhooks:manage");
     let other = Tenant::new(&hub, "other");
     assert_eq!(other.get("/webhooks/endpoints")["data"], json!([]));
+}
+
+/// A store key is rotated: the old one beside the new, everything sealed anew, then the new one alone.
+#[test]
+fn the_store_key_is_rotated_and_belongs_into_the_back_up() {
+    let crm = Receiver::start();
+    let receiver = Receiver::start();
+    let config = |keys: &str| {
+        crate::support::config(&crm, "", "")
+            .replace("url = \"sqlite:hub.db\"", &format!("url = \"sqlite:hub.db\"\n{keys}"))
+    };
+    let env = [
+        ("MAILTARGET_SECRET", crate::support::SECRET),
+        ("ONE", "the-first-store-key-of-the-tests"),
+        ("TWO", "the-second-store-key-of-the-test"),
+    ];
+    let mut hub =
+        mailspan_testkit::Hub::new(crate::support::BINARY, &config("key = { env = \"ONE\" }"), &env);
+    hub.start();
+    let tenant = Tenant::new(&hub, "acme");
+    let id =
+        make(&tenant, &receiver, &["contact.unsubscribed"], json!({}))["id"].as_str().unwrap().to_owned();
+    let key = tenant.key.clone();
+    let restart = |hub: &mut mailspan_testkit::Hub, keys: &str| {
+        hub.kill();
+        let text = config(keys).replace("{HUB}", &hub.port.to_string());
+        std::fs::write(hub.folder().join("hub.toml"), text).unwrap();
+        hub.start();
+    };
+    let tested = |hub: &mailspan_testkit::Hub| {
+        let tenant = Tenant { hub, key: key.clone() };
+        tenant.ask("POST", &format!("/webhooks/endpoints/{id}/test"), &Value::Null).status
+    };
+    assert_eq!(tested(&hub), 200);
+    restart(&mut hub, "key = { env = \"TWO\" }");
+    assert_eq!(tested(&hub), 409, "it was opened without its key");
+    assert!(hub.log().contains("old_keys"), "the log does not say what to do");
+    restart(&mut hub, "key = { env = \"TWO\" }\nold_keys = [{ env = \"ONE\" }]");
+    assert_eq!(tested(&hub), 200);
+    assert_eq!(hub.rows(&["keys", "reseal"])[0]["resealed"], 1);
+    restart(&mut hub, "key = { env = \"TWO\" }");
+    assert_eq!(tested(&hub), 200);
 }

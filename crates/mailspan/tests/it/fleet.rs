@@ -10,7 +10,7 @@ use mailspan_testkit::{Hub, PostgresServer, Receiver, post, until};
 use crate::replay::{QUICK, audit, dead_letters, id_of, job};
 use crate::support::{AT, BINARY, SECRET, config, event, send, signed};
 
-fn hub_on(url: &str, crm: &Receiver) -> Hub {
+pub fn hub_on(url: &str, crm: &Receiver) -> Hub {
     hub_with(url, crm, "retry = { calendar = [\"100ms\", \"300ms\"], for = \"1h\" }")
 }
 

@@ -1,13 +1,14 @@
 //! Senders that misbehave: slow, large, packed, garbled. Honest ones are served all the while.
 
 use std::io::{Read, Write};
-use std::net::{Shutdown, TcpStream};
+use std::net::{Ipv4Addr, Shutdown, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use flate2::Compression;
-use flate2::write::GzEncoder;
+use flate2::write::{GzEncoder, ZlibEncoder};
+use mailspan_core::limits;
 use mailspan_testkit::{Hub, Receiver, post, until};
 
 use crate::support::{AT, BINARY, SECRET, config, event, send, send_raw, signed};
@@ -72,8 +73,8 @@ struct Drip {
 }
 
 impl Drip {
-    fn begin(hub: &Hub, at_once: &str, rest: &str) -> Drip {
-        let mut stream = TcpStream::connect(("127.0.0.1", hub.port)).unwrap();
+    fn begin(hub: &Hub, from: Ipv4Addr, at_once: &str, rest: &str) -> Drip {
+        let mut stream = dial_from(from, hub.port);
         stream.write_all(at_once.as_bytes()).unwrap();
         stream.set_nonblocking(true).unwrap();
         Drip { stream, rest: rest.bytes().rev().collect(), began: Instant::now(), closed: None }
@@ -99,6 +100,17 @@ impl Drip {
     }
 }
 
+/// All of 127.0.0.0/8 is this machine; each address of it is a sender of its own.
+fn dial_from(from: Ipv4Addr, port: u16) -> TcpStream {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let stream = runtime.block_on(async {
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        socket.bind((from, 0).into()).unwrap();
+        socket.connect((Ipv4Addr::LOCALHOST, port).into()).await.unwrap()
+    });
+    stream.into_std().unwrap()
+}
+
 /// A sender that sends whole requests, one after the other, until it is told to stop.
 struct Honest {
     stop: Arc<AtomicBool>,
@@ -106,13 +118,13 @@ struct Honest {
 }
 
 impl Honest {
-    fn begin(hub: &Hub) -> Honest {
+    fn begin(hub: &Hub, name: &'static str) -> Honest {
         let (stop, port) = (Arc::new(AtomicBool::new(false)), hub.port);
         let told = stop.clone();
         let thread = std::thread::spawn(move || {
             let mut took = Vec::new();
             while !told.load(Ordering::Relaxed) {
-                let body = event("open", &format!("h{}@example.com", took.len()), AT).to_string();
+                let body = event("open", &format!("{name}{}@example.com", took.len()), AT).to_string();
                 let mac = signed(SECRET, body.as_bytes());
                 let asked = Instant::now();
                 let reply =
@@ -133,7 +145,23 @@ impl Honest {
     }
 }
 
-/// 500 in the suite; `MAILSPAN_DRIPS=10000` for more than the hub takes at once (`CONNECTIONS_MAX`).
+fn shown(took: &mut [Duration]) -> String {
+    took.sort();
+    let at = |share: usize| took[(took.len() * share / 100).min(took.len() - 1)];
+    format!(
+        "{} honest requests: middle {:?}, 99 % within {:?}, slowest {:?}",
+        took.len(),
+        at(50),
+        at(99),
+        at(100)
+    )
+}
+
+/// Of one address, more than which make room for each other, as many drip.
+const OF_ONE: usize = 200;
+
+/// 500 in the suite, `MAILSPAN_DRIPS=10000` for more than the hub takes at once (`CONNECTIONS_MAX`): raise
+/// `ulimit -n` above that number. They come from several addresses, 200 from each.
 #[test]
 fn dripping_connections_end_at_their_deadline_while_honest_senders_are_answered() {
     let count = std::env::var("MAILSPAN_DRIPS").map_or(500, |text| text.parse::<usize>().unwrap());
@@ -143,11 +171,17 @@ fn dripping_connections_end_at_their_deadline_while_honest_senders_are_answered(
     let whole_head = head(&body, "content-length: 4000\r\n");
     let slow_head = "x-a: ".to_owned() + &"y".repeat(20_000);
     let first_line = "POST /in/mailtarget HTTP/1.1\r\nhost: hub\r\n";
-    let honest = Honest::begin(&hub);
+    let alone = Honest::begin(&hub, "alone");
+    std::thread::sleep(Duration::from_millis(1_500));
+    let mut alone = alone.end();
+    let honest = Honest::begin(&hub, "beside");
     let mut drips: Vec<Drip> = (0..count)
-        .map(|n| match n % 2 {
-            0 => Drip::begin(&hub, first_line, &slow_head),
-            _ => Drip::begin(&hub, &whole_head, &" ".repeat(20_000)),
+        .map(|n| {
+            let from = Ipv4Addr::new(127, 1, 0, u8::try_from(1 + n / OF_ONE).unwrap());
+            match n % 2 {
+                0 => Drip::begin(&hub, from, first_line, &slow_head),
+                _ => Drip::begin(&hub, from, &whole_head, &" ".repeat(20_000)),
+            }
         })
         .collect();
     let began = Instant::now();
@@ -157,20 +191,45 @@ fn dripping_connections_end_at_their_deadline_while_honest_senders_are_answered(
         std::thread::sleep(Duration::from_millis(50));
     }
     let mut took = honest.end();
-    took.sort();
     let closed = drips.iter().filter_map(|drip| drip.closed);
     let (first, last) = (closed.clone().min().unwrap(), closed.max().unwrap());
     println!(
-        "{count} dripping connections were closed after {first:?} to {last:?}; of {} honest requests meanwhile \
-         the middle one took {:?}, the slowest {:?}",
-        took.len(),
-        took[took.len() / 2],
-        took[took.len() - 1]
+        "{count} dripping connections were closed after {first:?} to {last:?}; alone {}; beside them {}",
+        shown(&mut alone),
+        shown(&mut took)
     );
-    // Not before its time, or an honest slow sender could not get through.
-    assert!(first >= deadline - Duration::from_millis(100), "closed after {first:?}");
-    assert_eq!(accepted(&hub), took.len() as u64, "half a body was taken for a whole one");
+    // Not before its time, or an honest slow sender could not get through: but where all places are taken.
+    assert!(
+        count > limits::CONNECTIONS_MAX || first >= deadline - Duration::from_millis(100),
+        "closed after {first:?}"
+    );
+    assert_eq!(accepted(&hub), (alone.len() + took.len()) as u64, "half a body was taken for a whole one");
     answers_honest_senders(&hub, &crm, "after@example.com");
+}
+
+/// One address has its share of connections; a further one costs it its own that waits longest.
+#[test]
+fn one_address_does_not_take_the_places_of_others() {
+    let (hub, crm) = hub(&[]);
+    let greedy = Ipv4Addr::new(127, 2, 0, 1);
+    let mut drips: Vec<Drip> = (0..limits::CONNECTIONS_PER_ADDRESS + 50)
+        .map(|_| Drip::begin(&hub, greedy, "POST /in/mailtarget HTTP/1.1\r\n", &"x".repeat(20_000)))
+        .collect();
+    until(10, "the connections above the share are not closed", || {
+        drips.iter_mut().for_each(Drip::drop_falls);
+        (drips.iter().filter(|drip| drip.closed.is_some()).count() == 50).then_some(())
+    });
+    assert!(drips[..50].iter().all(|drip| drip.closed.is_some()), "not the oldest ones were closed");
+    // The greedy one itself is answered too, at the price of another of its own.
+    let mut stream = dial_from(greedy, hub.port);
+    stream.set_nonblocking(false).unwrap();
+    let body = event("open", "greedy@example.com", AT).to_string();
+    let length = format!("content-length: {}\r\nconnection: close\r\n", body.len());
+    stream.write_all((head(body.as_bytes(), &length) + &body).as_bytes()).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    answers_honest_senders(&hub, &crm, "other@example.com");
 }
 
 #[test]
@@ -250,7 +309,7 @@ fn floods_of_headers_are_refused() {
 /// Members of zeros, each 1:1,000, as many as fit into a body: five GiB. They take no more memory than
 /// honest bodies of that size.
 #[test]
-fn a_gzip_bomb_is_413_and_memory_stays_flat() {
+fn a_bomb_is_413_and_memory_stays_flat() {
     let crm = Receiver::start();
     let mut hub = Hub::new(BINARY, &config(&crm, "", ""), &[("MAILTARGET_SECRET", SECRET)]);
     hub.start();
@@ -263,20 +322,26 @@ fn a_gzip_bomb_is_413_and_memory_stays_flat() {
         assert_eq!(send_raw(&hub, &padded(&format!("large{n}@example.com"), 5 << 20)).status, 200);
     }
     let before = peak_kib(&hub);
-    let post = |body: &[u8]| {
+    let post = |coding: &str, body: &[u8]| {
         let mac = signed(SECRET, body);
-        let headers = [("x-mailtarget-signature", mac.as_str()), ("content-encoding", "gzip")];
+        let headers = [("x-mailtarget-signature", mac.as_str()), ("content-encoding", coding)];
         hub.post("/in/mailtarget", &headers, body).status
     };
+    let mut zlib = ZlibEncoder::new(Vec::new(), Compression::best());
+    zlib.write_all(&vec![0; 40 << 20]).unwrap();
+    let zlib = zlib.finish().unwrap();
     for _ in 0..4 {
-        assert_eq!(post(&bomb), 413);
+        assert_eq!(post("gzip", &bomb), 413);
+        assert_eq!(post("deflate", &zlib), 413);
     }
+    // These are not read at all.
+    assert_eq!([post("br", &zlib), post("zstd", &zlib)], [415, 415]);
     let grown = peak_kib(&hub).saturating_sub(before);
     println!("the most memory was {before} KiB after honest bodies, and {grown} KiB more after bombs");
     assert!(grown < 32 << 10, "{grown} KiB");
     let mut twice = GzEncoder::new(Vec::new(), Compression::best());
     twice.write_all(&member).unwrap();
-    assert_eq!(post(&twice.finish().unwrap()), 400, "what is packed twice is no JSON");
+    assert_eq!(post("gzip", &twice.finish().unwrap()), 400, "what is packed twice is no JSON");
     assert_eq!(accepted(&hub), 4);
     answers_honest_senders(&hub, &crm, "after@example.com");
 }

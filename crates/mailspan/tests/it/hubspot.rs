@@ -56,7 +56,7 @@ fn check_life(state: &Value) {
 }
 
 #[test]
-fn what_happens_to_a_person_is_in_the_crm_once_whatever_is_repeated() {
+pub fn what_happens_to_a_person_is_in_the_crm_once_whatever_is_repeated() {
     let (hub, sandbox) = pair("", "");
     let events = life();
     send_all(&hub, &events);
@@ -76,7 +76,7 @@ fn what_happens_to_a_person_is_in_the_crm_once_whatever_is_repeated() {
 }
 
 #[test]
-fn events_that_come_late_do_not_set_a_person_back() {
+pub fn events_that_come_late_do_not_set_a_person_back() {
     let (hub, sandbox) = pair("", "");
     let mut events = life();
     events.reverse();
@@ -88,7 +88,7 @@ fn events_that_come_late_do_not_set_a_person_back() {
 }
 
 #[test]
-fn an_unknown_contact_is_skipped_counted_and_listed_and_replayed_once_it_is_there() {
+pub fn an_unknown_contact_is_skipped_counted_and_listed_and_replayed_once_it_is_there() {
     let (hub, sandbox) = pair("", "");
     let (eve, open) = ("eve@example.com", plain("open", "eve@example.com", 1));
     send_all(&hub, &[open, plain("open", ADA, 2)]);
@@ -114,7 +114,7 @@ fn an_unknown_contact_is_skipped_counted_and_listed_and_replayed_once_it_is_ther
 }
 
 #[test]
-fn a_route_that_may_creates_contacts() {
+pub fn a_route_that_may_creates_contacts() {
     let (hub, sandbox) = pair("", "create_contacts = true");
     let eve = "eve@example.com";
     send_all(&hub, &[plain("delivery", eve, 1), plain("open", eve, 2), plain("open", eve, 3)]);
@@ -129,7 +129,7 @@ fn a_route_that_may_creates_contacts() {
 }
 
 #[test]
-fn metadata_names_the_record_and_consent_follows_the_address() {
+pub fn metadata_names_the_record_and_consent_follows_the_address() {
     let (hub, sandbox) = pair("", "");
     let ada = contact(&sandbox.state(), ADA)["id"].as_str().unwrap().to_owned();
     let about_ada = json!({ "crm_contact_id": ada });
@@ -150,7 +150,7 @@ fn metadata_names_the_record_and_consent_follows_the_address() {
 }
 
 #[test]
-fn a_paused_crm_keeps_its_queue_and_loses_no_opt_out() {
+pub fn a_paused_crm_keeps_its_queue_and_loses_no_opt_out() {
     let (hub, sandbox) = pair(PATIENT, "");
     sandbox.faults("missing_scopes=communication_preferences.statuses.batch.write");
     send_all(&hub, &[plain("unsubscribe", ADA, 1)]);

@@ -6,7 +6,7 @@ use serde_json::json;
 use crate::support::{AT, SECRET, event, hub, send, send_raw, signed};
 
 #[test]
-fn a_signed_event_is_kept_and_delivered() {
+pub fn a_signed_event_is_kept_and_delivered() {
     let (hub, crm) = hub();
     let reply = send(&hub, &event("open", "a@example.com", AT));
     assert_eq!(reply.status, 200);
@@ -25,7 +25,7 @@ fn a_signed_event_is_kept_and_delivered() {
 }
 
 #[test]
-fn a_refused_signature_tells_the_operator_and_nobody_else() {
+pub fn a_refused_signature_tells_the_operator_and_nobody_else() {
     let (hub, _crm) = hub();
     let body = event("open", "a@example.com", AT).to_string();
     let wrong = signed("another secret", body.as_bytes());
@@ -47,7 +47,7 @@ fn a_refused_signature_tells_the_operator_and_nobody_else() {
 }
 
 #[test]
-fn bad_bodies_get_a_clear_answer_and_lose_nothing() {
+pub fn bad_bodies_get_a_clear_answer_and_lose_nothing() {
     let (hub, crm) = hub();
     for (name, body, status) in [
         ("empty", &b""[..], 400),
@@ -72,7 +72,7 @@ fn bad_bodies_get_a_clear_answer_and_lose_nothing() {
 }
 
 #[test]
-fn the_dashboards_test_batch_is_kept_and_makes_no_delivery() {
+pub fn the_dashboards_test_batch_is_kept_and_makes_no_delivery() {
     let (hub, crm) = hub();
     let batch = json!({ "batchId": "645c2177e3b86a0001887bc6", "retryCount": 0, "events": [
         { "status": "injection", "eventId": "92356927693813856", "messageId": "000443ee14578172be22",
@@ -87,7 +87,7 @@ fn the_dashboards_test_batch_is_kept_and_makes_no_delivery() {
 }
 
 #[test]
-fn paths_and_methods_that_are_not_there() {
+pub fn paths_and_methods_that_are_not_there() {
     let (hub, _crm) = hub();
     assert_eq!(hub.post("/in/nowhere", &[], b"{}").status, 404);
     assert_eq!(get(hub.port, "/in/mailtarget").unwrap().status, 405);

@@ -45,7 +45,7 @@ fn hub_with_notify(crm: u16, chat: &Receiver) -> Hub {
 }
 
 #[test]
-fn a_known_owner_gets_one_task_however_often_it_is_tried() {
+pub fn a_known_owner_gets_one_task_however_often_it_is_tried() {
     let ((account, port), chat) = (account(), Receiver::start());
     let hub = hub_with_notify(port, &chat);
     account.set_faults(Faults::parse("server_error=40%,reset_after_commit=40%").unwrap());
@@ -74,7 +74,7 @@ fn a_known_owner_gets_one_task_however_often_it_is_tried() {
 }
 
 #[test]
-fn without_an_owner_the_notify_url_is_told_once() {
+pub fn without_an_owner_the_notify_url_is_told_once() {
     let ((account, port), chat) = (account(), Receiver::start());
     let hub = hub_with_notify(port, &chat);
     send_all(&hub, &[complaint(BOB, 1, json!({})), plain("open", BOB, 2), plain("unsubscribe", BOB, 3)]);
@@ -94,7 +94,7 @@ fn without_an_owner_the_notify_url_is_told_once() {
 }
 
 #[test]
-fn deals_get_the_activity_too_and_deals_that_are_gone_do_not_lose_it() {
+pub fn deals_get_the_activity_too_and_deals_that_are_gone_do_not_lose_it() {
     let (account, port) = account();
     let deal = account.add_deal("Spring offer");
     let hub = hub(port, "", "");
@@ -114,7 +114,7 @@ fn deals_get_the_activity_too_and_deals_that_are_gone_do_not_lose_it() {
 }
 
 #[test]
-fn an_owner_whom_the_crm_does_not_know_is_named_in_a_task_of_the_contact() {
+pub fn an_owner_whom_the_crm_does_not_know_is_named_in_a_task_of_the_contact() {
     let ((account, port), chat) = (account(), Receiver::start());
     let hub = hub_with_notify(port, &chat);
     send_all(&hub, &[complaint(ADA, 1, json!({ "crm_owner": "gone@crm.example" }))]);

@@ -1,6 +1,6 @@
 //! Poison: a map that ends the process itself. The flight note finds it, alone, and nobody else pays.
 
-use mailspan_testkit::{Hub, Receiver, until};
+use mailspan_testkit::{Hub, PostgresServer, Receiver, until};
 
 use crate::support::{AT, BINARY, SECRET, config, event, send};
 
@@ -17,7 +17,24 @@ fn poisoned() -> (Hub, Receiver) {
 
 #[test]
 fn what_ends_the_process_is_found_and_dead_at_the_third_start() {
-    let (mut hub, crm) = poisoned();
+    check(poisoned());
+}
+
+/// The note stands beside the configuration there.
+#[test]
+fn what_ends_the_process_is_found_and_dead_at_the_third_start_on_postgres() {
+    let server = PostgresServer::start();
+    let crm = Receiver::start();
+    let quick = "retry = { calendar = [\"200ms\"], for = \"1h\" }\nrate = \"1000/1s\"\nconcurrency = 8";
+    let text = config(&crm, quick, "").replace("url = \"sqlite:hub.db\"", "url = { env = \"DATABASE_URL\" }");
+    let env = [("MAILTARGET_SECRET", SECRET), ("DATABASE_URL", &server.database("poison"))];
+    let mut hub = Hub::new(BINARY, &text, &env);
+    hub.set_env("MAILSPAN_POISON_SUBJECT", POISON);
+    hub.start();
+    check((hub, crm));
+}
+
+fn check((mut hub, crm): (Hub, Receiver)) {
     // Heads that wait for their retry while the poison strikes.
     crm.status(503);
     let neighbours: Vec<String> = (0..20).map(|n| format!("n{n}@example.com")).collect();
@@ -73,4 +90,33 @@ fn a_clean_stop_leaves_no_note() {
     assert!(note.exists(), "there is no flight note");
     assert_eq!(hub.stop(), Some(0));
     assert!(!note.exists(), "the flight note outlived a clean stop");
+}
+
+/// An answer that cannot be judged: nothing is sent again before it was judged alone.
+#[test]
+fn an_answer_that_ends_the_process_is_found_and_its_delivery_is_dead_at_the_third_start() {
+    let (mut hub, crm) = poisoned();
+    hub.set_env("MAILSPAN_POISON_ANSWER", "venom");
+    assert_eq!(hub.stop(), Some(0));
+    hub.start();
+    crm.answer(|seen| {
+        let body = if seen.subject() == "bitten@example.com" { "{\"venom\":1}" } else { "{}" };
+        (200, Vec::new(), body.to_owned())
+    });
+    assert_eq!(send(&hub, &event("open", "bitten@example.com", AT)).status, 200);
+    hub.wait_for_end(20, "the answer did not end the process");
+    hub.kill();
+    let sent = crm.seen().len();
+    hub.spawn();
+    assert!(!hub.ready(), "the answer was not judged alone at the second start");
+    assert_eq!(crm.seen().len(), sent, "something was sent before the answer was judged");
+    hub.kill();
+    hub.start();
+    let dead = until(10, "it is no dead letter", || hub.rows(&["dead-letters", "list"]).pop());
+    assert_eq!(dead["subject"], "bitten@example.com", "{dead}");
+    assert!(dead.to_string().contains("judging the answer"), "{dead}");
+    send(&hub, &event("open", "later@example.com", AT));
+    until(10, "the hub does not work on", || crm.ok_about("later@example.com").pop());
+    assert_eq!(crm.ok_about("bitten@example.com").len(), 1, "it was sent again");
+    assert_eq!(hub.rows(&["audit"])[0]["adds_up"], true);
 }

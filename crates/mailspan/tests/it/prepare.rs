@@ -14,7 +14,7 @@ fn said(hub: &Hub, words: &[&str]) -> (Option<i32>, String) {
 }
 
 #[test]
-fn a_bare_account_is_prepared_and_then_works() {
+pub fn a_bare_account_is_prepared_and_then_works() {
     let sandbox = Sandbox::hubspot(BINARY, TOKEN, &["--bare", "--contact", ADA]);
     let hub = hub(sandbox.port, "retry = [\"50ms\"]", "");
     let prepare = ["destinations", "prepare", "crm"];
@@ -60,7 +60,7 @@ fn a_bare_account_is_prepared_and_then_works() {
 }
 
 #[test]
-fn what_is_not_prepared_is_a_dead_letter_that_names_it() {
+pub fn what_is_not_prepared_is_a_dead_letter_that_names_it() {
     let sandbox = Sandbox::hubspot(BINARY, TOKEN, &["--bare", "--contact", ADA]);
     let hub = hub(sandbox.port, "retry = [\"50ms\"]", "");
     send_all(&hub, &[plain("delivery", ADA, 1)]);
@@ -74,7 +74,7 @@ fn what_is_not_prepared_is_a_dead_letter_that_names_it() {
 }
 
 #[test]
-fn prepare_names_what_it_cannot_create() {
+pub fn prepare_names_what_it_cannot_create() {
     let sandbox = Sandbox::hubspot(BINARY, TOKEN, &[]);
     let hub = hub(sandbox.port, "", "");
     sandbox.faults("missing_scopes=crm.objects.owners.read");
@@ -85,7 +85,7 @@ fn prepare_names_what_it_cannot_create() {
 }
 
 #[test]
-fn test_tells_what_works_from_what_does_not() {
+pub fn test_tells_what_works_from_what_does_not() {
     let sandbox = Sandbox::hubspot(BINARY, TOKEN, &[]);
     let mut hub = hub(sandbox.port, "", "");
     let test = |hub: &Hub| said(hub, &["destinations", "test", "crm", "--json"]);
@@ -107,7 +107,7 @@ fn test_tells_what_works_from_what_does_not() {
 }
 
 #[test]
-fn pause_keeps_the_queue_and_resume_sends_it() {
+pub fn pause_keeps_the_queue_and_resume_sends_it() {
     let sandbox = Sandbox::hubspot(BINARY, TOKEN, &["--contact", ADA]);
     let hub = hub(sandbox.port, "", "");
     let (code, text) = said(&hub, &["destinations", "pause", "crm", "--note", "the account moves"]);

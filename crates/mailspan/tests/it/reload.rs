@@ -10,7 +10,7 @@ use crate::support::{AT, event, hub_with, send};
 const PATIENT: &str = "retry = { calendar = [\"50ms\"], for = \"1h\" }\nbreaker = { failures = 0 }";
 
 /// Writes another configuration and waits until the log says that it is applied.
-fn apply(hub: &Hub, text: &str) {
+pub fn apply(hub: &Hub, text: &str) {
     let applied = || hub.log().matches("configuration read again").count();
     let before = applied();
     std::fs::write(hub.folder().join("hub.toml"), text).unwrap();
@@ -18,7 +18,7 @@ fn apply(hub: &Hub, text: &str) {
     until(10, "the configuration is not applied", || (applied() == before + 1).then_some(()));
 }
 
-fn text_of(hub: &Hub) -> String {
+pub fn text_of(hub: &Hub) -> String {
     std::fs::read_to_string(hub.folder().join("hub.toml")).unwrap()
 }
 
@@ -40,7 +40,7 @@ fn settled(hub: &Hub, delivered: u64) {
 }
 
 #[test]
-fn another_address_gets_the_queue() {
+pub fn another_address_gets_the_queue() {
     let (hub, crm) = waiting(3);
     let other = Receiver::start();
     let moved =
@@ -52,7 +52,7 @@ fn another_address_gets_the_queue() {
 }
 
 #[test]
-fn another_map_holds_for_what_waits() {
+pub fn another_map_holds_for_what_waits() {
     let (hub, crm) = waiting(2);
     let mapped = text_of(&hub).replace("name = \"raw\"", "name = \"raw\"\nmap = '{ \"who\": .subject }'");
     apply(&hub, &mapped);
@@ -64,7 +64,7 @@ fn another_map_holds_for_what_waits() {
 }
 
 #[test]
-fn a_listener_cannot_be_moved_by_a_reload() {
+pub fn a_listener_cannot_be_moved_by_a_reload() {
     let (hub, crm) = hub_with(PATIENT, "");
     send(&hub, &event("open", "before@example.com", AT));
     until(10, "not delivered", || crm.ok().pop());
@@ -76,7 +76,7 @@ fn a_listener_cannot_be_moved_by_a_reload() {
     until(10, "not delivered any more", || crm.ok_about("a@example.com").pop());
 }
 #[test]
-fn a_destination_that_is_taken_away_keeps_its_queue_until_it_is_back() {
+pub fn a_destination_that_is_taken_away_keeps_its_queue_until_it_is_back() {
     let (hub, crm) = waiting(3);
     let good = text_of(&hub);
     let other = Receiver::start();
@@ -99,7 +99,7 @@ fn a_destination_that_is_taken_away_keeps_its_queue_until_it_is_back() {
 }
 
 #[test]
-fn many_reloads_at_once_end_with_the_last_file() {
+pub fn many_reloads_at_once_end_with_the_last_file() {
     let (hub, crm) = waiting(2);
     let good = text_of(&hub);
     let last = Receiver::start();

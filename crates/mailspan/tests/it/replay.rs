@@ -69,7 +69,7 @@ fn keys(receiver: &Receiver) -> HashMap<String, String> {
 }
 
 #[test]
-fn a_replay_goes_on_after_a_kill_and_live_traffic_goes_before_it() {
+pub fn a_replay_goes_on_after_a_kill_and_live_traffic_goes_before_it() {
     let (mut hub, crm, erp) = two("");
     crm.status(422);
     erp.status(422);
@@ -129,7 +129,7 @@ fn a_replay_goes_on_after_a_kill_and_live_traffic_goes_before_it() {
 }
 
 #[test]
-fn a_dry_run_counts_and_changes_nothing() {
+pub fn a_dry_run_counts_and_changes_nothing() {
     let (mut hub, crm, erp) = two("");
     crm.status(422);
     erp.status(422);
@@ -184,7 +184,7 @@ fn a_dry_run_counts_and_changes_nothing() {
 }
 
 #[test]
-fn a_job_waits_for_a_paused_destination_and_can_be_cancelled() {
+pub fn a_job_waits_for_a_paused_destination_and_can_be_cancelled() {
     let (hub, crm, erp) = two("");
     crm.status(422);
     erp.status(422);
@@ -212,7 +212,7 @@ fn a_job_waits_for_a_paused_destination_and_can_be_cancelled() {
 }
 
 #[test]
-fn a_time_range_in_any_state_is_sent_again_to_one_destination() {
+pub fn a_time_range_in_any_state_is_sent_again_to_one_destination() {
     let (hub, crm, erp) = two("");
     let mut times = Vec::new();
     for who in ["before@example.com", "within@example.com", "after@example.com"] {
@@ -247,7 +247,7 @@ fn a_time_range_in_any_state_is_sent_again_to_one_destination() {
 }
 
 #[test]
-fn a_dead_letter_shows_its_request_and_a_corrected_event_takes_its_place() {
+pub fn a_dead_letter_shows_its_request_and_a_corrected_event_takes_its_place() {
     let (hub, crm, _erp) = two("auth = { kind = \"bearer\", token = { env = \"CRM_TOKEN\" } }");
     crm.answer(|_| (422, Vec::new(), "{\"why\":\"no such person\"}".to_owned()));
     dead_letters(&hub, "open", "typo", 1, 1);

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use mailspan_core::{Millis, SplitMix64};
-use mailspan_testkit::{DELAY_MS, Receiver, Seen, now_ms, post};
+use mailspan_testkit::{DELAY_MS, Receiver, Seen, post};
 
 use crate::support::{SECRET, event, signed};
 
@@ -76,9 +76,15 @@ fn send(port: u16, (who, n): &Sent) -> bool {
 struct Act {
     sent: Sent,
     key: String,
-    at_ms: i64,
     /// When the answer leaves; nothing: never.
     answer_ms: Option<i64>,
+}
+
+/// A place on a tape.
+#[derive(Clone, Copy, Default)]
+pub struct Mark {
+    acts: usize,
+    came: usize,
 }
 
 /// A receiver and what it acted on. Of a hundred requests 10 are answered 503, 5 are acted on and never
@@ -87,14 +93,19 @@ pub struct Tape {
     pub receiver: Receiver,
     healed: Arc<AtomicBool>,
     acts: Arc<Mutex<Vec<Act>>>,
+    /// Key and time of all that came, what was answered 503 included.
+    came: Arc<Mutex<Vec<(String, i64)>>>,
 }
 
 impl Tape {
     pub fn start(seed: u64) -> Tape {
         let (receiver, acts) = (Receiver::start(), Arc::new(Mutex::new(Vec::new())));
+        let came = Arc::new(Mutex::new(Vec::new()));
         let healed = Arc::new(AtomicBool::new(false));
         let (mut random, kept, well) = (SplitMix64(seed), acts.clone(), healed.clone());
+        let coming = came.clone();
         receiver.answer(move |seen| {
+            coming.lock().unwrap().push((key_of(seen), seen.at_ms));
             let draw = if well.load(Ordering::Relaxed) { 99 } else { random.below(100) };
             if draw < 10 {
                 return (503, Vec::new(), "{}".to_owned());
@@ -105,7 +116,7 @@ impl Tape {
             let headers = late.map(|ms| (DELAY_MS.to_owned(), ms.to_string())).into_iter().collect();
             (if draw < 15 { 0 } else { 200 }, headers, "{}".to_owned())
         });
-        Tape { receiver, healed, acts }
+        Tape { receiver, healed, acts, came }
     }
 
     /// No faults from now on: what waits for a breaker or a slow start gets through in time.
@@ -113,22 +124,23 @@ impl Tape {
         self.healed.store(true, Ordering::Relaxed);
     }
 
-    pub fn len(&self) -> usize {
-        self.acts.lock().unwrap().len()
+    /// How many acts there were, and how many requests came.
+    pub fn mark(&self) -> Mark {
+        Mark { acts: self.acts.lock().unwrap().len(), came: self.came.lock().unwrap().len() }
     }
 
-    /// Keys of what was acted on and could not be answered any more: to be asked while no hub lives.
-    pub fn in_flight(&self) -> Vec<String> {
-        let now = now_ms();
+    /// Keys of what was acted on after so many acts (what a hub before it sent is not its own) and not yet
+    /// answered when the hub, which died then at the latest, was gone.
+    pub fn in_flight(&self, mark: Mark, died_ms: i64) -> Vec<String> {
         let acts = self.acts.lock().unwrap();
-        let died = acts.iter().map(|act| act.at_ms).max().unwrap_or(now);
-        let late = |act: &&Act| act.answer_ms.is_some_and(|at| at > died + 5);
-        acts.iter().filter(late).map(|act| act.key.clone()).collect::<BTreeSet<_>>().into_iter().collect()
+        let late = |act: &&Act| act.answer_ms.is_some_and(|at| at > died_ms);
+        let keys = acts[mark.acts..].iter().filter(late).map(|act| act.key.clone());
+        keys.collect::<BTreeSet<_>>().into_iter().collect()
     }
 
-    /// When a key came again after so many acts.
-    pub fn came_after(&self, mark: usize, key: &str) -> Option<i64> {
-        self.acts.lock().unwrap()[mark..].iter().find(|act| act.key == key).map(|act| act.at_ms)
+    /// When a key came again, for whatever answer.
+    pub fn came_after(&self, mark: Mark, key: &str) -> Option<i64> {
+        self.came.lock().unwrap()[mark.came..].iter().find(|(other, _)| other == key).map(|(_, at)| *at)
     }
 
     pub fn has_all(&self, wanted: &[Sent]) -> bool {
@@ -165,6 +177,9 @@ impl Tape {
 fn act(seen: &Seen, answer_ms: Option<i64>) -> Act {
     let time = seen.json()["time"].as_str().and_then(Millis::parse_rfc3339).unwrap();
     let n = ((time.0 - BASE) / 1_000) as u64;
-    let key = seen.header("idempotency-key").unwrap().to_owned();
-    Act { sent: (seen.subject(), n), key, at_ms: seen.at_ms, answer_ms }
+    Act { sent: (seen.subject(), n), key: key_of(seen), answer_ms }
+}
+
+fn key_of(seen: &Seen) -> String {
+    seen.header("idempotency-key").unwrap().to_owned()
 }

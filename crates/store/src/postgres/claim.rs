@@ -6,16 +6,19 @@ use tokio_postgres::Row;
 use super::base::{Base, Fault, get, maybe_millis, millis, small};
 use super::events::{EVENT_COLUMNS, event_of, several};
 use super::persons::person_of;
-use crate::Claim;
+use crate::{Claim, Claimed};
 
 /// Heads due by `now`, at most `room` of each queue, and the earliest due time that was not taken. One
-/// statement, so one state of the tables: of each queue it reads one head more than may be taken.
+/// statement, so one state of the tables: of each queue it reads one head more than may be taken. Those that the
+/// caller holds already (`held`, ascending) take room and are counted, but are not among the claims. Nothing where an
+/// operator has paused the destination, perhaps at another node: it holds from the command's end on.
 pub(crate) async fn claim(
     base: &Base,
     destination: DestinationId,
     room: [u16; Queue::ALL.len()],
     now: Millis,
-) -> Result<(Vec<Claim>, Option<Millis>), Fault> {
+    held: &[DeliveryId],
+) -> Result<Claimed, Fault> {
     let sql = format!(
         "SELECT {EVENT_COLUMNS}, d.queue, d.due, d.id AS delivery, d.route, d.class, d.cause, d.attempts, d.crashes,
             d.since, d.progress, d.person, p.address, p.external_id, p.opens, p.clicks, p.opted_out_at, p.opted_in_at,
@@ -24,13 +27,12 @@ pub(crate) async fn claim(
          CROSS JOIN LATERAL (SELECT w.* FROM deliveries w WHERE w.destination = $1 AND w.queue = q.queue
             AND w.due IS NOT NULL ORDER BY w.due, w.id LIMIT q.room + 1) AS d
          JOIN events e ON e.seq = d.event LEFT JOIN persons p ON p.id = d.person
+         WHERE NOT EXISTS (SELECT 1 FROM destinations s WHERE s.id = $1 AND s.paused_code = 'operator')
          ORDER BY d.queue, d.due, d.id"
     );
     let queues: Vec<i64> = Queue::ALL.into_iter().map(|queue| queue as i64).collect();
     let rooms: Vec<i64> = room.into_iter().map(i64::from).collect();
-    let mut taken = [0_u16; Queue::ALL.len()];
-    let mut next: Option<Millis> = None;
-    let mut claims = vec![];
+    let Claimed { mut claims, came: mut taken, next_due: mut next } = Claimed::default();
     for row in &base.rows(&sql, &[&destination.0, &queues, &rooms]).await? {
         let due = millis(row, "due")?;
         let queue = usize::try_from(get::<i64, _>(row, "queue")?).unwrap_or(0).min(taken.len() - 1);
@@ -39,6 +41,9 @@ pub(crate) async fn claim(
             continue;
         }
         taken[queue] += 1;
+        if held.binary_search(&DeliveryId(get(row, "delivery")?)).is_ok() {
+            continue;
+        }
         match claim_of(base, row, destination).await {
             Ok(claim) => claims.push(claim),
             // One damaged row must not stop its destination; its lane waits and shows in the lists.
@@ -53,7 +58,7 @@ pub(crate) async fn claim(
     for claim in &mut claims {
         claim.several_recipients = claim.event.seq.is_some_and(|seq| several.contains(&seq));
     }
-    Ok((claims, next))
+    Ok(Claimed { claims, came: taken, next_due: next })
 }
 
 async fn claim_of(base: &Base, row: &Row, destination: DestinationId) -> Result<Claim, Fault> {

@@ -1,30 +1,24 @@
-//! From a URL to connections: what is refused before anything is sent, settings of each session, notifications.
+//! From an address to connections: settings of each session, notifications.
 
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use mailspan_core::DestinationId;
-use tokio::sync::broadcast;
-use tokio_postgres::config::{Host, SslMode};
-use tokio_postgres::tls::NoTlsStream;
-use tokio_postgres::{AsyncMessage, Client, Config, Connection, NoTls, Socket};
+use tokio::sync::{broadcast, watch};
+use tokio_postgres::{AsyncMessage, Client, Config, Connection, Socket};
 
 use super::base::{Base, Fault, get};
-use super::journal::CHANNEL;
+use super::journal::{CHANNEL, STOOD};
 use super::names::Names;
-use crate::OpenError;
+use super::tls::{Encrypted, Tls};
+use super::url::{Address, CONNECT_WAIT, parse};
 use crate::sqlite::IdentityKey;
 use crate::write::Trouble;
+use crate::{Heard, OpenError};
 
 /// A way to start tasks: nothing here spawns by itself.
 pub type Spawn = Arc<dyn Fn(Pin<Box<dyn Future<Output = ()> + Send>>) + Send + Sync>;
-
-/// Until the server has let us in.
-const CONNECT_WAIT: Duration = Duration::from_secs(5);
-/// A way that is cut is noticed within so long.
-const SILENCE_MAX: Duration = Duration::from_secs(10);
 
 /// Each statement ends within half a minute. A transaction that is silent for five seconds is ended: a node that
 /// is frozen inside one gives its locks back.
@@ -43,18 +37,22 @@ const READER_SETTINGS: &str = "SET default_transaction_read_only = on;";
 
 pub(crate) struct Connector {
     config: Config,
+    tls: Tls,
     /// Host and database, without user and password.
     pub place: String,
-    pub offered: broadcast::Sender<Vec<DestinationId>>,
+    pub heard: broadcast::Sender<Heard>,
+    /// How many connections of the writer ended.
+    pub lost: Arc<watch::Sender<u64>>,
     pub names: Arc<Mutex<Names>>,
     spawn: Spawn,
 }
 
 impl Connector {
     pub(crate) fn new(url: &str, spawn: Spawn) -> Result<Connector, OpenError> {
-        let (config, place) = parse(url)?;
-        let offered = broadcast::channel(1_024).0;
-        Ok(Connector { config, place, offered, names: Arc::default(), spawn })
+        let Address { config, place, tls } = parse(url)?;
+        let heard = broadcast::channel(1_024).0;
+        let lost = Arc::new(watch::channel(0).0);
+        Ok(Connector { config, tls, place, heard, lost, names: Arc::default(), spawn })
     }
 
     /// For migrations: no settings, no notifications.
@@ -74,7 +72,11 @@ impl Connector {
 
     pub(crate) async fn writer(&self, key: IdentityKey) -> Result<Base, Fault> {
         let (client, connection) = self.connect().await?;
-        (self.spawn)(Box::pin(drive_listening(connection, self.offered.clone())));
+        let (heard, lost) = (self.heard.clone(), self.lost.clone());
+        (self.spawn)(Box::pin(async move {
+            drive_listening(connection, heard).await;
+            lost.send_modify(|count| *count += 1);
+        }));
         client.batch_execute(SETTINGS).await?;
         client.batch_execute(PLANS).await?;
         client.batch_execute(WRITER_SETTINGS).await?;
@@ -88,32 +90,35 @@ impl Connector {
         row.map_or(Ok(0), |row| get(&row, 0))
     }
 
-    async fn connect(&self) -> Result<(Client, Connection<Socket, NoTlsStream>), Fault> {
-        match tokio::time::timeout(2 * CONNECT_WAIT, self.config.connect(NoTls)).await {
-            Ok(connected) => Ok(connected?),
+    async fn connect(&self) -> Result<(Client, Connection<Socket, Encrypted>), Fault> {
+        match tokio::time::timeout(2 * CONNECT_WAIT, self.config.connect(self.tls.clone())).await {
+            Ok(Ok(connected)) => Ok(connected),
+            // The driver has no kind for it.
+            Ok(Err(error)) if super::base::shown(&error).ends_with("server does not support TLS") => {
+                Err(Fault::Trouble(Trouble::Broken(format!(
+                    "{} speaks no TLS: switch `ssl` on there, or write sslmode=disable for a network that you trust",
+                    self.place
+                ))))
+            }
+            Ok(Err(error)) => Err(error.into()),
             Err(_) => Err(Fault::Trouble(Trouble::Broken(format!("{} does not answer", self.place)))),
         }
     }
 }
 
-async fn drive(connection: Connection<Socket, NoTlsStream>) {
+async fn drive(connection: Connection<Socket, Encrypted>) {
     if let Err(error) = connection.await {
         tracing::warn!(cause = %super::base::shown(&error), "a connection to PostgreSQL ended");
     }
 }
 
-/// Hands notifications on: numbers of destinations, or nothing where events wait for the router. Those of this
-/// node come too and are harmless; it sends them only for others.
-async fn drive_listening(
-    mut connection: Connection<Socket, NoTlsStream>,
-    offered: broadcast::Sender<Vec<DestinationId>>,
-) {
+/// Hands notifications on. Those of this node come too and are harmless; it sends them only for others.
+async fn drive_listening(mut connection: Connection<Socket, Encrypted>, heard: broadcast::Sender<Heard>) {
     loop {
         match poll_fn(|context| connection.poll_message(context)).await {
             Some(Ok(AsyncMessage::Notification(said))) => {
-                let ids = said.payload().split(',').filter_map(|id| id.parse().ok()).map(DestinationId);
                 // Nobody listens: nobody to wake.
-                let _ = offered.send(ids.collect());
+                let _ = heard.send(read(said.payload()));
             }
             Some(Ok(_)) => {}
             Some(Err(error)) => {
@@ -125,69 +130,12 @@ async fn drive_listening(
     }
 }
 
-/// Refuses what would go over a network in plain text without having been asked to.
-fn parse(url: &str) -> Result<(Config, String), OpenError> {
-    let refuse = |cause: &str| OpenError::Url(cause.to_owned());
-    let no_tls = "this version speaks no TLS to PostgreSQL: reach it over a unix socket or 127.0.0.1 (a tunnel ends there too), or write sslmode=disable for a network that you trust";
-    if url.contains("sslmode=verify") {
-        return Err(refuse(no_tls));
-    }
-    let mut config: Config = url.parse().map_err(|error: tokio_postgres::Error| {
-        refuse(&format!(
-            "{} (postgres://user:password@host:port/database is expected)",
-            super::base::shown(&error)
-        ))
-    })?;
-    if config.get_hosts().is_empty() {
-        return Err(refuse("it names no host: write postgres://user:password@host:port/database"));
-    }
-    let is_near = config.get_hosts().iter().all(|host| match host {
-        Host::Unix(_) => true,
-        Host::Tcp(name) => {
-            name == "localhost" || name.parse().is_ok_and(|ip: std::net::IpAddr| ip.is_loopback())
-        }
-    });
-    match config.get_ssl_mode() {
-        SslMode::Disable => {}
-        SslMode::Prefer if is_near => {}
-        _ => return Err(refuse(no_tls)),
-    }
-    let hosts: Vec<String> = config.get_hosts().iter().map(shown_host).collect();
-    let database = config.get_dbname().or(config.get_user()).unwrap_or_default();
-    let place = format!("postgres://{}/{database}", hosts.join(","));
-    config.application_name("mailspan").connect_timeout(CONNECT_WAIT).tcp_user_timeout(SILENCE_MAX);
-    config.keepalives_idle(SILENCE_MAX / 2).keepalives_interval(SILENCE_MAX / 4).keepalives_retries(2);
-    Ok((config, place))
-}
-
-fn shown_host(host: &Host) -> String {
-    match host {
-        Host::Tcp(name) => name.clone(),
-        Host::Unix(path) => path.display().to_string(),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn check(url: &str, expected: Result<&str, &str>) {
-        match (parse(url), expected) {
-            (Ok((_, place)), Ok(expected)) => assert_eq!(place, expected),
-            (Err(error), Err(part)) => assert!(error.to_string().contains(part), "{url}: {error}"),
-            (other, _) => panic!("{url}: {:?}", other.map(|(_, place)| place)),
-        }
-    }
-
-    #[test]
-    fn what_needs_tls_is_refused_and_passwords_are_not_shown() {
-        check("postgres://hub:s3cret@127.0.0.1/hub", Ok("postgres://127.0.0.1/hub"));
-        check("postgres://hub:s3cret@%2Frun%2Fpg/hub", Ok("postgres:///run/pg/hub"));
-        check("postgres://hub@db.example.com/hub?sslmode=disable", Ok("postgres://db.example.com/hub"));
-        check("postgres://hub@db.example.com/hub", Err("speaks no TLS"));
-        check("postgres://hub@127.0.0.1/hub?sslmode=require", Err("speaks no TLS"));
-        check("postgres://hub@127.0.0.1/hub?sslmode=verify-full", Err("speaks no TLS"));
-        check("postgres:///hub", Err("no host"));
-        check("postgres://hub@127.0.0.1:x/hub", Err("is expected"));
+/// A notification: nothing where events wait for the router, a word, or numbers of destinations. A word of a later
+/// version is as good as any hint.
+fn read(payload: &str) -> Heard {
+    match payload {
+        "" => Heard::Accepted,
+        STOOD => Heard::Stood,
+        ids => Heard::Offered(ids.split(',').filter_map(|id| id.parse().ok()).map(DestinationId).collect()),
     }
 }

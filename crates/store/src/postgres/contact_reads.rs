@@ -6,8 +6,8 @@ use mailspan_core::{Address, Name, PersonId};
 use super::handle::Postgres;
 use super::{contact_list, contact_rows, endpoints};
 use crate::{
-    ConfirmationRow, ContactFilter, ContactList, ContactPage, ContactRow, EndpointRow, FactRow, FieldRow, SealedRow,
-    SubscriptionCount, SuppressionFilter, SuppressionRow, TenantRow, Trouble,
+    ConfirmationRow, ContactFilter, ContactList, ContactPage, ContactRow, EndpointRow, FactRow, FieldRow,
+    SealedRow, SubscriptionCount, SuppressionFilter, SuppressionRow, TenantRow, Trouble,
 };
 
 impl Postgres {

@@ -3,17 +3,17 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use mailspan_core::{DestinationId, Name};
-use tokio::sync::{Mutex, MutexGuard, Semaphore, SemaphorePermit, broadcast, oneshot};
+use mailspan_core::Name;
+use tokio::sync::{Mutex, MutexGuard, Semaphore, SemaphorePermit, broadcast, oneshot, watch};
 
 use super::base::{Base, Fault};
 use super::connect::Connector;
-use crate::NameKind;
 use crate::prepare::{Prepared, prepare, prepare_name};
 use crate::queue::{Job, Queues, closed};
 use crate::reader::READ_QUEUE_MAX;
 use crate::sqlite::IdentityKey;
 use crate::write::{Trouble, Write, Wrote};
+use crate::{Heard, NameKind};
 
 #[derive(Clone)]
 pub struct Postgres {
@@ -109,8 +109,12 @@ impl Postgres {
         Ok(link)
     }
 
-    pub(crate) fn listen(&self) -> broadcast::Receiver<Vec<DestinationId>> {
-        self.shared.connector.offered.subscribe()
+    pub(crate) fn listen(&self) -> broadcast::Receiver<Heard> {
+        self.shared.connector.heard.subscribe()
+    }
+
+    pub(crate) fn lost(&self) -> watch::Receiver<u64> {
+        self.shared.connector.lost.subscribe()
     }
 
     /// How many writes wait: intake, work.

@@ -9,11 +9,13 @@ use std::collections::HashMap;
 use mailspan_core::DestinationId;
 
 use super::base::{Base, Fault};
-use super::leases::{self, Locked};
+use super::leases::{self, Locked, Present};
 use super::names::TYPE;
 use super::retain::Cursors;
 use super::segments::Segments;
-use super::{accept, contacts, counts, endpoints, erase, jobs, keys, offer, refused, retain, route, settle, standing, tenants};
+use super::{
+    accept, contacts, counts, endpoints, erase, jobs, keys, offer, refused, retain, route, settle, standing, tenants,
+};
 use crate::decided::DECIDED;
 use crate::prepare::{Prepared, What, decides};
 use crate::sqlite::counts::Counts;
@@ -27,6 +29,8 @@ const PASSES: usize = 6;
 /// A notification holds at most 8,000 bytes, a number at most 20.
 const NOTIFIED_MAX: usize = 300;
 pub(crate) const CHANNEL: &str = "mailspan_offered";
+/// The notification that a destination was paused or resumed.
+pub(crate) const STOOD: &str = "stood";
 
 /// The one write connection of this node, with what it keeps in memory.
 pub(crate) struct Journal {
@@ -36,12 +40,15 @@ pub(crate) struct Journal {
     pub cursors: Cursors,
     /// Rows that the running transaction has locked.
     pub leases: Locked,
+    /// Owners of leases for whom this session stands.
+    pub present: Present,
     shard: i64,
     /// Leases that this node was given, with the owner it named.
     taken: HashMap<String, u128>,
     /// Whom to wake after the commit: destinations of other nodes, the router of another.
     offered: Vec<DestinationId>,
     accepted: bool,
+    stood: bool,
 }
 
 impl Journal {
@@ -52,18 +59,26 @@ impl Journal {
             segments: Segments::new(segment_keys_max),
             cursors: Cursors::default(),
             leases: Locked::new(),
+            present: Present::new(),
             shard,
             taken: HashMap::new(),
             offered: vec![],
             accepted: false,
+            stood: false,
         }
     }
 
     /// After a broken connection: what was known of the tables is read again.
-    pub(crate) fn reconnected(self, base: Base) -> Journal {
+    pub(crate) async fn reconnected(self, base: Base) -> Journal {
         let mut segments = self.segments;
         segments.forget();
-        Journal { base, segments, counts: Counts::default(), leases: Locked::new(), ..self }
+        let mut present = Present::new();
+        for owner in self.taken.values() {
+            if let Err(fault) = leases::appear(&base, &mut present, *owner).await {
+                tracing::debug!(cause = %fault.trouble(), "it is said when leases are renewed that we live");
+            }
+        }
+        Journal { base, segments, present, counts: Counts::default(), leases: Locked::new(), ..self }
     }
 
     pub(crate) fn is_closed(&self) -> bool {
@@ -267,8 +282,9 @@ impl Journal {
             Write::Key(key) => keys::make(&self.base, key).await,
             Write::RevokeKey { id, at } => keys::revoke(&self.base, *id, *at).await,
             Write::KeyUsed { id, at } => keys::used(&self.base, *id, *at).await,
-            Write::Lease { name, owner, now, until } => {
-                leases::take(&self.base, &mut self.leases, name, *owner, *now, *until).await
+            Write::Lease { name, owner, now, until } => leases::take(self, name, *owner, *now, *until).await,
+            Write::Release { name, owner } => {
+                leases::release(&self.base, &mut self.leases, name, *owner).await
             }
             Write::Retain(keep) => retain::step(self, *keep).await,
             Write::Job(job) => jobs::make(&self.base, job).await,
@@ -296,6 +312,12 @@ impl Journal {
                         Some(_) => self.taken.insert(name.clone(), *owner),
                         None => self.taken.remove(name),
                     };
+                }
+                (What::Write(Write::Stand { destination, .. }), Ok(_)) => {
+                    self.stood |= !self.taken.contains_key(&of_destination(*destination));
+                }
+                (What::Write(Write::Release { name, .. }), Ok(_)) => {
+                    self.taken.remove(name);
                 }
                 (_, Ok(Wrote::Offered { destinations })) => self.wake(destinations),
                 (What::Write(Write::Page(page)), Ok(Wrote::Paged { destinations, .. })) => {
@@ -343,6 +365,9 @@ impl Journal {
         }
         if std::mem::take(&mut self.accepted) {
             self.notify("").await;
+        }
+        if std::mem::take(&mut self.stood) {
+            self.notify(STOOD).await;
         }
         if let Err(fault) = self.segments.load_some(&self.base).await {
             tracing::debug!(cause = %fault.trouble(), "the filter of a dedupe segment was not read");

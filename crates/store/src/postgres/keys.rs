@@ -54,8 +54,10 @@ pub(crate) async fn used(base: &Base, id: i64, at: Millis) -> Result<Wrote, Faul
     Ok(Wrote::Done)
 }
 
+const COLUMNS: &str = "id, tenant, shown, scopes, note, created_at, expires_at, revoked_at, last_used_at";
+
 pub(crate) async fn by_hash(base: &Base, hash: &[u8; 32]) -> Result<Option<KeyRow>, Fault> {
-    match base.row("SELECT * FROM api_keys WHERE hash = $1", &[&&hash[..]]).await? {
+    match base.row(&format!("SELECT {COLUMNS} FROM api_keys WHERE hash = $1"), &[&&hash[..]]).await? {
         Some(row) => key_of(base, &row).await.map(Some),
         None => Ok(None),
     }
@@ -63,7 +65,7 @@ pub(crate) async fn by_hash(base: &Base, hash: &[u8; 32]) -> Result<Option<KeyRo
 
 pub(crate) async fn list(base: &Base) -> Result<Vec<KeyRow>, Fault> {
     let mut keys = vec![];
-    for row in &base.rows("SELECT * FROM api_keys ORDER BY id LIMIT 10000", &[]).await? {
+    for row in &base.rows(&format!("SELECT {COLUMNS} FROM api_keys ORDER BY id LIMIT 10000"), &[]).await? {
         keys.push(key_of(base, row).await?);
     }
     Ok(keys)

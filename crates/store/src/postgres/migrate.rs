@@ -1,8 +1,11 @@
 //! Migrations: the numbers and names of the SQLite store, applied in one transaction under a lock, so that of
 //! several nodes that start at once one migrates and the others wait.
 
+use std::time::Duration;
+
 use aws_lc_rs::digest::{SHA256, digest};
 use mailspan_core::Millis;
+use tokio_postgres::error::SqlState;
 use tokio_postgres::{Client, Transaction};
 
 use crate::OpenError;
@@ -18,6 +21,13 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
 /// The oldest server that the store is tested with.
 const SERVER_MIN: i32 = 150_000;
 
+/// A table that is to be changed is waited for so long. Whoever comes after a change that waits must wait too, so
+/// it is short: nodes of the older version serve meanwhile. Their writes wait for a lock up to 10 seconds.
+const LOCKS: &str = "SET LOCAL lock_timeout = '2s'";
+/// So often a change that found its table in use is tried, a moment apart: others get through in between.
+const TRIES: usize = 30;
+const AGAIN: Duration = Duration::from_millis(500);
+
 /// Brings the tables of the current schema up to date, or leaves them as they are. Gives the key of identities.
 pub(crate) async fn migrate(
     client: &mut Client,
@@ -25,8 +35,21 @@ pub(crate) async fn migrate(
     seed: u128,
     now: Millis,
 ) -> Result<Vec<u8>, OpenError> {
-    let sql = |cause: tokio_postgres::Error| OpenError::server(place, &cause);
     check_server(client, place).await?;
+    for _ in 1..TRIES {
+        match all(client, place, seed, now).await {
+            Err(OpenError::Locked { number, .. }) => {
+                tracing::info!(number, "a migration waits for its table")
+            }
+            done => return done,
+        }
+        tokio::time::sleep(AGAIN).await;
+    }
+    all(client, place, seed, now).await
+}
+
+async fn all(client: &mut Client, place: &str, seed: u128, now: Millis) -> Result<Vec<u8>, OpenError> {
+    let sql = |cause: tokio_postgres::Error| OpenError::server(place, &cause);
     let tx = client.transaction().await.map_err(sql)?;
     // First the lock, then the version: read before, it may be old. It ends with the transaction.
     tx.batch_execute(
@@ -93,7 +116,13 @@ async fn apply(tx: &Transaction<'_>, place: &str, now: Millis) -> Result<(), Ope
     for (number, name, text) in
         MIGRATIONS.iter().filter(|(number, ..)| applied.iter().all(|(n, _)| n != number))
     {
-        tx.batch_execute(text).await.map_err(sql)?;
+        tx.batch_execute(LOCKS).await.map_err(sql)?;
+        tx.batch_execute(text).await.map_err(|cause| match cause.code() {
+            Some(&SqlState::LOCK_NOT_AVAILABLE | &SqlState::T_R_DEADLOCK_DETECTED) => {
+                OpenError::Locked { place: place.into(), number: *number }
+            }
+            _ => sql(cause),
+        })?;
         tx.execute(
             "INSERT INTO migrations VALUES ($1, $2, $3, $4)",
             &[number, name, &digest_of(text.as_bytes()), &now.0],

@@ -52,6 +52,9 @@ pub async fn open_postgres(options: PostgresOptions) -> Result<(Store, PostgresW
     };
     let mut client = connector.plain().await.map_err(refuse)?;
     let secret = migrate(&mut client, &connector.place, options.seed, options.now).await?;
+    if super::moving::is_marked(&client).await.map_err(|error| refuse(error.into()))? {
+        return Err(OpenError::Moving { place: connector.place.clone() });
+    }
     drop(client);
     let key = IdentityKey::new(&secret);
     let base = connector.writer(key.clone()).await.map_err(refuse)?;

@@ -5,11 +5,11 @@ use mailspan_core::{
 };
 
 use super::handle::Postgres;
-use super::{audit, claim, deliveries, events, jobs, keys, ledger, persons, refused, standing, walk};
+use super::{audit, claim, deliveries, events, jobs, keys, leases, ledger, persons, refused, standing, walk};
 use crate::{
-    AttemptRow, Audit, Claim, DeliveryFilter, DeliveryRow, EventFilter, EventRow, Fact, FactFilter,
-    JobFilter, JobRow, KeyRow, RefusedRow, RequestRow, Sizes, StandingRow, Trouble, UnreadableRow, Walk,
-    Walked,
+    AttemptRow, Audit, Claimed, DeliveryFilter, DeliveryRow, EventFilter, EventRow, Fact, FactFilter,
+    JobFilter, JobRow, KeyRow, LeaseRow, RefusedRow, RequestRow, Sizes, StandingRow, Trouble, UnreadableRow,
+    Walk, Walked,
 };
 
 impl Postgres {
@@ -24,9 +24,16 @@ impl Postgres {
         destination: DestinationId,
         room: [u16; Queue::ALL.len()],
         now: Millis,
-    ) -> Result<(Vec<Claim>, Option<Millis>), Trouble> {
+        held: &[DeliveryId],
+    ) -> Result<Claimed, Trouble> {
         let link = self.link().await?;
-        let found = claim::claim(link.base()?, destination, room, now).await;
+        let found = claim::claim(link.base()?, destination, room, now, held).await;
+        link.end(found).await
+    }
+
+    pub(crate) async fn leases(&self) -> Result<Vec<LeaseRow>, Trouble> {
+        let link = self.link().await?;
+        let found = leases::list(link.base()?).await;
         link.end(found).await
     }
 

@@ -71,7 +71,7 @@ async fn again(
             biased;
             base = &mut connected => {
                 tracing::info!(place = connector.place, "connected to PostgreSQL again");
-                return Some(journal.reconnected(base));
+                return Some(journal.reconnected(base).await);
             }
             jobs = queues.next_group() => {
                 for job in jobs? {

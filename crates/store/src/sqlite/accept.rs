@@ -196,6 +196,7 @@ fn keep_event(
         return Err(id_conflict(error, event.id));
     }
     base.sql("INSERT INTO unrouted (seq) VALUES (?1)")?.execute([seq.0])?;
+    journal.accepted.push(Event { seq: Some(seq), ..event.clone() });
     Ok(seq)
 }
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 use aws_lc_rs::hmac;
 use mailspan_core::limits::{PAGE_ROWS, PAGE_ROWS_MAX};
 use mailspan_core::{Millis, Reason};
+use rusqlite::config::DbConfig;
 use rusqlite::{CachedStatement, Connection, ErrorCode, OpenFlags, Row};
 
 use super::names::Names;
@@ -16,6 +17,11 @@ use crate::write::Trouble;
 /// Page cache of the writer, in KiB; readers have a tenth each, so all stay under 64 MiB.
 const WRITER_CACHE_KIB: i64 = 32 << 10;
 const READER_CACHE_KIB: i64 = 3 << 10;
+/// Pages in the log before they are brought into the file (64 MiB): a page that changes often is then brought
+/// over once for many of its changes, and reading such a log at a start takes a tenth of a second.
+const CHECKPOINT_PAGES: i64 = 16_000;
+/// The log is cut back to this size when it begins anew.
+const LOG_BYTES_KEPT: i64 = 64 << 20;
 /// Statements kept prepared: more than there are in hot paths.
 const STATEMENTS_CACHED: usize = 160;
 /// Only a checkpoint or another tool can hold the file for a moment.
@@ -30,6 +36,8 @@ pub(crate) struct Base {
 impl Base {
     pub(crate) fn new(conn: Connection) -> rusqlite::Result<Base> {
         conn.set_prepared_statement_cache_capacity(STATEMENTS_CACHED);
+        // Else a statement over a partial index is prepared anew whenever another value is bound to it.
+        conn.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
         let secret: Vec<u8> =
             conn.query_row("SELECT value FROM meta WHERE name = 'identity_key'", [], |row| row.get(0))?;
         Ok(Base { conn, names: RefCell::default(), key: IdentityKey::new(&secret) })
@@ -82,8 +90,8 @@ pub(crate) fn connect_writer(path: &Path) -> rusqlite::Result<Connection> {
     // In WAL mode only FULL syncs at each commit: a 2xx must survive a power cut.
     conn.pragma_update(None, "synchronous", "FULL")?;
     conn.pragma_update(None, "foreign_keys", false)?;
-    conn.pragma_update(None, "journal_size_limit", 64 << 20)?;
-    conn.pragma_update(None, "wal_autocheckpoint", 4_000)?;
+    conn.pragma_update(None, "journal_size_limit", LOG_BYTES_KEPT)?;
+    conn.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES)?;
     conn.pragma_update(None, "cache_size", -WRITER_CACHE_KIB)?;
     conn.pragma_update(None, "temp_store", "MEMORY")?;
     // What is deleted or written over is zeroed where its page is written anyway; the rest goes with a compaction.

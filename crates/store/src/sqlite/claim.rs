@@ -3,35 +3,38 @@
 use mailspan_core::{Cause, Class, DeliveryId, DestinationId, LastTimes, Millis, Progress, Queue, RouteId};
 use rusqlite::{Row, params};
 
-use super::base::{Base, Fault, maybe_millis};
-use super::events::{EVENT_COLUMNS, event_of, is_for_several};
+use super::base::{Base, Fault};
+use super::events::{EVENT_COLUMNS, EVENT_COLUMNS_N, event_of, is_for_several};
 use super::persons::person_of;
-use crate::Claim;
+use crate::{Claim, Claimed};
 
-/// Heads due by `now`, at most `room` of each queue, and the earliest due time that was not taken.
+/// Heads due by `now`, at most `room` of each queue, and the earliest due time that was not taken. Those that the
+/// caller holds already (`held`, ascending) take room and are counted, but not read.
 pub(crate) fn claim(
     base: &Base,
     destination: DestinationId,
     room: [u16; Queue::ALL.len()],
     now: Millis,
-) -> Result<(Vec<Claim>, Option<Millis>), Fault> {
-    let mut claims = vec![];
-    let mut next: Option<Millis> = None;
+    held: &[DeliveryId],
+) -> Result<Claimed, Fault> {
+    let mut claimed = Claimed::default();
     for (queue, limit) in Queue::ALL.into_iter().zip(room) {
-        let taken =
-            if limit == 0 { 0 } else { claim_queue(base, destination, queue, limit, now, &mut claims)? };
+        if limit > 0 {
+            claim_queue(base, destination, queue, limit, now, held, &mut claimed)?;
+        }
+        let taken = usize::from(claimed.came[queue as usize]);
         let left = next_due(base, destination, queue, taken)?;
-        next = match (next, left) {
+        claimed.next_due = match (claimed.next_due, left) {
             (Some(one), Some(other)) => Some(one.min(other)),
             (one, other) => one.or(other),
         };
     }
-    Ok((claims, next))
+    Ok(claimed)
 }
 
 pub(crate) fn claim_sql() -> String {
     format!(
-        "SELECT {EVENT_COLUMNS}, d.id AS delivery, d.route, d.class, d.cause, d.attempts, d.crashes, d.since, d.progress,
+        "SELECT {EVENT_COLUMNS}, d.id, d.route, d.class, d.cause, d.attempts, d.crashes, d.since, d.progress,
             d.person, p.address, p.external_id, p.opens, p.clicks, p.opted_out_at, p.opted_in_at, p.erased,
             p.delivered_at, p.opened_at, p.clicked_at, p.bounced_at
          FROM deliveries d INDEXED BY deliveries_due CROSS JOIN events e ON e.seq = d.event
@@ -40,59 +43,74 @@ pub(crate) fn claim_sql() -> String {
     )
 }
 
-/// How many rows were taken, readable or not.
+/// Where the columns of the delivery, of its person and of the person's times begin in [`claim_sql`].
+const DELIVERY: usize = EVENT_COLUMNS_N;
+const PERSON: usize = DELIVERY + 8;
+const TIMES: usize = PERSON + 8;
+
 fn claim_queue(
     base: &Base,
     destination: DestinationId,
     queue: Queue,
     limit: u16,
     now: Millis,
-    claims: &mut Vec<Claim>,
-) -> Result<usize, Fault> {
+    held: &[DeliveryId],
+    claimed: &mut Claimed,
+) -> Result<(), Fault> {
     let mut statement = base.sql(&claim_sql())?;
     let mut rows = statement.query(params![destination.0, queue as i64, now.0, limit])?;
-    let mut taken = 0;
     while let Some(row) = rows.next()? {
-        taken += 1;
-        match claim_of(base, row, destination) {
-            Ok(claim) => claims.push(claim),
+        claimed.came[queue as usize] += 1;
+        let delivery = DeliveryId(row.get(DELIVERY)?);
+        if held.binary_search(&delivery).is_ok() {
+            continue;
+        }
+        match claim_of(base, row, destination, delivery) {
+            Ok(claim) => claimed.claims.push(claim),
             // One damaged row must not stop its destination; its lane waits and shows in the lists.
             Err(Fault::Trouble(trouble)) => {
-                tracing::error!(delivery = row.get::<_, i64>("delivery")?, %trouble, "a due delivery was passed over");
+                tracing::error!(delivery = delivery.0, %trouble, "a due delivery was passed over");
             }
             Err(fault) => return Err(fault),
         }
     }
-    Ok(taken)
+    Ok(())
 }
 
-fn claim_of(base: &Base, row: &Row, destination: DestinationId) -> Result<Claim, Fault> {
-    let id: i64 = row.get("delivery")?;
-    let unreadable = || Fault::unreadable("delivery", id);
+fn claim_of(
+    base: &Base,
+    row: &Row,
+    destination: DestinationId,
+    delivery: DeliveryId,
+) -> Result<Claim, Fault> {
+    let unreadable = || Fault::unreadable("delivery", delivery.0);
     let event = event_of(base, row)?;
-    let progress: Vec<Progress> = match row.get::<_, Option<Vec<u8>>>("progress")? {
-        Some(bytes) => serde_json::from_slice(&bytes).map_err(|_| unreadable())?,
-        None => vec![],
+    let progress: Vec<Progress> = match row.get_ref(DELIVERY + 7)?.as_blob_or_null() {
+        Ok(Some(bytes)) => serde_json::from_slice(bytes).map_err(|_| unreadable())?,
+        Ok(None) => vec![],
+        Err(_) => return Err(unreadable()),
     };
     let several_recipients = is_for_several(base, &event)?;
+    let time =
+        |at: usize| -> Result<Option<Millis>, Fault> { Ok(row.get::<_, Option<i64>>(at)?.map(Millis)) };
     Ok(Claim {
-        delivery: DeliveryId(id),
+        delivery,
         event,
-        route: RouteId(row.get("route")?),
+        route: RouteId(row.get(DELIVERY + 1)?),
         destination,
-        class: Class::from_number(row.get("class")?).ok_or_else(unreadable)?,
-        cause: Cause::from_number(row.get("cause")?).ok_or_else(unreadable)?,
-        attempts: row.get("attempts")?,
-        crashes: row.get("crashes")?,
-        since: Millis(row.get("since")?),
-        person: person_of(row)?,
+        class: Class::from_number(row.get(DELIVERY + 2)?).ok_or_else(unreadable)?,
+        cause: Cause::from_number(row.get(DELIVERY + 3)?).ok_or_else(unreadable)?,
+        attempts: row.get(DELIVERY + 4)?,
+        crashes: row.get(DELIVERY + 5)?,
+        since: Millis(row.get(DELIVERY + 6)?),
+        person: person_of(row, PERSON)?,
         progress,
         several_recipients,
         times: LastTimes {
-            delivered_at: maybe_millis(row, "delivered_at")?,
-            opened_at: maybe_millis(row, "opened_at")?,
-            clicked_at: maybe_millis(row, "clicked_at")?,
-            bounced_at: maybe_millis(row, "bounced_at")?,
+            delivered_at: time(TIMES)?,
+            opened_at: time(TIMES + 1)?,
+            clicked_at: time(TIMES + 2)?,
+            bounced_at: time(TIMES + 3)?,
         },
     })
 }

@@ -6,46 +6,53 @@ use rusqlite::{OptionalExtension, Row, params};
 
 use super::accept::TEST;
 use super::base::{Base, Fault, page};
+use super::recent::Recent;
 use super::route::{UNMATCHED, transmission_hash};
 use super::{envelope, persons};
 use crate::pack::unpack_request;
 use crate::{EventFilter, EventRow, NameKind, RequestRow};
 
-/// Columns that [`event_of`] reads, of a table named `e`.
-pub(crate) const EVENT_COLUMNS: &str = "e.seq, e.id AS event_id, e.tenant AS event_tenant, e.source, e.type,
-    e.happened_at, e.received_at, e.flags AS event_flags, e.packed";
+/// Columns that [`event_of`] reads, of a table named `e`. They stand first in a statement: by position they are
+/// found at once, by name only after a comparison of texts each.
+pub(crate) const EVENT_COLUMNS: &str =
+    "e.seq, e.id, e.tenant, e.source, e.type, e.happened_at, e.received_at, e.flags, e.packed";
+/// How many there are.
+pub(crate) const EVENT_COLUMNS_N: usize = 9;
 
 pub(crate) fn event_of(base: &Base, row: &Row) -> Result<Event, Fault> {
-    let seq: i64 = row.get("seq")?;
-    let packed = row.get_ref("packed")?.as_blob().map_err(|_| Fault::unreadable("event", seq))?;
+    let seq: i64 = row.get(0)?;
+    let packed = row.get_ref(8)?.as_blob().map_err(|_| Fault::unreadable("event", seq))?;
     let envelope = envelope::unpack(packed).ok_or_else(|| Fault::unreadable("event", seq))?;
     Ok(Event {
         seq: Some(Seq(seq)),
-        id: EventId(u128::from_be_bytes(row.get("event_id")?)),
-        tenant: base.tenant_name(row.get("event_tenant")?)?,
-        source: base.name(row.get("source")?)?,
-        event_type: base.event_type(row.get("type")?)?,
+        id: EventId(u128::from_be_bytes(row.get(1)?)),
+        tenant: base.tenant_name(row.get(2)?)?,
+        source: base.name(row.get(3)?)?,
+        event_type: base.event_type(row.get(4)?)?,
         subject: envelope.subject,
-        time: Millis(row.get("happened_at")?),
-        received_at: Millis(row.get("received_at")?),
-        test: row.get::<_, i64>("event_flags")? & TEST != 0,
+        time: Millis(row.get(5)?),
+        received_at: Millis(row.get(6)?),
+        test: row.get::<_, i64>(7)? & TEST != 0,
         transmission: envelope.transmission,
         recipient_role: envelope.recipient_role,
         data: envelope.data.into(),
     })
 }
 
-/// Those that wait for the router, the lowest first; `limit` is not cut.
-pub(crate) fn unrouted(base: &Base, limit: usize) -> Result<Vec<Event>, Fault> {
-    let sql = format!(
-        "SELECT {EVENT_COLUMNS} FROM unrouted u CROSS JOIN events e ON e.seq = u.seq ORDER BY u.seq LIMIT ?1"
-    );
-    let mut statement = base.sql(&sql)?;
-    let mut rows = statement.query([limit as i64])?;
-    let mut events = vec![];
-    while let Some(row) = rows.next()? {
-        match event_of(base, row) {
-            Ok(event) => events.push(event),
+/// Those that wait for the router, the lowest first; `limit` is not cut. What `recent` still has is not read.
+pub(crate) fn unrouted(base: &Base, limit: usize, recent: &Recent) -> Result<Vec<Event>, Fault> {
+    let seqs: Vec<Seq> = base
+        .sql("SELECT seq FROM unrouted ORDER BY seq LIMIT ?1")?
+        .query_map([limit as i64], |row| row.get(0).map(Seq))?
+        .collect::<Result<_, _>>()?;
+    let mut events = Vec::with_capacity(seqs.len());
+    for (seq, kept) in seqs.iter().zip(recent.take(&seqs)) {
+        let found = match kept {
+            Some(event) => Ok(Some(event)),
+            None => by_seq(base, *seq),
+        };
+        match found {
+            Ok(event) => events.extend(event),
             // One damaged row must not stop the router: it stays, and shows as waiting.
             Err(Fault::Trouble(trouble)) => tracing::error!(%trouble, "a waiting event was passed over"),
             Err(fault) => return Err(fault),

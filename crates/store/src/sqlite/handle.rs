@@ -3,11 +3,12 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use mailspan_core::Name;
+use mailspan_core::{Event, Name};
 use tokio::sync::oneshot;
 
 use super::base::{Base, Fault, IdentityKey};
-use super::standing;
+use super::recent::Recent;
+use super::{events, standing};
 use crate::prepare::{Prepared, prepare, prepare_name};
 use crate::queue::{Job, Queues, closed};
 use crate::reader::ReadQueue;
@@ -22,6 +23,7 @@ pub struct Sqlite {
 struct Shared {
     writes: Arc<Queues>,
     reads: Arc<ReadQueue>,
+    recent: Arc<Recent>,
     key: IdentityKey,
     path: PathBuf,
 }
@@ -39,8 +41,14 @@ impl Sqlite {
         &self.shared.key
     }
 
-    pub(crate) fn new(writes: Arc<Queues>, reads: Arc<ReadQueue>, key: IdentityKey, path: PathBuf) -> Sqlite {
-        Sqlite { shared: Arc::new(Shared { writes, reads, key, path }) }
+    pub(crate) fn new(
+        writes: Arc<Queues>,
+        reads: Arc<ReadQueue>,
+        recent: Arc<Recent>,
+        key: IdentityKey,
+        path: PathBuf,
+    ) -> Sqlite {
+        Sqlite { shared: Arc::new(Shared { writes, reads, recent, key, path }) }
     }
 
     pub(crate) async fn write(&self, write: Write) -> Result<Wrote, Trouble> {
@@ -70,6 +78,11 @@ impl Sqlite {
             let _ = reply.send(on_one_state(base, read).map_err(Fault::trouble));
         }))?;
         answer.await.unwrap_or_else(|_| Err(closed()))
+    }
+
+    pub(crate) async fn unrouted(&self, limit: usize) -> Result<Vec<Event>, Trouble> {
+        let recent = self.shared.recent.clone();
+        self.read(move |base| events::unrouted(base, limit, &recent)).await
     }
 
     pub(crate) async fn sizes(&self) -> Result<Sizes, Trouble> {

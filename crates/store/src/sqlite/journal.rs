@@ -8,11 +8,12 @@ use rusqlite::Connection;
 
 use super::base::{Base, Fault, IdentityKey};
 use super::counts::Counts;
+use super::recent::Recent;
 use super::retain::Cursors;
 use super::segments::Segments;
 use super::{
-    accept, audit, claim, deliveries, endpoints, erase, events, jobs, keys, leases, ledger, offer, persons, refused, retain,
-    route, settle, standing, tenants,
+    accept, audit, claim, deliveries, endpoints, erase, events, jobs, keys, leases, ledger, offer, persons, refused,
+    retain, route, settle, standing, tenants,
 };
 use crate::prepare::{Prepared, What, prepare, prepare_name};
 use crate::write::{Trouble, Write, Wrote};
@@ -20,7 +21,7 @@ use crate::{Audit, Claim, DeliveryFilter, DeliveryRow, Fact, FactFilter, NameKin
 
 /// The log is cut back at this size, should readers have kept it from being reused (a long-lived
 /// reader once grew one to 15 GB beside a 4 GB file).
-const LOG_BYTES_MAX: u64 = 64 << 20;
+const LOG_BYTES_MAX: u64 = 128 << 20;
 /// Groups between two looks at the log's size.
 const LOG_LOOK_GROUPS: u32 = 64;
 
@@ -31,6 +32,8 @@ pub struct Journal {
     pub(crate) marks: Marks,
     pub(crate) segments: Segments,
     pub(crate) cursors: Cursors,
+    /// Events of the last transaction, for the router.
+    pub(crate) accepted: Vec<Event>,
     log: Option<PathBuf>,
     groups: u32,
 }
@@ -91,6 +94,7 @@ impl Journal {
             marks,
             segments,
             cursors: Cursors::default(),
+            accepted: vec![],
             log,
             groups: 0,
         })
@@ -116,7 +120,7 @@ impl Journal {
     }
 
     pub fn unrouted(&self, limit: usize) -> Result<Vec<Event>, Trouble> {
-        events::unrouted(&self.base, limit).map_err(Fault::trouble)
+        events::unrouted(&self.base, limit, &Recent::default()).map_err(Fault::trouble)
     }
 
     pub fn claim(
@@ -125,7 +129,8 @@ impl Journal {
         room: [u16; Queue::ALL.len()],
         now: Millis,
     ) -> Result<(Vec<Claim>, Option<Millis>), Trouble> {
-        claim::claim(&self.base, destination, room, now).map_err(Fault::trouble)
+        let claimed = claim::claim(&self.base, destination, room, now, &[]).map_err(Fault::trouble)?;
+        Ok((claimed.claims, claimed.next_due))
     }
 
     pub fn work(&self) -> Result<Vec<DestinationId>, Trouble> {
@@ -173,6 +178,7 @@ impl Journal {
         apply: fn(&mut Journal, &Prepared) -> Applied,
     ) -> Result<Vec<Result<Wrote, Trouble>>, GroupFault> {
         let marks = self.marks;
+        self.accepted.clear();
         let done = self.base.conn.execute_batch("BEGIN IMMEDIATE").map_err(broken).and_then(|()| {
             let results = writes.iter().map(|write| apply(self, write)).collect::<Result<Vec<_>, _>>()?;
             self.counts.write(&self.base).map_err(|fault| GroupFault::All(fault.trouble()))?;
@@ -183,6 +189,7 @@ impl Journal {
             Ok(_) => self.segments.committed(),
             Err(_) => {
                 self.marks = marks;
+                self.accepted.clear();
                 self.roll_back();
             }
         }
@@ -201,7 +208,8 @@ impl Journal {
     }
 
     fn apply_guarded(&mut self, write: &Prepared) -> Applied {
-        let (counts, marks) = (self.counts.clone(), self.marks);
+        let (counts, marks, accepted) = (self.counts.clone(), self.marks, self.accepted.len());
+        let keys = self.segments.mark();
         self.base.conn.execute_batch("SAVEPOINT one").map_err(broken)?;
         let result = self.apply(write);
         match result {
@@ -214,8 +222,9 @@ impl Journal {
                 self.base.conn.execute_batch("ROLLBACK TO one; RELEASE one").map_err(broken)?;
                 self.counts = counts;
                 self.marks = marks;
+                self.accepted.truncate(accepted);
                 self.base.forget_names();
-                self.segments.read_again(&self.base.conn).map_err(broken)?;
+                self.segments.undo(&self.base.conn, keys).map_err(broken)?;
                 Ok(Err(fault.trouble()))
             }
         }
@@ -229,7 +238,7 @@ impl Journal {
         }
         self.counts = Counts::default();
         self.base.forget_names();
-        if let Err(error) = self.segments.read_again(&self.base.conn) {
+        if let Err(error) = self.segments.undo(&self.base.conn, 0) {
             tracing::error!(%error, "the dedupe segments could not be read after a failed write");
         }
     }
@@ -257,6 +266,7 @@ impl Journal {
             Write::Key(key) => keys::make(&self.base, key),
             Write::RevokeKey { id, at } => keys::revoke(&self.base, *id, *at),
             Write::KeyUsed { id, at } => keys::used(&self.base, *id, *at),
+            Write::Release { name, owner } => leases::release(&self.base, name, *owner),
             Write::Lease { name, owner, now, until } => leases::take(&self.base, name, *owner, *now, *until),
             Write::Job(job) => jobs::make(&self.base, job),
             Write::JobStand { id, state, note, at } => jobs::stand(&self.base, *id, *state, note, *at),

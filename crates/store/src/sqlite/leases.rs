@@ -5,9 +5,12 @@ use mailspan_engine::Fence;
 use rusqlite::{OptionalExtension, params};
 
 use super::base::{Base, Fault};
+use crate::LeaseRow;
 use crate::write::{Trouble, Wrote};
 
 pub(crate) const ROUTER: &str = "router";
+/// Before the name of a node: a lease that says that it lives.
+pub(crate) const NODE: &str = "node/";
 
 pub(crate) fn of_destination(destination: DestinationId) -> String {
     format!("destination/{}", destination.0)
@@ -32,6 +35,26 @@ pub(crate) fn take(base: &Base, name: &str, owner: u128, now: Millis, until: Mil
     )?
     .execute(params![name, owner, until.0, fence])?;
     Ok(Wrote::Lease { fence: Some(Fence(fence)) })
+}
+
+/// Of its owner; that of a node goes, as its name never comes again.
+pub(crate) fn release(base: &Base, name: &str, owner: u128) -> Result<Wrote, Fault> {
+    let sql = if name.starts_with(NODE) {
+        "DELETE FROM leases WHERE name = ?1 AND owner = ?2"
+    } else {
+        "UPDATE leases SET until = 0 WHERE name = ?1 AND owner = ?2"
+    };
+    base.sql(sql)?.execute(params![name, owner.to_be_bytes()])?;
+    Ok(Wrote::Done)
+}
+
+pub(crate) fn list(base: &Base) -> Result<Vec<LeaseRow>, Fault> {
+    let mut statement = base.sql("SELECT name, owner, until FROM leases ORDER BY name")?;
+    let rows = statement.query_map([], |row| {
+        let (name, owner, until): (String, [u8; 16], i64) = (row.get(0)?, row.get(1)?, row.get(2)?);
+        Ok(LeaseRow { name, owner: u128::from_be_bytes(owner), until: Millis(until) })
+    })?;
+    Ok(rows.collect::<Result<_, _>>()?)
 }
 
 /// `FenceLost` unless the lease stands at this fence.

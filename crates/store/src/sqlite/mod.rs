@@ -8,6 +8,8 @@ pub(crate) mod contact_list;
 pub(crate) mod contact_rows;
 pub(crate) mod contacts;
 pub(crate) mod counts;
+#[cfg(test)]
+mod dedupe;
 pub(crate) mod deliveries;
 pub(crate) mod endpoints;
 pub(crate) mod envelope;
@@ -22,11 +24,13 @@ pub(crate) mod lanes;
 pub(crate) mod leases;
 pub(crate) mod ledger;
 pub(crate) mod migrate;
+pub(crate) mod moving;
 mod names;
 pub(crate) mod offer;
 pub(crate) mod persons;
 #[cfg(test)]
 mod plans;
+pub(crate) mod recent;
 pub(crate) mod refused;
 pub(crate) mod retain;
 pub(crate) mod route;

@@ -1,9 +1,9 @@
 //! Persons and their identities.
 
-use mailspan_core::{Address, Name, Person, PersonId, Seq, Subject};
+use mailspan_core::{Address, Millis, Name, Person, PersonId, Seq, Subject};
 use rusqlite::{OptionalExtension, Row, params};
 
-use super::base::{Base, Fault, maybe_millis};
+use super::base::{Base, Fault};
 use crate::prepare::{Identities, identities};
 
 /// Events are reached from their person by buckets of so many bits of `seq`.
@@ -85,10 +85,10 @@ pub(crate) fn by_subject(base: &Base, tenant: &Name, subject: &Subject) -> Resul
     let Some(tenant) = base.tenant(tenant.as_str())? else { return Ok(None) };
     let Some(id) = number_of(base, tenant, subject)? else { return Ok(None) };
     let mut statement = base.sql(
-        "SELECT id AS person, address, external_id, opens, clicks, opted_out_at, opted_in_at, erased
+        "SELECT id, address, external_id, opens, clicks, opted_out_at, opted_in_at, erased
          FROM persons WHERE id = ?1",
     )?;
-    Ok(statement.query_row([id], person_of)?)
+    Ok(statement.query_row([id], |row| person_of(row, 0))?)
 }
 
 /// The number of a subject's person, where it is known.
@@ -114,22 +114,22 @@ pub(crate) fn numbers_of(base: &Base, tenant: Option<&Name>, subject: &str) -> R
     Ok(numbers)
 }
 
-/// From columns `person`, `address`, `external_id`, `opens`, `clicks`, `opted_out_at`, `opted_in_at`,
-/// `erased`; `None` where they are empty (a left join that found nobody).
-pub(crate) fn person_of(row: &Row) -> rusqlite::Result<Option<Person>> {
-    let Some(opens) = row.get::<_, Option<i64>>("opens")? else { return Ok(None) };
-    let address: Option<String> = row.get("address")?;
+/// From eight columns, the first at `at`: number, `address`, `external_id`, `opens`, `clicks`, `opted_out_at`,
+/// `opted_in_at`, `erased`; `None` where they are empty (a left join that found nobody).
+pub(crate) fn person_of(row: &Row, at: usize) -> rusqlite::Result<Option<Person>> {
+    let Some(opens) = row.get::<_, Option<i64>>(at + 3)? else { return Ok(None) };
+    let address: Option<String> = row.get(at + 1)?;
     Ok(Some(Person {
-        id: PersonId(row.get("person")?),
+        id: PersonId(row.get(at)?),
         subject: Subject {
             address: address.and_then(|text| Address::parse(&text).ok()),
-            external_id: row.get("external_id")?,
+            external_id: row.get(at + 2)?,
         },
         opens: u64::try_from(opens).unwrap_or(0),
-        clicks: u64::try_from(row.get::<_, i64>("clicks")?).unwrap_or(0),
-        opted_out_at: maybe_millis(row, "opted_out_at")?,
-        opted_in_at: maybe_millis(row, "opted_in_at")?,
-        erased: row.get::<_, i64>("erased")? != 0,
+        clicks: u64::try_from(row.get::<_, i64>(at + 4)?).unwrap_or(0),
+        opted_out_at: row.get::<_, Option<i64>>(at + 5)?.map(Millis),
+        opted_in_at: row.get::<_, Option<i64>>(at + 6)?.map(Millis),
+        erased: row.get::<_, i64>(at + 7)? != 0,
     }))
 }
 

@@ -9,8 +9,8 @@ use mailspan_store::{
     Write,
 };
 
-use crate::contacts::{address, bulk, contact, said, uid, update, upsert, write, write_all};
-use crate::harness::{Harness, NOW, accepted};
+use crate::contacts::{address, bulk, contact, said, update, upsert, write, write_all};
+use crate::harness::{Harness, NOW, accepted, uid};
 
 fn filter() -> ContactFilter {
     ContactFilter { tenant: Some(Name::default_tenant()), ..Default::default() }

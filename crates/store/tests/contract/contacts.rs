@@ -11,14 +11,10 @@ use mailspan_store::{
     Accepted, Arrived, ContactRow, DeliveryFilter, EventFilter, FactFilter, Receipt, Write,
 };
 
-use crate::harness::{Harness, NOW, accepted, event, receipt};
+use crate::harness::{Harness, NOW, accepted, event, receipt, uid};
 
 pub fn address(text: &str) -> Address {
     Address::parse(text).unwrap()
-}
-
-pub fn uid(n: u64) -> String {
-    format!("c{n:024}")
 }
 
 /// By the external id where one is given, else by the address, as the API does.

@@ -8,6 +8,7 @@ use mailspan_engine::Fence;
 use mailspan_store::{DeliveryFilter, FactFilter, Trouble, Write, Wrote};
 
 use crate::harness::{Harness, NOW, ended, event, routed, settlement};
+use crate::nodes::take;
 
 pub async fn an_event_goes_through_its_places(hub: Harness) {
     let crm = hub.destination("crm").await;
@@ -385,4 +386,28 @@ pub async fn what_was_sent_lately_is_counted(hub: Harness) {
     hub.store.write(write).await.unwrap();
     assert_eq!(hub.store.sent_since(crm, NOW.plus(10)).await.unwrap(), Some(2));
     assert_eq!(hub.store.sent_since(other, NOW).await.unwrap(), Some(0));
+}
+
+pub async fn a_lease_that_is_given_up_is_free(hub: Harness) {
+    let give_up = |name: &str, owner| Write::Release { name: name.to_owned(), owner };
+    let shown = async || {
+        let rows = hub.store.leases().await.unwrap();
+        rows.into_iter().map(|row| (row.name, row.owner, row.until.0)).collect::<Vec<_>>()
+    };
+    for (name, owner) in [("destination/7", 1), ("node/01", 1), ("node/02", 2)] {
+        assert!(take(&hub, name, owner, 0, 50).await.is_some());
+    }
+    let row = |name: &str, owner, until| (name.to_owned(), owner, until);
+    let nodes = [row("node/01", 1, 50), row("node/02", 2, 50)];
+    let all = [vec![row("destination/7", 1, 50)], nodes.to_vec()].concat();
+    assert_eq!(shown().await, all);
+    // Of another, and of one that there is not: nothing changes.
+    for (name, owner) in [("destination/7", 2), ("node/02", 1), ("destination/8", 1)] {
+        hub.store.write(give_up(name, owner)).await.unwrap();
+    }
+    assert_eq!(shown().await, all);
+    hub.store.write(give_up("destination/7", 1)).await.unwrap();
+    hub.store.write(give_up("node/01", 1)).await.unwrap();
+    assert_eq!(shown().await, [row("destination/7", 1, 0), row("node/02", 2, 50)]);
+    assert_eq!(take(&hub, "destination/7", 2, 1, 50).await, Some(Fence(2)), "the fence grows all the same");
 }

@@ -1,12 +1,12 @@
 //! A store with its threads, and short ways to fill it.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use mailspan_core::{
     DeliveryId, DestinationId, Digest, Event, EventId, EventType, Millis, Name, Outcome, Progress, RawValue,
-    RouteId, Settlement, State, Subject,
+    RouteId, Seq, Settlement, State, Subject,
 };
 use mailspan_engine::Fence;
 use mailspan_store::postgres::Spawn;
@@ -35,6 +35,12 @@ pub fn sqlite() -> Harness {
     let folder = tempfile::tempdir().unwrap();
     let (store, threads) = start(folder.path().join("hub.db"));
     Harness { store, folder, behind: Behind::Threads(threads) }
+}
+
+/// On a file that is there, or is made; its folder is the caller's.
+pub fn sqlite_at(path: &Path) -> Harness {
+    let (store, threads) = start(path.to_owned());
+    Harness { store, folder: tempfile::tempdir().unwrap(), behind: Behind::Threads(threads) }
 }
 
 fn start(path: PathBuf) -> (Store, Vec<JoinHandle<()>>) {
@@ -79,6 +85,16 @@ impl Harness {
                 postgres(url).await
             }
         }
+    }
+
+    /// Ends a store on SQLite; its folder with the file in it.
+    pub fn closed(self) -> tempfile::TempDir {
+        let Harness { store, folder, behind } = self;
+        drop(store);
+        if let Behind::Threads(threads) = behind {
+            threads.into_iter().for_each(|thread| thread.join().unwrap());
+        }
+        folder
     }
 
     pub async fn accept(&self, arrivals: Vec<Arrived>) -> Accepted {
@@ -129,6 +145,37 @@ impl Harness {
         let write =
             Write::Settle { destination, fence, settlements, attempts: vec![], at: Millis(NOW.0 + 5) };
         self.store.write(write).await
+    }
+
+    /// Puts other bytes in the place of an event's envelope, past the store.
+    pub async fn put_envelope(&self, seq: Seq, packed: &[u8]) {
+        match &self.behind {
+            Behind::Threads(_) => {
+                let past = rusqlite::Connection::open(self.store.path()).unwrap();
+                let sql = "UPDATE events SET packed = ?2 WHERE seq = ?1";
+                assert_eq!(past.execute(sql, rusqlite::params![seq.0, packed]).unwrap(), 1);
+            }
+            Behind::Task { url, .. } => {
+                let past = crate::nodes::plain(url).await;
+                let sql = "UPDATE events SET packed = $2 WHERE seq = $1";
+                assert_eq!(past.execute(sql, &[&seq.0, &packed]).await.unwrap(), 1);
+            }
+        }
+    }
+
+    /// An event's envelope as it stands in the tables.
+    pub async fn envelope(&self, seq: Seq) -> Vec<u8> {
+        match &self.behind {
+            Behind::Threads(_) => {
+                let past = rusqlite::Connection::open(self.store.path()).unwrap();
+                let sql = "SELECT packed FROM events WHERE seq = ?1";
+                past.query_row(sql, [seq.0], |row| row.get(0)).unwrap()
+            }
+            Behind::Task { url, .. } => {
+                let past = crate::nodes::plain(url).await;
+                past.query_one("SELECT packed FROM events WHERE seq = $1", &[&seq.0]).await.unwrap().get(0)
+            }
+        }
     }
 
     pub async fn all(&self) -> Vec<DeliveryRow> {
@@ -263,4 +310,9 @@ async fn texts_of_database(url: &str) -> Vec<(String, String)> {
         }
     }
     texts
+}
+
+/// The id of a contact, as it is known outside.
+pub fn uid(n: u64) -> String {
+    format!("c{n:024}")
 }

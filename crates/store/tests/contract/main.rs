@@ -8,14 +8,21 @@ mod audience;
 mod contacts;
 mod deliver;
 mod erasures;
+mod full;
+mod full_contacts;
 mod harness;
 mod jobs;
 mod keep;
+mod later;
+mod moving;
 mod nodes;
 mod on_postgres;
 mod open;
 mod same;
 mod scans;
+mod stores;
+mod tls;
+mod upgrade;
 
 use std::future::Future;
 
@@ -174,6 +181,14 @@ mod on_sqlite {
     #[test]
     fn a_copy_of_the_files_at_any_moment_has_what_was_answered() {
         run(sqlite, open::a_copy_of_the_files_at_any_moment_has_what_was_answered);
+    }
+    #[test]
+    fn an_envelope_with_later_fields_passes_through_unharmed() {
+        run(sqlite, later::an_envelope_with_later_fields_passes_through_unharmed);
+    }
+    #[test]
+    fn a_lease_that_is_given_up_is_free() {
+        run(sqlite, deliver::a_lease_that_is_given_up_is_free);
     }
     #[test]
     fn a_closed_store_says_so() {

@@ -10,12 +10,13 @@ use mailspan_core::{
 };
 use mailspan_engine::Fence;
 use mailspan_store::{
-    EventFilter, FactFilter, Idempotency, Keep, OpenError, Trouble, Write, Wrote, open_postgres,
+    EventFilter, FactFilter, Heard, Idempotency, Keep, OpenError, Trouble, Write, Wrote, open_postgres,
 };
 
 use crate::harness::{
     Harness, NOW, accepted, ended, event, postgres, postgres_options, receipt, routed, settlement,
 };
+use crate::upgrade;
 
 type Done = Pin<Box<dyn Future<Output = ()>>>;
 type Case = (&'static str, fn(String) -> Done);
@@ -30,6 +31,9 @@ pub fn cases() -> Vec<Case> {
         ("persons_and_names_are_made_once", |url| Box::pin(persons_and_names_are_made_once(url))),
         ("a_lease_is_held_by_one_and_taken_over", |url| Box::pin(a_lease_is_held_by_one_and_taken_over(url))),
         ("an_orderly_end_frees_its_leases", |url| Box::pin(an_orderly_end_frees_its_leases(url))),
+        ("leases_of_a_session_that_ended_are_free", |url| {
+            Box::pin(leases_of_a_session_that_ended_are_free(url))
+        }),
         ("what_is_committed_late_is_routed", |url| Box::pin(what_is_committed_late_is_routed(url))),
         ("the_owner_is_woken", |url| Box::pin(the_owner_is_woken(url))),
         ("a_cut_connection_is_made_again", |url| Box::pin(a_cut_connection_is_made_again(url))),
@@ -41,7 +45,18 @@ pub fn cases() -> Vec<Case> {
         }),
         ("lanes_hold_when_nodes_meet", |url| Box::pin(lanes_hold_when_nodes_meet(url))),
         ("a_day_of_work_scans_no_table", |url| Box::pin(crate::scans::a_day_of_work_scans_no_table(url))),
-        ("two_that_start_at_once_migrate_once", |url| Box::pin(two_that_start_at_once_migrate_once(url))),
+        ("many_that_start_at_once_migrate_once", |url| {
+            Box::pin(upgrade::many_that_start_at_once_migrate_once(url))
+        }),
+        ("an_older_node_serves_while_a_newer_one_migrates", |url| {
+            Box::pin(upgrade::an_older_node_serves_while_a_newer_one_migrates(url))
+        }),
+        ("columns_and_tables_of_a_later_version_disturb_nobody", |url| {
+            Box::pin(upgrade::columns_and_tables_of_a_later_version_disturb_nobody(url))
+        }),
+        ("a_migration_that_waits_lets_others_through", |url| {
+            Box::pin(upgrade::a_migration_that_waits_lets_others_through(url))
+        }),
         ("foreign_newer_and_changed_are_left_alone", |url| {
             Box::pin(foreign_newer_and_changed_are_left_alone(url))
         }),
@@ -204,6 +219,34 @@ async fn an_orderly_end_frees_its_leases(url: String) {
     assert_eq!(take(&one, "router", 1, 3, 1_000).await, None);
 }
 
+/// As when a process is killed: its session ends, and others need not wait for the time of its lease.
+async fn leases_of_a_session_that_ended_are_free(url: String) {
+    let (one, other) = two(url.clone()).await;
+    let mut lost = one.store.lost().unwrap();
+    assert_eq!(take(&one, "router", 11, 0, 1_000).await, Some(Fence(1)));
+    assert_eq!(take(&other, "router", 12, 1, 1_000).await, None, "its owner lives");
+    let past = plain(&url).await;
+    let end = "SELECT pg_terminate_backend(pid, 5000) FROM pg_locks
+               WHERE locktype = 'advisory' AND objid = 11 AND objsubid = 1";
+    assert_eq!(past.query(end, &[]).await.unwrap().len(), 1, "no session stands for the owner");
+    assert_eq!(take(&other, "router", 12, 2, 1_000).await, Some(Fence(2)));
+    lost.changed().await.unwrap();
+    let route = Write::Route { fence: Fence(1), routed: vec![] };
+    assert!(one.store.write(route).await.is_err(), "it routes under a fence that it lost");
+    // Connected again, it does not get back what another holds, and stands for its owner again.
+    let again =
+        || Write::Lease { name: "router".to_owned(), owner: 11, now: Millis(3), until: Millis(1_000) };
+    let answer = loop {
+        match one.store.write(again()).await {
+            Err(Trouble::Broken(_)) => tokio::task::yield_now().await,
+            answered => break answered.unwrap(),
+        }
+    };
+    assert!(matches!(answer, Wrote::Lease { fence: None }), "{answer:?}");
+    assert_eq!(take(&one, "job/1", 11, 0, 1_000).await, Some(Fence(1)));
+    assert_eq!(take(&other, "job/1", 12, 4, 1_000).await, None);
+}
+
 /// The first node's group has its numbers and waits; the second's gets higher ones and is routed before.
 async fn what_is_committed_late_is_routed(url: String) {
     let (one, other) = two(url.clone()).await;
@@ -250,11 +293,19 @@ async fn the_owner_is_woken(url: String) {
     let routed = events.into_iter().zip([crm, own]).map(|(event, to)| routed(event, route, Some(to)));
     let write = Write::Route { fence: Fence(1), routed: routed.collect() };
     one.store.write(write).await.unwrap();
-    assert_eq!(heard.next().await, [crm], "its own destination needs no word");
+    assert_eq!(heard.next().await, Heard::Offered(vec![crm]), "its own destination needs no word");
 
     let mut router = one.store.listen();
     other.accept(vec![event(3, "app.x", "a@b.co")]).await;
-    while !router.next().await.is_empty() {}
+    while router.next().await != Heard::Accepted {}
+
+    // The owner of a destination is told what an operator decided elsewhere.
+    let reason = mailspan_core::Reason::new("operator", "by hand");
+    one.store.write(Write::Stand { destination: crm, paused: Some(reason), at: NOW }).await.unwrap();
+    while heard.next().await != Heard::Stood {}
+    assert_eq!(other.claim(crm).await.len(), 0, "it holds at once, whoever has heard of it");
+    one.store.write(Write::Stand { destination: crm, paused: None, at: NOW }).await.unwrap();
+    assert_eq!(other.claim(crm).await.len(), 1);
 }
 
 async fn a_cut_connection_is_made_again(url: String) {
@@ -404,16 +455,6 @@ async fn one_head_a_lane(hub: &Harness, crm: DestinationId) {
     }
 }
 
-async fn two_that_start_at_once_migrate_once(url: String) {
-    let (one, other) = tokio::join!(
-        open_postgres(postgres_options(url.clone())),
-        open_postgres(postgres_options(url.clone()))
-    );
-    drop((one.unwrap(), other.unwrap()));
-    let newest = plain(&url).await.query_one("SELECT max(number) FROM migrations", &[]).await.unwrap();
-    assert_eq!(newest.get::<_, i64>(0), mailspan_store::SCHEMA);
-}
-
 async fn foreign_newer_and_changed_are_left_alone(url: String) {
     let past = plain(&url).await;
     let start = || async { open_postgres(postgres_options(url.clone())).await.map(drop) };
@@ -436,7 +477,8 @@ async fn foreign_newer_and_changed_are_left_alone(url: String) {
 /// A transaction that has given a contact its `rev` is held open: what commits meanwhile must not stand above it.
 async fn a_cursor_passes_over_no_contact_that_commits_late(url: String) {
     use crate::audience::follow;
-    use crate::contacts::{said, uid, upsert, write_all};
+    use crate::contacts::{said, upsert, write_all};
+    use crate::harness::uid;
     let (one, other) = two(url.clone()).await;
     let write = |n: u64| vec![said(n, upsert(n, Some(&format!("a{n}@b.co")), None))];
     write_all(&one, write(1)).await;

@@ -1,4 +1,5 @@
-//! The suite on PostgreSQL: one throw-away server, a database for each case, some cases at once.
+//! The suite on PostgreSQL, the oldest version and the newest: a throw-away server, a database for each case, some
+//! cases at once.
 //!
 //! `CASES=replay cargo test …` runs those whose name holds that text.
 
@@ -11,7 +12,7 @@ use mailspan_core::EventId;
 use mailspan_store::{Store, Trouble, Write};
 
 use crate::harness::{Harness, event, postgres, receipt};
-use crate::{accept, audience, contacts, deliver, erasures, jobs, keep, nodes, open};
+use crate::{accept, audience, contacts, deliver, erasures, jobs, keep, later, nodes, open};
 use mailspan_testkit::PostgresServer;
 
 type Done = Pin<Box<dyn Future<Output = ()>>>;
@@ -117,13 +118,25 @@ fn cases() -> Vec<Case> {
             Box::pin(audience::tenants_fields_and_secrets_are_kept(hub))
         }),
         ("fields_come_back_as_written", |hub| Box::pin(audience::fields_come_back_as_written(hub))),
+        ("an_envelope_with_later_fields_passes_through_unharmed", |hub| {
+            Box::pin(later::an_envelope_with_later_fields_passes_through_unharmed(hub))
+        }),
+        ("a_lease_that_is_given_up_is_free", |hub| Box::pin(deliver::a_lease_that_is_given_up_is_free(hub))),
         ("a_closed_store_says_so", |hub| Box::pin(open::a_closed_store_says_so(hub))),
     ]
 }
 
 #[test]
 fn the_contract_holds_on_postgresql() {
-    let server = PostgresServer::start();
+    holds_on(PostgresServer::start());
+}
+
+#[test]
+fn the_contract_holds_on_the_newest_postgresql() {
+    holds_on(PostgresServer::start_newest());
+}
+
+fn holds_on(server: PostgresServer) {
     let mut work: Vec<(&str, Work)> = vec![];
     for (name, case) in cases() {
         work.push((name, Box::new(move |url| Box::pin(async move { case(postgres(url).await).await }))));

@@ -1,6 +1,6 @@
 //! The node: how it begins and ends, and what it writes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use mailspan_core::{DeliveryId, DestinationId, Millis, Reason, Settlement};
@@ -17,6 +17,8 @@ pub(super) struct Node {
     pub(super) draining: bool,
     pub(super) calls: BTreeMap<CallId, DestinationId>,
     pub(super) paused: BTreeMap<DestinationId, bool>,
+    /// Being handed over, or left and not taken over yet.
+    pub(super) leaving: BTreeSet<DestinationId>,
     /// Writes that wait for the next commit.
     pub(super) writes: Vec<Write>,
     pub(super) committing: bool,
@@ -54,6 +56,7 @@ impl World {
             draining: false,
             calls: BTreeMap::new(),
             paused: BTreeMap::new(),
+            leaving: BTreeSet::new(),
             writes: Vec::new(),
             committing: false,
         });
@@ -64,6 +67,43 @@ impl World {
             self.hear(Happened::Spent { destination, requests })?;
         }
         Ok(())
+    }
+
+    /// Another node joins and shall have one of the destinations.
+    pub(super) fn leave(&mut self) -> Checked {
+        let destination = DestinationId(1 + self.other.below(self.destinations as u64) as i64);
+        let Some(node) = &mut self.node else { return Ok(()) };
+        if node.draining || !node.leaving.insert(destination) {
+            return Ok(());
+        }
+        self.hear(Happened::Leaving { destination })
+    }
+
+    /// Nothing of it may be in flight; then it is taken over under the next fence.
+    pub(super) fn left(&mut self, destination: DestinationId) -> Checked {
+        let Some(node) = &self.node else { return Ok(()) };
+        let settles =
+            |write: &Write| matches!(write, Write::Settle { destination: of, .. } if *of == destination);
+        if node.calls.values().any(|of| *of == destination) || node.writes.iter().any(settles) {
+            return Err(format!("left: something of {destination:?} is in flight"));
+        }
+        if !node.leaving.contains(&destination) {
+            return Err(format!("left: nobody asked for {destination:?}"));
+        }
+        self.saw("left");
+        self.watch.left(self.now, destination);
+        let rest = 1 + self.other.below(2_000);
+        self.after_exactly(rest, Ev::Node(self.epoch, Box::new(Inner::TakeOver(destination))));
+        Ok(())
+    }
+
+    pub(super) fn take_over(&mut self, destination: DestinationId) -> Checked {
+        let Some(node) = &mut self.node else { return Ok(()) };
+        node.leaving.remove(&destination);
+        self.store.fences.entry(destination).or_insert(Fence(0)).0 += 1;
+        self.hear_opened(destination)?;
+        let requests = self.watch.policy.spent(destination, self.now);
+        self.hear(Happened::Spent { destination, requests })
     }
 
     pub(super) fn hear_opened(&mut self, destination: DestinationId) -> Checked {

@@ -47,14 +47,13 @@ pub fn column(name: &str) -> Result<Option<String>, String> {
     if COLUMNS.contains(&snake.as_str()) {
         return Ok(Some(snake));
     }
-    let shown_only =
-        ["id", "tenant_id", "suppressed_at", "unsubscribed_at", "created_at", "updated_at"];
+    let shown_only = ["id", "tenant_id", "suppressed_at", "unsubscribed_at", "created_at", "updated_at"];
     if shown_only.contains(&snake.as_str()) {
         return Ok(None);
     }
-    let near = COLUMNS.iter().max_by(|one, two| {
-        strsim::jaro_winkler(one, &snake).total_cmp(&strsim::jaro_winkler(two, &snake))
-    });
+    let near = COLUMNS
+        .iter()
+        .max_by(|one, two| strsim::jaro_winkler(one, &snake).total_cmp(&strsim::jaro_winkler(two, &snake)));
     let near = near.filter(|near| strsim::jaro_winkler(near, &snake) > 0.8);
     let hint = near.map_or_else(String::new, |near| format!(": is it `{near}`?"));
     Err(format!("there is no column `{}`{hint}", clip(name, 60)))
@@ -95,7 +94,9 @@ pub fn write(
     let key = ContactKey::Subject { address: Some(address.clone()), external_id: external_id.clone() };
     let agreed_at = match text("consent_at") {
         None => argument.consent_at,
-        Some(text) => Some(Millis::parse_rfc3339(text.trim()).ok_or("consent_at: is a time like 2026-06-30T12:00:00Z")?),
+        Some(text) => Some(
+            Millis::parse_rfc3339(text.trim()).ok_or("consent_at: is a time like 2026-06-30T12:00:00Z")?,
+        ),
     };
     let at = agreed_at.unwrap_or(argument.asked_at);
     if at > argument.asked_at {
@@ -107,7 +108,8 @@ pub fn write(
     write.locale = label("locale", text("locale"), 20)?.map_or(Change::Keep, Change::Set);
     let source = label("source", text("source"), CONTACT_LABEL_CHARS_MAX)?;
     let version = label("consent_version", text("consent_version"), CONTACT_LABEL_CHARS_MAX)?;
-    write.project = label("project_id", text("project_id"), CONTACT_LABEL_CHARS_MAX)?.map_or(Change::Keep, Change::Set);
+    write.project =
+        label("project_id", text("project_id"), CONTACT_LABEL_CHARS_MAX)?.map_or(Change::Keep, Change::Set);
     write.evidence = Evidence {
         origin: "import".to_owned(),
         actor: Some(format!("{}, job/{job}", argument.asked_by)),
@@ -224,7 +226,9 @@ fn prefixed(
 ) -> Result<BTreeMap<String, Change<Value>>, String> {
     let mut changes = BTreeMap::new();
     for (name, value) in values {
-        let Some(name) = name.strip_prefix(prefix).filter(|_| !shown(value).trim().is_empty()) else { continue };
+        let Some(name) = name.strip_prefix(prefix).filter(|_| !shown(value).trim().is_empty()) else {
+            continue;
+        };
         if let Some(value) = read(name, value)? {
             changes.insert(name.to_owned(), Change::Set(value));
         }
@@ -271,12 +275,18 @@ mod tests {
     fn consent_needs_proof() {
         check(json!({ "email": "a@x.org" }), Ok(vec![]));
         check(json!({ "email": "a@x.org", "opt_in": "true" }), Err("consent_at"));
-        check(json!({ "email": "a@x.org", "permission": "4", "consent_at": "2020-01-01T00:00:00Z" }), Err("consent_at"));
+        check(
+            json!({ "email": "a@x.org", "permission": "4", "consent_at": "2020-01-01T00:00:00Z" }),
+            Err("consent_at"),
+        );
         let proven = json!({ "email": "a@x.org", "opt_in": "yes", "permission": 4, "consent_at": "2020-01-01T00:00:00Z", "source": "fair" });
         check(proven, Ok(vec![Stated::OptIn(Some(Permission::Double))]));
         check(json!({ "email": "a@x.org", "opt_in": "false" }), Ok(vec![Stated::OptOut]));
         check(json!({ "email": "a@x.org", "opt_in": "false", "permission": "3" }), Err("permission"));
-        check(json!({ "email": "a@x.org", "opt_in": "true", "consent_at": "2199-01-01T00:00:00Z", "source": "x" }), Err("future"));
+        check(
+            json!({ "email": "a@x.org", "opt_in": "true", "consent_at": "2199-01-01T00:00:00Z", "source": "x" }),
+            Err("future"),
+        );
     }
 
     #[test]

@@ -115,7 +115,8 @@ fn kind(raw: &RawRequest) -> Kind {
 
 fn masked(pairs: &str, by: &str) -> String {
     let is_key = |pair: &str| form_urlencoded::parse(pair.as_bytes()).any(|(name, _)| name.trim() == "key");
-    let shown = pairs.split('&').map(|pair| if is_key(pair) { format!("key=[{by}]") } else { pair.to_owned() });
+    let shown =
+        pairs.split('&').map(|pair| if is_key(pair) { format!("key=[{by}]") } else { pair.to_owned() });
     shown.collect::<Vec<_>>().join("&")
 }
 
@@ -144,7 +145,10 @@ mod tests {
             url: String::new(),
             path: "/webhooks/contacts/email".to_owned(),
             query: query.to_owned(),
-            headers: kind.map(|kind| ("content-type".to_owned(), kind.as_bytes().to_vec())).into_iter().collect(),
+            headers: kind
+                .map(|kind| ("content-type".to_owned(), kind.as_bytes().to_vec()))
+                .into_iter()
+                .collect(),
             body: Bytes::copy_from_slice(body),
             received_at: Millis(0),
         }
@@ -161,8 +165,18 @@ mod tests {
     #[test]
     fn three_ways_and_the_body_wins() {
         check("a=1&b=2", None, "", Some(&[("a", "1"), ("b", "2")]));
-        check("a=1&b=2", Some("application/json"), r#"{"a":3,"c":true,"d":null}"#, Some(&[("a", "3"), ("b", "2"), ("c", "true")]));
-        check("a=1", Some("application/x-www-form-urlencoded; charset=utf-8"), "a=4&custom_special+date=x", Some(&[("a", "4"), ("custom_special date", "x")]));
+        check(
+            "a=1&b=2",
+            Some("application/json"),
+            r#"{"a":3,"c":true,"d":null}"#,
+            Some(&[("a", "3"), ("b", "2"), ("c", "true")]),
+        );
+        check(
+            "a=1",
+            Some("application/x-www-form-urlencoded; charset=utf-8"),
+            "a=4&custom_special+date=x",
+            Some(&[("a", "4"), ("custom_special date", "x")]),
+        );
         check("a=1", Some("application/json"), "", Some(&[("a", "1")]));
         check("a=1&a=2", None, "", Some(&[("a", "2")]));
         check("", Some("application/json"), r#"{"a":[1]}"#, None);
@@ -176,8 +190,12 @@ mod tests {
         let secret = "k-3f9c-secret";
         for (query, kind, body) in [
             (format!("key={secret}&email=a"), None, String::new()),
-            (format!("k%65y=%6b-3f9c-secret&email=a"), None, String::new()),
-            (String::new(), Some("application/json"), format!(r#"{{"key":"\u006b-3f9c-secret","email":"a"}}"#)),
+            ("k%65y=%6b-3f9c-secret&email=a".to_owned(), None, String::new()),
+            (
+                String::new(),
+                Some("application/json"),
+                r#"{"key":"\u006b-3f9c-secret","email":"a"}"#.to_owned(),
+            ),
             (String::new(), Some("application/x-www-form-urlencoded"), format!("email=a&key={secret}")),
         ] {
             let raw = raw(&query, kind, body.as_bytes());

@@ -4,7 +4,9 @@ use axum::Json;
 use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
 use axum::response::Response;
-use mailspan_core::{Cause, Event, EventId, EventType, Name, Offer, RawValue, Request, State as DeliveryState, Subject};
+use mailspan_core::{
+    Cause, Event, EventId, EventType, Name, Offer, RawValue, Request, State as DeliveryState, Subject,
+};
 use mailspan_engine::Happened;
 use mailspan_maps::mailingcore::webhook;
 use mailspan_store::{DeliveryFilter, DeliveryRow, Write, Wrote};
@@ -196,7 +198,12 @@ pub async fn redeliver(State(app): State<App>, call: Call, ids: Ids) -> Result<R
     Ok(answer(StatusCode::ACCEPTED, shown(&app, &endpoint, &row).await?))
 }
 
-async fn rows(app: &App, call: &Call, endpoint: &Endpoint, limit: usize) -> Result<Vec<DeliveryRow>, ApiError> {
+async fn rows(
+    app: &App,
+    call: &Call,
+    endpoint: &Endpoint,
+    limit: usize,
+) -> Result<Vec<DeliveryRow>, ApiError> {
     let filter = DeliveryFilter {
         tenant: Some(call.tenant.clone()),
         destination: Some(Name::new(&endpoint.id)),
@@ -252,10 +259,10 @@ async fn shown(app: &App, endpoint: &Endpoint, row: &DeliveryRow) -> Result<Webh
         status_code: last.map(|attempt| attempt.status).filter(|status| *status > 0),
         response_body: last.and_then(|attempt| attempt.answer.as_deref()).map(cut),
         attempt: row.attempts,
-        delivered_at: last.map(|attempt| attempt.at.rfc3339()),
-        created_at: row.created_at.rfc3339(),
+        delivered_at: last.map(|attempt| attempt.at.iso()),
+        created_at: row.created_at.iso(),
         status: status.to_owned(),
-        next_attempt_at: row.due.filter(|_| row.state == DeliveryState::Pending).map(|due| due.rfc3339()),
+        next_attempt_at: row.due.filter(|_| row.state == DeliveryState::Pending).map(|due| due.iso()),
     })
 }
 

@@ -52,7 +52,8 @@ pub async fn bulk(State(app): State<App>, call: Call) -> Result<Json<BulkSummary
 }
 
 async fn writes(app: &App, call: &Call, rows: &[ContactInput]) -> Result<Vec<ContactWrite>, ApiError> {
-    let uses_custom = rows.iter().any(|row| row.custom_fields.as_ref().is_some_and(|fields| !fields.is_empty()));
+    let uses_custom =
+        rows.iter().any(|row| row.custom_fields.as_ref().is_some_and(|fields| !fields.is_empty()));
     let declared = if uses_custom { app.store.field_kinds(&call.tenant).await? } else { Vec::new() };
     let aim = Aim { call, mode: WriteMode::Upsert, key: None, origin: "bulk", declared: &declared };
     let (mut writes, mut wrong) = (Vec::with_capacity(rows.len()), Vec::new());

@@ -1,9 +1,9 @@
 //! `/contacts`: one contact, and lists of them.
 
+use axum::Json;
 use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use axum::Json;
 use mailspan_core::contact::{ContactKey, ContactOutcome, ContactWrite, Turn, WriteMode};
 use mailspan_store::ContactRow;
 
@@ -150,12 +150,12 @@ pub async fn erase(
 }
 
 /// The id in a path, decoded.
-pub fn id_of(
-    id: Result<Path<String>, axum::extract::rejection::PathRejection>,
-) -> Result<String, ApiError> {
+pub fn id_of(id: Result<Path<String>, axum::extract::rejection::PathRejection>) -> Result<String, ApiError> {
     let Path(id) = id.map_err(|_| ApiError::bad("the id in the path is not UTF-8"))?;
     if id.is_empty() || id.chars().count() > 256 || id.chars().any(char::is_control) {
-        return Err(ApiError::bad("the id in the path has 1 to 256 characters, none of them a control character"));
+        return Err(ApiError::bad(
+            "the id in the path has 1 to 256 characters, none of them a control character",
+        ));
     }
     Ok(id)
 }

@@ -265,7 +265,12 @@ async fn keep(app: &App, call: &Call, endpoint: &Endpoint) -> Result<(), ApiErro
 }
 
 /// Writes the row, and has the hub serve what is there now.
-async fn write(app: &App, call: &Call, endpoint: &Endpoint, settings: Option<String>) -> Result<(), ApiError> {
+async fn write(
+    app: &App,
+    call: &Call,
+    endpoint: &Endpoint,
+    settings: Option<String>,
+) -> Result<(), ApiError> {
     let gives_up = settings.is_none() || !endpoint.active;
     let write = EndpointWrite {
         tenant: call.tenant.clone(),
@@ -284,7 +289,9 @@ async fn write(app: &App, call: &Call, endpoint: &Endpoint, settings: Option<Str
 pub async fn of_tenant(app: &App, call: &Call) -> Result<Vec<(EndpointRow, Endpoint)>, ApiError> {
     let rows = app.store.endpoints().await?;
     let own = rows.into_iter().filter(|row| row.tenant == call.tenant);
-    Ok(own.filter_map(|row| serde_json::from_str(&row.settings).ok().map(|endpoint| (row, endpoint))).collect())
+    Ok(own
+        .filter_map(|row| serde_json::from_str(&row.settings).ok().map(|endpoint| (row, endpoint)))
+        .collect())
 }
 
 pub async fn find(app: &App, call: &Call, id: Id) -> Result<Endpoint, ApiError> {
@@ -304,9 +311,9 @@ fn shown(endpoint: &Endpoint, secret: Option<String>) -> EndpointOut {
         standard_webhooks: endpoint.standard_webhooks,
         secret,
         secret_hint: endpoint.secret_hint.clone(),
-        next_secret_from: endpoint.next_from.map(|at| at.rfc3339()),
-        created_at: endpoint.created_at.rfc3339(),
-        updated_at: endpoint.updated_at.rfc3339(),
+        next_secret_from: endpoint.next_from.map(|at| at.iso()),
+        created_at: endpoint.created_at.iso(),
+        updated_at: endpoint.updated_at.iso(),
         warnings: if short { vec![warning] } else { Vec::new() },
     }
 }

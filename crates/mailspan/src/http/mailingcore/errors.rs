@@ -92,7 +92,7 @@ impl ApiError {
             status_code: self.status.as_u16(),
             message: self.message.clone(),
             path: path.to_owned(),
-            timestamp: now.rfc3339(),
+            timestamp: now.iso(),
             kind: "about:blank".to_owned(),
             title,
             status: self.status.as_u16(),
@@ -100,8 +100,7 @@ impl ApiError {
             errors: self.errors.clone(),
         };
         let text = serde_json::to_string(&body).unwrap_or_default();
-        let mut response =
-            (self.status, [(header::CONTENT_TYPE, "application/json")], text).into_response();
+        let mut response = (self.status, [(header::CONTENT_TYPE, "application/json")], text).into_response();
         if matches!(self.status, StatusCode::SERVICE_UNAVAILABLE) {
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("5"));
         }
@@ -121,10 +120,9 @@ impl IntoResponse for ApiError {
 impl From<Trouble> for ApiError {
     fn from(trouble: Trouble) -> ApiError {
         match trouble {
-            Trouble::Busy => ApiError::new(
-                StatusCode::TOO_MANY_REQUESTS,
-                "more arrives than can be written: come again",
-            ),
+            Trouble::Busy => {
+                ApiError::new(StatusCode::TOO_MANY_REQUESTS, "more arrives than can be written: come again")
+            }
             Trouble::Broken(why) => {
                 tracing::error!("the store cannot be used: {why}");
                 ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "nothing was kept: come again")

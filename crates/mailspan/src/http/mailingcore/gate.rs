@@ -127,9 +127,8 @@ async fn read(
         "/contacts/bulk" => CONTACTS_BULK_BYTES_MAX.max(live.hub.server.body_bytes_max),
         _ => live.hub.server.body_bytes_max,
     };
-    let bytes = limit::read_body(body, &parts.headers, max)
-        .await
-        .map_err(|trouble| ApiError::body(trouble, max))?;
+    let bytes =
+        limit::read_body(body, &parts.headers, max).await.map_err(|trouble| ApiError::body(trouble, max))?;
     let encoding = parts.headers.get("content-encoding").and_then(|value| value.to_str().ok());
     let bytes = limit::inflate(&bytes, encoding.unwrap_or_default(), max)
         .map_err(|trouble| ApiError::body(trouble, max))?;

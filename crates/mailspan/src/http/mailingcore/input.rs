@@ -68,7 +68,8 @@ fn given<'de, D: Deserializer<'de>, T: Deserialize<'de>>(from: D) -> Result<Opti
 
 /// Reads a JSON body; what is wrong names its member.
 pub fn json<T: serde::de::DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
-    mailspan_core::json::parse(body).map_err(|error| ApiError::bad(format!("the body is not JSON: {error}")))?;
+    mailspan_core::json::parse(body)
+        .map_err(|error| ApiError::bad(format!("the body is not JSON: {error}")))?;
     let mut reader = serde_json::Deserializer::from_slice(body);
     serde_path_to_error::deserialize(&mut reader).map_err(|error| {
         let path = error.path().to_string();
@@ -91,7 +92,8 @@ impl ContactInput {
     /// The write, or everything that is wrong with it; each text begins with the member's name.
     pub fn write(&self, aim: &Aim) -> Result<ContactWrite, Vec<String>> {
         let mut wrong = Vec::new();
-        let address = self.email.as_deref().and_then(|email| keep(&mut wrong, "email", Address::parse(email)));
+        let address =
+            self.email.as_deref().and_then(|email| keep(&mut wrong, "email", Address::parse(email)));
         if aim.key.is_none() && self.email.is_none() {
             wrong.push("email: is required".to_owned());
         }
@@ -175,10 +177,7 @@ fn locale(wrong: &mut Vec<String>, value: &Option<Option<String>>) -> Change<Str
     }
 }
 
-fn attributes(
-    wrong: &mut Vec<String>,
-    value: &Option<Option<Value>>,
-) -> Change<BTreeMap<String, Value>> {
+fn attributes(wrong: &mut Vec<String>, value: &Option<Option<Value>>) -> Change<BTreeMap<String, Value>> {
     match value {
         None => Change::Keep,
         Some(None) => Change::Clear,

@@ -52,10 +52,10 @@ impl ContactOut {
             consent_version: contact.consent_version,
             source: contact.source,
             project_id: contact.project,
-            suppressed_at: contact.suppressed_at.map(|at| at.rfc3339()),
-            unsubscribed_at: contact.unsubscribed_at.map(|at| at.rfc3339()),
-            created_at: contact.created_at.rfc3339(),
-            updated_at: contact.updated_at.rfc3339(),
+            suppressed_at: contact.suppressed_at.map(|at| at.iso()),
+            unsubscribed_at: contact.unsubscribed_at.map(|at| at.iso()),
+            created_at: contact.created_at.iso(),
+            updated_at: contact.updated_at.iso(),
             permission: contact.permission.into(),
             standard_fields: contact.fields.standard,
             custom_fields: contact.fields.custom,
@@ -137,7 +137,7 @@ impl SuppressionOut {
             email: row.address.as_ref().map(Address::to_string),
             reason: row.reason.name().to_owned(),
             source: row.source.clone(),
-            created_at: row.at.rfc3339(),
+            created_at: row.at.iso(),
         }
     }
 }

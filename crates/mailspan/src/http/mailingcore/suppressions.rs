@@ -133,8 +133,7 @@ pub async fn remove(
 /// Follows a contact that is known; an address that is not is suppressed all the same.
 fn change(call: &Call, address: &Address) -> ContactWrite {
     let key = ContactKey::Address(address.clone());
-    let mut write =
-        ContactWrite::new(key, WriteMode::Follow, door::new_uid(), call.raw.received_at, "api");
+    let mut write = ContactWrite::new(key, WriteMode::Follow, door::new_uid(), call.raw.received_at, "api");
     write.evidence.actor = Some(call.caller.name.clone());
     write.evidence.ip.clone_from(&call.ip);
     write
@@ -142,7 +141,9 @@ fn change(call: &Call, address: &Address) -> ContactWrite {
 
 async fn kept(app: &App, call: &Call, address: &Address) -> Result<SuppressionRow, ApiError> {
     let row = app.store.suppression_of(&call.tenant, address).await?;
-    row.ok_or_else(|| ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "it was lifted in this moment: come again"))
+    row.ok_or_else(|| {
+        ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "it was lifted in this moment: come again")
+    })
 }
 
 fn reason(word: Option<&str>) -> Result<Suppressed, ApiError> {

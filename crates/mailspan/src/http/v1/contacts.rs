@@ -10,7 +10,11 @@ use crate::http::auth::Caller;
 use crate::http::problem::Problem;
 use crate::http::v1::fields::tenant_of;
 
-pub async fn report(State(app): State<App>, caller: Caller, headers: HeaderMap) -> Result<Json<Value>, Problem> {
+pub async fn report(
+    State(app): State<App>,
+    caller: Caller,
+    headers: HeaderMap,
+) -> Result<Json<Value>, Problem> {
     if !caller.may("contacts:read") {
         caller.needs("read")?;
     }

@@ -72,7 +72,9 @@ pub async fn drop(
     if !app.store.field_kinds(&tenant).await?.iter().any(|row| row.name == name) {
         return Err(Problem::not_found(format!("there is no custom field `{}`", clip(&name, 64))));
     }
-    app.store.write(Write::Field(FieldWrite { tenant, name: name.clone(), kind: None, at: runtime::now() })).await?;
+    app.store
+        .write(Write::Field(FieldWrite { tenant, name: name.clone(), kind: None, at: runtime::now() }))
+        .await?;
     Ok(Json(json!({ "name": name, "dropped": true })))
 }
 

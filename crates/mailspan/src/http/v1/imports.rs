@@ -54,9 +54,10 @@ pub async fn begin(
     }
     let consent_at = match body.consent_at.as_deref() {
         None => None,
-        Some(text) => Some(Millis::parse_rfc3339(text).ok_or_else(|| {
-            Problem::bad("field \"consent_at\": is a time like 2026-06-30T12:00:00Z")
-        })?),
+        Some(text) => Some(
+            Millis::parse_rfc3339(text)
+                .ok_or_else(|| Problem::bad("field \"consent_at\": is a time like 2026-06-30T12:00:00Z"))?,
+        ),
     };
     let argument = Argument {
         file: clip(&body.file, 200).into_owned(),
@@ -99,7 +100,8 @@ pub async fn rows(
         return Err(Problem::new(StatusCode::CONFLICT, "other_row", detail));
     }
     let declared = app.store.field_kinds(&job.tenant).await?;
-    let mut work = Work { app: &app, job: &job, argument: &argument, declared: &declared, refused: Vec::new() };
+    let mut work =
+        Work { app: &app, job: &job, argument: &argument, declared: &declared, refused: Vec::new() };
     let next = work.page(&caller, cursor, &body.rows).await?;
     let refused = work.refused;
     let done = next.rows - body.after;
@@ -272,8 +274,9 @@ async fn find(app: &App, caller: &Caller, id: &str) -> Result<(JobRow, Argument)
 fn cursor(job: &JobRow) -> Result<Cursor, Problem> {
     match &job.cursor {
         None => Ok(Cursor::default()),
-        Some(text) => serde_json::from_str(text)
-            .map_err(|_| Problem::new(StatusCode::CONFLICT, "newer_import", "a later version began this import")),
+        Some(text) => serde_json::from_str(text).map_err(|_| {
+            Problem::new(StatusCode::CONFLICT, "newer_import", "a later version began this import")
+        }),
     }
 }
 

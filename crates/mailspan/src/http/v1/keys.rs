@@ -12,6 +12,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::app::App;
+use crate::contacts::seal::{SealError, Seals};
 use crate::http::auth::{Caller, SCOPES};
 use crate::http::problem::Problem;
 use crate::runtime;
@@ -82,6 +83,23 @@ pub async fn make(
     let wrote = app.store.write(Write::Key(new)).await?;
     let id = if let Wrote::Key { id } = wrote { id.to_string() } else { String::new() };
     Ok(Made { id, text })
+}
+
+/// Seals every secret under the first store key that is not yet; afterwards the old keys are not needed.
+pub async fn reseal(State(app): State<App>, caller: Caller) -> Result<Json<Value>, Problem> {
+    caller.needs_whole("admin")?;
+    let live = app.live();
+    let broken = |why: SealError| Problem::new(StatusCode::CONFLICT, "store_key", why.to_string());
+    let seals = Seals::of(&live.hub.storage, &live.hub.store_keys).map_err(broken)?;
+    let rows = app.store.sealed_all().await?;
+    let mut resealed = 0_u64;
+    for row in rows.iter().filter(|row| seals.is_old(row)) {
+        let secret = seals.open(row).map_err(broken)?;
+        let write = seals.seal(&row.tenant, &row.about, &secret).map_err(broken)?;
+        app.store.write(Write::Sealed(write)).await?;
+        resealed += 1;
+    }
+    Ok(Json(json!({ "sealed": rows.len(), "resealed": resealed })))
 }
 
 /// 256 random bits as text behind a prefix.

@@ -49,7 +49,8 @@ pub async fn create(
     let name = tenant_name(&body.name)?;
     let known = app.store.tenant(&name).await?;
     if known.is_some_and(|row| row.made_at.is_some()) {
-        let detail = format!("the tenant `{name}` exists: `mailspan keys create --tenant {name}` makes further keys");
+        let detail =
+            format!("the tenant `{name}` exists: `mailspan keys create --tenant {name}` makes further keys");
         return Err(Problem::new(StatusCode::CONFLICT, "tenant_exists", detail));
     }
     let settings = serde_json::to_string(&Settings::default()).unwrap_or_default();
@@ -77,13 +78,16 @@ pub async fn change(
     caller.needs_whole("admin")?;
     let name = tenant_name(&name)?;
     let row = app.store.tenant(&name).await?;
-    let row = row.ok_or_else(|| Problem::not_found(format!("there is no tenant `{name}`: `mailspan tenants list`")))?;
+    let row = row
+        .ok_or_else(|| Problem::not_found(format!("there is no tenant `{name}`: `mailspan tenants list`")))?;
     let mut settings = Settings::read(&row.settings);
     settings.rate_per_minute = body.rate_per_minute.unwrap_or(settings.rate_per_minute);
     settings.confirm_again = body.confirm_again.unwrap_or(settings.confirm_again);
     settings.bounces_suppress = body.bounces_suppress.unwrap_or(settings.bounces_suppress);
     let text = serde_json::to_string(&settings).unwrap_or_default();
-    app.store.write(Write::Tenant(TenantWrite { name: name.clone(), settings: text, at: runtime::now() })).await?;
+    app.store
+        .write(Write::Tenant(TenantWrite { name: name.clone(), settings: text, at: runtime::now() }))
+        .await?;
     app.tenants.forget(&name);
     Ok(Json(json!({ "tenant": name, "settings": settings })))
 }

@@ -1,0 +1,194 @@
+//! Settling: what the engine concluded goes to the store, and the engine hears when it is kept.
+
+use mailspan_core::{Attempt, DeliveryId, DestinationId, Outcome, Reason, Settlement, State};
+use mailspan_engine::{Fence, Happened, SettleFailed};
+use mailspan_store::{Trouble, Write, Wrote};
+
+use crate::app::App;
+use crate::drill;
+use crate::intake::system;
+use crate::runtime;
+
+/// Settlements of one write: a few milliseconds of the writer, so that intake does not wait for long.
+const SETTLEMENTS_MAX: usize = 256;
+
+/// Settlements that came at once: those of a destination share a write.
+#[derive(Default)]
+pub struct Settles {
+    pub all: Vec<Settle>,
+}
+
+/// One write. The engine gave it in parts and hears of each.
+pub struct Settle {
+    destination: DestinationId,
+    fence: Fence,
+    parts: Vec<Part>,
+}
+
+/// Settlements name their attempts by position.
+struct Part {
+    settlements: Vec<Settlement>,
+    attempts: Vec<Attempt>,
+}
+
+impl Settles {
+    pub fn add(
+        &mut self,
+        destination: DestinationId,
+        fence: Fence,
+        settlements: Vec<Settlement>,
+        attempts: Vec<Attempt>,
+    ) {
+        let fits = |write: &&mut Settle| {
+            write.destination == destination
+                && write.fence == fence
+                && write.len() + settlements.len() <= SETTLEMENTS_MAX
+        };
+        let found = self.all.iter_mut().find(fits);
+        let part = Part { settlements, attempts };
+        match found {
+            Some(write) => write.parts.push(part),
+            None => self.all.push(Settle { destination, fence, parts: vec![part] }),
+        }
+    }
+}
+
+impl Settle {
+    fn len(&self) -> usize {
+        self.parts.iter().map(|part| part.settlements.len()).sum()
+    }
+
+    pub async fn write(self, app: &App) {
+        let Settle { destination, fence, parts } = self;
+        let outcome = keep(app, destination, fence, &parts).await;
+        if parts.len() == 1 || outcome != Err(SettleFailed::Broken) {
+            return told(app, destination, &parts, outcome).await;
+        }
+        // What the store cannot take of one must not hold up the others.
+        for part in parts {
+            let part = [part];
+            let outcome = keep(app, destination, fence, &part).await;
+            told(app, destination, &part, outcome).await;
+        }
+    }
+}
+
+/// Writes parts as one; true when a lane's next delivery became its head.
+async fn keep(
+    app: &App,
+    destination: DestinationId,
+    fence: Fence,
+    parts: &[Part],
+) -> Result<bool, SettleFailed> {
+    let (settlements, attempts) = joined(parts);
+    let write = Write::Settle { destination, fence, settlements, attempts, at: runtime::now() };
+    let wrote = drill::begun("settle-in-commit", app.store.write(write)).await;
+    if wrote.is_ok() {
+        drill::point("settle-after-commit");
+    }
+    match wrote {
+        Ok(Wrote::Settled { promoted }) => Ok(promoted),
+        Ok(_) => Ok(true),
+        Err(Trouble::FenceLost) => Err(SettleFailed::FenceLost),
+        Err(trouble) => {
+            tracing::warn!("settlements wait: {trouble}");
+            Err(SettleFailed::Broken)
+        }
+    }
+}
+
+fn joined(parts: &[Part]) -> (Vec<Settlement>, Vec<Attempt>) {
+    let (mut settlements, mut attempts) = (Vec::new(), Vec::new());
+    for part in parts {
+        let before = attempts.len();
+        settlements.extend(part.settlements.iter().cloned().map(|settlement| Settlement {
+            attempt: settlement.attempt.map(|position| position + before),
+            ..settlement
+        }));
+        attempts.extend(part.attempts.iter().cloned());
+    }
+    (settlements, attempts)
+}
+
+/// Tells the engine, the metrics and whoever waits.
+async fn told(app: &App, destination: DestinationId, parts: &[Part], outcome: Result<bool, SettleFailed>) {
+    let ended: Vec<_> = parts.iter().flat_map(|part| ended(&part.settlements)).collect();
+    for part in parts {
+        let deliveries = part.settlements.iter().map(|settlement| settlement.delivery).collect();
+        app.tell(Happened::Settled { destination, deliveries, outcome: outcome.map(|_| ()) }).await;
+    }
+    if outcome.is_ok() {
+        count(app, destination, &ended);
+        for (id, _, _) in ended.iter().filter(|(_, state, _)| *state == State::Dead) {
+            system::dead_letter(app, *id).await;
+        }
+    }
+    if outcome == Ok(true) {
+        app.tell(Happened::Offered { destination }).await;
+    }
+    app.has_moved();
+}
+
+/// Deliveries that end, for metrics and log: counted once they are settled.
+fn ended(settlements: &[Settlement]) -> Vec<(DeliveryId, State, Option<Reason>)> {
+    let ended = |settlement: &Settlement| match &settlement.outcome {
+        Outcome::Ended { state, reason } => Some((settlement.delivery, *state, reason.clone())),
+        _ => None,
+    };
+    settlements.iter().filter_map(ended).collect()
+}
+
+fn count(app: &App, destination: DestinationId, ended: &[(DeliveryId, State, Option<Reason>)]) {
+    let live = app.live();
+    let Some(settings) = live.destinations.get(&destination) else { return };
+    for (delivery, state, reason) in ended {
+        app.metrics.settled(&settings.name, state.name());
+        if *state == State::Dead {
+            let why = reason.as_ref().map(ToString::to_string).unwrap_or_default();
+            tracing::warn!(
+                destination = %settings.name, delivery = delivery.0,
+                "dead letter: {why}; see `mailspan dead-letters show {}`", delivery.0
+            );
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use mailspan_core::Millis;
+
+    use super::*;
+
+    fn settlements(deliveries: std::ops::Range<i64>) -> Vec<Settlement> {
+        let one = |delivery| Settlement {
+            delivery: DeliveryId(delivery),
+            outcome: Outcome::Progressed,
+            attempts: 1,
+            crashes: 0,
+            progress: vec![],
+            attempt: Some(0),
+        };
+        deliveries.map(one).collect()
+    }
+
+    fn attempt(items: u32) -> Attempt {
+        Attempt { at: Millis(0), took_ms: 0, items, status: 200, request: None, answer: None }
+    }
+
+    #[test]
+    fn those_of_a_destination_share_a_write_and_keep_their_attempts() {
+        let mut settles = Settles::default();
+        let (one, other) = (DestinationId(1), DestinationId(2));
+        settles.add(one, Fence(1), settlements(1..3), vec![attempt(2)]);
+        settles.add(other, Fence(1), settlements(3..4), vec![attempt(1)]);
+        settles.add(one, Fence(1), settlements(4..5), vec![attempt(1)]);
+        settles.add(one, Fence(2), settlements(5..6), vec![attempt(1)]);
+        settles.add(one, Fence(1), settlements(10..10 + SETTLEMENTS_MAX as i64), vec![attempt(256)]);
+        let sizes: Vec<_> = settles.all.iter().map(Settle::len).collect();
+        assert_eq!(sizes, [3, 1, 1, SETTLEMENTS_MAX]);
+        let (settlements, attempts) = joined(&settles.all[0].parts);
+        let named: Vec<_> = settlements.iter().map(|s| (s.delivery.0, s.attempt)).collect();
+        assert_eq!(named, [(1, Some(0)), (2, Some(0)), (4, Some(1))]);
+        assert_eq!(attempts.iter().map(|attempt| attempt.items).collect::<Vec<_>>(), [2, 1]);
+    }
+}

@@ -1,0 +1,239 @@
+//! TLS to PostgreSQL by rustls, for the driver; whom it trusts.
+
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::{verify_server_cert_signed_by_trust_anchor, verify_server_name};
+use rustls::crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::server::ParsedCertificate;
+use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio_postgres::Socket;
+use tokio_postgres::tls::{ChannelBinding, MakeTlsConnect, TlsConnect, TlsStream};
+use tokio_rustls::TlsConnector;
+
+use super::url::refuse;
+use crate::OpenError;
+
+/// Protocol name that a server of version 17 wants to hear where TLS begins at once (`sslnegotiation=direct`).
+const ALPN: &[u8] = b"postgresql";
+
+/// Whose certificate is good enough. `root`: PEM of authorities; nothing: those of this machine.
+pub(crate) enum Trust {
+    /// Where no TLS is spoken.
+    Nobody,
+    /// Against listeners only, not against who stands in between.
+    Anyone,
+    Chain {
+        root: Option<Vec<u8>>,
+    },
+    ChainAndName {
+        root: Option<Vec<u8>>,
+    },
+}
+
+/// The settings of each connection's TLS.
+#[derive(Clone)]
+pub(crate) struct Tls(Arc<ClientConfig>);
+
+impl Tls {
+    /// Reads the authorities; TLS 1.2 and 1.3.
+    pub(crate) fn new(trust: Trust) -> Result<Tls, OpenError> {
+        let provider = Arc::new(aws_lc_rs::default_provider());
+        let (roots, named, checks) = match trust {
+            Trust::Nobody => (RootCertStore::empty(), Vec::new(), Checks::ChainAndName),
+            Trust::Anyone => (RootCertStore::empty(), Vec::new(), Checks::Nothing),
+            Trust::Chain { root } => known(root, Checks::Chain)?,
+            Trust::ChainAndName { root } => known(root, Checks::ChainAndName)?,
+        };
+        let judge = Judge { provider: provider.clone(), roots, named, checks };
+        let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+        let mut config = builder
+            .map_err(|error| refuse(format!("TLS cannot be set up: {error}")))?
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(judge))
+            .with_no_client_auth();
+        config.alpn_protocols = vec![ALPN.to_vec()];
+        Ok(Tls(Arc::new(config)))
+    }
+}
+
+type Known = (RootCertStore, Vec<CertificateDer<'static>>, Checks);
+
+fn known(root: Option<Vec<u8>>, checks: Checks) -> Result<Known, OpenError> {
+    let mut roots = RootCertStore::empty();
+    let Some(pem) = root else {
+        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+        if roots.is_empty() {
+            // A container without ca-certificates: no error, just nothing found.
+            roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
+        }
+        return Ok((roots, Vec::new(), checks));
+    };
+    let bad = |why: String| refuse(format!("sslrootcert is not a usable PEM file: {why}"));
+    let read: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
+    let named: Vec<CertificateDer<'static>> = read.map_err(|error| bad(error.to_string()))?;
+    if named.is_empty() {
+        return Err(bad("it holds no `BEGIN CERTIFICATE`".to_owned()));
+    }
+    for certificate in &named {
+        roots.add(certificate.clone()).map_err(|error| bad(error.to_string()))?;
+    }
+    Ok((roots, named, checks))
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Checks {
+    Nothing,
+    Chain,
+    ChainAndName,
+}
+
+/// Judges the server's certificate.
+#[derive(Debug)]
+struct Judge {
+    provider: Arc<CryptoProvider>,
+    roots: RootCertStore,
+    /// A certificate of the server itself may be named, as PostgreSQL's documentation has it made.
+    named: Vec<CertificateDer<'static>>,
+    checks: Checks,
+}
+
+impl ServerCertVerifier for Judge {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        _ocsp: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        if self.checks == Checks::Nothing {
+            return Ok(ServerCertVerified::assertion());
+        }
+        let certificate = ParsedCertificate::try_from(end_entity)?;
+        if !self.named.iter().any(|named| named == end_entity) {
+            let algorithms = self.provider.signature_verification_algorithms.all;
+            verify_server_cert_signed_by_trust_anchor(
+                &certificate,
+                &self.roots,
+                intermediates,
+                now,
+                algorithms,
+            )?;
+        }
+        if self.checks == Checks::ChainAndName {
+            verify_server_name(&certificate, server_name)?;
+        }
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls12_signature(message, cert, dss, &self.provider.signature_verification_algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls13_signature(message, cert, dss, &self.provider.signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.provider.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+impl MakeTlsConnect<Socket> for Tls {
+    type Stream = Encrypted;
+    type TlsConnect = Handshake;
+    type Error = io::Error;
+
+    fn make_tls_connect(&mut self, domain: &str) -> Result<Handshake, io::Error> {
+        Ok(Handshake { config: self.0.clone(), host: domain.to_owned() })
+    }
+}
+
+/// One handshake that may come: the driver asks for it before it knows, also for sockets, which have no name.
+pub(crate) struct Handshake {
+    config: Arc<ClientConfig>,
+    host: String,
+}
+
+impl TlsConnect<Socket> for Handshake {
+    type Stream = Encrypted;
+    type Error = io::Error;
+    type Future = Pin<Box<dyn Future<Output = io::Result<Encrypted>> + Send>>;
+
+    fn connect(self, stream: Socket) -> Self::Future {
+        Box::pin(async move {
+            let name = ServerName::try_from(self.host)
+                .map_err(|_| io::Error::other("the host is no name that a certificate can have"))?;
+            let shaken = TlsConnector::from(self.config).connect(name.clone(), stream).await;
+            shaken.map(|stream| Encrypted(Box::new(stream))).map_err(|error| hinted(error, &name))
+        })
+    }
+}
+
+/// What a person should do about a certificate that is not taken.
+fn hinted(error: io::Error, name: &ServerName<'_>) -> io::Error {
+    let rustls = error.get_ref().and_then(|inner| inner.downcast_ref::<Error>());
+    let Some(Error::InvalidCertificate(why)) = rustls else { return error };
+    let name = name.to_str();
+    let hint = match why {
+        CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
+            format!("name the host as its certificate does instead of `{name}`, or write sslmode=verify-ca")
+        }
+        CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
+            "renew the server's certificate".to_owned()
+        }
+        _ => "name the PEM file of its authority by sslrootcert=/path/to/ca.pem".to_owned(),
+    };
+    io::Error::other(format!("{error}; {hint}"))
+}
+
+/// A connection inside TLS. Without channel binding: the certificate is what proves the server.
+pub(crate) struct Encrypted(Box<tokio_rustls::client::TlsStream<Socket>>);
+
+impl TlsStream for Encrypted {
+    fn channel_binding(&self) -> ChannelBinding {
+        ChannelBinding::none()
+    }
+}
+
+impl AsyncRead for Encrypted {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Encrypted {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_shutdown(cx)
+    }
+}
