@@ -196,10 +196,13 @@ fn a_store_from_a_back_up_erases_again_before_it_serves() {
     hub.start();
     hub.run(&["contacts", "erase", "u-erased-9"]);
     done(&hub);
+    let listed = hub.run(&["contacts", "erasures", "identities"]).stdout;
     hub.kill();
     for end in ["-wal", "-shm"] {
         let _ = std::fs::remove_file(hub.folder().join(format!("hub.db{end}")));
     }
+    std::fs::copy(&saved, &file).unwrap();
+    check_by_command(&hub, &listed);
     std::fs::copy(&saved, &file).unwrap();
     std::fs::remove_file(&saved).unwrap();
     hub.start();
@@ -211,6 +214,18 @@ fn a_store_from_a_back_up_erases_again_before_it_serves() {
     // Once more: it knows now.
     hub.start();
     assert_eq!(hub.rows(&["contacts", "erasures", "list"]).len(), 1);
+}
+
+/// What an operator does where no file lies beside the store: before a hub serves.
+fn check_by_command(hub: &Hub, listed: &[u8]) {
+    std::fs::write(hub.folder().join("listed"), listed).unwrap();
+    let done = &hub.rows(&["contacts", "erase", "--from", "listed"])[0];
+    assert_eq!((&done["lines"], &done["erased"]), (&json!(2), &json!(1)));
+    let rows = hub.rows(&["contacts", "list"]);
+    assert_eq!((rows.len(), &rows[0]["email"]), (1, &json!(BOB)));
+    for end in ["-wal", "-shm"] {
+        let _ = std::fs::remove_file(hub.folder().join(format!("hub.db{end}")));
+    }
 }
 
 #[test]

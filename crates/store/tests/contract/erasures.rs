@@ -2,10 +2,11 @@
 
 use mailspan_core::contact::ContactWrite;
 use mailspan_core::{
-    Attempt, DestinationId, EventId, Millis, Name, Outcome, RawRequest, RawValue, Reason, Settlement, State, Subject,
+    Attempt, DestinationId, EventId, Millis, Name, Outcome, RawRequest, RawValue, Reason, Settlement, State,
+    Subject,
 };
 use mailspan_store::{
-    Arrived, Certified, EventFilter, ErasureStage, RefusedRequest, Store, Unread, Write, Wrote, pack_request,
+    Arrived, Certified, ErasureStage, EventFilter, RefusedRequest, Store, Unread, Write, Wrote, pack_request,
 };
 
 use crate::contacts::{update, upsert, write};
@@ -18,7 +19,10 @@ const BOB: &str = "bob@stays.example";
 const NEEDLES: [&str; 5] = [ANN, "ann.erasable7", "u-erased-9", FORMER, "ann.former-8"];
 
 fn with_data(arrived: Arrived, part: u32, data: &str) -> Arrived {
-    let event = mailspan_core::Event { data: RawValue::from_string(data.to_owned()).unwrap().into(), ..arrived.event };
+    let event = mailspan_core::Event {
+        data: RawValue::from_string(data.to_owned()).unwrap().into(),
+        ..arrived.event
+    };
     Arrived { event, part, ..arrived }
 }
 
@@ -46,7 +50,11 @@ async fn a_life(hub: &Harness) -> DestinationId {
     let body = format!(r#"[{{"r":"{ANN}","n":1}},{{"r":"{BOB}","n":2,"price":1.50}},{{"nobody":"{ANN}"}}]"#);
     let mut batch = receipt(vec![
         with_data(event(11, "email.opened", ANN), 0, &format!(r#"{{"to":"{ANN}","name":"Ann E."}}"#)),
-        with_data(event(12, "email.opened", BOB), 1, &format!(r#"{{"n":1.50,"cc":"{}"}}"#, ANN.to_uppercase())),
+        with_data(
+            event(12, "email.opened", BOB),
+            1,
+            &format!(r#"{{"n":1.50,"cc":"{}"}}"#, ANN.to_uppercase()),
+        ),
     ]);
     batch.packed = Some(raw(&body));
     let reason = Reason::new("no_type", format!("nothing of {ANN}"));
@@ -76,9 +84,15 @@ async fn a_life(hub: &Harness) -> DestinationId {
         });
         let settlements: Vec<Settlement> = settlements.collect();
         let fence = hub.lease(&format!("destination/{}", crm.0)).await;
-        let request = Some(format!(r#"{{"email":"{ANN}"}}"#).into_bytes().into());
-        let attempts =
-            vec![Attempt { at: NOW, took_ms: 1, items: 1, status: 200, request, answer: Some(format!("ok {ANN}")) }];
+        let request = Some(format!(r#"{{"email":"{ANN}"}}"#).into_bytes());
+        let attempts = vec![Attempt {
+            at: NOW,
+            took_ms: 1,
+            items: 1,
+            status: 200,
+            request,
+            answer: Some(format!("ok {ANN}")),
+        }];
         let write = Write::Settle { destination: crm, fence, settlements, attempts, at: NOW };
         hub.store.write(write).await.unwrap();
     }
@@ -137,7 +151,8 @@ pub async fn nothing_of_the_person_is_found(hub: Harness) {
     walk(&hub.store).await;
     assert_eq!(stage(&hub).await, ErasureStage::Asking, "a destination has not answered");
     let claims = hub.claim(crm).await;
-    let told: Vec<_> = claims.iter().filter(|one| one.event.event_type.as_str() == "contact.erased").collect();
+    let told: Vec<_> =
+        claims.iter().filter(|one| one.event.event_type.as_str() == "contact.erased").collect();
     assert_eq!(told[0].event.subject.address.as_ref().unwrap().as_str(), ANN);
     hub.settle(crm, vec![ended(told[0].delivery, State::Delivered)]).await.unwrap();
     walk(&hub.store).await;
@@ -191,7 +206,8 @@ pub async fn who_is_erased_is_not_made_again(hub: Harness) {
     hub.route_all(crm).await;
     let tenant = Name::default_tenant();
     assert_eq!(hub.store.person(&tenant, &Subject::read(ANN)).await.unwrap(), None);
-    let to_ann: Vec<_> = hub.all().await.into_iter().filter(|row| row.event_type == "email.clicked").collect();
+    let to_ann: Vec<_> =
+        hub.all().await.into_iter().filter(|row| row.event_type == "email.clicked").collect();
     assert!(to_ann.is_empty(), "an event of who was erased went out: {to_ann:?}");
     let hashes = hub.store.erased_hashes(None).await.unwrap();
     assert_eq!(hashes.len(), 1);
