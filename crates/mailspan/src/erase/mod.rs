@@ -11,7 +11,6 @@ use mailspan_store::{Certified, ERASURES_TOGETHER_MAX, ErasureStage, Store, Trou
 
 use crate::app::App;
 use crate::contacts::door::{self, Origin};
-use crate::deliver::leases::RENEW_MS;
 use crate::deliver::start;
 use crate::runtime;
 use list::List;
@@ -24,6 +23,8 @@ const ASKING_MS: u64 = 500;
 const TROUBLE_MS: u64 = 1_000;
 /// Between two looks when nobody is erased; a new erasure wakes us.
 const REST_MS: u64 = 60_000;
+/// The same where another process may have taken the request, or died over its work.
+const SHARED_REST_MS: u64 = 20_000;
 
 /// Runs until the program stops.
 pub async fn run(app: App, list: Option<List>) {
@@ -46,24 +47,27 @@ pub async fn run(app: App, list: Option<List>) {
 
 /// One page, or certificates; how long to wait before the next. `seen`: the last erasure that the desks know of.
 async fn round(app: &App, list: &mut Option<List>, seen: &mut i64) -> Result<u64, Trouble> {
-    drop_claimed(app, seen).await?;
+    let open = app.store.erasures(None, true, None, ERASURES_TOGETHER_MAX).await?;
+    let Some(last) = open.first().map(|row| row.id) else {
+        let is_shared = matches!(app.store, Store::Postgres(_));
+        return Ok(if is_shared { SHARED_REST_MS } else { REST_MS });
+    };
+    if last > *seen {
+        drop_claimed(app).await?;
+        *seen = last;
+        if let Some(list) = list.as_mut() {
+            list.bring_up(&app.store).await?;
+        }
+    }
     if page(app).await? {
         return Ok(STEP_MS);
     }
-    let open = app.store.erasures(None, true, None, ERASURES_TOGETHER_MAX).await?;
-    if let Some(list) = list.as_mut().filter(|_| !open.is_empty()) {
-        list.bring_up(&app.store).await?;
-    }
     certify(app).await?;
-    let rest = if matches!(app.store, Store::Postgres(_)) { RENEW_MS } else { REST_MS };
-    Ok(if open.is_empty() { rest } else { ASKING_MS })
+    Ok(ASKING_MS)
 }
 
 /// What desks have claimed and not sent is claimed again: deliveries that an erasure gave up are not among it.
-async fn drop_claimed(app: &App, seen: &mut i64) -> Result<(), Trouble> {
-    let Some(last) = app.store.erasures(None, true, None, 1).await?.pop().filter(|row| row.id > *seen) else {
-        return Ok(());
-    };
+async fn drop_claimed(app: &App) -> Result<(), Trouble> {
     let live = app.live();
     for (id, destination) in live.destinations.iter().filter(|(id, _)| app.serves(**id)) {
         let opened = start::desk(&app.store, app.owner(), *id, destination, app.flight.get()).await;
@@ -74,7 +78,6 @@ async fn drop_claimed(app: &App, seen: &mut i64) -> Result<(), Trouble> {
             Err(trouble) => return Err(trouble),
         }
     }
-    *seen = last.id;
     Ok(())
 }
 
