@@ -123,6 +123,8 @@ pub struct Shared {
     owner: u128,
     /// Something waits in `unrouted`.
     pub route_wake: Notify,
+    /// Somebody was erased.
+    pub erase_wake: Notify,
     /// A job was asked for, paused or resumed.
     pub job_wake: Notify,
     /// Raised whenever deliveries were made or settled: `?wait=` looks again.
@@ -170,6 +172,7 @@ impl App {
             applying: tokio::sync::Mutex::new(()),
             owner: crate::runtime::random_u128(),
             route_wake: Notify::new(),
+            erase_wake: Notify::new(),
             job_wake: Notify::new(),
             moved: watch::channel(0).0,
             metrics: Metrics::new(),

@@ -8,6 +8,7 @@ mod config;
 mod contacts;
 mod deliver;
 mod drill;
+mod erase;
 mod http;
 mod hub;
 mod intake;

@@ -84,6 +84,10 @@ pub enum Write {
     Tenant(crate::TenantWrite),
     Field(crate::FieldWrite),
     Sealed(crate::SealedWrite),
+    /// One page of the erasures that are open; answered by [`Wrote::Erasing`].
+    Erase,
+    /// What was done is known: the erasure ends, and what its person was known by goes.
+    Certify(crate::Certified),
     /// A webhook endpoint is made, changed or removed; answered by [`Wrote::Key`].
     Endpoint(crate::EndpointWrite),
 }
@@ -233,6 +237,10 @@ pub enum Wrote {
     Paged {
         done: u64,
         destinations: Vec<DestinationId>,
+    },
+    /// `moved`: something was done, and more may be left.
+    Erasing {
+        moved: bool,
     },
     /// Rows dropped or passed over; 0 when a whole round has ended: nothing is left to drop.
     Retained {

@@ -141,6 +141,8 @@ fn erase(known: &Known, write: &ContactWrite) -> Applied {
                 facts: vec![Stated::Erased],
                 suppression: Some(Some((Suppressed::Erasure, write.at))),
                 standing,
+                // A person without a contact is known to destinations too.
+                event: Some(("contact.erased", json!({ "contact": {}, "origin": write.evidence.origin }))),
                 ..refused(known, Reason::new("erased", ""))
             },
             _ => refused(known, Reason::new("not_found", "there is no such contact")),

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::client::Client;
 use super::deliveries::segment;
-use super::{Common, contact_files, table};
+use super::{Common, contact_files, erasures, table};
 
 #[derive(Debug, Subcommand)]
 pub enum Contacts {
@@ -33,6 +33,13 @@ pub enum Contacts {
     Import(contact_files::Import),
     /// Write all contacts to a file
     Export(contact_files::Export),
+    /// Write all that is held about a person, as JSON
+    Person(erasures::Person),
+    /// Erase a person, here and at every destination that can; or all of a list
+    Erase(erasures::Erase),
+    /// Erasures: how far they are, and what was done where
+    #[command(subcommand)]
+    Erasures(erasures::Erasures),
     /// How many subscribed, by source and page
     Report {
         #[command(flatten)]
@@ -47,12 +54,15 @@ pub struct Whose {
 }
 
 pub async fn run(common: &Common, command: Contacts) -> anyhow::Result<ExitCode> {
-    let tenant = match &command {
+    let tenant: &str = match &command {
         Contacts::List { whose, .. } | Contacts::Show { whose, .. } | Contacts::Report { whose } => {
             &whose.tenant
         }
         Contacts::Import(import) => &import.tenant,
         Contacts::Export(export) => &export.tenant,
+        Contacts::Person(person) => &person.tenant,
+        Contacts::Erase(erase) => &erase.tenant,
+        Contacts::Erasures(_) => "default",
     };
     let client = Client::open(common).await?.for_tenant(tenant);
     let done = carry_out(common, &client, &command).await;
@@ -76,6 +86,9 @@ async fn carry_out(common: &Common, client: &Client, command: &Contacts) -> anyh
         }
         Contacts::Import(import) => contact_files::import(common, client, import).await?,
         Contacts::Export(export) => contact_files::export(client, export).await?,
+        Contacts::Person(person) => erasures::person(client, person).await?,
+        Contacts::Erase(erase) => erasures::erase(common, client, erase).await?,
+        Contacts::Erasures(which) => erasures::look(common, client, which).await?,
         Contacts::Report { .. } => {
             let answer = client.get("/v1/contacts/report").await?;
             let columns = ["source", "page", "contacts", "asked", "confirmed"];

@@ -10,6 +10,7 @@ mod contacts;
 mod dead_letters;
 mod deliveries;
 mod destinations;
+mod erasures;
 mod events;
 mod jobs;
 mod keys;
@@ -110,7 +111,11 @@ enum Command {
     /// Elements of batches that could not be read
     Quarantined(records::Quarantined),
     /// Bring the store to this version's schema
-    Migrate,
+    Migrate {
+        /// Write the file anew: what was deleted or erased leaves it, and it gets smaller
+        #[arg(long)]
+        compact: bool,
+    },
     /// Move a hub's data to another store; goes on where it was ended
     Move(moving::Move),
     /// Add up where every accepted event and delivery is
@@ -178,7 +183,7 @@ async fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Ledger(command) => records::ledger(&common, command).await,
         Command::Refused(command) => records::refused(&common, command).await,
         Command::Quarantined(command) => records::quarantined(&common, command).await,
-        Command::Migrate => migrate::run(&common).await,
+        Command::Migrate { compact } => migrate::run(&common, compact).await,
         Command::Move(command) => moving::run(&common, command).await,
         Command::Audit => audit::run(&common).await,
         Command::Bench(command) => bench::run(&common, command).await,

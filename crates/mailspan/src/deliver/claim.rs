@@ -13,7 +13,11 @@ use crate::drill;
 use crate::hub::{Destination, Map, Route};
 
 /// `parts` is an error where the map failed: code `crash` for a panic.
-pub fn parcel(live: &Live, claim: Claim) -> Parcel {
+pub fn parcel(live: &Live, mut claim: Claim) -> Parcel {
+    // The person has no name any more; whom a destination is to erase is what the event says.
+    if let Some(person) = claim.person.as_mut().filter(|person| person.erased) {
+        person.subject.clone_from(&claim.event.subject);
+    }
     let mapped = match (live.routes.get(&claim.route), live.destinations.get(&claim.destination)) {
         (Some(route), Some(destination)) => mapped(route, destination, &claim),
         (None, _) => Err(Reason::new(

@@ -115,6 +115,7 @@ fn whole_digest(request: &RawRequest) -> Digest {
 
 /// Everything enters by this one function: what was received is committed, and the router is woken.
 pub async fn keep(app: &App, receipt: Box<Receipt>) -> Result<(Accepted, bool), Trouble> {
+    let erases = receipt.arrivals.iter().any(|one| one.contact.as_ref().is_some_and(|write| write.erase));
     drill::point("accept-before-commit");
     let wrote = drill::begun("accept-in-commit", app.store.write(Write::Accept(receipt))).await;
     app.broken.store(matches!(wrote, Err(Trouble::Broken(_))), Ordering::Relaxed);
@@ -125,6 +126,9 @@ pub async fn keep(app: &App, receipt: Box<Receipt>) -> Result<(Accepted, bool), 
     drill::point("accept-after-commit");
     if !accepted.ids.is_empty() && !again {
         app.route_wake.notify_one();
+    }
+    if erases {
+        app.erase_wake.notify_one();
     }
     Ok((accepted, again))
 }

@@ -17,6 +17,7 @@ mod deliver;
 mod disk;
 mod door;
 mod endpoints;
+mod erase;
 mod fleet;
 mod fleet_cuts;
 mod hardening;

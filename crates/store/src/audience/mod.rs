@@ -6,7 +6,7 @@ mod erase;
 mod find;
 mod turn;
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::hash::Hash as KeyHash;
 
 use mailspan_core::contact::{Contact, ContactKey, ContactWrite, Fact, Permission, Suppressed};
@@ -14,6 +14,7 @@ use mailspan_core::{Address, Millis};
 
 use crate::sqlite::IdentityKey;
 
+pub(crate) use erase::Known;
 pub(crate) use turn::{Done, NewFact};
 
 /// A keyed hash of an identity.
@@ -116,6 +117,8 @@ pub(crate) struct Audience {
     merged: HashMap<i64, Vec<i64>>,
     /// Persons erased in this transaction: all their identities and deliveries go.
     pub erased: BTreeSet<i64>,
+    /// What the persons of each erasure were known by, under the person that was asked for.
+    pub known: BTreeMap<i64, Known>,
     /// Persons made in this transaction.
     pub made: HashSet<i64>,
     /// Numbers for new persons, the next one last.
@@ -139,6 +142,7 @@ impl Audience {
             facts: HashMap::new(),
             merged: HashMap::new(),
             erased: BTreeSet::new(),
+            known: BTreeMap::new(),
             made: HashSet::new(),
             free,
             floor,

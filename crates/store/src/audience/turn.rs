@@ -166,7 +166,8 @@ impl Audience {
             erased: write.erase && person.is_some(),
             suppressed: applied.suppression.flatten().map(|(reason, _)| reason),
             facts: applied.facts,
-            event: applied.event,
+            // Nobody was erased: nobody is told.
+            event: applied.event.filter(|_| !write.erase || person.is_some()),
             outcome: ContactOutcome { turn: applied.turn, contact: applied.after, asked: applied.ask },
         })
     }

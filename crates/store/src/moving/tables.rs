@@ -53,6 +53,7 @@ pub(crate) const TABLES: &[Table] = &[
     // Sealed secrets open at the target under the same store key.
     whole("sealed", &["id"]),
     whole("erasures", &["id"]),
+    whole("erased", &["tenant", "hash"]),
     whole("api_keys", &["id"]),
     whole("refused", &["id"]),
     whole("operator_log", &["id"]),

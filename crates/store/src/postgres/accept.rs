@@ -346,13 +346,13 @@ async fn keep_consent(base: &Base, doors: &[Door<'_>], kept: &[Kept<'_>]) -> Res
             continue;
         };
         let door = &doors[one.door];
-        whos.push(Who { tenant: door.tenant, subject: &event.subject, hashes });
+        whos.push(Who { tenant: door.tenant, subject: &event.subject, hashes, seq: None });
         let (tenant, seq, digest) = (door.tenant, one.seq, door.receipt.digest);
         facts.push(ledger::New { tenant, person: None, what, event, seq, digest });
     }
     let persons = persons::find_or_make(base, &whos).await?;
     for (fact, person) in facts.iter_mut().zip(persons) {
-        fact.person = person;
+        fact.person = person.person();
     }
     ledger::append(base, &facts).await
 }

@@ -9,18 +9,26 @@ use tokio_postgres::Row;
 
 use super::base::{Base, Fault, clean, digest, get, maybe_millis, millis};
 use super::contact_rows::{CONTACT_COLUMNS, contact_of};
+use super::erase;
 use super::persons::lock_rows;
-use crate::audience::{Asked, Audience, Confirmation, Hash, NewFact, PersonRow, Suppression};
+use crate::audience::{Asked, Audience, Confirmation, Hash, Known, NewFact, PersonRow, Suppression};
 use crate::prepare::{Prepared, What};
 use crate::sqlite::contact_rows::fields_json;
 use crate::sqlite::contacts::{CONTACT_VERSION, ERASED, ERASED_TEXT};
 use crate::sqlite::counts::{Counts, Place};
 use crate::sqlite::leases::of_destination;
+use crate::write::Write;
 
 /// An erasure ends deliveries in lanes of any destination of the tenant.
 pub(crate) async fn leases_to_erase(base: &Base, writes: &[Prepared]) -> Result<Vec<String>, Fault> {
     let mut tenants = vec![];
     for write in writes {
+        if matches!(write.what, What::Write(Write::Erase)) {
+            let rows = base.rows("SELECT DISTINCT tenant FROM erasures WHERE done_at IS NULL", &[]).await?;
+            for row in &rows {
+                tenants.push(get(row, 0)?);
+            }
+        }
         let What::Accept { receipt, .. } = &write.what else { continue };
         let erases = |write: &ContactWrite| write.erase;
         if receipt.arrivals.iter().any(|arrived| arrived.contact.as_deref().is_some_and(erases)) {
@@ -407,14 +415,15 @@ pub(crate) async fn keep_facts(base: &Base, tenant: i64, facts: &[NewFact]) -> R
 pub(crate) async fn keep_erasures(
     base: &Base,
     tenant: i64,
-    erasures: &[(i64, i64, i64)],
+    erasures: &[(Known, i64, Millis)],
 ) -> Result<(), Fault> {
-    for (person, seq, at) in erasures {
-        base.execute(
-            "INSERT INTO erasures (tenant, person, event, asked_at) VALUES ($1, $2, $3, $4)",
-            &[&tenant, person, seq, at],
-        )
-        .await?;
+    for (Known { identity, hashes }, seq, at) in erasures {
+        let persons: Vec<i64> = identity.persons.iter().copied().collect();
+        let mut hashes = hashes.clone();
+        for hash in erase::hashes_of(base, &persons).await? {
+            hashes.entry(hash).or_default();
+        }
+        erase::keep(base, tenant, *seq, *at, identity, &hashes).await?;
     }
     Ok(())
 }

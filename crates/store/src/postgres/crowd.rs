@@ -10,7 +10,7 @@ use super::accept::{Door, Kept};
 use super::base::Fault;
 use super::journal::Journal;
 use super::{contacts, persons};
-use crate::audience::{Audience, NewFact};
+use crate::audience::{Audience, Known, NewFact};
 use crate::decided::{decided, facts_of};
 use crate::prepare::decides;
 use crate::sqlite::accept::{ERASES, STATES_CONSENT};
@@ -20,8 +20,8 @@ use crate::sqlite::envelope;
 struct Crowd {
     audience: Audience,
     facts: Vec<NewFact>,
-    /// Person, event, when it was asked for.
-    erasures: Vec<(i64, i64, i64)>,
+    /// With the event, and when it was asked for.
+    erasures: Vec<(Known, i64, Millis)>,
 }
 
 /// Applies what new events say of contacts, and gives the events that are kept.
@@ -54,9 +54,10 @@ pub(crate) async fn keep<'a>(
     seqs.reverse();
     let kept = walk(doors, kept, &mut crowds, &mut seqs)?;
     for (tenant, crowd) in &crowds {
+        // Before the identities go.
+        contacts::keep_erasures(base, *tenant, &crowd.erasures).await?;
         contacts::keep(base, &mut journal.counts, *tenant, &crowd.audience, at).await?;
         contacts::keep_facts(base, *tenant, &crowd.facts).await?;
-        contacts::keep_erasures(base, *tenant, &crowd.erasures).await?;
     }
     Ok(kept)
 }
@@ -115,7 +116,8 @@ fn arrive<'a>(
     events.extend(ask);
     let (seq, id): (i64, EventId) = events.first().map_or((0, arrived), |one| (one.seq, one.event.id));
     if let Some(person) = done.person.filter(|_| done.erased) {
-        crowd.erasures.push((person, seq, write.at.0));
+        let known = crowd.audience.take_known(person, &done, write, receipt.received_at);
+        crowd.erasures.push((known, seq, write.at));
     }
     crowd.facts.extend(facts_of(&done, write, learned, Seq(seq), id, receipt.digest));
     after.extend(events);

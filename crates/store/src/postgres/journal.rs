@@ -14,7 +14,7 @@ use super::names::TYPE;
 use super::retain::Cursors;
 use super::segments::Segments;
 use super::{
-    accept, contacts, counts, endpoints, jobs, keys, offer, refused, retain, route, settle, standing, tenants,
+    accept, contacts, counts, endpoints, erase, jobs, keys, offer, refused, retain, route, settle, standing, tenants,
 };
 use crate::decided::DECIDED;
 use crate::prepare::{Prepared, What, decides};
@@ -294,6 +294,8 @@ impl Journal {
             Write::Field(field) => tenants::field(&self.base, field).await,
             Write::Sealed(write) => tenants::seal(&self.base, write).await,
             Write::Endpoint(write) => endpoints::write(&self.base, &mut self.counts, write).await,
+            Write::Erase => erase::step(self).await,
+            Write::Certify(certified) => erase::certify(&self.base, certified).await,
             // `prepare` and `apply` make other values of these.
             Write::Accept(_) | Write::Route { .. } | Write::Refused(_) => {
                 Err(Fault::refused("unprepared", "a write was not prepared"))

@@ -97,7 +97,8 @@ pub(crate) async fn list(base: &Base, filter: &FactFilter) -> Result<Vec<Fact>, 
     };
     let rows = base
         .rows(
-            "SELECT l.id, l.tenant, l.what, l.happened_at, l.learned_at, l.event_id, l.digest, p.address, p.external_id FROM ledger l LEFT JOIN persons p ON p.id = l.person
+            "SELECT l.id, l.tenant, l.what, l.permission, l.happened_at, l.learned_at, l.event_id, l.digest, l.evidence,
+                p.address, p.external_id FROM ledger l LEFT JOIN persons p ON p.id = l.person
              WHERE l.id > $1 AND ($2::bigint IS NULL OR l.tenant = $2)
                AND ($3::bigint[] IS NULL OR l.person = ANY($3))
              ORDER BY l.id LIMIT $4",

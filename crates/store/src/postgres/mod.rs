@@ -15,6 +15,8 @@ mod counts;
 mod crowd;
 mod deliveries;
 mod endpoints;
+mod erase;
+mod erase_reads;
 mod events;
 mod handle;
 mod jobs;

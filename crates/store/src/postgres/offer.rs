@@ -14,6 +14,7 @@ use super::lanes::{self, Lane, New};
 use super::persons::{self, Who};
 use crate::PageItem;
 use crate::prepare::{identities, states_consent};
+use crate::sqlite::persons::Found;
 use crate::sqlite::lanes::{ANSWERS_CONSENT, nobody};
 use crate::sqlite::offer::{Existing, all_is_done, done_kept};
 use crate::write::Wrote;
@@ -157,14 +158,14 @@ async fn make(journal: &mut Journal, offer: &Offer, at: Millis) -> Result<Vec<De
     }
     let tenant = base.made_tenant(event.tenant.as_str()).await?;
     let hashes = identities(&event.subject, &base.key);
-    let persons = persons::find_or_make(base, &[Who { tenant, subject: &event.subject, hashes }]).await?;
+    let persons = persons::find_or_make(base, &[Who { tenant, subject: &event.subject, hashes, seq: None }]).await?;
     base.execute("DELETE FROM without_delivery WHERE seq = $1", &[&offer.event.0]).await?;
     let new = New {
         event: offer.event,
         route: offer.route.0,
         tenant,
         lane: Lane {
-            person: persons.into_iter().flatten().next().unwrap_or(nobody(offer.event)),
+            person: persons.into_iter().find_map(Found::person).unwrap_or(nobody(offer.event)),
             destination: offer.destination.0,
             class: offer.class,
         },

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use mailspan_core::{Cause, LastTimes, Millis, Seq, Subject};
+use mailspan_core::{Cause, Class, LastTimes, Millis, Seq, Subject};
 use mailspan_engine::Fence;
 
 use super::base::{Base, Fault, get};
@@ -14,9 +14,9 @@ use crate::NameKind;
 use crate::prepare::{Identities, states_consent};
 use crate::sqlite::lanes::{ANSWERS_CONSENT, nobody};
 use crate::sqlite::leases::ROUTER;
-use crate::sqlite::persons::BUCKET_BITS;
+use crate::sqlite::persons::{BUCKET_BITS, Found};
 use crate::sqlite::route::{TEST, UNMATCHED, is_erasure, transmission_hash};
-use crate::write::{Routed, Trouble, Wrote};
+use crate::write::{Routed, Towards, Trouble, Wrote};
 
 /// An event with its number, its tenant's and its person's.
 struct Placed<'a> {
@@ -24,6 +24,14 @@ struct Placed<'a> {
     seq: Seq,
     tenant: i64,
     person: Option<i64>,
+    /// The person was erased after the event came: nothing but consent goes out.
+    is_erased: bool,
+}
+
+impl Placed<'_> {
+    fn towards(&self) -> impl Iterator<Item = &Towards> {
+        self.routed.to.iter().filter(|towards| !self.is_erased || towards.class == Class::Consent)
+    }
 }
 
 pub(crate) async fn route(
@@ -40,7 +48,7 @@ pub(crate) async fn route(
     keep_without_delivery(base, &placed).await?;
     let mut news = vec![];
     for one in placed.iter().filter(|one| !one.routed.event.test) {
-        news.extend(one.routed.to.iter().map(|towards| New {
+        news.extend(one.towards().map(|towards| New {
             event: one.seq,
             route: towards.route.0,
             tenant: one.tenant,
@@ -82,20 +90,24 @@ async fn place<'a>(
     let mut whos = vec![];
     for (one, hashes) in routed.iter().zip(identities) {
         let tenant = base.made_tenant(one.event.tenant.as_str()).await?;
-        let who = Who { tenant, subject: &one.event.subject, hashes: *hashes };
+        let who = Who { tenant, subject: &one.event.subject, hashes: *hashes, seq: one.event.seq };
         // Who is erased is not made again.
-        let nobody = Who { tenant, subject: &nobody, hashes: Identities::default() };
+        let nobody = Who { tenant, subject: &nobody, hashes: Identities::default(), seq: None };
         whos.push(if is_erasure(&one.event) { nobody } else { who });
     }
     let mut persons = persons::find_or_make(base, &whos).await?;
     let tenants: Vec<i64> = whos.iter().map(|who| who.tenant).collect();
     for ((one, seq), person) in routed.iter().zip(&seqs).zip(&mut persons) {
         if is_erasure(&one.event) {
-            *person = erased_person(base, *seq).await?;
+            *person = erased_person(base, *seq).await?.map_or(Found::Nobody, Found::Person);
         }
     }
     let placed = routed.iter().zip(seqs).zip(tenants).zip(persons);
-    Ok(placed.map(|(((routed, seq), tenant), person)| Placed { routed, seq, tenant, person }).collect())
+    let placed = placed.map(|(((routed, seq), tenant), found)| {
+        let is_erased = matches!(found, Found::Erased(_));
+        Placed { routed, seq, tenant, person: found.person(), is_erased }
+    });
+    Ok(placed.collect())
 }
 
 async fn erased_person(base: &Base, seq: Seq) -> Result<Option<i64>, Fault> {
@@ -221,7 +233,7 @@ async fn keep_transmissions(base: &Base, placed: &[Placed<'_>]) -> Result<(), Fa
 
 async fn keep_without_delivery(base: &Base, placed: &[Placed<'_>]) -> Result<(), Fault> {
     let (mut seqs, mut places) = (vec![], vec![]);
-    for one in placed.iter().filter(|one| one.routed.event.test || one.routed.to.is_empty()) {
+    for one in placed.iter().filter(|one| one.routed.event.test || one.towards().next().is_none()) {
         seqs.push(one.seq.0);
         places.push(if one.routed.event.test { TEST } else { UNMATCHED });
     }

@@ -150,7 +150,8 @@ fn keep_contact(
     }
     let (seq, id) = told.unwrap_or((Seq(0), arrived.event.id));
     if let Some(person) = done.person.filter(|_| done.erased) {
-        contacts::keep_erasure(&journal.base, door.tenant, person, seq.0, write.at)?;
+        let known = crowd.audience.take_known(person, &done, write, receipt.received_at);
+        contacts::keep_erasure(&journal.base, door.tenant, seq.0, write.at, known)?;
     }
     crowd.facts.extend(facts_of(&done, write, arrived.event.received_at, seq, id, receipt.digest));
     accepted.contacts.push(done.outcome);

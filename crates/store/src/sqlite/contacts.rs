@@ -7,7 +7,7 @@ use rusqlite::{OptionalExtension, params};
 use super::base::{Base, Fault, maybe_millis};
 use super::contact_rows::{CONTACT_COLUMNS, contact_of, fields_json};
 use super::counts::{Counts, Place};
-use crate::audience::{Asked, Audience, Confirmation, Hash, NewFact, PersonRow, Suppression};
+use crate::audience::{Asked, Audience, Confirmation, Hash, Known, NewFact, PersonRow, Suppression};
 use mailspan_core::limits::FACTS_MAX;
 
 pub(crate) const CONTACT_VERSION: i64 = 1;
@@ -323,11 +323,20 @@ fn keep_facts(base: &Base, tenant: i64, facts: &[NewFact]) -> Result<(), Fault> 
     Ok(())
 }
 
-/// What is erased; destinations are told by the event.
-pub(crate) fn keep_erasure(base: &Base, tenant: i64, person: i64, seq: i64, at: Millis) -> Result<(), Fault> {
-    base.sql("INSERT INTO erasures (tenant, person, event, asked_at) VALUES (?1, ?2, ?3, ?4)")?
-        .execute(params![tenant, person, seq, at.0])?;
-    Ok(())
+/// What is erased; destinations are told by the event. Before the identities go.
+pub(crate) fn keep_erasure(
+    base: &Base,
+    tenant: i64,
+    seq: i64,
+    at: Millis,
+    known: Known,
+) -> Result<(), Fault> {
+    let Known { identity, mut hashes } = known;
+    let persons: Vec<i64> = identity.persons.iter().copied().collect();
+    for hash in super::erase::hashes_of(base, &persons)? {
+        hashes.entry(hash).or_default();
+    }
+    super::erase::keep(base, tenant, seq, at, &identity, &hashes)
 }
 
 /// Nothing but consent goes out any more. A lane below it is left empty, so none of them needs another head.

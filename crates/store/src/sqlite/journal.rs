@@ -12,7 +12,7 @@ use super::recent::Recent;
 use super::retain::Cursors;
 use super::segments::Segments;
 use super::{
-    accept, audit, claim, deliveries, endpoints, events, jobs, keys, leases, ledger, offer, persons, refused,
+    accept, audit, claim, deliveries, endpoints, erase, events, jobs, keys, leases, ledger, offer, persons, refused,
     retain, route, settle, standing, tenants,
 };
 use crate::prepare::{Prepared, What, prepare, prepare_name};
@@ -276,6 +276,8 @@ impl Journal {
             Write::Field(field) => tenants::field(&self.base, field),
             Write::Sealed(write) => tenants::seal(&self.base, write),
             Write::Endpoint(write) => endpoints::write(self, write),
+            Write::Erase => erase::step(self),
+            Write::Certify(certified) => erase::certify(&self.base, certified),
             // `prepare` makes other values of these two.
             Write::Accept(_) | Write::Route { .. } => {
                 Err(Fault::refused("unprepared", "a write was not prepared"))

@@ -13,6 +13,8 @@ mod dedupe;
 pub(crate) mod deliveries;
 pub(crate) mod endpoints;
 pub(crate) mod envelope;
+pub(crate) mod erase;
+pub(crate) mod erase_reads;
 pub(crate) mod events;
 mod handle;
 pub(crate) mod jobs;
@@ -38,7 +40,7 @@ pub(crate) mod standing;
 pub(crate) mod tenants;
 pub(crate) mod walk;
 
-pub(crate) use base::{Base, IdentityKey, connect_reader, connect_writer};
+pub(crate) use base::{Base, IdentityKey, compact, connect_reader, connect_writer};
 pub use handle::Sqlite;
 pub use journal::Journal;
 pub use migrate::SCHEMA;

@@ -211,6 +211,9 @@ fn an_audience(journal: &mut Journal) {
     contact_rows::facts_of(base, &tenant, mailspan_core::PersonId(1), 0, 9).unwrap();
     contact_rows::confirmation(base, &[0; 32]).unwrap();
     accept(journal, 5, true);
+    for _ in 0..20 {
+        journal.write(Write::Erase).unwrap();
+    }
 }
 
 fn a_job(journal: &mut Journal, destination: DestinationId, at: Millis) {

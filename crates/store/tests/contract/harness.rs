@@ -185,6 +185,16 @@ impl Harness {
         rows
     }
 
+    /// Tables with a row that holds this text, in any case.
+    pub async fn all_tables_with(&self, text: &str) -> std::collections::BTreeSet<String> {
+        let texts = match &self.behind {
+            Behind::Threads(_) => texts_of_file(self.store.path()),
+            Behind::Task { url, .. } => texts_of_database(url).await,
+        };
+        let found = texts.into_iter().filter(|(_, row)| row.to_lowercase().contains(text));
+        found.map(|(table, _)| table).collect()
+    }
+
     /// Tables with a row that holds this text, but for those that keep what was received and sent.
     pub async fn tables_with(&self, text: &str) -> std::collections::BTreeSet<String> {
         let texts = match &self.behind {

@@ -8,6 +8,7 @@ mod audience;
 mod coalesce;
 mod contacts;
 mod deliver;
+mod erasures;
 mod full;
 mod full_contacts;
 mod harness;
@@ -249,6 +250,18 @@ mod on_sqlite {
     #[test]
     fn an_erasure_forgets_the_address() {
         run(sqlite, contacts::an_erasure_forgets_the_address);
+    }
+    #[test]
+    fn nothing_of_the_person_is_found() {
+        run(sqlite, erasures::nothing_of_the_person_is_found);
+    }
+    #[test]
+    fn who_is_erased_is_not_made_again() {
+        run(sqlite, erasures::who_is_erased_is_not_made_again);
+    }
+    #[test]
+    fn a_walk_goes_on_after_a_restart() {
+        run(sqlite, erasures::a_walk_goes_on_after_a_restart);
     }
     #[test]
     fn no_row_is_passed_over_by_a_cursor() {

@@ -12,7 +12,7 @@ use mailspan_core::EventId;
 use mailspan_store::{Store, Trouble, Write};
 
 use crate::harness::{Harness, event, postgres, receipt};
-use crate::{accept, audience, coalesce, contacts, deliver, jobs, keep, later, nodes, open};
+use crate::{accept, audience, coalesce, contacts, deliver, erasures, jobs, keep, later, nodes, open};
 use mailspan_testkit::PostgresServer;
 
 type Done = Pin<Box<dyn Future<Output = ()>>>;
@@ -118,6 +118,9 @@ fn cases() -> Vec<Case> {
         }),
         ("a_confirmation_counts_once", |hub| Box::pin(contacts::a_confirmation_counts_once(hub))),
         ("an_erasure_forgets_the_address", |hub| Box::pin(contacts::an_erasure_forgets_the_address(hub))),
+        ("nothing_of_the_person_is_found", |hub| Box::pin(erasures::nothing_of_the_person_is_found(hub))),
+        ("who_is_erased_is_not_made_again", |hub| Box::pin(erasures::who_is_erased_is_not_made_again(hub))),
+        ("a_walk_goes_on_after_a_restart", |hub| Box::pin(erasures::a_walk_goes_on_after_a_restart(hub))),
         ("no_row_is_passed_over_by_a_cursor", |hub| {
             Box::pin(audience::no_row_is_passed_over_by_a_cursor(hub))
         }),

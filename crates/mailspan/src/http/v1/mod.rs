@@ -4,6 +4,7 @@ pub mod contacts;
 pub mod correct;
 pub mod deliveries;
 pub mod destinations;
+pub mod erasures;
 pub mod events;
 pub mod fields;
 pub mod health;
