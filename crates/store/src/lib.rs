@@ -33,7 +33,9 @@ use std::path::Path;
 use mailspan_core::{DeliveryId, DestinationId, Event, EventId, Millis, Name, Person, Queue, Subject};
 
 pub use contacts::*;
-pub use erase::{Certified, ERASURES_TOGETHER_MAX, ErasedHash, ErasureRow, ErasureStage, ErasureVerdict, element_of};
+pub use erase::{
+    Certified, ERASURES_TOGETHER_MAX, ErasedHash, ErasureRow, ErasureStage, ErasureVerdict, element_of,
+};
 pub use erase_reads::{Kin, KinConfirmation};
 pub use jobs::*;
 pub use lock::{Holder, holder};

@@ -14,7 +14,8 @@ use super::names::TYPE;
 use super::retain::Cursors;
 use super::segments::Segments;
 use super::{
-    accept, contacts, counts, endpoints, erase, jobs, keys, offer, refused, retain, route, settle, standing, tenants,
+    accept, contacts, counts, endpoints, erase, jobs, keys, offer, refused, retain, route, settle, standing,
+    tenants,
 };
 use crate::decided::DECIDED;
 use crate::prepare::{Prepared, What, decides};

@@ -14,9 +14,9 @@ use super::lanes::{self, Lane, New};
 use super::persons::{self, Who};
 use crate::PageItem;
 use crate::prepare::{identities, states_consent};
-use crate::sqlite::persons::Found;
 use crate::sqlite::lanes::{ANSWERS_CONSENT, nobody};
 use crate::sqlite::offer::{Existing, all_is_done, done_kept};
+use crate::sqlite::persons::Found;
 use crate::write::Wrote;
 
 /// A pending delivery is left as it is; there is never a second row for (event, route, destination).
@@ -158,7 +158,8 @@ async fn make(journal: &mut Journal, offer: &Offer, at: Millis) -> Result<Vec<De
     }
     let tenant = base.made_tenant(event.tenant.as_str()).await?;
     let hashes = identities(&event.subject, &base.key);
-    let persons = persons::find_or_make(base, &[Who { tenant, subject: &event.subject, hashes, seq: None }]).await?;
+    let persons =
+        persons::find_or_make(base, &[Who { tenant, subject: &event.subject, hashes, seq: None }]).await?;
     base.execute("DELETE FROM without_delivery WHERE seq = $1", &[&offer.event.0]).await?;
     let new = New {
         event: offer.event,

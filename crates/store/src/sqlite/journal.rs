@@ -12,8 +12,8 @@ use super::recent::Recent;
 use super::retain::Cursors;
 use super::segments::Segments;
 use super::{
-    accept, audit, claim, deliveries, endpoints, erase, events, jobs, keys, leases, ledger, offer, persons, refused,
-    retain, route, settle, standing, tenants,
+    accept, audit, claim, deliveries, endpoints, erase, events, jobs, keys, leases, ledger, offer, persons,
+    refused, retain, route, settle, standing, tenants,
 };
 use crate::prepare::{Prepared, What, prepare, prepare_name};
 use crate::write::{Trouble, Write, Wrote};

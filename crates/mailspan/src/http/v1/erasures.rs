@@ -70,7 +70,12 @@ async fn would(app: &App, tenant: &Name, text: &str) -> Result<Option<Value>, Pr
         return Ok(None);
     };
     let (of, subject) = (Some(tenant.clone()), Some(text.to_owned()));
-    let filter = EventFilter { tenant: of.clone(), subject: subject.clone(), limit: PAGE_ROWS_MAX, ..EventFilter::default() };
+    let filter = EventFilter {
+        tenant: of.clone(),
+        subject: subject.clone(),
+        limit: PAGE_ROWS_MAX,
+        ..EventFilter::default()
+    };
     let events = app.store.events(filter).await?.len();
     let filter = DeliveryFilter { tenant: of, subject, limit: PAGE_ROWS_MAX, ..DeliveryFilter::default() };
     let deliveries = app.store.deliveries(filter).await?.len();
@@ -107,7 +112,11 @@ pub async fn list(
     Ok(Json(page(rows.iter().map(shown).collect(), limit, last)))
 }
 
-pub async fn show(State(app): State<App>, caller: Caller, Path(id): Path<i64>) -> Result<Json<Value>, Problem> {
+pub async fn show(
+    State(app): State<App>,
+    caller: Caller,
+    Path(id): Path<i64>,
+) -> Result<Json<Value>, Problem> {
     may(&caller, "contacts:read", "read")?;
     let row = app.store.erasure(id).await?.filter(|row| caller.sees(&row.tenant));
     let row = row.ok_or_else(|| Problem::not_found(format!("there is no erasure {id}")))?;
