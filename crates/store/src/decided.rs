@@ -9,8 +9,14 @@ use crate::audience::{Done, NewFact};
 use crate::write::Trouble;
 
 /// The types that the store decides on.
-pub(crate) const DECIDED: [&str; 5] =
-    ["contact.created", "contact.updated", "contact.subscribed", "contact.unsubscribed", "contact.erased"];
+pub(crate) const DECIDED: [&str; 6] = [
+    "contact.created",
+    "contact.updated",
+    "contact.subscribed",
+    "contact.confirmed",
+    "contact.unsubscribed",
+    "contact.erased",
+];
 
 /// The event as the store decides it; nothing where nothing is to be said.
 pub(crate) fn decided(event: &Event, done: &Done) -> Result<Option<Event>, Trouble> {

@@ -14,6 +14,7 @@ mod full_contacts;
 mod harness;
 mod jobs;
 mod keep;
+mod late;
 mod later;
 mod moving;
 mod nodes;
