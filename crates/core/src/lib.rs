@@ -2,6 +2,7 @@
 
 pub mod cloudevents;
 mod consent;
+pub mod contact;
 mod delivery;
 mod event;
 mod ids;

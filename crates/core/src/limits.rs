@@ -177,6 +177,31 @@ pub const JOBS_OPEN_MAX: usize = 64;
 pub const JOBS_KEPT_MAX: i64 = 1_000;
 /// Groups of destination, state and reason that a job counts apart; the rest is counted as one.
 pub const JOB_GROUPS_MAX: usize = 200;
+/// `consentVersion`, `source` and `locale` of a contact (MailingCore, «contacts overview»).
+pub const CONTACT_LABEL_CHARS_MAX: usize = 64;
+/// `attributes` of a contact, as JSON: a profile, not a document store.
+pub const CONTACT_ATTRIBUTES_BYTES_MAX: usize = 16 << 10;
+/// Levels of `attributes`.
+pub const CONTACT_ATTRIBUTES_DEPTH_MAX: usize = 5;
+/// Contacts of one bulk request (MailingCore, `CONTACTS_BULK_MAX`).
+pub const CONTACTS_BULK_MAX: usize = 1_000;
+/// Facts of one person that the fold looks at: a person who changed their mind every day for years.
+pub const FACTS_MAX: usize = 4_096;
+/// Rows that numbered pages of contacts reach: behind them only a cursor goes on, as each page would be
+/// counted from the start.
+pub const CONTACT_PAGES_MAX: u64 = 100_000;
+/// Body of a bulk request: a thousand contacts with attributes.
+pub const CONTACTS_BULK_BYTES_MAX: usize = 16 << 20;
+/// Body of the contact intake: a form with all its fields.
+pub const INTAKE_BODY_BYTES_MAX: usize = 256 << 10;
+/// How long a confirmation link works: a week, after which most who have not confirmed never will.
+pub const CONFIRM_MS_MAX: u64 = 7 * 86_400_000;
+/// One row of an import: attributes and fields at their largest.
+pub const IMPORT_ROW_BYTES_MAX: usize = 256 << 10;
+/// Columns of an import.
+pub const IMPORT_COLUMNS_MAX: usize = 1_100;
+/// Contacts that one page of a list looks at, where few of them match: a page takes tens of milliseconds at most.
+pub const CONTACT_ROWS_LOOKED_AT_MAX: usize = 20_000;
 /// Profile updates of one person that one request carries for others: a flood of them (a list that is imported
 /// anew) goes in a thirtieth of the requests, and what is read for one head stays small.
 pub const CARRIED_MAX: usize = 31;

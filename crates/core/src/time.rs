@@ -18,6 +18,14 @@ impl Millis {
         }
     }
 
+    /// The same, always with milliseconds: `2026-06-30T12:00:00.000Z`, as JavaScript writes it.
+    pub fn iso(self) -> String {
+        match jiff::Timestamp::from_millisecond(self.0) {
+            Ok(at) => format!("{at:.3}"),
+            Err(_) => self.0.to_string(),
+        }
+    }
+
     /// Reads RFC 3339; an instant without an offset is refused.
     pub fn parse_rfc3339(text: &str) -> Option<Millis> {
         text.trim().parse::<jiff::Timestamp>().ok().map(|at| Millis(at.as_millisecond()))
@@ -129,6 +137,12 @@ impl<'de> Deserialize<'de> for Rate {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn milliseconds_are_always_written_where_a_reader_wants_them() {
+        assert_eq!(Millis(1_782_820_800_000).iso(), "2026-06-30T12:00:00.000Z");
+        assert_eq!(Millis(1_782_820_800_120).iso(), "2026-06-30T12:00:00.120Z");
+    }
 
     #[test]
     fn spans_are_read_and_written() {

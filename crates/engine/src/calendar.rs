@@ -9,6 +9,8 @@ pub struct Calendar {
     pub waits_ms: Vec<u64>,
     /// How long a delivery is tried, by class (`Class as usize`); `None`: as often as there are waits.
     pub horizon_ms: Option<[u64; 3]>,
+    /// Without jitter, where a schedule was promised to the receiver.
+    pub exact: bool,
 }
 
 const HOUR: u64 = 3_600_000;
@@ -21,6 +23,7 @@ impl Default for Calendar {
         Calendar {
             waits_ms: vec![5_000, 30_000, 120_000, 600_000, 1_800_000, HOUR, 3 * HOUR, 6 * HOUR],
             horizon_ms: Some(HORIZON_MS),
+            exact: false,
         }
     }
 }
@@ -43,7 +46,7 @@ pub fn next_try(
         (None, Some(_)) => *calendar.waits_ms.last()?,
         (None, None) => return None,
     };
-    let least = wait.div_ceil(10);
+    let least = if calendar.exact { wait } else { wait.div_ceil(10) };
     let drawn = least + jitter % (wait - least + 1);
     let due = now.plus(drawn.max(asked_ms.unwrap_or(0)));
     let in_time = calendar.horizon_ms.is_none_or(|horizon| due <= since.plus(horizon[class as usize]));
@@ -96,7 +99,7 @@ mod tests {
 
     #[test]
     fn jitter_reaches_both_ends() {
-        let calendar = Calendar { waits_ms: vec![100], horizon_ms: None };
+        let calendar = Calendar { waits_ms: vec![100], horizon_ms: None, exact: false };
         let drawn: Vec<i64> = (0..91)
             .filter_map(|jitter| {
                 next_try(&calendar, Class::Profile, 1, Millis(0), Millis(0), None, jitter).map(|due| due.0)
@@ -107,18 +110,19 @@ mod tests {
 
     #[test]
     fn without_a_horizon_the_list_is_used_up() {
-        let calendar = Calendar { waits_ms: vec![1_000, 2_000], horizon_ms: None };
+        let calendar = Calendar { waits_ms: vec![1_000, 2_000], horizon_ms: None, exact: false };
         let due = |attempts| next_try(&calendar, Class::Profile, attempts, Millis(0), Millis(0), None, 0);
         assert_eq!((due(1), due(2), due(3)), (Some(Millis(100)), Some(Millis(200)), None));
     }
 
     #[test]
     fn nothing_overflows() {
-        let calendar = Calendar { waits_ms: vec![u64::MAX, 0], horizon_ms: Some([u64::MAX; 3]) };
+        let calendar =
+            Calendar { waits_ms: vec![u64::MAX, 0], horizon_ms: Some([u64::MAX; 3]), exact: false };
         let end = Millis(i64::MAX);
         assert_eq!(next_try(&calendar, Class::Consent, 1, end, end, Some(u64::MAX), u64::MAX), Some(end));
         assert_eq!(next_try(&calendar, Class::Consent, 2, Millis(5), Millis(0), None, 7), Some(Millis(5)));
-        let empty = Calendar { waits_ms: Vec::new(), horizon_ms: Some([1; 3]) };
+        let empty = Calendar { waits_ms: Vec::new(), horizon_ms: Some([1; 3]), exact: false };
         assert_eq!(next_try(&empty, Class::Consent, 1, end, end, None, 0), None);
     }
 }

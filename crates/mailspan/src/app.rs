@@ -11,9 +11,11 @@ use mailspan_engine::{Happened, Standing};
 use mailspan_store::{NameKind, Store, Trouble};
 use tokio::sync::{Notify, Semaphore, mpsc, oneshot, watch};
 
+use crate::contacts::tenants::Tenants;
 use crate::deliver::flight::Flight;
 use crate::deliver::said::Said;
 use crate::deliver::shell::Ask;
+use crate::http::mailingcore::rates::Rates;
 use crate::hub::{Destination, Hub, Route};
 use crate::intake::refusals::Refusals;
 use crate::telemetry::metrics::Metrics;
@@ -31,6 +33,7 @@ pub struct Live {
 impl Live {
     /// Gives every route and destination its number.
     pub async fn new(hub: Hub, store: &Store) -> Result<Live, Trouble> {
+        let hub = crate::contacts::endpoints::add(hub, store).await?;
         let egress = Arc::new(Egress::new(hub.egress_allow.clone(), crate::runtime::steady_clock()));
         let (mut routes, mut destinations) = (HashMap::new(), HashMap::new());
         let (mut route_ids, mut destination_ids) = (HashMap::new(), HashMap::new());
@@ -114,14 +117,22 @@ pub struct Shared {
     lost: Option<watch::Receiver<u64>>,
     /// Programs of users compute here, one piece at a time and never on a thread that serves requests.
     computing: Semaphore,
+    /// Held while another configuration takes the place of this one.
+    pub applying: tokio::sync::Mutex<()>,
+    /// Of this process, in leases that it takes for a moment.
+    owner: u128,
     /// Something waits in `unrouted`.
     pub route_wake: Notify,
+    /// Somebody was erased.
+    pub erase_wake: Notify,
     /// A job was asked for, paused or resumed.
     pub job_wake: Notify,
     /// Raised whenever deliveries were made or settled: `?wait=` looks again.
     pub moved: watch::Sender<u64>,
     pub metrics: Metrics,
     pub refusals: Refusals,
+    pub rates: Rates,
+    pub tenants: Tenants,
     pub said: Said,
     /// The last write was refused by the disk: not ready until one goes through.
     pub broken: AtomicBool,
@@ -158,11 +169,16 @@ impl App {
             lease_wake: Notify::new(),
             leased_until: Mutex::new(None),
             computing: Semaphore::new(1),
+            applying: tokio::sync::Mutex::new(()),
+            owner: crate::runtime::random_u128(),
             route_wake: Notify::new(),
+            erase_wake: Notify::new(),
             job_wake: Notify::new(),
             moved: watch::channel(0).0,
             metrics: Metrics::new(),
             refusals: Refusals::default(),
+            rates: Rates::default(),
+            tenants: Tenants::default(),
             said: Said::default(),
             broken: AtomicBool::new(false),
             stop,
@@ -177,6 +193,11 @@ impl App {
     pub fn swap(&self, live: Live) -> Arc<Live> {
         let mut slot = self.live.write().unwrap_or_else(PoisonError::into_inner);
         std::mem::replace(&mut *slot, Arc::new(live))
+    }
+
+    /// Who this process is, in leases that it takes for a moment.
+    pub fn owner(&self) -> u128 {
+        self.owner
     }
 
     pub fn stopping(&self) -> bool {

@@ -10,6 +10,7 @@ use mailspan_engine::Limits;
 use mailspan_maps::Program;
 
 /// Everything that a configuration file says, checked, with secrets read and programs compiled.
+#[derive(Clone)]
 pub struct Hub {
     /// The file it was read from; relative paths were taken from its folder.
     pub file: PathBuf,
@@ -17,6 +18,8 @@ pub struct Hub {
     pub dev: bool,
     pub server: Server,
     pub storage: Storage,
+    /// Under which secrets made through the API are sealed: the first seals, every one opens.
+    pub store_keys: Vec<Secret>,
     pub egress_allow: Vec<Allowance>,
     /// Requests that wait to be stored before further ones are answered 429.
     pub intake_queue: usize,
@@ -159,6 +162,8 @@ pub struct Destination {
     pub own: serde_json::Value,
     /// Of the whole section with its secrets as they were read: another number, another configuration.
     pub digest: u64,
+    /// A row of the API, not a section of the file.
+    pub endpoint: bool,
 }
 
 /// The credential of a destination, added after `plan`.
@@ -186,6 +191,13 @@ pub enum Auth {
 pub enum Sign {
     /// Several secrets while one is rotated: signed with all of them.
     StandardWebhooks { secrets: Vec<Named> },
+    /// `X-MailingCore-Signature`, made anew at each attempt; from its time on the next secret signs.
+    MailingCore {
+        secret: Named,
+        next: Option<(mailspan_core::Millis, Named)>,
+        /// The headers of Standard Webhooks beside it.
+        standard: bool,
+    },
     /// `header: prefix + encoding(HMAC(secret, signed))`; `signed` is a recipe of `{timestamp}`,
     /// `{id}`, `{body}`; `timestamp_header` carries the seconds where the recipe has them.
     Hmac {
@@ -219,6 +231,8 @@ pub enum Map {
     /// None given: «crm» for a CRM kind, «audience» for a kind that keeps contacts, the event itself for
     /// kind `http`.
     Default,
+    /// The body of MailingCore's webhooks, for endpoints.
+    MailingCore,
     /// `map = "crm"`: the built-in operations, as JSON for kind `http`.
     Crm,
     /// `map = "audience"`: what a system that keeps contacts is told, as JSON for kind `http`.
@@ -228,6 +242,8 @@ pub enum Map {
 
 /// The name of the hub's own source: what it reports of itself.
 pub const SYSTEM: &str = "system";
+/// Names that no configured source may have: routes take from them all the same.
+pub const OWN_SOURCES: [&str; 2] = [SYSTEM, mailspan_core::contact::CONTACTS];
 
 impl Route {
     /// By source and type alone; the condition comes after.

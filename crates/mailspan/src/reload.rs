@@ -39,6 +39,19 @@ pub async fn reload(app: &App, owner: u128) -> Result<usize, String> {
     if let Some(why) = needs_restart(&before.hub, &hub) {
         return Err(why.to_owned());
     }
+    apply(app, owner, hub).await
+}
+
+/// After a change of webhook endpoints: the same file, the rows as they are now.
+pub async fn endpoints(app: &App) -> Result<(), String> {
+    let hub = app.live().hub.clone();
+    apply(app, app.owner(), hub).await.map(|_| ())
+}
+
+async fn apply(app: &App, owner: u128, hub: Hub) -> Result<usize, String> {
+    // One at a time: the later one must see what the earlier one put in its place.
+    let _turn = app.applying.lock().await;
+    let before = app.live();
     let live = Live::new(hub, &app.store).await.map_err(|trouble| trouble.to_string())?;
     let mut opened = Vec::new();
     let changes = |(id, destination): &(&DestinationId, &Arc<Destination>)| {

@@ -102,11 +102,13 @@ pub async fn begin(hub: Hub) -> anyhow::Result<Serving> {
     let app = App::new(live, opened.store.clone(), Some(Engine { happened: engine, asks, stands }), stopped);
     let mut serving = Serving { app: app.clone(), opened, socket, stop, ends: Vec::new() };
 
+    let erased =
+        crate::erase::again(&app).await.context("erase again who was erased after this store was saved")?;
     let public = bind(listen)?;
     let operator = operator_listen.map(bind).transpose()?;
     let unix = serving.socket.as_deref().map(open::listen).transpose()?;
 
-    let owner = runtime::random_u128();
+    let owner = app.owner();
     serving.task(shell::run(app.clone(), inbox, asked));
     runtime::spawn(shell::keep_standings(app.clone(), standings));
     if let Some((flight, left)) = flight {
@@ -123,6 +125,7 @@ pub async fn begin(hub: Hub) -> anyhow::Result<Serving> {
     if role.delivers() {
         serving.task(jobs::retention::run(app.clone()));
         serving.task(jobs::run::run(app.clone(), owner));
+        serving.task(crate::erase::run(app.clone(), erased));
     }
 
     let stop = || app.stop.clone();

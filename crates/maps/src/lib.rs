@@ -10,6 +10,7 @@ mod functions;
 pub mod fuzzing;
 mod growth;
 mod guard;
+pub mod mailingcore;
 mod map;
 mod parse;
 mod program;

@@ -5,13 +5,14 @@
 
 use std::time::Instant;
 
+use mailspan_core::contact::{CONTACTS, Change, ContactKey, ContactWrite, WriteMode};
 use mailspan_core::{
-    Attempt, DestinationId, Digest, Event, EventId, EventType, Millis, Name, Outcome, RawRequest, RawValue,
-    RouteId, Settlement, SplitMix64, State, Subject,
+    Address, Attempt, DestinationId, Digest, Event, EventId, EventType, Millis, Name, Outcome, RawRequest,
+    RawValue, RouteId, Settlement, SplitMix64, State, Subject,
 };
 use mailspan_engine::Fence;
 use mailspan_store::sqlite::Journal;
-use mailspan_store::{Arrived, NameKind, Receipt, Routed, Towards, Write, pack_request};
+use mailspan_store::{Arrived, NameKind, OpenOptions, Receipt, Routed, Towards, Write, open, pack_request};
 
 const EVENTS: u64 = 20_000;
 
@@ -96,6 +97,54 @@ fn main() {
     let start = Instant::now();
     assert!(journal.audit().unwrap().adds_up);
     println!("audit           {:6.1} µs an event", micros(start));
+    audience(&mut random);
+}
+
+/// Bulk receipts of 1,000 contacts, in a file: first all new, then each with another locale, then unchanged.
+fn audience(random: &mut SplitMix64) {
+    const RECEIPTS: u64 = 50;
+    let folder = tempfile::tempdir().unwrap();
+    let (store, writer, _readers) =
+        open(OpenOptions::new(folder.path().join("hub.db"), 1, Millis(1))).unwrap();
+    let writer = std::thread::spawn(move || writer.run());
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    for (what, locale) in [("first load", "en"), ("changed", "it"), ("unchanged", "it")] {
+        let receipts: Vec<_> = (0..RECEIPTS).map(|n| bulk(n, locale, random)).collect();
+        let start = Instant::now();
+        for receipt in receipts {
+            runtime.block_on(store.write(Write::Accept(Box::new(receipt)))).unwrap();
+        }
+        let rows = RECEIPTS as f64 * 1_000.0;
+        println!(
+            "contacts        {:6.0} rows a second, 1,000 a receipt: {what}",
+            rows / start.elapsed().as_secs_f64()
+        );
+    }
+    drop(store);
+    writer.join().unwrap();
+}
+
+fn bulk(n: u64, locale: &str, random: &mut SplitMix64) -> Receipt {
+    let mut all = receipt(n, random);
+    all.source = Name::new(CONTACTS);
+    all.arrivals = (0..1_000)
+        .map(|row| {
+            let number = n * 1_000 + row;
+            let address = Address::parse(&format!("a{number}@example.org")).unwrap();
+            let (key, at) = (format!("u-{number}"), Millis(1_700_000_000_000));
+            let key = ContactKey::Subject { address: Some(address), external_id: Some(key) };
+            let mut write = ContactWrite::new(key, WriteMode::Upsert, format!("c{number:024}"), at, "bulk");
+            write.opt_in = Some(true);
+            write.locale = Change::Set(locale.to_owned());
+            write.attributes =
+                Change::Set([("plan".to_owned(), "pro".into()), ("city".to_owned(), "Graz".into())].into());
+            let mut arrived = receipt(number, random).arrivals.remove(0);
+            arrived.dedupe = None;
+            arrived.contact = Some(Box::new(write));
+            arrived
+        })
+        .collect();
+    all
 }
 
 fn micros(start: Instant) -> f64 {
@@ -138,7 +187,12 @@ fn receipt(n: u64, random: &mut SplitMix64) -> Receipt {
         received_at: Millis(1),
         digest: Digest([0; 16]),
         packed: Some(pack_request(&request, &[])),
-        arrivals: vec![Arrived { event, part: 0, dedupe: Some(Digest(u128::from(n).to_le_bytes())) }],
+        arrivals: vec![Arrived {
+            event,
+            part: 0,
+            dedupe: Some(Digest(u128::from(n).to_le_bytes())),
+            contact: None,
+        }],
         unreadable: vec![],
         idempotency: None,
     }

@@ -5,7 +5,13 @@
 //! [`open_postgres`] gives one on PostgreSQL and a [`PostgresWriter`], which is run as a task.
 //! Writes that arrive while a sync runs share the next one.
 
+mod audience;
 mod bytes_io;
+mod contact_reads;
+mod contacts;
+mod decided;
+mod erase;
+mod erase_reads;
 mod filter;
 pub mod floor;
 mod jobs;
@@ -26,9 +32,14 @@ use std::path::Path;
 
 use mailspan_core::{DeliveryId, DestinationId, Event, EventId, Millis, Name, Person, Queue, Subject};
 
+pub use contacts::*;
+pub use erase::{
+    Certified, ERASURES_TOGETHER_MAX, ErasedHash, ErasureRow, ErasureStage, ErasureVerdict, element_of,
+};
+pub use erase_reads::{Kin, KinConfirmation};
 pub use jobs::*;
 pub use lock::{Holder, holder};
-pub use open::{OpenError, OpenOptions, open};
+pub use open::{OpenError, OpenOptions, compact, open};
 pub use pack::{Cut, pack_request};
 pub use postgres::{PostgresOptions, PostgresWriter, open_postgres};
 pub use reader::Reader;

@@ -123,3 +123,14 @@ pub(crate) fn make_private(path: &Path) -> io::Result<()> {
     }
     Ok(())
 }
+
+/// Writes the file anew, without what was deleted in it, and brings its log into it. Nobody may serve it; needs
+/// as much room again as the file has.
+pub fn compact(path: &Path, now: Millis) -> Result<(), OpenError> {
+    let io = |cause| OpenError::Io { path: path.to_owned(), cause };
+    let me = Holder { pid: std::process::id(), since: now, socket: None };
+    let _lock = lock::take(path, &me).map_err(io)?.map_err(OpenError::Held)?;
+    let sql = |cause| OpenError::Sql { path: path.to_owned(), cause };
+    let connection = sqlite::connect_writer(path).map_err(sql)?;
+    sqlite::compact(&connection).map_err(sql)
+}

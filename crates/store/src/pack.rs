@@ -58,6 +58,22 @@ pub fn pack_request(request: &RawRequest, cut: &[Cut]) -> Vec<u8> {
     squeeze(&plain)
 }
 
+/// Packs again what [`unpack_request`] gave, as it is.
+pub(crate) fn repack_request(request: &RequestRow) -> Vec<u8> {
+    let mut plain = Vec::with_capacity(request.body.len() + 1_024);
+    plain.push(REQUEST_VERSION);
+    for text in [&request.method, &request.path, &request.query] {
+        put(&mut plain, text.as_bytes());
+    }
+    put(&mut plain, &(request.headers.len() as u32).to_le_bytes());
+    for (name, value) in &request.headers {
+        put(&mut plain, name.as_bytes());
+        put(&mut plain, value.as_bytes());
+    }
+    put(&mut plain, &request.body);
+    squeeze(&plain)
+}
+
 /// The packed request again; the columns beside it are left empty.
 pub(crate) fn unpack_request(packed: &[u8]) -> Option<RequestRow> {
     let plain = unsqueeze(packed)?;

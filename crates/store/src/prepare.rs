@@ -35,10 +35,11 @@ pub(crate) enum What {
 
 /// What goes with an arrived event of the same position.
 pub(crate) struct Arrival {
+    /// Nothing where the store decides the event.
     pub packed: Vec<u8>,
     /// Scoped to tenant and source.
     pub key: Option<[u8; 16]>,
-    /// Only where the event states consent.
+    /// Only where the event states consent and comes without a contact.
     pub identities: Option<Identities>,
 }
 
@@ -58,7 +59,10 @@ impl Prepared {
     pub(crate) fn goes_first(&self) -> bool {
         match &self.what {
             What::Write(write) => matches!(write, Write::Settle { .. }),
-            What::Accept { arrivals, .. } => arrivals.iter().any(|a| a.identities.is_some()),
+            What::Accept { receipt, arrivals } => {
+                let contacts = receipt.arrivals.iter().any(|arrived| arrived.contact.is_some());
+                contacts || arrivals.iter().any(|a| a.identities.is_some())
+            }
             What::Route { .. } | What::Name { .. } => false,
         }
     }
@@ -71,6 +75,7 @@ pub(crate) fn prepare(write: Write, key: &IdentityKey) -> Prepared {
                 receipt.arrivals.iter().map(|arrived| arrival(&receipt, arrived, key)).collect();
             let bytes = receipt.packed.as_ref().map_or(0, Vec::len)
                 + arrivals.iter().map(|a| a.packed.len() + 150).sum::<usize>()
+                + 500 * receipt.arrivals.iter().filter(|arrived| arrived.contact.is_some()).count()
                 + receipt.unreadable.iter().map(|u| u.raw.len() + 100).sum::<usize>();
             Prepared { what: What::Accept { receipt, arrivals }, bytes }
         }
@@ -91,11 +96,18 @@ pub(crate) fn prepare_name(tenant: Name, kind: NameKind, name: Name) -> Prepared
 }
 
 fn arrival(receipt: &Receipt, arrived: &crate::Arrived, key: &IdentityKey) -> Arrival {
+    let is_decided = arrived.contact.is_some() && decides(receipt);
     Arrival {
-        packed: envelope::pack(&arrived.event),
+        packed: if is_decided { vec![] } else { envelope::pack(&arrived.event) },
         key: arrived.dedupe.map(|digest| scoped(&receipt.tenant, &receipt.source, digest)),
-        identities: states_consent(&arrived.event).then(|| identities(&arrived.event.subject, key)),
+        identities: (arrived.contact.is_none() && states_consent(&arrived.event))
+            .then(|| identities(&arrived.event.subject, key)),
     }
+}
+
+/// True where the store decides the events from what became of their contacts.
+pub(crate) fn decides(receipt: &Receipt) -> bool {
+    receipt.source.as_str() == mailspan_core::contact::CONTACTS
 }
 
 /// True where accepting the event writes a fact into the ledger.

@@ -1,9 +1,10 @@
 //! What is written, and what comes back.
 
 use bytes::Bytes;
+use mailspan_core::contact::{ContactOutcome, ContactWrite, Evidence, Stated};
 use mailspan_core::{
-    Attempt, Class, Consent, DestinationId, Digest, Event, EventId, LastTimes, Millis, Name, Offer, Reason,
-    RouteId, Settlement,
+    Attempt, Class, DestinationId, Digest, Event, EventId, LastTimes, Millis, Name, Offer, Reason, RouteId,
+    Settlement,
 };
 use mailspan_engine::Fence;
 
@@ -80,6 +81,15 @@ pub enum Write {
     Page(Box<crate::Page>),
     /// One step of retention: at most [`mailspan_core::limits::RETENTION_ROWS_MAX`] rows.
     Retain(Keep),
+    Tenant(crate::TenantWrite),
+    Field(crate::FieldWrite),
+    Sealed(crate::SealedWrite),
+    /// One page of the erasures that are open; answered by [`Wrote::Erasing`].
+    Erase,
+    /// What was done is known: the erasure ends, and what its person was known by goes.
+    Certify(crate::Certified),
+    /// A webhook endpoint is made, changed or removed; answered by [`Wrote::Key`].
+    Endpoint(crate::EndpointWrite),
 }
 
 /// What was received, ready to be kept.
@@ -106,6 +116,10 @@ pub struct Arrived {
     pub part: u32,
     /// Scoped to tenant and source by the store; nothing: never a duplicate.
     pub dedupe: Option<Digest>,
+    /// What it says of a contact, applied in the same transaction. Where the source is
+    /// [`mailspan_core::contact::CONTACTS`], the store decides the event's type and data from what
+    /// changed, and keeps none where nothing did.
+    pub contact: Option<Box<ContactWrite>>,
 }
 
 /// An element that cannot be read: quarantined.
@@ -124,12 +138,16 @@ pub struct Idempotency {
     pub body: Digest,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct Accepted {
     /// Ids of the accepted events, in the order received.
     pub ids: Vec<EventId>,
     pub duplicates: u64,
     pub quarantined: u64,
+    /// Of the arrivals that say something of a contact, in their order. Not kept with an
+    /// `Idempotency-Key`.
+    #[serde(skip)]
+    pub contacts: Vec<ContactOutcome>,
 }
 
 /// One event, routed.
@@ -220,6 +238,10 @@ pub enum Wrote {
         done: u64,
         destinations: Vec<DestinationId>,
     },
+    /// `moved`: something was done, and more may be left.
+    Erasing {
+        moved: bool,
+    },
     /// Rows dropped or passed over; 0 when a whole round has ended: nothing is left to drop.
     Retained {
         rows: usize,
@@ -244,16 +266,18 @@ pub enum Trouble {
 }
 
 /// A fact of the compliance log.
-#[derive(Debug, Clone, serde::Serialize)]
+#[derive(Debug, Clone)]
 pub struct Fact {
     pub id: i64,
     pub tenant: Name,
     pub subject: Option<String>,
-    pub what: Consent,
+    pub what: Stated,
     pub happened_at: Millis,
     pub learned_at: Millis,
     pub event_id: EventId,
     pub digest: String,
+    /// Nothing beside facts that no contact came with.
+    pub evidence: Option<Evidence>,
     /// Destination, verdict and time of each answer.
     pub answers: Vec<(Name, String, Millis)>,
 }

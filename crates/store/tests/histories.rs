@@ -174,7 +174,12 @@ fn receipt(n: i64, event_type: &'static str, subject: &str, at: Millis) -> Recei
         received_at: at,
         digest: Digest([0; 16]),
         packed: None,
-        arrivals: vec![Arrived { event, part: 0, dedupe: Some(Digest((n as u128).to_le_bytes())) }],
+        arrivals: vec![Arrived {
+            event,
+            part: 0,
+            dedupe: Some(Digest((n as u128).to_le_bytes())),
+            contact: None,
+        }],
         unreadable: vec![],
         idempotency: None,
     }

@@ -12,6 +12,7 @@ pub fn limits(random: &mut SplitMix64) -> Limits {
     let calendar = Calendar {
         waits_ms: vec![500, 2_000, 5_000],
         horizon_ms: random.chance(70).then_some([600_000, 300_000, 120_000]),
+        exact: false,
     };
     Limits {
         rate: Rate { count: 2 + random.below(20) as u32, per_ms: 100 + random.below(1_500) },

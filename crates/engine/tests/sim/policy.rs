@@ -352,7 +352,8 @@ fn concurrency_follows_a_capacity_that_queues() {
 fn flaky(adapts: bool, per_second: u64) -> (usize, u64) {
     let mut town = Town::new();
     let rate = Rate { count: 1_000, per_ms: 1_000 };
-    let calendar = mailspan_engine::Calendar { waits_ms: vec![200], horizon_ms: Some([1 << 40; 3]) };
+    let calendar =
+        mailspan_engine::Calendar { waits_ms: vec![200], horizon_ms: Some([1 << 40; 3]), exact: false };
     let ours = Limits { rate, batch_max: 1, concurrency: 16, adapts, calendar, ..limits() };
     let crm = town.site(1, Manner::Flaky, 2, ours);
     let begin = town.now;

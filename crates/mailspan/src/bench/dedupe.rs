@@ -186,7 +186,7 @@ fn arrived(n: u64) -> anyhow::Result<Arrived> {
         extensions: None,
         data: RawValue::from_string("{}".to_owned())?.into(),
     };
-    Ok(Arrived { event, part: 0, dedupe: Some(Digest(key.to_be_bytes())) })
+    Ok(Arrived { event, part: 0, dedupe: Some(Digest(key.to_be_bytes())), contact: None })
 }
 
 impl DedupeReport {

@@ -57,7 +57,7 @@ pub async fn start_with(text: impl Fn(SocketAddr) -> String, folder: &Path) -> a
     let args = [OsStr::new("--config"), config.as_os_str(), OsStr::new("serve")];
     let mut child = child::start(folder, &args)?;
     child.ready(address, "/readyz").await?;
-    let client = Client::Socket(open::socket_path(&folder.join("hub.db")));
+    let client = Client::at_socket(open::socket_path(&folder.join("hub.db")));
     Ok(Running { child, address, client })
 }
 

@@ -28,7 +28,13 @@ use crate::runtime;
 const LOOKS_MAX: usize = 50;
 const LOOK_MS: u64 = 100;
 
-pub enum Client {
+pub struct Client {
+    way: Way,
+    /// Whose rows; nothing: the default tenant's, or all.
+    tenant: Option<String>,
+}
+
+enum Way {
     Socket(std::path::PathBuf),
     InProcess { router: Router, opened: Opened, _stop: watch::Sender<bool> },
 }
@@ -43,7 +49,7 @@ impl Client {
                 Err(OpenError::Held(holder)) => {
                     let socket = holder.socket.unwrap_or_else(|| socket_of(&hub.storage));
                     if UnixStream::connect(&socket).await.is_ok() {
-                        return Ok(Client::Socket(socket));
+                        return Ok(Client::at_socket(socket));
                     }
                     tracing::debug!(holder.pid, "the store is held and the socket is not there yet");
                     runtime::sleep(LOOK_MS).await;
@@ -59,7 +65,17 @@ impl Client {
         let live = Live::new(hub, &opened.store).await.context("register names in the store")?;
         let app = App::new(live, opened.store.clone(), None, stopped);
         let router = router::all(app).layer(axum::Extension(FromSocket));
-        Ok(Client::InProcess { router, opened, _stop: stop })
+        Ok(Client { way: Way::InProcess { router, opened, _stop: stop }, tenant: None })
+    }
+
+    /// Of a hub that serves.
+    pub fn at_socket(socket: std::path::PathBuf) -> Client {
+        Client { way: Way::Socket(socket), tenant: None }
+    }
+
+    /// The same client, for the rows of one tenant.
+    pub fn for_tenant(self, tenant: &str) -> Client {
+        Client { tenant: Some(tenant.to_owned()), ..self }
     }
 
     pub async fn get(&self, path: &str) -> anyhow::Result<Value> {
@@ -77,7 +93,11 @@ impl Client {
 
     /// True where no hub runs: the store is ours.
     pub fn is_in_process(&self) -> bool {
-        matches!(self, Client::InProcess { .. })
+        matches!(self.way, Way::InProcess { .. })
+    }
+
+    pub async fn patch(&self, path: &str, body: &Value) -> anyhow::Result<Value> {
+        self.call(Method::PATCH, path, Some(body)).await
     }
 
     pub async fn delete(&self, path: &str) -> anyhow::Result<Value> {
@@ -94,12 +114,13 @@ impl Client {
         if body.is_some() {
             request = request.header(header::CONTENT_TYPE, "application/json");
         }
+        if let Some(tenant) = &self.tenant {
+            request = request.header("x-tenant-id", tenant);
+        }
         let bytes = body.unwrap_or_default();
-        let (status, answer) = match self {
-            Client::Socket(socket) => {
-                over_socket(socket, request.body(Full::new(Bytes::from(bytes)))?).await?
-            }
-            Client::InProcess { router, .. } => {
+        let (status, answer) = match &self.way {
+            Way::Socket(socket) => over_socket(socket, request.body(Full::new(Bytes::from(bytes)))?).await?,
+            Way::InProcess { router, .. } => {
                 let response = router.clone().oneshot(request.body(Body::from(bytes))?).await?;
                 let status = response.status();
                 (status, response.into_body().collect().await?.to_bytes())
@@ -116,7 +137,7 @@ impl Client {
 
     /// Ends an in-process store properly.
     pub async fn close(self) {
-        if let Client::InProcess { router, opened, .. } = self {
+        if let Way::InProcess { router, opened, .. } = self.way {
             drop(router);
             opened.close(crate::open::CLOSE_MS_MAX).await;
         }

@@ -33,6 +33,8 @@ pub enum Keys {
         /// As `keys list` shows it
         id: String,
     },
+    /// Seal the secrets of the store under the first store key; then old_keys can go
+    Reseal,
     /// Print a long random secret, for a webhook or a signing key
     Secret {
         /// As Standard Webhooks writes it: whsec_ and base64
@@ -95,6 +97,9 @@ async fn carry_out(common: &Common, client: &Client, command: Keys) -> anyhow::R
         }
         Keys::Revoke { id } => {
             table::one(common, &client.delete(&format!("/v1/keys/{}", segment(&id))).await?)
+        }
+        Keys::Reseal => {
+            table::one(common, &client.post("/v1/keys/reseal", &json!({})).await?);
         }
         Keys::Secret { .. } => {}
     }

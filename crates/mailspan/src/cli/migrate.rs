@@ -11,7 +11,7 @@ use crate::hub::Storage;
 use crate::open;
 
 /// `serve` does the same at its start; this is for doing it apart, before a new version serves.
-pub async fn run(common: &Common) -> anyhow::Result<ExitCode> {
+pub async fn run(common: &Common, compact: bool) -> anyhow::Result<ExitCode> {
     let hub = super::load(common)?;
     let progress = Progress::new(common.json);
     let opened = progress
@@ -32,6 +32,18 @@ pub async fn run(common: &Common) -> anyhow::Result<ExitCode> {
         mailspan_store::SCHEMA
     ));
     opened.close(crate::open::CLOSE_MS_MAX).await;
+    match (&hub.storage, compact) {
+        (Storage::Sqlite { path }, true) => {
+            let (path, now) = (path.clone(), crate::runtime::now());
+            let done = crate::runtime::blocking(move || mailspan_store::compact(&path, now)).await;
+            done.context("the work ended with a panic")?.context("write the file anew")?;
+            table::say(format_args!("{} was written anew", shown(&hub.storage)));
+        }
+        (Storage::Postgres { .. }, true) => {
+            bail!("on PostgreSQL the server does that: `VACUUM FULL`, while no hub serves")
+        }
+        (_, false) => {}
+    }
     Ok(ExitCode::SUCCESS)
 }
 

@@ -5,9 +5,12 @@ mod audit;
 mod bench;
 mod check;
 pub mod client;
+mod contact_files;
+mod contacts;
 mod dead_letters;
 mod deliveries;
 mod destinations;
+mod erasures;
 mod events;
 mod jobs;
 mod keys;
@@ -17,6 +20,7 @@ pub mod progress;
 mod records;
 mod sandbox;
 pub mod table;
+mod tenants;
 mod test;
 
 use std::path::PathBuf;
@@ -73,6 +77,15 @@ enum Command {
     /// Create, list and revoke API keys; make secrets
     #[command(subcommand)]
     Keys(keys::Keys),
+    /// Make tenants with their first API key; change their settings
+    #[command(subcommand)]
+    Tenants(tenants::Tenants),
+    /// Look at the contacts of a tenant
+    #[command(subcommand)]
+    Contacts(contacts::Contacts),
+    /// Declare the custom fields of contacts
+    #[command(subcommand)]
+    Fields(tenants::Fields),
     /// Look at what arrived; send a sample through the front door
     #[command(subcommand)]
     Events(events::Events),
@@ -98,7 +111,11 @@ enum Command {
     /// Elements of batches that could not be read
     Quarantined(records::Quarantined),
     /// Bring the store to this version's schema
-    Migrate,
+    Migrate {
+        /// Write the file anew: what was deleted or erased leaves it, and it gets smaller
+        #[arg(long)]
+        compact: bool,
+    },
     /// Move a hub's data to another store; goes on where it was ended
     Move(moving::Move),
     /// Add up where every accepted event and delivery is
@@ -154,6 +171,9 @@ async fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Check(command) => Ok(check::run(&common, &command)),
         Command::Test(command) => test::run(&common, command).await,
         Command::Keys(command) => keys::run(&common, command).await,
+        Command::Tenants(command) => tenants::tenants(&common, command).await,
+        Command::Contacts(command) => contacts::run(&common, command).await,
+        Command::Fields(command) => tenants::fields(&common, command).await,
         Command::Events(command) => events::run(&common, command).await,
         Command::Explain(command) => events::explain(&common, command).await,
         Command::Deliveries(command) => deliveries::run(&common, command).await,
@@ -163,7 +183,7 @@ async fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Ledger(command) => records::ledger(&common, command).await,
         Command::Refused(command) => records::refused(&common, command).await,
         Command::Quarantined(command) => records::quarantined(&common, command).await,
-        Command::Migrate => migrate::run(&common).await,
+        Command::Migrate { compact } => migrate::run(&common, compact).await,
         Command::Move(command) => moving::run(&common, command).await,
         Command::Audit => audit::run(&common).await,
         Command::Bench(command) => bench::run(&common, command).await,

@@ -73,6 +73,7 @@ fn destination(reader: &Reader, entry: &Entry, sources: &Table, allow: &[Allowan
         echo_of,
         own,
         digest,
+        endpoint: false,
     })
 }
 
@@ -197,7 +198,7 @@ fn digest(name: &Name, node: &Node, proof: &Proof, tls: &Tls) -> u64 {
         Some(Sign::StandardWebhooks { secrets: several }) => {
             secrets.extend(several.iter().map(|named| &named.secret))
         }
-        Some(Sign::Hmac { secret, .. }) => secrets.push(&secret.secret),
+        Some(Sign::Hmac { secret, .. } | Sign::MailingCore { secret, .. }) => secrets.push(&secret.secret),
         None => {}
     }
     let section = node.json().to_string();
@@ -250,5 +251,6 @@ pub fn notify(
         echo_of,
         own,
         digest,
+        endpoint: false,
     }
 }

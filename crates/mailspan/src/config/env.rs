@@ -31,7 +31,7 @@ const OTHERS: [&str; 10] = [
 ];
 
 /// Of tests, which start the program with what they were started with.
-const OF_TESTS: [&str; 12] = [
+const OF_TESTS: [&str; 13] = [
     "MAILSPAN_BLESS",
     "MAILSPAN_BODY_MS",
     "MAILSPAN_CLOCK_FILE",
@@ -39,6 +39,7 @@ const OF_TESTS: [&str; 12] = [
     "MAILSPAN_DRIPS",
     "MAILSPAN_HEAD_MS",
     "MAILSPAN_POISON_SUBJECT",
+    "MAILSPAN_POISON_ANSWER",
     "MAILSPAN_RECOVERY_",
     "MAILSPAN_SHIM_",
     "MAILSPAN_SIM_",

@@ -148,6 +148,7 @@ fn hub(reader: &Reader, root: &Table) -> Option<Hub> {
     };
     let server = server::server(reader, section("server"));
     let storage = storage::storage(reader, section("storage"));
+    let store_keys = storage::keys(reader, section("storage"));
     if let (Some(server), Some(Storage::Sqlite { .. })) = (&server, &storage)
         && server.role != Role::All
         && let Some(node) = section("server").get("role")
@@ -181,6 +182,7 @@ fn hub(reader: &Reader, root: &Table) -> Option<Hub> {
         dev: reader.options.dev,
         server: server?,
         storage: storage?,
+        store_keys,
         egress_allow: allow,
         intake_queue: intake_queue?,
         retention: retention?,

@@ -18,7 +18,7 @@ const HELP: &str =
 /// A list is used up, then a dead letter; a table's last wait repeats until its horizon.
 pub fn calendar(reader: &Reader, node: &Node, place: &str) -> Option<Calendar> {
     match &node.data {
-        Data::List(_) => Some(Calendar { waits_ms: waits(reader, node)?, horizon_ms: None }),
+        Data::List(_) => Some(Calendar { waits_ms: waits(reader, node)?, horizon_ms: None, exact: false }),
         Data::Table(table) => horizon_calendar(reader, node, table, place),
         _ => {
             reader.problem(&node.at, format!("expected a list or a table, found {}", node.shape()), HELP);
@@ -50,7 +50,7 @@ fn horizon_calendar(reader: &Reader, node: &Node, table: &Table, place: &str) ->
     let waits = table.get("calendar").map_or(Some(default.waits_ms), |node| waits(reader, node));
     let horizons = default.horizon_ms.unwrap_or([DAY_MS; 3]);
     let horizons = table.get("for").map_or(Some(horizons), |node| horizon(reader, node, &place, horizons));
-    Some(Calendar { waits_ms: waits?, horizon_ms: Some(horizons?) })
+    Some(Calendar { waits_ms: waits?, horizon_ms: Some(horizons?), exact: false })
 }
 
 /// One time for every class, or a table by class over the default.

@@ -160,7 +160,7 @@ fn ends_of(reader: &Reader, node: &Node, what: &str, sections: &Table, tenant: O
     }
     let mut found: Vec<Name> = Vec::with_capacity(texts.len());
     for (item, text) in texts {
-        if what == "source" && text == crate::hub::SYSTEM {
+        if what == "source" && crate::hub::OWN_SOURCES.contains(&text) {
             found.push(Name::new(text));
             continue;
         }

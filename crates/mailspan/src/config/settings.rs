@@ -69,8 +69,15 @@ pub const SERVER: &[Setting] = &[
     setting("connections_per_address", Shape::Number, "connections of one sender at once; default 256"),
 ];
 
-pub const STORAGE: &[Setting] =
-    &[setting("url", Shape::TextOrSecret, "sqlite:PATH or postgres://…; default sqlite:mailspan.db")];
+pub const STORAGE: &[Setting] = &[
+    setting("url", Shape::TextOrSecret, "sqlite:PATH or postgres://…; default sqlite:mailspan.db"),
+    setting(
+        "key",
+        Shape::Secret,
+        "under which secrets made through the API are kept; SQLite makes one beside the file",
+    ),
+    setting("old_keys", Shape::Secrets, "keys that still open what they sealed, while one is rotated"),
+];
 
 pub const EGRESS: &[Setting] = &[setting(
     "allow",

@@ -19,7 +19,21 @@ use crate::hub::{Access, Source};
 const API_PATH: &str = "/v1/events";
 const PATH_BYTES_MAX: usize = 200;
 /// Paths that are the hub's own.
-const OWN_PATHS: &[&str] = &["/v1", "/healthz", "/readyz", "/metrics", "/openapi.json"];
+const OWN_PATHS: &[&str] = &[
+    "/v1",
+    "/healthz",
+    "/readyz",
+    "/metrics",
+    "/openapi.json",
+    "/docs",
+    "/contacts",
+    "/suppressions",
+    "/webhooks/contacts",
+    "/webhooks/endpoints",
+    "/doi",
+    "/u",
+    "/track",
+];
 
 /// Each section that holds; the others are reported.
 pub fn sources(reader: &Reader, table: &Table) -> Vec<Arc<Source>> {
@@ -74,9 +88,9 @@ fn source(reader: &Reader, entry: &Entry) -> Option<Source> {
     let place = format!("sources.{}", entry.key);
     let table = reader.table(&entry.node, "write [sources.NAME] with kind = \"…\" below it")?;
     let name = reader.name(&entry.key_at, &entry.key);
-    if entry.key == crate::hub::SYSTEM {
-        let help = "write another name: routes take the hub's own events from `system`";
-        reader.problem(&entry.key_at, "the name `system` is the hub's own source".to_owned(), help);
+    if crate::hub::OWN_SOURCES.contains(&entry.key.as_str()) {
+        let help = format!("write another name: routes take the hub's own events from `{}`", entry.key);
+        reader.problem(&entry.key_at, format!("the name `{}` is the hub's own source", entry.key), help);
     }
     let tenant = reader.tenant(table);
     let given = table.get("secrets").map(|node| secrets::list(reader, node, &format!("{place}.secrets")));

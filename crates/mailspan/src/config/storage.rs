@@ -26,6 +26,18 @@ pub fn storage(reader: &Reader, table: &Table) -> Option<Storage> {
     of_text(reader, node, text, true)
 }
 
+/// `key` and `old_keys`: the first seals, every one opens.
+pub fn keys(reader: &Reader, table: &Table) -> Vec<Secret> {
+    let mut keys = Vec::new();
+    if let Some(node) = table.get("key") {
+        keys.extend(secrets::read(reader, node, "storage.key"));
+    }
+    if let Some(node) = table.get("old_keys") {
+        keys.extend(secrets::list(reader, node, "storage.old_keys").unwrap_or_default());
+    }
+    keys.into_iter().map(|named| named.secret).collect()
+}
+
 fn of_text(reader: &Reader, node: &Node, text: &str, in_clear: bool) -> Option<Storage> {
     match text.split_once(':') {
         Some(("sqlite", path)) => sqlite(reader, node, path.strip_prefix("//").unwrap_or(path)),

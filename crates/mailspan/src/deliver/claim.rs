@@ -13,7 +13,11 @@ use crate::drill;
 use crate::hub::{Destination, Map, Route};
 
 /// `parts` is an error where the map failed: code `crash` for a panic.
-pub fn parcel(live: &Live, claim: Claim) -> Parcel {
+pub fn parcel(live: &Live, mut claim: Claim) -> Parcel {
+    // The person has no name any more; whom a destination is to erase is what the event says.
+    if let Some(person) = claim.person.as_mut().filter(|person| person.erased) {
+        person.subject.clone_from(&claim.event.subject);
+    }
     let mapped = match (live.routes.get(&claim.route), live.destinations.get(&claim.destination)) {
         (Some(route), Some(destination)) => mapped(route, destination, &claim),
         (None, _) => Err(Reason::new(
@@ -90,6 +94,7 @@ fn echo(destination: &Destination, event: &Event) -> Option<Verdict> {
 fn map_digest(route: &Route) -> u32 {
     let text = match &route.map {
         Map::Default => "default",
+        Map::MailingCore => "mailingcore",
         Map::Crm => "crm",
         Map::Audience => "audience",
         Map::Program(program) => &program.text,
@@ -120,6 +125,10 @@ pub fn operations(route: &Route, destination: &Destination, claim: &Claim) -> Re
         (Map::Default, true) => Ok(vec![Operation::Send {
             content_type: cloudevents::STRUCTURED.to_owned(),
             body: cloudevents::write(event),
+        }]),
+        (Map::MailingCore, _) => Ok(vec![Operation::Send {
+            content_type: "application/json".to_owned(),
+            body: mailspan_maps::mailingcore::webhook(event, claim.person.as_ref()),
         }]),
         (Map::Audience, _) => Ok(mailspan_maps::audience(event, claim.person.as_ref(), claim.times)),
         (Map::Default, _) if destination.kind.sink.as_ref().is_some_and(|sink| sink.audience) => {

@@ -3,7 +3,7 @@
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use mailspan_connectors::signature::{hex, hmac_sha1, hmac_sha256, standard};
-use mailspan_core::{Answer, KEY, Millis, Reason, Request};
+use mailspan_core::{Answer, KEY, Millis, Named, Reason, Request, Secret};
 
 use crate::hub::{Auth, Destination, Sign};
 
@@ -42,6 +42,10 @@ pub fn sign(destination: &Destination, mut request: Request, now: Millis) -> Res
             set(&mut request, "webhook-timestamp", at.to_string());
             set(&mut request, "webhook-signature", signature);
         }
+        Some(Sign::MailingCore { secret, next, standard }) => {
+            let secret = next.as_ref().filter(|(from, _)| *from <= now).map_or(secret, |(_, next)| next);
+            mailingcore(&mut request, secret, *standard, now)?;
+        }
         Some(Sign::Hmac { secret, header, prefix, base64, sha1, signed, timestamp_header }) => {
             let at = (now.0 / 1_000).to_string();
             let id = id_of(&request);
@@ -57,6 +61,34 @@ pub fn sign(destination: &Destination, mut request: Request, now: Millis) -> Res
     }
     request.headers.retain(|(name, _)| name != KEY);
     Ok(request)
+}
+
+/// `t=<seconds>,v1=<hex>` over `<seconds>.<body>`, keyed with the secret's text as it is (MailingCore, «verify
+/// signature»), with the event's type and the delivery's id beside it.
+fn mailingcore(request: &mut Request, secret: &Named, standard: bool, now: Millis) -> Result<(), Reason> {
+    let (id, at) = (id_of(request), now.0 / 1_000);
+    let text = [at.to_string().as_bytes(), b".", &request.body[..]].concat();
+    let mac = hex(&hmac_sha256(secret.secret.expose().as_bytes(), &text));
+    let body: serde_json::Value = serde_json::from_slice(&request.body).unwrap_or_default();
+    let event_type = body["type"].as_str().unwrap_or_default().to_owned();
+    set(request, "x-mailingcore-signature", format!("t={at},v1={mac}"));
+    set(request, "x-mailingcore-event", event_type);
+    set(request, "x-mailingcore-delivery-id", id.clone());
+    if standard {
+        // The same secret, taken as the bytes of its text where it is no base64.
+        let key = Named {
+            name: secret.name.clone(),
+            secret: Secret::new(format!("whsec_{}", STANDARD.encode(secret.secret.expose()))),
+        };
+        let signature = standard::sign(&[key], &id, at, &request.body);
+        if signature.is_empty() {
+            return Err(Reason::new("cannot_sign", "its secret cannot sign by Standard Webhooks"));
+        }
+        set(request, "webhook-id", id);
+        set(request, "webhook-timestamp", at.to_string());
+        set(request, "webhook-signature", signature);
+    }
+    Ok(())
 }
 
 /// Names of the headers that [`sign`] sets, in lower case, with what may be shown of each.
@@ -82,6 +114,9 @@ pub fn added(destination: &Destination) -> Vec<(String, String)> {
             add("webhook-id", "[the idempotency key]".to_owned());
             add("webhook-timestamp", "[time of sending]".to_owned());
             add("webhook-signature", format!("[signed with {}]", names.join(", ")));
+        }
+        Some(Sign::MailingCore { secret, .. }) => {
+            add("x-mailingcore-signature", format!("[signed with {}]", secret.name));
         }
         Some(Sign::Hmac { secret, header, timestamp_header, .. }) => {
             add(header, format!("[signed with {}]", secret.name));

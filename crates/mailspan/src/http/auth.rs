@@ -33,6 +33,11 @@ pub const SCOPES: &[(&str, &str)] = &[
     ("read", "read events, deliveries, destinations, ledger, audit and metrics"),
     ("operate", "replay, correct and discard dead letters; test, pause and resume destinations"),
     ("admin", "everything, keys included"),
+    ("contacts:read", "list and show contacts"),
+    ("contacts:write", "write, import and erase contacts"),
+    ("suppressions:read", "list suppressions"),
+    ("suppressions:write", "add and lift suppressions"),
+    ("webhooks:manage", "webhook endpoints, their deliveries and secrets"),
 ];
 
 impl Caller {
@@ -90,20 +95,27 @@ impl FromRequestParts<App> for Caller {
         if !scheme.eq_ignore_ascii_case("bearer") || key.trim().is_empty() {
             return Err(unknown());
         }
-        let row = app.store.key_by_hash(sha256(key.trim().as_bytes())).await?.ok_or_else(unknown)?;
-        let now = runtime::now();
-        if row.revoked_at.is_some() || row.expires_at.is_some_and(|until| until <= now) {
-            return Err(unknown());
-        }
-        if row.last_used_at.is_none_or(|at| now.since(at) > USED_MS) {
-            let app = app.clone();
-            // Known to the minute is enough, and the caller does not wait for it.
-            runtime::spawn(async move {
-                if let Err(trouble) = app.store.write(Write::KeyUsed { id: row.id, at: now }).await {
-                    tracing::warn!("the use of a key could not be noted: {trouble}");
-                }
-            });
-        }
-        Ok(Caller { key_id: row.id, name: row.shown, scopes: row.scopes, tenant: Some(row.tenant) })
+        by_key(app, &sha256(key.trim().as_bytes())).await?.ok_or_else(unknown)
     }
+}
+
+/// Who holds a key that is valid now, by its SHA-256.
+pub async fn by_key(app: &App, hash: &[u8; 32]) -> Result<Option<Caller>, mailspan_store::Trouble> {
+    let now = runtime::now();
+    let row = app.store.key_by_hash(*hash).await?;
+    let Some(row) =
+        row.filter(|row| row.revoked_at.is_none() && row.expires_at.is_none_or(|until| until > now))
+    else {
+        return Ok(None);
+    };
+    if row.last_used_at.is_none_or(|at| now.since(at) > USED_MS) {
+        let app = app.clone();
+        // Known to the minute is enough, and the caller does not wait for it.
+        runtime::spawn(async move {
+            if let Err(trouble) = app.store.write(Write::KeyUsed { id: row.id, at: now }).await {
+                tracing::warn!("the use of a key could not be noted: {trouble}");
+            }
+        });
+    }
+    Ok(Some(Caller { key_id: row.id, name: row.shown, scopes: row.scopes, tenant: Some(row.tenant) }))
 }

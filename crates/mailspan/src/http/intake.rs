@@ -94,7 +94,7 @@ pub fn body_problem(trouble: BodyTrouble, max: usize) -> Problem {
     }
 }
 
-fn raw_request(live: &Live, parts: &Parts, body: Bytes) -> RawRequest {
+pub fn raw_request(live: &Live, parts: &Parts, body: Bytes) -> RawRequest {
     let path_and_query = parts.uri.path_and_query().map_or("/", |both| both.as_str());
     RawRequest {
         method: parts.method.to_string(),

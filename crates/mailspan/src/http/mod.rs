@@ -3,10 +3,14 @@
 pub mod auth;
 pub mod body;
 pub mod crowd;
+pub mod doi;
 pub mod events;
 pub mod impatient;
 pub mod intake;
 pub mod limit;
+pub mod maileon;
+pub mod mailingcore;
+pub mod pages;
 pub mod path;
 pub mod peer;
 pub mod problem;

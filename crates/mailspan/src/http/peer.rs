@@ -15,6 +15,28 @@ pub fn client(parts: &Parts, trusted: &[IpNet]) -> Option<IpAddr> {
     Some(behind(peer, &forwarded.collect::<Vec<_>>(), trusted))
 }
 
+/// A mark in the extensions of a request: its connection is the hub's own TLS.
+#[derive(Debug, Clone, Copy)]
+pub struct OwnTls;
+
+/// True where nobody between the sender and the hub could read along: the hub's own TLS, a trusted proxy
+/// that says `https`, the command socket, or loopback under `--dev`.
+pub fn is_secure(parts: &Parts, hub: &crate::hub::Hub) -> bool {
+    if parts.extensions.get::<OwnTls>().is_some() {
+        return true;
+    }
+    let Some(peer) = parts.extensions.get::<Peer>().map(|peer| peer.0.ip().to_canonical()) else {
+        return true;
+    };
+    if hub.server.trusted_proxies.iter().any(|net| net.contains(&peer)) {
+        // The nearest proxy wrote the last one.
+        let said = parts.headers.get_all("x-forwarded-proto").iter().next_back();
+        let said = said.and_then(|value| value.to_str().ok()).unwrap_or_default();
+        return said.rsplit(',').next().is_some_and(|proto| proto.trim().eq_ignore_ascii_case("https"));
+    }
+    hub.dev && peer.is_loopback()
+}
+
 fn behind(peer: IpAddr, forwarded: &[&str], trusted: &[IpNet]) -> IpAddr {
     let is_trusted = |address: &IpAddr| trusted.iter().any(|net| net.contains(&address.to_canonical()));
     let mut client = peer;

@@ -1,17 +1,22 @@
 //! Every route of the HTTP surface, in one table.
 
 use axum::Router;
-use axum::routing::{delete, get, post};
+use axum::routing::{delete, get, patch, post};
 
 use crate::app::App;
-use crate::http::{events, intake, v1};
+use crate::http::{doi, events, intake, maileon, mailingcore, v1};
 
 /// What senders and load balancers reach.
 pub fn public(app: App) -> Router {
+    let (contacts, document) = mailingcore::routes(&app);
     Router::new()
+        .merge(contacts)
+        .merge(mailingcore::page::routes(&document))
         .route("/healthz", get(v1::health::alive))
         .route("/readyz", get(v1::health::ready))
         .route("/v1/events", post(events::post))
+        .route("/webhooks/contacts/email", post(maileon::post).fallback(maileon::wrong_method))
+        .route("/doi/{token}", get(doi::show).post(doi::confirm))
         .fallback(intake::any)
         .with_state(app)
 }
@@ -39,12 +44,31 @@ pub fn operator(app: App) -> Router {
         .route("/v1/destinations/{name}/resume", post(v1::destinations::resume))
         .route("/v1/destinations/{name}/prepare", post(v1::destinations::prepare))
         .route("/v1/keys", get(v1::keys::list).post(v1::keys::create))
+        .route("/v1/keys/reseal", post(v1::keys::reseal))
         .route("/v1/keys/{id}", delete(v1::keys::revoke))
+        .route("/v1/imports", post(v1::imports::begin))
+        .route("/v1/imports/{id}/rows", post(v1::imports::rows).layer(limit_of_rows()))
+        .route("/v1/imports/{id}/end", post(v1::imports::end))
+        .route("/v1/contacts/report", get(v1::contacts::report))
+        .route("/v1/erasures", get(v1::erasures::list).post(v1::erasures::begin))
+        .route("/v1/erasures/identities", get(v1::erasures::identities))
+        .route("/v1/erasures/again", post(v1::erasures::again))
+        .route("/v1/erasures/{id}", get(v1::erasures::show))
+        .route("/v1/persons/export", get(v1::erasures::export))
+        .route("/v1/tenants", get(v1::tenants::list).post(v1::tenants::create))
+        .route("/v1/tenants/{name}", patch(v1::tenants::change))
+        .route("/v1/fields", get(v1::fields::list).post(v1::fields::declare))
+        .route("/v1/fields/{name}", delete(v1::fields::drop))
         .route("/v1/ledger", get(v1::records::ledger))
         .route("/v1/refused", get(v1::records::refused))
         .route("/v1/quarantined", get(v1::records::quarantined))
         .route("/v1/audit", get(v1::records::audit))
         .with_state(app)
+}
+
+/// A page of an import is as large as a bulk request.
+fn limit_of_rows() -> axum::extract::DefaultBodyLimit {
+    axum::extract::DefaultBodyLimit::max(mailspan_core::limits::CONTACTS_BULK_BYTES_MAX)
 }
 
 /// For the operators' own address: probes look there too.

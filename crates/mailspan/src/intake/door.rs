@@ -8,11 +8,13 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use mailspan_connectors::contract::{Refusal, Verified};
 use mailspan_connectors::signature::digest;
+use mailspan_core::contact::{concerns_contacts, read_event};
 use mailspan_core::limits::REFUSED_BODY_BYTES_MAX;
 use mailspan_core::{Digest, EventId, RawRequest};
 use mailspan_store::{Accepted, Idempotency, Receipt, RefusedRequest, Trouble, Write, Wrote};
 
 use crate::app::App;
+use crate::contacts::door;
 use crate::drill;
 use crate::http::intake::body_problem;
 use crate::http::problem::Problem;
@@ -66,6 +68,9 @@ pub async fn enter(
             return Entered::Other(body_problem(trouble, body_bytes_max).into_response());
         }
     };
+    if let Err(trouble) = read_contacts(app, &mut receipt).await {
+        return Entered::Other(Problem::from(trouble).into_response());
+    }
     if let Some(Caller { key_id, idempotency_key: Some(key), .. }) = caller {
         receipt.idempotency = Some(Idempotency { api_key: key_id, key, body: whole_digest(&request) });
     }
@@ -78,6 +83,19 @@ pub async fn enter(
         }
         Err(trouble) => Entered::Other(Problem::from(trouble).into_response()),
     }
+}
+
+/// What the events say of contacts is written with them.
+async fn read_contacts(app: &App, receipt: &mut Receipt) -> Result<(), Trouble> {
+    for arrived in &mut receipt.arrivals {
+        if !concerns_contacts(&arrived.event.event_type) {
+            continue;
+        }
+        let settings = app.tenants.settings(&app.store, &receipt.tenant).await?;
+        let write = read_event(&arrived.event, door::new_uid(), settings.bounces_suppress);
+        arrived.contact = write.map(Box::new);
+    }
+    Ok(())
 }
 
 /// Of all that makes the events: in binary CloudEvents the headers are half of them.
@@ -97,6 +115,7 @@ fn whole_digest(request: &RawRequest) -> Digest {
 
 /// Everything enters by this one function: what was received is committed, and the router is woken.
 pub async fn keep(app: &App, receipt: Box<Receipt>) -> Result<(Accepted, bool), Trouble> {
+    let erases = receipt.arrivals.iter().any(|one| one.contact.as_ref().is_some_and(|write| write.erase));
     drill::point("accept-before-commit");
     let wrote = drill::begun("accept-in-commit", app.store.write(Write::Accept(receipt))).await;
     app.broken.store(matches!(wrote, Err(Trouble::Broken(_))), Ordering::Relaxed);
@@ -107,6 +126,9 @@ pub async fn keep(app: &App, receipt: Box<Receipt>) -> Result<(Accepted, bool), 
     drill::point("accept-after-commit");
     if !accepted.ids.is_empty() && !again {
         app.route_wake.notify_one();
+    }
+    if erases {
+        app.erase_wake.notify_one();
     }
     Ok((accepted, again))
 }

@@ -229,7 +229,7 @@ fn arrived(source: &Source, arrival: Arrival, body: Digest, received_at: Millis,
         data: arrival.data.into(),
         extensions: arrival.extensions.map(Into::into),
     };
-    Arrived { event, part, dedupe }
+    Arrived { event, part, dedupe, contact: None }
 }
 
 /// The parts are told apart by their lengths, so `["ab","c"]` is not `["a","bc"]`.

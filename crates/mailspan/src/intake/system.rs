@@ -120,7 +120,7 @@ async fn say(app: &App, event_type: &'static str, tenant: &Name, data: &Value) {
         received_at: now,
         digest,
         packed: None,
-        arrivals: vec![Arrived { event, part: 0, dedupe: None }],
+        arrivals: vec![Arrived { event, part: 0, dedupe: None, contact: None }],
         unreadable: Vec::new(),
         idempotency: None,
     };

@@ -7,6 +7,7 @@ use mailspan_engine::Fence;
 use mailspan_store::{JobRow, Store, Trouble};
 
 use crate::app::App;
+use crate::contacts::import::IMPORT;
 use crate::deliver::leases::RENEW_MS;
 use crate::deliver::start;
 use crate::jobs::replay::{self, Stepped};
@@ -53,7 +54,8 @@ async fn round(app: &App, owner: u128, held: &mut Held) -> Result<u64, Trouble> 
     let jobs = app.store.running_jobs().await?;
     held.retain(|id, _| jobs.iter().any(|job| job.id == *id));
     let mut wait = if is_shared(app) { SHARED_REST_MS } else { REST_MS };
-    for job in &jobs {
+    // The rows of an import come from its client.
+    for job in jobs.iter().filter(|job| job.kind != IMPORT) {
         // The trouble of one does not hold up the others.
         let next = page(app, owner, held, job).await.unwrap_or_else(|trouble| {
             tracing::warn!(job = job.id, "the job waits: {trouble}");

@@ -2,6 +2,8 @@
 
 use tracing_subscriber::EnvFilter;
 
+use super::mask::Masked;
+
 /// Installs the subscriber; a second call does nothing.
 pub fn install(default_level: &str) {
     let wanted = crate::runtime::env("MAILSPAN_LOG").unwrap_or_else(|| default_level.to_owned());
@@ -9,7 +11,7 @@ pub fn install(default_level: &str) {
     // A line that cannot be written is lost. Reported on stderr, as is usual, it would panic there: a full
     // disk below the log file would end whatever task had something to say.
     let builder = tracing_subscriber::fmt()
-        .with_writer(std::io::stderr)
+        .with_writer(|| Masked(std::io::stderr()))
         .with_env_filter(filter)
         .with_target(false)
         .log_internal_errors(false);

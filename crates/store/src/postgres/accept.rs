@@ -1,43 +1,67 @@
 //! The door: all requests of a group in one statement a table. Dedupe, events, quarantine, raw requests,
 //! consent, idempotency.
 
+use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 
-use mailspan_core::{EventId, consent_of};
+use mailspan_core::{Event, EventId, consent_of};
 
 use super::answers::{self, Asked, Claim};
 use super::base::{Base, Fault, clean};
 use super::journal::Journal;
-use super::ledger;
 use super::names::TYPE;
 use super::persons::{self, Who};
 use super::segments::DedupeKey;
+use super::{crowd, ledger};
 use crate::NameKind;
-use crate::prepare::Arrival;
-use crate::sqlite::accept::{STATES_CONSENT, TEST};
+use crate::prepare::{Arrival, Identities};
+use crate::sqlite::accept::flags;
 use crate::sqlite::counts::Place;
-use crate::write::{Accepted, Arrived, Receipt, Trouble, Wrote};
+use crate::sqlite::envelope;
+use crate::write::{Accepted, Receipt, Trouble, Wrote};
 
 /// A receipt on its way.
-struct Door<'a> {
-    receipt: &'a Receipt,
+pub(crate) struct Door<'a> {
+    pub receipt: &'a Receipt,
     arrivals: &'a [Arrival],
-    tenant: i64,
+    pub tenant: i64,
     source: i64,
     /// 0: nothing of it is kept.
     request: i64,
-    accepted: Accepted,
+    pub accepted: Accepted,
     asked: Option<Asked>,
     /// Answered without being looked into.
-    ended: Option<Result<Wrote, Trouble>>,
+    pub ended: Option<Result<Wrote, Trouble>>,
 }
 
 /// An event that is kept.
-struct Kept<'a> {
-    door: usize,
-    seq: i64,
-    arrived: &'a Arrived,
-    arrival: &'a Arrival,
+pub(crate) struct Kept<'a> {
+    pub door: usize,
+    /// Its position among those that arrived.
+    pub place: usize,
+    pub seq: i64,
+    pub event: Cow<'a, Event>,
+    pub packed: Cow<'a, [u8]>,
+    pub part: u32,
+    pub flags: i64,
+    key: Option<DedupeKey>,
+    /// Only where it states consent and comes without a contact.
+    identities: Option<Identities>,
+}
+
+impl<'a> Kept<'a> {
+    /// One that follows from another, under a number of its own.
+    pub(crate) fn beside(&self, seq: i64, event: &'a Event) -> Kept<'a> {
+        Kept {
+            seq,
+            event: Cow::Borrowed(event),
+            packed: Cow::Owned(envelope::pack(event)),
+            flags: flags(event, false),
+            key: None,
+            identities: None,
+            ..*self
+        }
+    }
 }
 
 /// One answer for each receipt, in order. A fault is about the whole transaction.
@@ -52,6 +76,10 @@ pub(crate) async fn accept(
     let repeats = first_answers(&journal.base, &mut doors).await?;
     journal.segments.hold(&journal.base).await?;
     let kept = new_events(journal, &mut doors).await?;
+    let kept = crowd::keep(journal, &mut doors, kept).await?;
+    for one in &kept {
+        doors[one.door].accepted.ids.push(one.event.id);
+    }
     number_requests(&journal.base, &mut doors).await?;
     let base = &journal.base;
     // Sent together: none of them needs the answer of another.
@@ -88,7 +116,8 @@ fn open<'a, 'b>(doors: &'a [Door<'b>]) -> impl Iterator<Item = (usize, &'a Door<
 async fn door<'a>(base: &Base, receipt: &'a Receipt, arrivals: &'a [Arrival]) -> Result<Door<'a>, Fault> {
     let tenant = base.made_tenant(receipt.tenant.as_str()).await?;
     let source = base.made_number(tenant, NameKind::Source as u8, receipt.source.as_str()).await?;
-    let accepted = Accepted { ids: vec![], duplicates: 0, quarantined: receipt.unreadable.len() as u64 };
+    let quarantined = receipt.unreadable.len() as u64;
+    let accepted = Accepted { ids: vec![], duplicates: 0, quarantined, contacts: vec![] };
     let too_many = receipt.unreadable.len() > 8_192;
     let ended = too_many.then(|| {
         let text = "a request has at most 8,192 elements: send smaller batches";
@@ -133,38 +162,47 @@ async fn first_answers(base: &Base, doors: &mut [Door<'_>]) -> Result<HashMap<us
 async fn new_events<'a>(journal: &mut Journal, doors: &mut [Door<'a>]) -> Result<Vec<Kept<'a>>, Fault> {
     let mut keys = HashSet::new();
     let mut candidates = vec![];
-    for (place, door) in open(doors) {
-        for (arrived, arrival) in door.receipt.arrivals.iter().zip(door.arrivals) {
+    for (door, opened) in open(doors) {
+        for (place, (arrived, arrival)) in opened.receipt.arrivals.iter().zip(opened.arrivals).enumerate() {
             let is_first = arrival.key.is_none_or(|key| keys.insert(key));
-            candidates.push((place, arrived, arrival, is_first));
+            let one = Kept {
+                door,
+                place,
+                seq: 0,
+                event: Cow::Borrowed(&arrived.event),
+                packed: Cow::Borrowed(&arrival.packed),
+                part: arrived.part,
+                flags: flags(&arrived.event, arrival.identities.is_some()),
+                key: arrival.key,
+                identities: arrival.identities,
+            };
+            candidates.push((one, is_first));
         }
     }
     let keys: Vec<DedupeKey> = keys.into_iter().collect();
     let base = &journal.base;
     let old = journal.segments.closed_with(base, &keys).await?;
-    let is_candidate =
-        |arrival: &Arrival, is_first: bool| is_first && arrival.key.is_none_or(|key| !old.contains(&key));
-    let wanted = candidates.iter().filter(|one| is_candidate(one.2, one.3)).count();
+    let is_candidate = |one: &Kept, is_first: bool| is_first && one.key.is_none_or(|key| !old.contains(&key));
+    let wanted = candidates.iter().filter(|(one, is_first)| is_candidate(one, *is_first)).count();
     let mut seqs = base.numbers("events_seq", wanted).await?.into_iter();
     let mut kept = vec![];
-    for (door, arrived, arrival, is_first) in candidates {
+    for (one, is_first) in candidates {
         match seqs.as_slice().first() {
-            Some(seq) if is_candidate(arrival, is_first) => {
-                kept.push(Kept { door, seq: *seq, arrived, arrival });
+            Some(seq) if is_candidate(&one, is_first) => {
+                kept.push(Kept { seq: *seq, ..one });
                 seqs.next();
             }
-            _ => doors[door].accepted.duplicates += 1,
+            _ => doors[one.door].accepted.duplicates += 1,
         }
     }
     // In order of the key: two nodes never wait for each other.
-    let mut new: Vec<(DedupeKey, i64)> = kept.iter().filter_map(|k| Some((k.arrival.key?, k.seq))).collect();
+    let mut new: Vec<(DedupeKey, i64)> = kept.iter().filter_map(|one| Some((one.key?, one.seq))).collect();
     new.sort_unstable();
     let new = if new.is_empty() { HashSet::new() } else { journal.segments.keep(base, &new).await? };
     kept.retain(|one| {
-        let is_new = one.arrival.key.is_none_or(|key| new.contains(&key));
-        match is_new {
-            true => doors[one.door].accepted.ids.push(one.arrived.event.id),
-            false => doors[one.door].accepted.duplicates += 1,
+        let is_new = one.key.is_none_or(|key| new.contains(&key));
+        if !is_new {
+            doors[one.door].accepted.duplicates += 1;
         }
         is_new
     });
@@ -190,14 +228,14 @@ async fn keep_events(base: &Base, doors: &[Door<'_>], kept: &[Kept<'_>]) -> Resu
     }
     let mut types = vec![];
     for one in kept {
-        let written = one.arrived.event.event_type.as_str();
+        let written = one.event.event_type.as_str();
         types.push(base.made_number(doors[one.door].tenant, TYPE, written).await?);
     }
     let of = |value: &dyn Fn(&Kept) -> i64| kept.iter().map(value).collect::<Vec<i64>>();
-    let ids: Vec<Vec<u8>> = kept.iter().map(|one| one.arrived.event.id.0.to_be_bytes().to_vec()).collect();
+    let ids: Vec<Vec<u8>> = kept.iter().map(|one| one.event.id.0.to_be_bytes().to_vec()).collect();
     let request = |one: &Kept| doors[one.door].receipt.packed.as_ref().map(|_| doors[one.door].request);
     let requests: Vec<Option<i64>> = kept.iter().map(request).collect();
-    let packed: Vec<&[u8]> = kept.iter().map(|one| one.arrival.packed.as_slice()).collect();
+    let packed: Vec<&[u8]> = kept.iter().map(|one| &*one.packed).collect();
     let seqs = of(&|one| one.seq);
     let written = base
         .execute(
@@ -211,16 +249,16 @@ async fn keep_events(base: &Base, doors: &[Door<'_>], kept: &[Kept<'_>]) -> Resu
                 &of(&|one| doors[one.door].source),
                 &types,
                 &requests,
-                &of(&|one| i64::from(one.arrived.part)),
-                &of(&|one| one.arrived.event.time.0),
-                &of(&|one| one.arrived.event.received_at.0),
-                &of(&flags),
+                &of(&|one| i64::from(one.part)),
+                &of(&|one| one.event.time.0),
+                &of(&|one| one.event.received_at.0),
+                &of(&|one| one.flags),
                 &packed,
             ],
         )
         .await;
     if let Err(fault) = written {
-        return Err(id_conflict(fault, doors.len(), kept[0].arrived.event.id));
+        return Err(id_conflict(fault, doors.len(), kept[0].event.id));
     }
     Ok(())
 }
@@ -232,11 +270,6 @@ async fn keep_unrouted(base: &Base, kept: &[Kept<'_>]) -> Result<(), Fault> {
     let seqs: Vec<i64> = kept.iter().map(|one| one.seq).collect();
     base.execute("INSERT INTO unrouted (seq) SELECT * FROM unnest($1::bigint[])", &[&seqs]).await?;
     Ok(())
-}
-
-fn flags(one: &Kept) -> i64 {
-    let test = if one.arrived.event.test { TEST } else { 0 };
-    test | if one.arrival.identities.is_some() { STATES_CONSENT } else { 0 }
 }
 
 /// Ids are made from the clock and 74 random bits: one that exists was given, not made. Told where the receipt
@@ -308,18 +341,18 @@ async fn keep_requests(base: &Base, doors: &[Door<'_>]) -> Result<(), Fault> {
 async fn keep_consent(base: &Base, doors: &[Door<'_>], kept: &[Kept<'_>]) -> Result<(), Fault> {
     let (mut whos, mut facts) = (vec![], vec![]);
     for one in kept {
-        let event = &one.arrived.event;
-        let (Some(hashes), Some(what)) = (one.arrival.identities, consent_of(&event.event_type)) else {
+        let event = &*one.event;
+        let (Some(hashes), Some(what)) = (one.identities, consent_of(&event.event_type)) else {
             continue;
         };
         let door = &doors[one.door];
-        whos.push(Who { tenant: door.tenant, subject: &event.subject, hashes });
+        whos.push(Who { tenant: door.tenant, subject: &event.subject, hashes, seq: None });
         let (tenant, seq, digest) = (door.tenant, one.seq, door.receipt.digest);
         facts.push(ledger::New { tenant, person: None, what, event, seq, digest });
     }
     let persons = persons::find_or_make(base, &whos).await?;
     for (fact, person) in facts.iter_mut().zip(persons) {
-        fact.person = person;
+        fact.person = person.person();
     }
     ledger::append(base, &facts).await
 }

@@ -39,6 +39,10 @@ impl Drop for Shared {
 }
 
 impl Postgres {
+    pub(crate) fn key(&self) -> &IdentityKey {
+        &self.shared.key
+    }
+
     pub(crate) fn new(
         writes: Arc<Queues>,
         connector: Arc<Connector>,

@@ -13,13 +13,17 @@ use super::leases::{self, Locked, Present};
 use super::names::TYPE;
 use super::retain::Cursors;
 use super::segments::Segments;
-use super::{accept, counts, jobs, keys, offer, refused, retain, route, settle, standing};
-use crate::NameKind;
-use crate::prepare::{Prepared, What};
+use super::{
+    accept, contacts, counts, endpoints, erase, jobs, keys, offer, refused, retain, route, settle, standing,
+    tenants,
+};
+use crate::decided::DECIDED;
+use crate::prepare::{Prepared, What, decides};
 use crate::sqlite::counts::Counts;
 use crate::sqlite::jobs::lease_of;
 use crate::sqlite::leases::{ROUTER, of_destination};
 use crate::write::{Trouble, Write, Wrote};
+use crate::{FieldWrite, NameKind, SealedWrite, TenantWrite};
 
 /// So often is a group run that meets others; then it is told that the store is busy with them.
 const PASSES: usize = 6;
@@ -113,7 +117,8 @@ impl Journal {
         self.base.refresh_plans().await.map_err(GroupFault::whole)?;
         self.prepare(writes).await.map_err(GroupFault::whole)?;
         self.base.batch("BEGIN").await.map_err(GroupFault::whole)?;
-        let needed = writes.iter().flat_map(leases::needed).collect();
+        let mut needed: Vec<String> = writes.iter().flat_map(leases::needed).collect();
+        needed.extend(contacts::leases_to_erase(&self.base, writes).await.map_err(GroupFault::whole)?);
         let of_jobs = writes.iter().filter_map(leases::of_job).collect();
         self.leases = leases::lock(&self.base, needed, of_jobs).await.map_err(GroupFault::whole)?;
         let mut results: Vec<Option<Result<Wrote, Trouble>>> = writes.iter().map(|_| None).collect();
@@ -149,6 +154,14 @@ impl Journal {
                     self.base.make_number(tenant, NameKind::Source as u8, source).await?;
                     for arrived in &receipt.arrivals {
                         self.base.make_number(tenant, TYPE, arrived.event.event_type.as_str()).await?;
+                        if let Some(ask) = arrived.contact.as_ref().and_then(|write| write.ask.as_ref()) {
+                            self.base.make_number(tenant, TYPE, ask.event.event_type.as_str()).await?;
+                        }
+                    }
+                    if receipt.arrivals.iter().any(|arrived| arrived.contact.is_some()) && decides(receipt) {
+                        for event_type in DECIDED {
+                            self.base.make_number(tenant, TYPE, event_type).await?;
+                        }
                     }
                 }
                 What::Name { tenant, kind, name } => {
@@ -164,6 +177,15 @@ impl Journal {
                 }
                 What::Write(Write::Job(job)) => {
                     self.base.make_tenant(job.tenant.as_str()).await?;
+                }
+                What::Write(Write::Tenant(TenantWrite { name: tenant, .. }))
+                | What::Write(Write::Field(FieldWrite { tenant, .. }))
+                | What::Write(Write::Sealed(SealedWrite { tenant, .. })) => {
+                    self.base.make_tenant(tenant.as_str()).await?;
+                }
+                What::Write(Write::Endpoint(write)) => {
+                    let tenant = self.base.make_tenant(write.tenant.as_str()).await?;
+                    self.base.make_number(tenant, NameKind::Destination as u8, write.name.as_str()).await?;
                 }
                 // A store where nothing arrives any more still forgets.
                 What::Write(Write::Retain(keep)) => {
@@ -269,6 +291,12 @@ impl Journal {
             Write::Job(job) => jobs::make(&self.base, job).await,
             Write::JobStand { id, state, note, at } => jobs::stand(self, *id, *state, note, *at).await,
             Write::Page(page) => jobs::page(self, page).await,
+            Write::Tenant(tenant) => tenants::set(&self.base, tenant).await,
+            Write::Field(field) => tenants::field(&self.base, field).await,
+            Write::Sealed(write) => tenants::seal(&self.base, write).await,
+            Write::Endpoint(write) => endpoints::write(&self.base, &mut self.counts, write).await,
+            Write::Erase => erase::step(self).await,
+            Write::Certify(certified) => erase::certify(&self.base, certified).await,
             // `prepare` and `apply` make other values of these.
             Write::Accept(_) | Write::Route { .. } | Write::Refused(_) => {
                 Err(Fault::refused("unprepared", "a write was not prepared"))

@@ -1,12 +1,14 @@
 //! The compliance log: facts of consent, appended, and what each destination answered.
 
+use mailspan_core::contact::Stated;
 use mailspan_core::{Consent, Digest, Event, EventId, Millis, Seq};
 
 use super::base::{Base, Fault, clean, digest, get, millis};
-use super::persons::{self, Stated};
+use super::persons::{self, Latest};
 use crate::FactFilter;
 use crate::sqlite::base::page;
-use crate::sqlite::ledger::{consent, number};
+use crate::sqlite::contact_rows::evidence;
+use crate::sqlite::ledger::number;
 use crate::write::Fact;
 
 /// A fact that an accepted event states.
@@ -48,7 +50,7 @@ pub(crate) async fn append(base: &Base, facts: &[New<'_>]) -> Result<(), Fault> 
         ],
     )
     .await?;
-    let mut stated = Stated::default();
+    let mut stated = Latest::default();
     for fact in facts {
         match (fact.person, fact.what) {
             (Some(person), Consent::OptIn) => stated.opt_in(person, fact.event.time),
@@ -95,7 +97,8 @@ pub(crate) async fn list(base: &Base, filter: &FactFilter) -> Result<Vec<Fact>, 
     };
     let rows = base
         .rows(
-            "SELECT l.id, l.tenant, l.what, l.happened_at, l.learned_at, l.event_id, l.digest, p.address, p.external_id FROM ledger l LEFT JOIN persons p ON p.id = l.person
+            "SELECT l.id, l.tenant, l.what, l.permission, l.happened_at, l.learned_at, l.event_id, l.digest, l.evidence,
+                p.address, p.external_id FROM ledger l LEFT JOIN persons p ON p.id = l.person
              WHERE l.id > $1 AND ($2::bigint IS NULL OR l.tenant = $2)
                AND ($3::bigint[] IS NULL OR l.person = ANY($3))
              ORDER BY l.id LIMIT $4",
@@ -110,11 +113,13 @@ pub(crate) async fn list(base: &Base, filter: &FactFilter) -> Result<Vec<Fact>, 
             id,
             tenant: base.tenant_name(get(row, "tenant")?).await?,
             subject: address.or(get(row, "external_id")?),
-            what: consent(get(row, "what")?).ok_or_else(|| Fault::unreadable("fact", id))?,
+            what: Stated::from_numbers(get(row, "what")?, get(row, "permission")?)
+                .ok_or_else(|| Fault::unreadable("fact", id))?,
             happened_at: millis(row, "happened_at")?,
             learned_at: millis(row, "learned_at")?,
             event_id: EventId(u128::from_be_bytes(digest(row, "event_id")?)),
             digest: Digest(digest(row, "digest")?).to_string(),
+            evidence: evidence(get::<Option<String>, _>(row, "evidence")?.as_deref()),
             answers: vec![],
         });
     }

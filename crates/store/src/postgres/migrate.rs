@@ -15,6 +15,7 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
     (1, "journal", include_str!("../../migrations/postgres/0001_journal.sql")),
     (2, "replays", include_str!("../../migrations/postgres/0002_replays.sql")),
     (3, "coalesce_and_quota", include_str!("../../migrations/postgres/0003_coalesce_and_quota.sql")),
+    (4, "contacts", include_str!("../../migrations/postgres/0004_contacts.sql")),
 ];
 
 /// The oldest server that the store is tested with.

@@ -16,6 +16,7 @@ use crate::PageItem;
 use crate::prepare::{identities, states_consent};
 use crate::sqlite::lanes::{ANSWERS_CONSENT, nobody};
 use crate::sqlite::offer::{Existing, all_is_done, done_kept};
+use crate::sqlite::persons::Found;
 use crate::write::Wrote;
 
 /// A pending delivery is left as it is; there is never a second row for (event, route, destination).
@@ -157,14 +158,15 @@ async fn make(journal: &mut Journal, offer: &Offer, at: Millis) -> Result<Vec<De
     }
     let tenant = base.made_tenant(event.tenant.as_str()).await?;
     let hashes = identities(&event.subject, &base.key);
-    let persons = persons::find_or_make(base, &[Who { tenant, subject: &event.subject, hashes }]).await?;
+    let persons =
+        persons::find_or_make(base, &[Who { tenant, subject: &event.subject, hashes, seq: None }]).await?;
     base.execute("DELETE FROM without_delivery WHERE seq = $1", &[&offer.event.0]).await?;
     let new = New {
         event: offer.event,
         route: offer.route.0,
         tenant,
         lane: Lane {
-            person: persons.into_iter().flatten().next().unwrap_or(nobody(offer.event)),
+            person: persons.into_iter().find_map(Found::person).unwrap_or(nobody(offer.event)),
             destination: offer.destination.0,
             class: offer.class,
         },

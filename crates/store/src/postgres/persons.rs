@@ -1,12 +1,14 @@
 //! Persons and their identities.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
-use mailspan_core::{Address, Millis, Name, Person, PersonId, Subject};
+use mailspan_core::{Address, Millis, Name, Person, PersonId, Seq, Subject};
 use tokio_postgres::Row;
 
 use super::base::{Base, Fault, clean, get, maybe_millis};
+use super::erase;
 use crate::prepare::{Identities, identities};
+use crate::sqlite::persons::Found;
 
 /// Whoever makes persons, attaches identities or appends to the ledger holds this until its commit: one at a time.
 pub(crate) const LOCK: &str =
@@ -17,13 +19,15 @@ pub(crate) struct Who<'a> {
     pub tenant: i64,
     pub subject: &'a Subject,
     pub hashes: Identities,
+    /// The place of its event in the journal: who was erased after it is not made again.
+    pub seq: Option<Seq>,
 }
 
 type Known = HashMap<(i64, [u8; 16]), i64>;
 
 /// The person of each subject, made where it is not known; `None` for nobody. With both an address and
 /// an external id it is one person: the address decides, the second identity is attached.
-pub(crate) async fn find_or_make(base: &Base, whos: &[Who<'_>]) -> Result<Vec<Option<i64>>, Fault> {
+pub(crate) async fn find_or_make(base: &Base, whos: &[Who<'_>]) -> Result<Vec<Found>, Fault> {
     let hashes = |who: &Who| {
         [who.hashes.address, who.hashes.external_id]
             .into_iter()
@@ -38,6 +42,7 @@ pub(crate) async fn find_or_make(base: &Base, whos: &[Who<'_>]) -> Result<Vec<Op
     if !missing.is_empty() {
         base.batch(LOCK).await?;
         known.extend(read(base, &missing).await?);
+        made.erased = erase::erased(base, &missing).await?;
         made.numbers = base.numbers("persons_id", missing.len()).await?;
         made.numbers.reverse();
     }
@@ -51,6 +56,8 @@ pub(crate) async fn find_or_make(base: &Base, whos: &[Who<'_>]) -> Result<Vec<Op
 struct Made<'a> {
     /// Numbers to give, the next one last.
     numbers: Vec<i64>,
+    /// Persons who were erased, with the `seq` of it, by what they were known by.
+    erased: BTreeMap<(i64, [u8; 16]), (i64, i64)>,
     persons: Vec<(i64, i64, &'a Subject)>,
     identities: Vec<(i64, [u8; 16], i64)>,
     /// Known persons that got a second identity; what stood first stays.
@@ -58,16 +65,20 @@ struct Made<'a> {
 }
 
 impl<'a> Made<'a> {
-    fn person_of(&mut self, known: &mut Known, who: &Who<'a>) -> Option<i64> {
+    fn person_of(&mut self, known: &mut Known, who: &Who<'a>) -> Found {
         let tenant = who.tenant;
         let find = |hash: Option<[u8; 16]>| hash.and_then(|hash| known.get(&(tenant, hash)).copied());
         let (by_address, by_id) = (find(who.hashes.address), find(who.hashes.external_id));
         let was_known = by_address.or(by_id);
         let person = match (was_known, who.hashes.address.or(who.hashes.external_id)) {
             (Some(person), _) => person,
-            (None, None) => return None,
-            (None, Some(_)) => {
-                let id = self.numbers.pop()?;
+            (None, None) => return Found::Nobody,
+            (None, Some(hash)) => {
+                let erased = self.erased.get(&(tenant, hash)).zip(who.seq);
+                if let Some(((person, _), _)) = erased.filter(|((_, event), seq)| seq.0 < *event) {
+                    return Found::Erased(*person);
+                }
+                let Some(id) = self.numbers.pop() else { return Found::Nobody };
                 self.persons.push((id, tenant, who.subject));
                 id
             }
@@ -83,7 +94,7 @@ impl<'a> Made<'a> {
             *address = address.or(who.subject.address.as_ref().map(Address::as_str));
             *external_id = external_id.or(who.subject.external_id.as_deref());
         }
-        Some(person)
+        Found::Person(person)
     }
 
     async fn write(&self, base: &Base) -> Result<(), Fault> {
@@ -220,9 +231,9 @@ pub(crate) fn person_of(row: &Row) -> Result<Option<Person>, Fault> {
 
 /// What consent says of persons: the latest opt-in and opt-out of each.
 #[derive(Default)]
-pub(crate) struct Stated(HashMap<i64, (Option<i64>, Option<i64>)>);
+pub(crate) struct Latest(HashMap<i64, (Option<i64>, Option<i64>)>);
 
-impl Stated {
+impl Latest {
     pub(crate) fn opt_in(&mut self, person: i64, at: Millis) {
         let latest = &mut self.0.entry(person).or_default().0;
         *latest = (*latest).max(Some(at.0));

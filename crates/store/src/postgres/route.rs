@@ -2,10 +2,10 @@
 
 use std::collections::HashMap;
 
-use mailspan_core::{Cause, LastTimes, Millis, Seq};
+use mailspan_core::{Cause, Class, LastTimes, Millis, Seq, Subject};
 use mailspan_engine::Fence;
 
-use super::base::{Base, Fault};
+use super::base::{Base, Fault, get};
 use super::journal::Journal;
 use super::lanes::{self, Lane, New};
 use super::leases;
@@ -14,9 +14,9 @@ use crate::NameKind;
 use crate::prepare::{Identities, states_consent};
 use crate::sqlite::lanes::{ANSWERS_CONSENT, nobody};
 use crate::sqlite::leases::ROUTER;
-use crate::sqlite::persons::BUCKET_BITS;
-use crate::sqlite::route::{TEST, UNMATCHED, transmission_hash};
-use crate::write::{Routed, Trouble, Wrote};
+use crate::sqlite::persons::{BUCKET_BITS, Found};
+use crate::sqlite::route::{TEST, UNMATCHED, is_erasure, transmission_hash};
+use crate::write::{Routed, Towards, Trouble, Wrote};
 
 /// An event with its number, its tenant's and its person's.
 struct Placed<'a> {
@@ -24,6 +24,14 @@ struct Placed<'a> {
     seq: Seq,
     tenant: i64,
     person: Option<i64>,
+    /// The person was erased after the event came: nothing but consent goes out.
+    is_erased: bool,
+}
+
+impl Placed<'_> {
+    fn towards(&self) -> impl Iterator<Item = &Towards> {
+        self.routed.to.iter().filter(|towards| !self.is_erased || towards.class == Class::Consent)
+    }
 }
 
 pub(crate) async fn route(
@@ -40,7 +48,7 @@ pub(crate) async fn route(
     keep_without_delivery(base, &placed).await?;
     let mut news = vec![];
     for one in placed.iter().filter(|one| !one.routed.event.test) {
-        news.extend(one.routed.to.iter().map(|towards| New {
+        news.extend(one.towards().map(|towards| New {
             event: one.seq,
             route: towards.route.0,
             tenant: one.tenant,
@@ -78,16 +86,33 @@ async fn place<'a>(
     if taken != seqs.len() as u64 {
         return Err(Fault::Trouble(Trouble::FenceLost));
     }
+    let nobody = Subject::nobody();
     let mut whos = vec![];
     for (one, hashes) in routed.iter().zip(identities) {
         let tenant = base.made_tenant(one.event.tenant.as_str()).await?;
-        whos.push(Who { tenant, subject: &one.event.subject, hashes: *hashes });
+        let who = Who { tenant, subject: &one.event.subject, hashes: *hashes, seq: one.event.seq };
+        // Who is erased is not made again.
+        let nobody = Who { tenant, subject: &nobody, hashes: Identities::default(), seq: None };
+        whos.push(if is_erasure(&one.event) { nobody } else { who });
     }
-    let persons = persons::find_or_make(base, &whos).await?;
-    let placed = routed.iter().zip(seqs).zip(whos).zip(persons);
-    Ok(placed
-        .map(|(((routed, seq), who), person)| Placed { routed, seq, tenant: who.tenant, person })
-        .collect())
+    let mut persons = persons::find_or_make(base, &whos).await?;
+    let tenants: Vec<i64> = whos.iter().map(|who| who.tenant).collect();
+    for ((one, seq), person) in routed.iter().zip(&seqs).zip(&mut persons) {
+        if is_erasure(&one.event) {
+            *person = erased_person(base, *seq).await?.map_or(Found::Nobody, Found::Person);
+        }
+    }
+    let placed = routed.iter().zip(seqs).zip(tenants).zip(persons);
+    let placed = placed.map(|(((routed, seq), tenant), found)| {
+        let is_erased = matches!(found, Found::Erased(_));
+        Placed { routed, seq, tenant, person: found.person(), is_erased }
+    });
+    Ok(placed.collect())
+}
+
+async fn erased_person(base: &Base, seq: Seq) -> Result<Option<i64>, Fault> {
+    let row = base.row("SELECT person FROM erasures WHERE event = $1", &[&seq.0]).await?;
+    row.map(|row| get(&row, 0)).transpose()
 }
 
 async fn keep_persons(base: &Base, placed: &[Placed<'_>]) -> Result<(), Fault> {
@@ -208,7 +233,7 @@ async fn keep_transmissions(base: &Base, placed: &[Placed<'_>]) -> Result<(), Fa
 
 async fn keep_without_delivery(base: &Base, placed: &[Placed<'_>]) -> Result<(), Fault> {
     let (mut seqs, mut places) = (vec![], vec![]);
-    for one in placed.iter().filter(|one| one.routed.event.test || one.routed.to.is_empty()) {
+    for one in placed.iter().filter(|one| one.routed.event.test || one.towards().next().is_none()) {
         seqs.push(one.seq.0);
         places.push(if one.routed.event.test { TEST } else { UNMATCHED });
     }

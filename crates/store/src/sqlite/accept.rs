@@ -1,21 +1,26 @@
 //! One transaction of the door: dedupe, events, quarantine, raw request, consent, idempotency.
 
+use mailspan_core::contact::ContactWrite;
 use mailspan_core::limits::IDEMPOTENCY_MS;
-use mailspan_core::{Digest, Seq, consent_of};
+use mailspan_core::{Digest, Event, Seq, consent_of};
 use rusqlite::{OptionalExtension, params};
 
 use super::base::{Base, Fault};
 use super::counts::Place;
 use super::journal::Journal;
 use super::names::TYPE;
-use super::{ledger, persons};
+use super::{contacts, envelope, ledger, persons};
 use crate::NameKind;
-use crate::prepare::{Arrival, first_16};
+use crate::audience::{Audience, NewFact};
+use crate::decided::{decided, facts_of};
+use crate::prepare::{Arrival, decides, first_16};
 use crate::write::{Accepted, Arrived, Idempotency, Receipt, Wrote};
 
 /// Flags of an event, as stored.
 pub(crate) const TEST: i64 = 1;
 pub(crate) const STATES_CONSENT: i64 = 2;
+/// The subject is the person to be erased: to be sealed or scrubbed when all destinations have answered.
+pub(crate) const ERASES: i64 = 8;
 
 const ANSWER_VERSION: i64 = 1;
 
@@ -28,15 +33,46 @@ pub(crate) fn accept(journal: &mut Journal, receipt: &Receipt, arrivals: &[Arriv
     }
     let source = journal.base.number_or_new(tenant, NameKind::Source as u8, receipt.source.as_str())?;
     journal.segments.roll(&journal.base, &journal.marks, receipt.received_at)?;
-    let door = Door { tenant, source, request: journal.marks.request + 1 };
+    let request = journal.marks.request + 1;
+    let door = Door { tenant, source, request, kept_request: receipt.packed.as_ref().map(|_| request) };
 
-    let mut accepted = Accepted { ids: vec![], duplicates: 0, quarantined: receipt.unreadable.len() as u64 };
+    let quarantined = receipt.unreadable.len() as u64;
+    let mut accepted = Accepted { ids: vec![], duplicates: 0, quarantined, contacts: vec![] };
+    let writes: Vec<&ContactWrite> = receipt.arrivals.iter().filter_map(|a| a.contact.as_deref()).collect();
+    let mut crowd = match writes.is_empty() {
+        true => None,
+        false => Some(Crowd { audience: contacts::open(&journal.base, tenant, &writes)?, facts: vec![] }),
+    };
+    let mut stated = vec![];
     for (arrived, arrival) in receipt.arrivals.iter().zip(arrivals) {
-        if keep_event(journal, &door, receipt, arrived, arrival)? {
-            accepted.ids.push(arrived.event.id);
-        } else {
+        let is_new = is_new(journal, arrival)?;
+        if !is_new {
             accepted.duplicates += 1;
         }
+        match (&arrived.contact, &mut crowd) {
+            (Some(write), Some(crowd)) if !is_new => accepted.contacts.push(crowd.audience.as_it_is(write)),
+            (Some(write), Some(crowd)) => {
+                let one = Arriving { arrived, packed: &arrival.packed, write };
+                keep_contact(journal, &door, receipt, &one, crowd, &mut accepted)?;
+            }
+            _ if is_new => {
+                let flags = flags(&arrived.event, arrival.identities.is_some());
+                let seq = keep_event(journal, &door, &arrived.event, arrived.part, &arrival.packed, flags)?;
+                accepted.ids.push(arrived.event.id);
+                stated
+                    .extend(arrival.identities.as_ref().map(|identities| (&arrived.event, identities, seq)));
+            }
+            _ => {}
+        }
+    }
+    if let Some(crowd) = &crowd {
+        let (base, counts) = (&journal.base, &mut journal.counts);
+        contacts::keep(base, counts, tenant, &crowd.audience, &crowd.facts, receipt.received_at)?;
+    }
+    for (event, identities, seq) in stated {
+        let Some(consent) = consent_of(&event.event_type) else { continue };
+        let person = persons::find_or_make(&journal.base, tenant, &event.subject, identities)?;
+        ledger::append(&journal.base, tenant, person, consent, event, seq, receipt.digest)?;
     }
     keep_unreadable(&journal.base, &door, receipt)?;
     if !accepted.ids.is_empty() || accepted.quarantined > 0 {
@@ -57,31 +93,88 @@ struct Door {
     tenant: i64,
     source: i64,
     request: i64,
+    /// Nothing where the request itself is not kept.
+    kept_request: Option<i64>,
+}
+
+/// The contacts that a receipt speaks of.
+struct Crowd {
+    audience: Audience,
+    facts: Vec<NewFact>,
+}
+
+/// An event that says something of a contact.
+struct Arriving<'a> {
+    arrived: &'a Arrived,
+    packed: &'a [u8],
+    write: &'a ContactWrite,
 }
 
 /// False for a duplicate.
-fn keep_event(
+fn is_new(journal: &mut Journal, arrival: &Arrival) -> Result<bool, Fault> {
+    let seq = Seq(journal.marks.seq + 1);
+    let Some(key) = &arrival.key else { return Ok(true) };
+    journal.segments.is_new(&journal.base, key, seq)
+}
+
+/// Applies what the event says of a contact, and keeps the events and facts that come of it.
+fn keep_contact(
     journal: &mut Journal,
     door: &Door,
     receipt: &Receipt,
-    arrived: &Arrived,
-    arrival: &Arrival,
-) -> Result<bool, Fault> {
-    let seq = Seq(journal.marks.seq + 1);
+    one: &Arriving,
+    crowd: &mut Crowd,
+    accepted: &mut Accepted,
+) -> Result<(), Fault> {
+    let Arriving { arrived, packed, write } = one;
+    let decides = decides(receipt);
+    let done = crowd.audience.write(write, receipt.received_at, decides);
+    let mut flags = flags(&arrived.event, !done.facts.is_empty());
+    if done.erased {
+        flags |= ERASES;
+    }
+    let mut told = None;
+    if !decides {
+        let seq = keep_event(journal, door, &arrived.event, arrived.part, packed, flags)?;
+        told = Some((seq, arrived.event.id));
+    } else if let Some(event) = decided(&arrived.event, &done)? {
+        let seq = keep_event(journal, door, &event, arrived.part, &envelope::pack(&event), flags)?;
+        told = Some((seq, event.id));
+    }
+    accepted.ids.extend(told.map(|(_, id)| id));
+    if let (Some(ask), true) = (&write.ask, done.outcome.asked) {
+        let flags = if ask.event.test { TEST } else { 0 };
+        let seq = keep_event(journal, door, &ask.event, arrived.part, &envelope::pack(&ask.event), flags)?;
+        accepted.ids.push(ask.event.id);
+        told = told.or(Some((seq, ask.event.id)));
+    }
+    let (seq, id) = told.unwrap_or((Seq(0), arrived.event.id));
+    if let Some(person) = done.person.filter(|_| done.erased) {
+        let known = crowd.audience.take_known(person, &done, write, receipt.received_at);
+        contacts::keep_erasure(&journal.base, door.tenant, seq.0, write.at, known)?;
+    }
+    crowd.facts.extend(facts_of(&done, write, arrived.event.received_at, seq, id, receipt.digest));
+    accepted.contacts.push(done.outcome);
+    Ok(())
+}
+
+pub(crate) fn flags(event: &Event, states_consent: bool) -> i64 {
+    let test = if event.test { TEST } else { 0 };
+    test | if states_consent { STATES_CONSENT } else { 0 }
+}
+
+fn keep_event(
+    journal: &mut Journal,
+    door: &Door,
+    event: &Event,
+    part: u32,
+    packed: &[u8],
+    flags: i64,
+) -> Result<Seq, Fault> {
+    journal.marks.seq += 1;
+    let seq = Seq(journal.marks.seq);
     let base = &journal.base;
-    if let Some(key) = &arrival.key
-        && !journal.segments.is_new(base, key, seq)?
-    {
-        return Ok(false);
-    }
-    journal.marks.seq = seq.0;
-    let event = &arrived.event;
     let event_type = base.number_or_new(door.tenant, TYPE, event.event_type.as_str())?;
-    let request = receipt.packed.as_ref().map(|_| door.request);
-    let mut flags = if event.test { TEST } else { 0 };
-    if arrival.identities.is_some() {
-        flags |= STATES_CONSENT;
-    }
     let kept = base.sql(
             "INSERT INTO events (seq, id, tenant, source, type, request, part, happened_at, received_at, flags, packed)
              VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
@@ -92,23 +185,19 @@ fn keep_event(
             door.tenant,
             door.source,
             event_type,
-            request,
-            arrived.part,
+            door.kept_request,
+            part,
             event.time.0,
             event.received_at.0,
             flags,
-            arrival.packed,
+            packed,
         ]);
     if let Err(error) = kept {
         return Err(id_conflict(error, event.id));
     }
     base.sql("INSERT INTO unrouted (seq) VALUES (?1)")?.execute([seq.0])?;
-    if let (Some(identities), Some(consent)) = (&arrival.identities, consent_of(&event.event_type)) {
-        let person = persons::find_or_make(base, door.tenant, &event.subject, identities)?;
-        ledger::append(base, door.tenant, person, consent, event, seq, receipt.digest)?;
-    }
-    journal.accepted.push(mailspan_core::Event { seq: Some(seq), ..event.clone() });
-    Ok(true)
+    journal.accepted.push(Event { seq: Some(seq), ..event.clone() });
+    Ok(seq)
 }
 
 /// Ids are made from the clock and 74 random bits: one that exists was given, not made.

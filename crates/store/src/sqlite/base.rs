@@ -60,6 +60,16 @@ impl IdentityKey {
         IdentityKey(hmac::Key::new(hmac::HMAC_SHA256, secret))
     }
 
+    /// A key for one purpose; nothing of it tells of another's.
+    pub(crate) fn derive(&self, purpose: &str) -> [u8; 32] {
+        let mut context = hmac::Context::with_key(&self.0);
+        context.update(b"derive\0");
+        context.update(purpose.as_bytes());
+        let mut key = [0; 32];
+        key.copy_from_slice(context.sign().as_ref());
+        key
+    }
+
     /// The first 16 bytes of an HMAC-SHA256 over kind and value.
     pub(crate) fn hash(&self, kind: &[u8], value: &[u8]) -> [u8; 16] {
         let mut context = hmac::Context::with_key(&self.0);
@@ -84,7 +94,17 @@ pub(crate) fn connect_writer(path: &Path) -> rusqlite::Result<Connection> {
     conn.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES)?;
     conn.pragma_update(None, "cache_size", -WRITER_CACHE_KIB)?;
     conn.pragma_update(None, "temp_store", "MEMORY")?;
+    // What is deleted or written over is zeroed where its page is written anyway; the rest goes with a compaction.
+    conn.pragma_update(None, "secure_delete", "FAST")?;
     Ok(conn)
+}
+
+/// The whole file written anew: pages that were freed are gone, and the log is empty.
+pub(crate) fn compact(conn: &Connection) -> rusqlite::Result<()> {
+    let cut = || conn.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
+    cut()?;
+    conn.execute_batch("VACUUM")?;
+    cut()
 }
 
 pub(crate) fn connect_reader(path: &Path) -> rusqlite::Result<Base> {

@@ -180,7 +180,7 @@ impl History {
 fn arrived(id: u128, number: u64) -> Arrived {
     let mut random = SplitMix64(number);
     let key = u128::from(random.next_u64()) << 64 | u128::from(random.next_u64());
-    Arrived { event: event(id), part: 0, dedupe: Some(Digest(key.to_be_bytes())) }
+    Arrived { event: event(id), part: 0, dedupe: Some(Digest(key.to_be_bytes())), contact: None }
 }
 
 fn event(id: u128) -> Event {

@@ -20,22 +20,41 @@ pub(crate) struct Envelope {
 }
 
 pub(crate) fn pack(event: &Event) -> Vec<u8> {
-    let data = event.data.get();
+    let extensions = event.extensions.as_deref().map(RawValue::get);
+    packed(&event.subject, event.transmission.as_deref(), event.recipient_role, event.data.get(), extensions)
+}
+
+/// Of an event whose person was erased: that it was, and nothing of what it said.
+pub(crate) fn blank() -> Vec<u8> {
+    packed(&Subject::nobody(), None, None, "{}", None)
+}
+
+/// With other data; without extensions, which may name the person that the data named.
+pub(crate) fn with_data(envelope: Envelope, data: &str) -> Vec<u8> {
+    packed(&envelope.subject, envelope.transmission.as_deref(), envelope.recipient_role, data, None)
+}
+
+fn packed(
+    subject: &Subject,
+    transmission: Option<&str>,
+    role: Option<RecipientRole>,
+    data: &str,
+    extensions: Option<&str>,
+) -> Vec<u8> {
     let mut plain = Vec::with_capacity(data.len() + 128);
-    plain.push(if event.extensions.is_some() { WITH_EXTENSIONS } else { VERSION });
-    plain.push(match event.recipient_role {
+    plain.push(if extensions.is_some() { WITH_EXTENSIONS } else { VERSION });
+    plain.push(match role {
         None => 0,
         Some(RecipientRole::To) => 1,
         Some(RecipientRole::Cc) => 2,
         Some(RecipientRole::Bcc) => 3,
     });
-    let address = event.subject.address.as_ref().map(Address::as_str);
-    put_maybe(&mut plain, address);
-    put_maybe(&mut plain, event.subject.external_id.as_deref());
-    put_maybe(&mut plain, event.transmission.as_deref());
+    put_maybe(&mut plain, subject.address.as_ref().map(Address::as_str));
+    put_maybe(&mut plain, subject.external_id.as_deref());
+    put_maybe(&mut plain, transmission);
     put(&mut plain, data.as_bytes());
-    if let Some(extensions) = &event.extensions {
-        put(&mut plain, extensions.get().as_bytes());
+    if let Some(extensions) = extensions {
+        put(&mut plain, extensions.as_bytes());
     }
     squeeze(&plain)
 }

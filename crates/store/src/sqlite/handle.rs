@@ -37,6 +37,10 @@ impl Drop for Shared {
 }
 
 impl Sqlite {
+    pub(crate) fn key(&self) -> &IdentityKey {
+        &self.shared.key
+    }
+
     pub(crate) fn new(
         writes: Arc<Queues>,
         reads: Arc<ReadQueue>,

@@ -12,8 +12,8 @@ use super::recent::Recent;
 use super::retain::Cursors;
 use super::segments::Segments;
 use super::{
-    accept, audit, claim, deliveries, events, jobs, keys, leases, ledger, offer, persons, refused, retain,
-    route, settle, standing,
+    accept, audit, claim, deliveries, endpoints, erase, events, jobs, keys, leases, ledger, offer, persons,
+    refused, retain, route, settle, standing, tenants,
 };
 use crate::prepare::{Prepared, What, prepare, prepare_name};
 use crate::write::{Trouble, Write, Wrote};
@@ -272,6 +272,12 @@ impl Journal {
             Write::JobStand { id, state, note, at } => jobs::stand(&self.base, *id, *state, note, *at),
             Write::Page(page) => jobs::page(self, page),
             Write::Retain(keep) => retain::step(self, *keep),
+            Write::Tenant(tenant) => tenants::set(&self.base, tenant),
+            Write::Field(field) => tenants::field(&self.base, field),
+            Write::Sealed(write) => tenants::seal(&self.base, write),
+            Write::Endpoint(write) => endpoints::write(self, write),
+            Write::Erase => erase::step(self),
+            Write::Certify(certified) => erase::certify(&self.base, certified),
             // `prepare` makes other values of these two.
             Write::Accept(_) | Write::Route { .. } => {
                 Err(Fault::refused("unprepared", "a write was not prepared"))
@@ -354,7 +360,7 @@ mod tests {
             received_at: Millis(1),
             digest: Digest([0; 16]),
             packed: None,
-            arrivals: vec![Arrived { event, part: 0, dedupe: Some(Digest(n.to_le_bytes())) }],
+            arrivals: vec![Arrived { event, part: 0, dedupe: Some(Digest(n.to_le_bytes())), contact: None }],
             unreadable: vec![],
             idempotency: None,
         }))

@@ -1,9 +1,11 @@
 //! The compliance log: facts of consent, appended, and what each destination answered.
 
+use mailspan_core::contact::Stated;
 use mailspan_core::{Consent, Digest, Event, EventId, Millis, Reason, Seq, State};
 use rusqlite::{OptionalExtension, params};
 
 use super::base::{Base, Fault, page};
+use super::contact_rows::evidence;
 use super::persons;
 use crate::FactFilter;
 use crate::write::Fact;
@@ -124,11 +126,13 @@ fn read(
             id,
             tenant: base.tenant_name(row.get("tenant")?)?,
             subject: address.or(row.get("external_id")?),
-            what: consent(row.get("what")?).ok_or_else(|| Fault::unreadable("fact", id))?,
+            what: Stated::from_numbers(row.get("what")?, row.get("permission")?)
+                .ok_or_else(|| Fault::unreadable("fact", id))?,
             happened_at: Millis(row.get("happened_at")?),
             learned_at: Millis(row.get("learned_at")?),
             event_id: EventId(u128::from_be_bytes(row.get("event_id")?)),
             digest: Digest(row.get("digest")?).to_string(),
+            evidence: evidence(row.get::<_, Option<String>>("evidence")?.as_deref()),
             answers: vec![],
         });
     }
@@ -152,15 +156,5 @@ pub(crate) fn number(what: Consent) -> i64 {
         Consent::OptIn => 0,
         Consent::OptOut => 1,
         Consent::DoNotContact => 2,
-    }
-}
-
-/// From the stored number.
-pub(crate) fn consent(number: i64) -> Option<Consent> {
-    match number {
-        0 => Some(Consent::OptIn),
-        1 => Some(Consent::OptOut),
-        2 => Some(Consent::DoNotContact),
-        _ => None,
     }
 }

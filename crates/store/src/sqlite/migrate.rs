@@ -13,9 +13,10 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
     (1, "journal", include_str!("../../migrations/sqlite/0001_journal.sql")),
     (2, "replays", include_str!("../../migrations/sqlite/0002_replays.sql")),
     (3, "coalesce_and_quota", include_str!("../../migrations/sqlite/0003_coalesce_and_quota.sql")),
+    (4, "contacts", include_str!("../../migrations/sqlite/0004_contacts.sql")),
 ];
 /// The number of the newest migration that this version knows.
-pub const SCHEMA: i64 = MIGRATIONS.len() as i64;
+pub const SCHEMA: i64 = MIGRATIONS[MIGRATIONS.len() - 1].0;
 /// `MSPN`: what `file` and other tools may know the file by.
 const APPLICATION_ID: i64 = 0x4d53_504e;
 

@@ -203,7 +203,8 @@ pub(crate) fn write_keys_bare(path: &Path) -> Result<(), MoveError> {
                  WHERE segment = ?1 AND length(key) > 16 ORDER BY 2",
                 [segment],
             )?;
-            transaction.execute("DELETE FROM keys_seen WHERE segment = ?1 AND length(key) > 16", [segment])?;
+            transaction
+                .execute("DELETE FROM keys_seen WHERE segment = ?1 AND length(key) > 16", [segment])?;
             transaction.commit()?;
         }
         Ok(())

@@ -1,6 +1,6 @@
 //! Persons and their identities.
 
-use mailspan_core::{Address, Millis, Name, Person, PersonId, Subject};
+use mailspan_core::{Address, Millis, Name, Person, PersonId, Seq, Subject};
 use rusqlite::{OptionalExtension, Row, params};
 
 use super::base::{Base, Fault};
@@ -8,6 +8,24 @@ use crate::prepare::{Identities, identities};
 
 /// Events are reached from their person by buckets of so many bits of `seq`.
 pub(crate) const BUCKET_BITS: u32 = 14;
+
+/// Who a subject is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Found {
+    Nobody,
+    Person(i64),
+    /// The event came before the erasure of the person.
+    Erased(i64),
+}
+
+impl Found {
+    pub(crate) fn person(self) -> Option<i64> {
+        match self {
+            Found::Person(person) | Found::Erased(person) => Some(person),
+            Found::Nobody => None,
+        }
+    }
+}
 
 /// The person of a subject, made where it is not known; `None` for nobody. With both an address and
 /// an external id it is one person: the address decides, the second identity is attached.
@@ -17,12 +35,30 @@ pub(crate) fn find_or_make(
     subject: &Subject,
     hashes: &Identities,
 ) -> Result<Option<i64>, Fault> {
+    Ok(find_or_make_at(base, tenant, subject, hashes, None)?.person())
+}
+
+/// The same for an event with its place in the journal: who was erased after it is not made again.
+pub(crate) fn find_or_make_at(
+    base: &Base,
+    tenant: i64,
+    subject: &Subject,
+    hashes: &Identities,
+    seq: Option<Seq>,
+) -> Result<Found, Fault> {
     let by_address = by_hash(base, tenant, hashes.address)?;
     let by_id = by_hash(base, tenant, hashes.external_id)?;
     let person = match (by_address.or(by_id), hashes.address.or(hashes.external_id)) {
         (Some(person), _) => person,
-        (None, None) => return Ok(None),
-        (None, Some(_)) => make(base, tenant, subject)?,
+        (None, None) => return Ok(Found::Nobody),
+        (None, Some(hash)) => {
+            if let Some(seq) = seq
+                && let Some(person) = super::erase::erased_before(base, tenant, hash, seq.0)?
+            {
+                return Ok(Found::Erased(person));
+            }
+            make(base, tenant, subject)?
+        }
     };
     let new_address = hashes.address.filter(|_| by_address.is_none());
     let new_id = hashes.external_id.filter(|_| by_id.is_none());
@@ -41,7 +77,7 @@ pub(crate) fn find_or_make(
             subject.external_id
         ])?;
     }
-    Ok(Some(person))
+    Ok(Found::Person(person))
 }
 
 /// The person as known now.

@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::collections::BTreeSet;
 
+use mailspan_core::contact::{CONTACTS, Change, ContactKey, ContactWrite, Suppressed, WriteMode};
 use mailspan_core::limits::SEGMENT_KEYS_MAX;
 use mailspan_core::{
     Attempt, Cause, Class, DeliveryId, DestinationId, Digest, Event, EventId, EventType, Millis, Name, Offer,
@@ -10,10 +11,10 @@ use mailspan_core::{
 };
 use mailspan_engine::Fence;
 
-use super::Journal;
+use super::{Journal, contact_list, contact_rows};
 use crate::{
-    Arrived, JobFilter, JobState, Keep, NameKind, NewJob, Page, PageWork, Receipt, Routed, Towards, Unread,
-    Walk, Write,
+    Arrived, ContactFilter, ContactPage, JobFilter, JobState, Keep, NameKind, NewJob, Page, PageWork,
+    Receipt, Routed, SuppressionFilter, Towards, Unread, Walk, Write,
 };
 
 thread_local! {
@@ -30,7 +31,7 @@ pub(crate) fn saw(sql: &str) {
 const SMALL: [&str; 3] = ["unrouted", "destinations", "tenants"];
 
 /// Statements that must use this index: part of the text, then the index.
-const EXPECTED: [(&str, &str); 15] = [
+const EXPECTED: [(&str, &str); 21] = [
     ("FROM deliveries d INDEXED BY deliveries_due CROSS JOIN events", "deliveries_due"),
     ("FROM deliveries h CROSS JOIN deliveries d", "deliveries_lane (person=? AND destination=? AND class=?)"),
     ("DELETE FROM spent", "PRIMARY KEY (destination=? AND quarter<?)"),
@@ -43,6 +44,15 @@ const EXPECTED: [(&str, &str); 15] = [
     ("SELECT person FROM identities", "PRIMARY KEY"),
     ("SELECT several FROM transmissions", "PRIMARY KEY"),
     ("SELECT id FROM ledger WHERE event", "ledger_event"),
+    (
+        "FROM contacts INDEXED BY contacts_updated",
+        "COVERING INDEX contacts_updated (tenant=? AND updated_at>?)",
+    ),
+    ("FROM contacts c INDEXED BY contacts_rev", "contacts_rev (tenant=? AND rev>?)"),
+    ("FROM contacts c INDEXED BY contacts_person", "contacts_person (tenant=?)"),
+    ("WHERE same_as = ?1", "persons_same"),
+    ("DELETE FROM identities WHERE person", "identities_person"),
+    ("UPDATE deliveries SET state = ?2, due = NULL", "deliveries_lane (person=?"),
     ("FROM deliveries INDEXED BY deliveries_dead WHERE", "deliveries_dead (destination=? AND id>? AND id<?)"),
     ("FROM deliveries INDEXED BY deliveries_replays", "COVERING INDEX deliveries_replays"),
     ("FROM deliveries NOT INDEXED WHERE", "PRIMARY KEY (rowid>? AND rowid<?)"),
@@ -98,6 +108,7 @@ fn a_day_of_work(journal: &mut Journal) {
     for n in 0..200 {
         journal.write(Write::Accept(Box::new(receipt(n)))).unwrap();
     }
+    an_audience(journal);
     let routed = journal.unrouted(1_000).unwrap().into_iter().map(|event| Routed {
         times: mailspan_core::LastTimes::of(&event),
         to: match event.seq {
@@ -163,6 +174,48 @@ fn a_day_of_work(journal: &mut Journal) {
     }
 }
 
+fn an_audience(journal: &mut Journal) {
+    let write = |n: i64, mode, erase| {
+        let key = ContactKey::Subject {
+            address: mailspan_core::Address::parse("ann@example.org").ok(),
+            external_id: Some("u-1".to_owned()),
+        };
+        let opt_in = Some(n % 2 == 0);
+        let write = ContactWrite::new(key, mode, format!("c{n}"), Millis(n), "api");
+        ContactWrite { opt_in, erase, suppress: Change::Set(Suppressed::Manual), ..write }
+    };
+    let accept = |journal: &mut Journal, n: i64, erase| {
+        let mut accepted = receipt(1_000 + n as u128);
+        accepted.source = Name::new(CONTACTS);
+        accepted.arrivals[0].contact = Some(Box::new(write(n, WriteMode::Upsert, erase)));
+        journal.write(Write::Accept(Box::new(accepted))).unwrap();
+    };
+    for n in 1..5 {
+        accept(journal, n, false);
+    }
+    let (tenant, base) = (Name::default_tenant(), &journal.base);
+    let filter = ContactFilter { updated_since: Some(Millis(1)), ..ContactFilter::default() };
+    for page in [ContactPage::After { rev: 0, limit: 9 }, ContactPage::Numbered { page: 1, limit: 9 }] {
+        contact_list::list(base, &filter, page).unwrap();
+    }
+    let whole = ContactPage::Numbered { page: 1, limit: 9 };
+    contact_list::list(base, &ContactFilter::default(), whole).unwrap();
+    let address = mailspan_core::Address::parse("ann@example.org").unwrap();
+    for key in [ContactKey::Id("c1".to_owned()), ContactKey::Address(address.clone())] {
+        contact_rows::one(base, &tenant, &key).unwrap();
+    }
+    contact_rows::suppression_of(base, &tenant, &address).unwrap();
+    for tenant in [None, Some(tenant.clone())] {
+        contact_rows::suppressions(base, &SuppressionFilter { tenant, after: 0, limit: 9 }).unwrap();
+    }
+    contact_rows::facts_of(base, &tenant, mailspan_core::PersonId(1), 0, 9).unwrap();
+    contact_rows::confirmation(base, &[0; 32]).unwrap();
+    accept(journal, 5, true);
+    for _ in 0..20 {
+        journal.write(Write::Erase).unwrap();
+    }
+}
+
 fn a_job(journal: &mut Journal, destination: DestinationId, at: Millis) {
     let tenant = Name::default_tenant();
     let new = NewJob { tenant: tenant.clone(), kind: "replay".to_owned(), argument: "{}".to_owned(), at };
@@ -219,7 +272,7 @@ fn receipt(n: u128) -> Receipt {
         received_at: Millis(1_000),
         digest: Digest([0; 16]),
         packed: Some(vec![0]),
-        arrivals: vec![Arrived { event, part: 0, dedupe: Some(Digest(n.to_le_bytes())) }],
+        arrivals: vec![Arrived { event, part: 0, dedupe: Some(Digest(n.to_le_bytes())), contact: None }],
         unreadable: vec![Unread { part: 1, reason: Reason::new("x", "y"), raw: "z".to_owned() }],
         idempotency: Some(crate::Idempotency { api_key: 1, key: n.to_string(), body: Digest([0; 16]) }),
     }

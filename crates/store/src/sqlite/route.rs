@@ -1,16 +1,17 @@
 //! One transaction of the router: persons, counts and deliveries appear while `unrouted` rows go.
 
-use mailspan_core::{Cause, DestinationId, Event, LastTimes, Seq};
+use mailspan_core::{Cause, Class, DestinationId, Event, LastTimes, Seq};
 use mailspan_engine::Fence;
-use rusqlite::params;
+use rusqlite::{OptionalExtension, params};
 
 use super::base::{Base, Fault};
 use super::journal::Journal;
 use super::lanes::{self, ANSWERS_CONSENT, Lane, Made, New};
-use super::{leases, persons};
+use super::leases;
+use super::persons::{self, Found};
 use crate::NameKind;
 use crate::prepare::{Identities, first_16, states_consent};
-use crate::write::{Routed, Trouble, Wrote};
+use crate::write::{Routed, Towards, Trouble, Wrote};
 
 /// Places of `without_delivery`, as stored.
 pub(crate) const UNMATCHED: i64 = 1;
@@ -48,15 +49,21 @@ fn route_one(
         return Err(Fault::Trouble(Trouble::FenceLost));
     }
     let tenant = base.tenant_or_new(event.tenant.as_str())?;
-    let person = persons::find_or_make(base, tenant, &event.subject, hashes)?;
+    let found = match is_erasure(event) {
+        true => erased_person(base, seq)?.map_or(Found::Nobody, Found::Person),
+        false => persons::find_or_make_at(base, tenant, &event.subject, hashes, Some(seq))?,
+    };
+    let (person, is_erased) = (found.person(), matches!(found, Found::Erased(_)));
     if let Some(person) = person {
         keep_person(base, seq, person, routed)?;
         keep_transmission(base, tenant, person, event)?;
     }
-    if event.test || routed.to.is_empty() {
+    // Of who was erased meanwhile nothing but consent goes out.
+    let goes = |towards: &&Towards| !is_erased || towards.class == Class::Consent;
+    if event.test || !routed.to.iter().any(|towards| goes(&towards)) {
         return keep_without_delivery(base, seq, event.test);
     }
-    for towards in &routed.to {
+    for towards in routed.to.iter().filter(goes) {
         let new = New {
             event: seq,
             route: towards.route.0,
@@ -77,6 +84,16 @@ fn route_one(
         }
     }
     Ok(())
+}
+
+/// Who is erased is not made again.
+pub(crate) fn is_erasure(event: &Event) -> bool {
+    event.event_type.as_str() == "contact.erased"
+}
+
+fn erased_person(base: &Base, seq: Seq) -> Result<Option<i64>, Fault> {
+    let mut statement = base.sql("SELECT person FROM erasures WHERE event = ?1")?;
+    Ok(statement.query_row([seq.0], |row| row.get(0)).optional()?)
 }
 
 fn keep_person(base: &Base, seq: Seq, person: i64, routed: &Routed) -> Result<(), Fault> {

@@ -1,6 +1,7 @@
 //! The door: dedupe, idempotency, quarantine, consent, persons, keys, what was refused.
 
-use mailspan_core::{Address, Consent, Digest, EventId, Millis, Name, RawRequest, Reason, Subject};
+use mailspan_core::contact::Stated;
+use mailspan_core::{Address, Digest, EventId, Millis, Name, RawRequest, Reason, Subject};
 use mailspan_engine::Fence;
 use mailspan_store::{
     EventFilter, FactFilter, Idempotency, NewKey, RefusedRequest, Trouble, Unread, Write, Wrote, pack_request,
@@ -183,7 +184,7 @@ pub async fn consent_is_known_from_the_answer_on(hub: Harness) {
 
     let facts = hub.store.facts(FactFilter::default()).await.unwrap();
     let whats: Vec<_> = facts.iter().map(|fact| fact.what).collect();
-    assert_eq!(whats, [Consent::OptOut, Consent::DoNotContact, Consent::OptIn, Consent::OptIn]);
+    assert_eq!(whats, [Stated::OptOut, Stated::DoNotContact, Stated::OptIn(None), Stated::OptIn(None)]);
     assert_eq!(facts[0].subject.as_deref(), Some("ann@example.org"));
     assert_eq!(
         (facts[0].event_id, facts[0].digest.as_str()),

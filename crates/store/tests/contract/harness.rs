@@ -185,6 +185,28 @@ impl Harness {
         rows
     }
 
+    /// Tables with a row that holds this text, in any case.
+    pub async fn all_tables_with(&self, text: &str) -> std::collections::BTreeSet<String> {
+        let texts = match &self.behind {
+            Behind::Threads(_) => texts_of_file(self.store.path()),
+            Behind::Task { url, .. } => texts_of_database(url).await,
+        };
+        let found = texts.into_iter().filter(|(_, row)| row.to_lowercase().contains(text));
+        found.map(|(table, _)| table).collect()
+    }
+
+    /// Tables with a row that holds this text, but for those that keep what was received and sent.
+    pub async fn tables_with(&self, text: &str) -> std::collections::BTreeSet<String> {
+        let texts = match &self.behind {
+            Behind::Threads(_) => texts_of_file(self.store.path()),
+            Behind::Task { url, .. } => texts_of_database(url).await,
+        };
+        let kept = ["events", "requests", "attempts"];
+        let found =
+            texts.into_iter().filter(|(table, row)| !kept.contains(&table.as_str()) && row.contains(text));
+        found.map(|(table, _)| table).collect()
+    }
+
     pub async fn audit_adds_up(&self) -> mailspan_store::Audit {
         let audit = self.store.audit().await.unwrap();
         assert!(audit.adds_up, "{audit:#?}");
@@ -243,7 +265,7 @@ pub fn event(n: u64, event_type: &'static str, subject: &str) -> Arrived {
     let mut random = mailspan_core::SplitMix64(n);
     key[..8].copy_from_slice(&random.next_u64().to_le_bytes());
     key[8..].copy_from_slice(&random.next_u64().to_le_bytes());
-    Arrived { event, part: 0, dedupe: Some(Digest(key)) }
+    Arrived { event, part: 0, dedupe: Some(Digest(key)), contact: None }
 }
 
 pub fn settlement(delivery: DeliveryId, outcome: Outcome, progress: Vec<Progress>) -> Settlement {
@@ -252,4 +274,46 @@ pub fn settlement(delivery: DeliveryId, outcome: Outcome, progress: Vec<Progress
 
 pub fn ended(delivery: DeliveryId, state: State) -> Settlement {
     settlement(delivery, Outcome::Ended { state, reason: None }, vec![])
+}
+
+/// Table and row, each row as one text.
+fn texts_of_file(path: &std::path::Path) -> Vec<(String, String)> {
+    let conn = rusqlite::Connection::open(path).unwrap();
+    let mut tables = conn.prepare("SELECT name FROM sqlite_schema WHERE type = 'table'").unwrap();
+    let tables: Vec<String> = tables.query_map([], |row| row.get(0)).unwrap().map(Result::unwrap).collect();
+    let mut texts = vec![];
+    for table in tables {
+        let mut statement = conn.prepare(&format!("SELECT * FROM {table}")).unwrap();
+        let columns = statement.column_count();
+        let mut rows = statement.query([]).unwrap();
+        while let Some(row) = rows.next().unwrap() {
+            let values = (0..columns).map(|column| match row.get_ref(column).unwrap() {
+                rusqlite::types::ValueRef::Text(bytes) | rusqlite::types::ValueRef::Blob(bytes) => {
+                    String::from_utf8_lossy(bytes).into_owned()
+                }
+                _ => String::new(),
+            });
+            texts.push((table.clone(), values.collect::<Vec<_>>().join("\n")));
+        }
+    }
+    texts
+}
+
+async fn texts_of_database(url: &str) -> Vec<(String, String)> {
+    let (client, connection) = tokio_postgres::connect(url, tokio_postgres::NoTls).await.unwrap();
+    tokio::spawn(connection);
+    let sql = "SELECT tablename::text FROM pg_tables WHERE schemaname = current_schema()";
+    let mut texts = vec![];
+    for table in client.query(sql, &[]).await.unwrap() {
+        let table: String = table.get(0);
+        for row in client.query(&format!("SELECT t::text FROM {table} AS t"), &[]).await.unwrap() {
+            texts.push((table.clone(), row.get(0)));
+        }
+    }
+    texts
+}
+
+/// The id of a contact, as it is known outside.
+pub fn uid(n: u64) -> String {
+    format!("c{n:024}")
 }

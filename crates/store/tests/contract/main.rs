@@ -4,12 +4,17 @@
 #![allow(clippy::unwrap_used, clippy::disallowed_methods)]
 
 mod accept;
+mod audience;
 mod coalesce;
+mod contacts;
 mod deliver;
+mod erasures;
 mod full;
+mod full_contacts;
 mod harness;
 mod jobs;
 mod keep;
+mod late;
 mod later;
 mod moving;
 mod nodes;
@@ -210,5 +215,69 @@ mod on_sqlite {
     #[test]
     fn a_closed_store_says_so() {
         run(sqlite, open::a_closed_store_says_so);
+    }
+    #[test]
+    fn the_matching_table() {
+        run(sqlite, contacts::the_matching_table);
+    }
+    #[test]
+    fn what_changes_is_told_once() {
+        run(sqlite, contacts::what_changes_is_told_once);
+    }
+    #[test]
+    fn consent_is_the_same_in_any_order() {
+        run(sqlite, contacts::consent_is_the_same_in_any_order);
+    }
+    #[test]
+    fn contacts_follow_what_happened() {
+        run(sqlite, contacts::contacts_follow_what_happened);
+    }
+    #[test]
+    fn conflicts_in_a_bulk_keep_the_good_ones() {
+        run(sqlite, contacts::conflicts_in_a_bulk_keep_the_good_ones);
+    }
+    #[test]
+    fn a_changed_address_moves() {
+        run(sqlite, contacts::a_changed_address_moves);
+    }
+    #[test]
+    fn suppressions_are_listed_and_lifted() {
+        run(sqlite, contacts::suppressions_are_listed_and_lifted);
+    }
+    #[test]
+    fn a_confirmation_counts_once() {
+        run(sqlite, contacts::a_confirmation_counts_once);
+    }
+    #[test]
+    fn an_erasure_forgets_the_address() {
+        run(sqlite, contacts::an_erasure_forgets_the_address);
+    }
+    #[test]
+    fn nothing_of_the_person_is_found() {
+        run(sqlite, erasures::nothing_of_the_person_is_found);
+    }
+    #[test]
+    fn who_is_erased_is_not_made_again() {
+        run(sqlite, erasures::who_is_erased_is_not_made_again);
+    }
+    #[test]
+    fn a_walk_goes_on_after_a_restart() {
+        run(sqlite, erasures::a_walk_goes_on_after_a_restart);
+    }
+    #[test]
+    fn no_row_is_passed_over_by_a_cursor() {
+        run(sqlite, audience::no_row_is_passed_over_by_a_cursor);
+    }
+    #[test]
+    fn contacts_are_filtered_and_numbered() {
+        run(sqlite, audience::contacts_are_filtered_and_numbered);
+    }
+    #[test]
+    fn tenants_fields_and_secrets_are_kept() {
+        run(sqlite, audience::tenants_fields_and_secrets_are_kept);
+    }
+    #[test]
+    fn fields_come_back_as_written() {
+        run(sqlite, audience::fields_come_back_as_written);
     }
 }

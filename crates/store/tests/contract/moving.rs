@@ -8,8 +8,8 @@ use mailspan_store::moving::{MoveError, MoveOptions, MoveReport, Part, Place, St
 use mailspan_store::{OpenError, OpenOptions, Write, open};
 use mailspan_testkit::PostgresServer;
 
-use crate::full;
 use crate::harness::{NOW, postgres, sqlite, sqlite_at};
+use crate::{full, full_contacts};
 
 const OPTIONS: MoveOptions = MoveOptions { dry_run: false, page_rows: 7, now: NOW };
 
@@ -29,6 +29,7 @@ async fn moved(from: &Place, to: &Place) -> Result<MoveReport, MoveError> {
 async fn filled() -> (tempfile::TempDir, Vec<String>) {
     let hub = sqlite();
     full::fill(&hub).await;
+    full_contacts::fill(&hub).await;
     hub.job().await;
     let shown = full::shown(&hub).await;
     (hub.closed(), shown)
@@ -57,7 +58,7 @@ fn a_moved_store_is_the_same_on_every_way_and_goes_on() {
             let report = moved(&way[0], &way[1]).await.unwrap();
             assert!(report.tables.iter().all(|table| table.target == Some(table.source)));
             let empty: Vec<_> = report.tables.iter().filter(|table| table.source.rows == 0).collect();
-            assert!(empty.is_empty(), "fill these too in tests/contract/full.rs: {empty:?}");
+            assert!(empty.is_empty(), "fill these too in a file beside tests/contract/full.rs: {empty:?}");
             sums.push(report.tables);
         }
         assert!(sums.windows(2).all(|two| two[0] == two[1]), "the same sums on all ways");

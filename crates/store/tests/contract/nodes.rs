@@ -63,6 +63,9 @@ pub fn cases() -> Vec<Case> {
         ("a_job_is_taken_over_with_its_cursor", |url| {
             Box::pin(crate::jobs::a_job_is_taken_over_with_its_cursor(url))
         }),
+        ("a_cursor_passes_over_no_contact_that_commits_late", |url| {
+            Box::pin(crate::late::a_cursor_passes_over_no_contact_that_commits_late(url))
+        }),
         ("both_say_the_same", |url| Box::pin(crate::same::both_say_the_same(url))),
     ]
 }

@@ -12,7 +12,7 @@ use mailspan_core::EventId;
 use mailspan_store::{Store, Trouble, Write};
 
 use crate::harness::{Harness, event, postgres, receipt};
-use crate::{accept, coalesce, deliver, jobs, keep, later, nodes, open};
+use crate::{accept, audience, coalesce, contacts, deliver, erasures, jobs, keep, later, nodes, open};
 use mailspan_testkit::PostgresServer;
 
 type Done = Pin<Box<dyn Future<Output = ()>>>;
@@ -105,6 +105,32 @@ fn cases() -> Vec<Case> {
         ("a_page_discards_or_only_counts", |hub| Box::pin(jobs::a_page_discards_or_only_counts(hub))),
         ("open_jobs_are_bounded_and_listed", |hub| Box::pin(jobs::open_jobs_are_bounded_and_listed(hub))),
         ("a_replay_keeps_the_story_before", |hub| Box::pin(jobs::a_replay_keeps_the_story_before(hub))),
+        ("the_matching_table", |hub| Box::pin(contacts::the_matching_table(hub))),
+        ("what_changes_is_told_once", |hub| Box::pin(contacts::what_changes_is_told_once(hub))),
+        ("consent_is_the_same_in_any_order", |hub| Box::pin(contacts::consent_is_the_same_in_any_order(hub))),
+        ("contacts_follow_what_happened", |hub| Box::pin(contacts::contacts_follow_what_happened(hub))),
+        ("conflicts_in_a_bulk_keep_the_good_ones", |hub| {
+            Box::pin(contacts::conflicts_in_a_bulk_keep_the_good_ones(hub))
+        }),
+        ("a_changed_address_moves", |hub| Box::pin(contacts::a_changed_address_moves(hub))),
+        ("suppressions_are_listed_and_lifted", |hub| {
+            Box::pin(contacts::suppressions_are_listed_and_lifted(hub))
+        }),
+        ("a_confirmation_counts_once", |hub| Box::pin(contacts::a_confirmation_counts_once(hub))),
+        ("an_erasure_forgets_the_address", |hub| Box::pin(contacts::an_erasure_forgets_the_address(hub))),
+        ("nothing_of_the_person_is_found", |hub| Box::pin(erasures::nothing_of_the_person_is_found(hub))),
+        ("who_is_erased_is_not_made_again", |hub| Box::pin(erasures::who_is_erased_is_not_made_again(hub))),
+        ("a_walk_goes_on_after_a_restart", |hub| Box::pin(erasures::a_walk_goes_on_after_a_restart(hub))),
+        ("no_row_is_passed_over_by_a_cursor", |hub| {
+            Box::pin(audience::no_row_is_passed_over_by_a_cursor(hub))
+        }),
+        ("contacts_are_filtered_and_numbered", |hub| {
+            Box::pin(audience::contacts_are_filtered_and_numbered(hub))
+        }),
+        ("tenants_fields_and_secrets_are_kept", |hub| {
+            Box::pin(audience::tenants_fields_and_secrets_are_kept(hub))
+        }),
+        ("fields_come_back_as_written", |hub| Box::pin(audience::fields_come_back_as_written(hub))),
         ("an_envelope_with_later_fields_passes_through_unharmed", |hub| {
             Box::pin(later::an_envelope_with_later_fields_passes_through_unharmed(hub))
         }),

@@ -111,7 +111,7 @@ fn receipt(caller: &Caller, row: &DeliveryRow, event: Event, body: Bytes, now: M
         received_at: now,
         digest: body_digest,
         packed: Some(mailspan_store::pack_request(&request, &[])),
-        arrivals: vec![Arrived { event, part: 0, dedupe: None }],
+        arrivals: vec![Arrived { event, part: 0, dedupe: None, contact: None }],
         unreadable: Vec::new(),
         idempotency: Some(Idempotency {
             api_key: caller.key_id,

@@ -6,12 +6,13 @@ use axum::http::StatusCode;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use mailspan_connectors::signature::sha256;
-use mailspan_core::{Name, Span};
+use mailspan_core::{Millis, Name, Span};
 use mailspan_store::{KeyRow, NewKey, Write, Wrote};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::app::App;
+use crate::contacts::seal::{SealError, Seals};
 use crate::http::auth::{Caller, SCOPES};
 use crate::http::body::JsonBody;
 use crate::http::path::Segment;
@@ -50,23 +51,57 @@ pub async fn create(
             return Err(Problem::bad(format!("there is no scope `{given}`: there are {}", names.join(", "))));
         }
     }
-    let now = runtime::now();
-    let key = new_secret("msk_");
-    let shown: String = key.chars().take(SHOWN_CHARS).collect();
+    let tenant = body.tenant.as_deref().map_or_else(Name::default_tenant, Name::new);
+    let expires_at = body.expires.map(|span| runtime::now().plus(span.ms));
+    let made = make(&app, tenant, body.scopes.clone(), body.note, expires_at).await?;
+    let expires_at = expires_at.map(|at| at.rfc3339());
+    let value = json!({ "id": made.id, "key": made.text, "scopes": body.scopes, "expires_at": expires_at });
+    Ok((StatusCode::CREATED, Json(value)))
+}
+
+/// A key that was made; its text is nowhere else.
+pub struct Made {
+    pub id: String,
+    pub text: String,
+}
+
+pub async fn make(
+    app: &App,
+    tenant: Name,
+    scopes: Vec<String>,
+    note: String,
+    expires_at: Option<Millis>,
+) -> Result<Made, Problem> {
+    let text = new_secret("msk_");
     let new = NewKey {
-        tenant: body.tenant.as_deref().map_or_else(Name::default_tenant, Name::new),
-        hash: sha256(key.as_bytes()),
-        shown: shown.clone(),
-        scopes: body.scopes.clone(),
-        note: body.note,
-        created_at: now,
-        expires_at: body.expires.map(|span| now.plus(span.ms)),
+        tenant,
+        hash: sha256(text.as_bytes()),
+        shown: text.chars().take(SHOWN_CHARS).collect(),
+        scopes,
+        note,
+        created_at: runtime::now(),
+        expires_at,
     };
-    let expires_at = new.expires_at.map(|at| at.rfc3339());
     let wrote = app.store.write(Write::Key(new)).await?;
     let id = if let Wrote::Key { id } = wrote { id.to_string() } else { String::new() };
-    let value = json!({ "id": id, "key": key, "scopes": body.scopes, "expires_at": expires_at });
-    Ok((StatusCode::CREATED, Json(value)))
+    Ok(Made { id, text })
+}
+
+/// Seals every secret under the first store key that is not yet; afterwards the old keys are not needed.
+pub async fn reseal(State(app): State<App>, caller: Caller) -> Result<Json<Value>, Problem> {
+    caller.needs_whole("admin")?;
+    let live = app.live();
+    let broken = |why: SealError| Problem::new(StatusCode::CONFLICT, "store_key", why.to_string());
+    let seals = Seals::of(&live.hub.storage, &live.hub.store_keys).map_err(broken)?;
+    let rows = app.store.sealed_all().await?;
+    let mut resealed = 0_u64;
+    for row in rows.iter().filter(|row| seals.is_old(row)) {
+        let secret = seals.open(row).map_err(broken)?;
+        let write = seals.seal(&row.tenant, &row.about, &secret).map_err(broken)?;
+        app.store.write(Write::Sealed(write)).await?;
+        resealed += 1;
+    }
+    Ok(Json(json!({ "sealed": rows.len(), "resealed": resealed })))
 }
 
 /// 256 random bits as text behind a prefix.

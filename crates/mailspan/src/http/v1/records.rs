@@ -2,7 +2,7 @@
 
 use axum::Json;
 use axum::extract::{RawQuery, State};
-use mailspan_core::{Consent, Name};
+use mailspan_core::Name;
 use mailspan_store::{Fact, FactFilter, RefusedRow, UnreadableRow};
 use serde_json::{Value, json};
 
@@ -12,11 +12,6 @@ use crate::http::problem::Problem;
 use crate::http::v1::query::{Query, page};
 
 fn fact(fact: &Fact) -> Value {
-    let what = match fact.what {
-        Consent::OptIn => "opt_in",
-        Consent::OptOut => "opt_out",
-        Consent::DoNotContact => "do_not_contact",
-    };
     let answers: Vec<Value> = fact
         .answers
         .iter()
@@ -26,7 +21,9 @@ fn fact(fact: &Fact) -> Value {
         "id": fact.id.to_string(),
         "tenant": fact.tenant,
         "subject": fact.subject,
-        "what": what,
+        "what": fact.what.name(),
+        "permission": fact.what.permission(),
+        "evidence": fact.evidence,
         "happened_at": fact.happened_at.rfc3339(),
         "learned_at": fact.learned_at.rfc3339(),
         "event_id": fact.event_id,

@@ -1,0 +1,443 @@
+//! One write applied to one contact: what is kept, what changed, what is said of it.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Value, json};
+
+use super::CONFIRM;
+use super::data::contact_json;
+use super::facts::{Fact, Permission, Standing, Stated, standing};
+use super::{Change, Contact, ContactFields, ContactWrite, Suppressed, WriteMode};
+use crate::{Millis, Reason};
+
+/// What the store knows before a write.
+#[derive(Debug, Clone, Default)]
+pub struct Known {
+    /// The contact, where there is one.
+    pub contact: Option<Contact>,
+    /// Facts of the person.
+    pub facts: Vec<Fact>,
+    /// Why the address (the new one, where it changes) is suppressed, and since when.
+    pub suppressed: Option<(Suppressed, Millis)>,
+}
+
+/// What kind of change it was.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Turn {
+    Created,
+    Updated,
+    /// Nothing that can be seen.
+    Unchanged,
+    /// Known, and left as it was, as the write wished.
+    Ignored,
+    Erased,
+    Refused(Reason),
+}
+
+/// What is to be written.
+#[derive(Debug, Clone)]
+pub struct Applied {
+    pub turn: Turn,
+    pub after: Option<Contact>,
+    /// Appended with the time and evidence of the write.
+    pub facts: Vec<Stated>,
+    /// `Some(Some)`: why the address is suppressed now, and since when; `Some(None)`: it is not any more.
+    pub suppression: Option<Option<(Suppressed, Millis)>>,
+    pub standing: Standing,
+    /// The type and `data` of the hub's own event; nothing where nothing is to be said.
+    pub event: Option<(&'static str, Value)>,
+    /// A confirmation is to be asked for.
+    pub ask: bool,
+}
+
+/// Pure and total. `learned`: when the hub learned of it, the time of the row.
+pub fn apply(known: &Known, write: &ContactWrite, learned: Millis) -> Applied {
+    let before = known.contact.as_ref();
+    if write.erase {
+        return erase(known, write);
+    }
+    match (before, write.mode) {
+        (None, WriteMode::Update) => {
+            return refused(known, Reason::new("not_found", "there is no such contact"));
+        }
+        (Some(_), WriteMode::CreateOnly) => return ignored(known, write),
+        _ => {}
+    }
+    let mut facts = stated(known, write);
+    let mut all = known.facts.clone();
+    all.extend(facts.iter().map(|&what| Fact { at: write.at, what }));
+    let standing = standing(&all);
+    let suppression = suppression(known, write, &all, &standing);
+    let suppressed_at = match suppression {
+        Some(now) => now.map(|(_, at)| at),
+        None => known.suppressed.map(|(_, at)| at),
+    };
+    match (&write.suppress, suppression) {
+        // An opt-out says it already.
+        (Change::Set(_), Some(Some(_))) if !facts.iter().any(|fact| ends_consent(*fact)) => {
+            facts.push(Stated::Suppressed);
+        }
+        (Change::Clear, Some(None)) => facts.push(Stated::SuppressionLifted),
+        _ => {}
+    }
+    if before.is_none() && write.mode == WriteMode::Follow {
+        return Applied {
+            turn: Turn::Unchanged,
+            after: None,
+            facts,
+            suppression,
+            standing,
+            event: None,
+            ask: false,
+        };
+    }
+    let mut after = changed(before, write, learned);
+    after.opt_in = standing.opt_in();
+    after.permission = standing.permission;
+    after.suppressed_at = suppressed_at;
+    after.unsubscribed_at = standing.opted_out_at.filter(|_| standing.has_left());
+    let names = before.map(|before| differences(before, &after)).unwrap_or_default();
+    let turn = match before {
+        None => Turn::Created,
+        Some(_) if names.is_empty() => Turn::Unchanged,
+        Some(_) => Turn::Updated,
+    };
+    if turn == Turn::Updated {
+        after.updated_at = learned;
+    }
+    let event = event(&turn, before, &after, &names, &write.evidence.origin);
+    let ask = asks(before, write);
+    Applied { turn, after: Some(after), facts, suppression, standing, event, ask }
+}
+
+fn refused(known: &Known, reason: Reason) -> Applied {
+    Applied {
+        turn: Turn::Refused(reason),
+        after: known.contact.clone(),
+        facts: Vec::new(),
+        suppression: None,
+        standing: standing(&known.facts),
+        event: None,
+        ask: false,
+    }
+}
+
+/// A known contact that is to be left alone may still be asked to confirm.
+fn ignored(known: &Known, write: &ContactWrite) -> Applied {
+    let ask = asks(known.contact.as_ref(), write);
+    let facts = if ask { vec![Stated::Asked] } else { Vec::new() };
+    Applied { turn: Turn::Ignored, facts, ask, ..refused(known, Reason::new("ignored", "")) }
+}
+
+fn erase(known: &Known, write: &ContactWrite) -> Applied {
+    let mut facts = known.facts.clone();
+    facts.push(Fact { at: write.at, what: Stated::Erased });
+    let standing = standing(&facts);
+    let Some(before) = &known.contact else {
+        return match write.mode {
+            WriteMode::Follow | WriteMode::Upsert => Applied {
+                turn: Turn::Erased,
+                after: None,
+                facts: vec![Stated::Erased],
+                suppression: Some(Some((Suppressed::Erasure, write.at))),
+                standing,
+                // A person without a contact is known to destinations too.
+                event: Some(("contact.erased", json!({ "contact": {}, "origin": write.evidence.origin }))),
+                ..refused(known, Reason::new("erased", ""))
+            },
+            _ => refused(known, Reason::new("not_found", "there is no such contact")),
+        };
+    };
+    let data = json!({
+        "contact": { "id": before.uid, "external_id": before.external_id },
+        "origin": write.evidence.origin,
+    });
+    Applied {
+        turn: Turn::Erased,
+        after: None,
+        facts: vec![Stated::Erased],
+        suppression: Some(Some((Suppressed::Erasure, write.at))),
+        standing,
+        event: Some(("contact.erased", data)),
+        ask: false,
+    }
+}
+
+fn ends_consent(fact: Stated) -> bool {
+    matches!(fact, Stated::OptOut | Stated::DoNotContact | Stated::Erased)
+}
+
+/// A wish that is fulfilled already states nothing.
+fn stated(known: &Known, write: &ContactWrite) -> Vec<Stated> {
+    let now = standing(&known.facts);
+    let mut facts: Vec<Stated> = write.stated.clone();
+    match write.opt_in {
+        Some(true) if !now.opt_in() => facts.push(Stated::OptIn(None)),
+        // Said where nothing was said yet too: an older opt-in that comes late must not win.
+        Some(false) if now.opt_in() || now.opted_out_at.is_none() => facts.push(Stated::OptOut),
+        _ => {}
+    }
+    facts.retain(|fact| {
+        let same = Fact { at: write.at, what: *fact };
+        let levelled = matches!(fact, Stated::Level(level) if *level == now.permission);
+        !known.facts.contains(&same) && !levelled
+    });
+    if asks(known.contact.as_ref(), write) {
+        facts.push(Stated::Asked);
+    }
+    facts
+}
+
+/// The same whatever the order of arrival: an unsubscribe is the weakest reason, and void where the person
+/// has confirmed anew after it; of the others the first by its time stays; an erasure is the last word. What
+/// happened before a suppression was lifted by hand is void too.
+fn suppression(
+    known: &Known,
+    write: &ContactWrite,
+    facts: &[Fact],
+    standing: &Standing,
+) -> Option<Option<(Suppressed, Millis)>> {
+    let since =
+        |what: fn(&Stated) -> bool| facts.iter().filter(|fact| what(&fact.what)).map(|fact| fact.at).max();
+    let confirmed = since(|what| matches!(what, Stated::OptIn(Some(level)) if level.is_double()));
+    match (&write.suppress, known.suppressed) {
+        (Change::Set(reason), before) => {
+            let lifted = since(|what| matches!(what, Stated::SuppressionLifted));
+            let is_void = lifted.is_some_and(|lifted| lifted >= write.at)
+                || *reason == Suppressed::Unsubscribe && confirmed.is_some_and(|at| at > write.at);
+            let new = (*reason, write.at);
+            (!is_void && before.is_none_or(|before| is_before(new, before))).then_some(Some(new))
+        }
+        (Change::Clear, Some(_)) => Some(None),
+        // Who confirms anew after having unsubscribed may be mailed again.
+        (Change::Keep, Some((Suppressed::Unsubscribe, since))) => {
+            let is_lifted = confirmed.is_some_and(|at| at > since) && standing.opt_in();
+            is_lifted.then_some(None)
+        }
+        (Change::Clear, None) | (Change::Keep, _) => None,
+    }
+}
+
+/// Whether a reason takes the place of another.
+fn is_before(new: (Suppressed, Millis), old: (Suppressed, Millis)) -> bool {
+    let rank = |(reason, at): (Suppressed, Millis)| match reason {
+        Suppressed::Erasure => (0, at, reason as u8),
+        Suppressed::Unsubscribe => (2, at, 0),
+        _ => (1, at, reason as u8),
+    };
+    rank(new) < rank(old)
+}
+
+fn asks(before: Option<&Contact>, write: &ContactWrite) -> bool {
+    let has_confirmed = before.is_some_and(|contact| contact.permission.is_double());
+    write.ask.as_ref().is_some_and(|ask| ask.again || !has_confirmed)
+}
+
+fn changed(before: Option<&Contact>, write: &ContactWrite, learned: Millis) -> Contact {
+    let mut contact = before.cloned().unwrap_or_else(|| Contact {
+        uid: write.uid.clone(),
+        address: None,
+        external_id: None,
+        locale: None,
+        opt_in: false,
+        permission: Permission::None,
+        consent_version: None,
+        source: None,
+        project: None,
+        fields: ContactFields::default(),
+        suppressed_at: None,
+        unsubscribed_at: None,
+        created_at: learned,
+        updated_at: learned,
+    });
+    if let Some(address) = &write.address {
+        let same = contact.address.as_ref().is_some_and(|old| old.key() == address.key());
+        if !same {
+            contact.address = Some(address.clone());
+        }
+    }
+    set(&mut contact.external_id, &write.external_id);
+    set(&mut contact.locale, &write.locale);
+    set(&mut contact.consent_version, &write.consent_version);
+    set(&mut contact.source, &write.source);
+    set(&mut contact.project, &write.project);
+    match &write.attributes {
+        Change::Keep => {}
+        Change::Clear => contact.fields.attributes.clear(),
+        Change::Set(attributes) => contact.fields.attributes = attributes.clone(),
+    }
+    set_fields(&mut contact.fields.standard, &write.standard);
+    set_fields(&mut contact.fields.custom, &write.custom);
+    contact
+}
+
+fn set(value: &mut Option<String>, change: &Change<String>) {
+    match change {
+        Change::Keep => {}
+        Change::Clear => *value = None,
+        Change::Set(new) => *value = Some(new.clone()),
+    }
+}
+
+fn set_fields(fields: &mut BTreeMap<String, Value>, changes: &BTreeMap<String, Change<Value>>) {
+    for (name, change) in changes {
+        match change {
+            Change::Keep => {}
+            Change::Clear => {
+                fields.remove(name);
+            }
+            Change::Set(value) => {
+                fields.insert(name.clone(), value.clone());
+            }
+        }
+    }
+}
+
+fn differences(before: &Contact, after: &Contact) -> Vec<&'static str> {
+    let pairs = [
+        ("email", before.address != after.address),
+        ("external_id", before.external_id != after.external_id),
+        ("locale", before.locale != after.locale),
+        ("opt_in", before.opt_in != after.opt_in),
+        ("permission", before.permission != after.permission),
+        ("consent_version", before.consent_version != after.consent_version),
+        ("source", before.source != after.source),
+        ("project_id", before.project != after.project),
+        ("attributes", before.fields.attributes != after.fields.attributes),
+        ("standard", before.fields.standard != after.fields.standard),
+        ("custom", before.fields.custom != after.fields.custom),
+        ("suppressed_at", before.suppressed_at != after.suppressed_at),
+        ("unsubscribed_at", before.unsubscribed_at != after.unsubscribed_at),
+    ];
+    pairs.into_iter().filter(|(_, differs)| *differs).map(|(name, _)| name).collect()
+}
+
+fn event(
+    turn: &Turn,
+    before: Option<&Contact>,
+    after: &Contact,
+    names: &[&'static str],
+    origin: &str,
+) -> Option<(&'static str, Value)> {
+    let was_in = before.is_some_and(|before| before.opt_in);
+    let event_type = match turn {
+        Turn::Created => "contact.created",
+        Turn::Updated if was_in && !after.opt_in => "contact.unsubscribed",
+        // The person's own word, through the link that was sent.
+        Turn::Updated if origin == CONFIRM => "contact.confirmed",
+        Turn::Updated if !was_in && after.opt_in => "contact.subscribed",
+        Turn::Updated => "contact.updated",
+        _ => return None,
+    };
+    let old_address = before.and_then(|before| before.address.as_ref()).filter(|_| names.contains(&"email"));
+    let mut data = json!({ "contact": contact_json(after), "changed": names, "origin": origin });
+    if let Some(address) = old_address {
+        data["previous"] = json!({ "email": address.as_str() });
+    }
+    Some((event_type, data))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::contact::{ContactKey, Evidence};
+
+    /// What a sender can tell: its time, what it states, and why the address is suppressed by it.
+    type Told = (i64, Stated, Option<Suppressed>);
+
+    fn told() -> impl Strategy<Value = Told> {
+        let what = prop_oneof![
+            Just((Stated::OptIn(None), None)),
+            Just((Stated::OptIn(Some(Permission::Confirmed)), None)),
+            Just((Stated::OptIn(Some(Permission::Double)), None)),
+            Just((Stated::OptIn(Some(Permission::DoublePlus)), None)),
+            Just((Stated::OptOut, Some(Suppressed::Unsubscribe))),
+            Just((Stated::DoNotContact, Some(Suppressed::Complaint))),
+            Just((Stated::Asked, Some(Suppressed::Bounce))),
+        ];
+        (0..5_i64, what).prop_map(|(at, (what, why))| (at, what, why))
+    }
+
+    fn write(at: i64, mode: WriteMode) -> ContactWrite {
+        let key = ContactKey::Subject { address: crate::Address::parse("a@b.co").ok(), external_id: None };
+        ContactWrite::new(key, mode, "c1".to_owned(), Millis(at), "x")
+    }
+
+    /// The known state after a write.
+    fn after(known: Known, write: &ContactWrite) -> (Known, Applied) {
+        let applied = apply(&known, write, Millis(100));
+        let mut facts = known.facts;
+        facts.extend(applied.facts.iter().map(|&what| Fact { at: write.at, what }));
+        let suppressed = applied.suppression.unwrap_or(known.suppressed);
+        (Known { contact: applied.after.clone(), facts, suppressed }, applied)
+    }
+
+    fn all(told: &[Told]) -> Known {
+        let mut known = after(Known::default(), &write(0, WriteMode::Upsert)).0;
+        for (at, what, why) in told {
+            let suppress = why.map_or(Change::Keep, Change::Set);
+            let one = ContactWrite { stated: vec![*what], suppress, ..write(*at, WriteMode::Follow) };
+            known = after(known, &one).0;
+        }
+        known
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(400))]
+        #[test]
+        fn the_order_and_number_of_what_is_told_do_not_count(
+            told in prop::collection::vec(told(), 1..7),
+            order in prop::collection::vec(0..100_usize, 0..12),
+        ) {
+            let mut other = told.clone();
+            for place in order {
+                other.insert(place % other.len(), told[place % told.len()]);
+            }
+            other.reverse();
+            let state = |known: &Known| {
+                let contact = known.contact.clone().unwrap();
+                (contact.opt_in, contact.permission, contact.unsubscribed_at, known.suppressed.map(|now| now.0))
+            };
+            let (one, two) = (all(&told), all(&other));
+            prop_assert_eq!(state(&one), state(&two), "{:?} and {:?}", told, other);
+            let contact = one.contact.unwrap();
+            prop_assert_eq!(contact.suppressed_at, one.suppressed.map(|now| now.1));
+        }
+
+        /// What is wished again changes nothing and tells nothing.
+        #[test]
+        fn a_wish_that_is_fulfilled_is_silent(
+            told in prop::collection::vec(told(), 0..5),
+            opt_in in any::<bool>(),
+            locale in prop::option::of("[a-z]{2}"),
+        ) {
+            let mut wish = write(50, WriteMode::Upsert);
+            wish.opt_in = Some(opt_in);
+            wish.locale = locale.map_or(Change::Clear, Change::Set);
+            let (known, first) = after(all(&told), &wish);
+            prop_assert_eq!(known.contact.as_ref().unwrap().opt_in, opt_in);
+            prop_assert_eq!(first.event.is_some(), first.turn == Turn::Updated);
+            let (_, again) = after(known, &ContactWrite { at: Millis(60), ..wish });
+            prop_assert_eq!(again.turn, Turn::Unchanged);
+            prop_assert!(again.event.is_none() && again.facts.is_empty() && again.suppression.is_none());
+        }
+    }
+
+    #[test]
+    fn consent_names_the_event_and_a_new_contact_is_told_once() {
+        let made = ContactWrite { opt_in: Some(true), ..write(1, WriteMode::Upsert) };
+        let (known, applied) = after(Known::default(), &made);
+        let (event_type, data) = applied.event.unwrap();
+        assert_eq!((event_type, &data["contact"]["opt_in"]), ("contact.created", &true.into()));
+        let mut out = ContactWrite { opt_in: Some(false), ..write(2, WriteMode::Update) };
+        out.locale = Change::Set("en".to_owned());
+        out.evidence = Evidence { origin: "one_click".to_owned(), ..Evidence::default() };
+        let (_, applied) = after(known, &out);
+        let (event_type, data) = applied.event.unwrap();
+        assert_eq!(event_type, "contact.unsubscribed");
+        assert_eq!(data["changed"], json!(["locale", "opt_in", "permission", "unsubscribed_at"]));
+        assert_eq!(data["origin"], "one_click");
+    }
+}

@@ -1,0 +1,148 @@
+//! A contact as JSON in events, and what an event of another source says of one.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Map, Value, json};
+
+use super::{Change, Contact, ContactKey, ContactWrite, Permission, Stated, Suppressed, WriteMode};
+use crate::limits::{CONTACT_LABEL_CHARS_MAX, EXTERNAL_ID_BYTES_MAX};
+use crate::{Address, Event, EventType};
+
+/// The `contact` member of the hub's own contact events.
+pub fn contact_json(contact: &Contact) -> Value {
+    json!({
+        "id": contact.uid,
+        "email": contact.address.as_ref().map(Address::as_str),
+        "external_id": contact.external_id,
+        "locale": contact.locale,
+        "opt_in": contact.opt_in,
+        "permission": contact.permission,
+        "consent_version": contact.consent_version,
+        "source": contact.source,
+        "project_id": contact.project,
+        "attributes": contact.fields.attributes,
+        "standard": contact.fields.standard,
+        "custom": contact.fields.custom,
+        "suppressed_at": contact.suppressed_at.map(|at| at.rfc3339()),
+        "unsubscribed_at": contact.unsubscribed_at.map(|at| at.rfc3339()),
+    })
+}
+
+/// What an event says of a contact: families `contact.*`, `email.complained`, and a hard
+/// `email.bounced` (which suppresses where `bounces` is set). `None` where it says nothing of one.
+/// Members of `data.contact`, or of `data` itself, that cannot be read are passed over: the event is
+/// kept as it came.
+pub fn read_event(event: &Event, uid: String, bounces: bool) -> Option<ContactWrite> {
+    if event.test || !concerns_contacts(&event.event_type) {
+        return None;
+    }
+    let data: Value = serde_json::from_str(event.data.get()).ok()?;
+    let subject = &event.subject;
+    let key = ContactKey::Subject {
+        address: subject.address.clone(),
+        external_id: subject
+            .external_id
+            .clone()
+            .or_else(|| label(member(&data, "external_id"), EXTERNAL_ID_BYTES_MAX)),
+    };
+    let mut write = ContactWrite::new(key, WriteMode::Follow, uid, event.time, event.source.as_str());
+    match event.event_type.as_str() {
+        "contact.created" | "contact.updated" => {
+            write.mode = WriteMode::Upsert;
+            read_members(&mut write, &data);
+            if let Some(opt_in) = member(&data, "opt_in").and_then(Value::as_bool).filter(|_| is_new(&data)) {
+                write.stated = vec![if opt_in { Stated::OptIn(permission(&data)) } else { Stated::OptOut }];
+            }
+        }
+        "contact.subscribed" | "contact.confirmed" => {
+            write.mode = WriteMode::Upsert;
+            read_members(&mut write, &data);
+            let confirmed = event.event_type.as_str() == "contact.confirmed";
+            let least = if confirmed { Some(Permission::Double) } else { None };
+            write.stated = vec![Stated::OptIn(permission(&data).or(least))];
+        }
+        "contact.unsubscribed" => {
+            write.stated = vec![Stated::OptOut];
+            write.suppress = Change::Set(Suppressed::Unsubscribe);
+        }
+        "email.complained" => {
+            write.stated = vec![Stated::DoNotContact];
+            write.suppress = Change::Set(Suppressed::Complaint);
+        }
+        "email.bounced" if bounces && data.get("bounce").and_then(Value::as_str) == Some("hard") => {
+            write.suppress = Change::Set(Suppressed::Bounce);
+        }
+        "contact.erased" => write.erase = true,
+        _ => return None,
+    }
+    Some(write)
+}
+
+/// True for types that can say something of a contact: the others need not be read for it.
+pub fn concerns_contacts(event_type: &EventType) -> bool {
+    let name = event_type.as_str();
+    name.starts_with("contact.") || matches!(name, "email.complained" | "email.bounced")
+}
+
+/// Who lists what changed speaks of consent only where it is among it: the rest is repetition.
+fn is_new(data: &Value) -> bool {
+    match data.get("changed").and_then(Value::as_array) {
+        Some(names) => names.is_empty() || names.iter().any(|name| name == "opt_in" || name == "permission"),
+        None => true,
+    }
+}
+
+fn read_members(write: &mut ContactWrite, data: &Value) {
+    let text = |name: &str, max: usize| match member(data, name) {
+        None => Change::Keep,
+        Some(Value::Null) => Change::Clear,
+        value => label(value, max).map_or(Change::Keep, Change::Set),
+    };
+    write.locale = text("locale", CONTACT_LABEL_CHARS_MAX);
+    write.consent_version = text("consent_version", CONTACT_LABEL_CHARS_MAX);
+    write.source = text("source", CONTACT_LABEL_CHARS_MAX);
+    if let ContactKey::Subject { address, external_id } = &mut write.key {
+        if let Some(text) = member(data, "email").and_then(Value::as_str)
+            && let Ok(given) = Address::parse(text)
+        {
+            *address = Some(given);
+        }
+        if let Some(id) = external_id.clone() {
+            write.external_id = Change::Set(id);
+        }
+        write.address = address.clone();
+    }
+    if let Some(Value::Object(attributes)) = member(data, "attributes") {
+        write.attributes = Change::Set(attributes.clone().into_iter().collect());
+    }
+    write.standard = fields(member(data, "standard"));
+    write.custom = fields(member(data, "custom"));
+}
+
+fn fields(value: Option<&Value>) -> BTreeMap<String, Change<Value>> {
+    let none = Map::new();
+    let given = value.and_then(Value::as_object).unwrap_or(&none);
+    let change = |value: &Value| match value {
+        Value::Null => Change::Clear,
+        value => Change::Set(value.clone()),
+    };
+    given.iter().map(|(name, value)| (name.clone(), change(value))).collect()
+}
+
+fn permission(data: &Value) -> Option<Permission> {
+    member(data, "permission").and_then(Value::as_i64).and_then(Permission::from_number)
+}
+
+/// `data.contact.NAME`, else `data.NAME`.
+fn member<'a>(data: &'a Value, name: &str) -> Option<&'a Value> {
+    data.get("contact").and_then(|contact| contact.get(name)).or_else(|| data.get(name))
+}
+
+fn label(value: Option<&Value>, max: usize) -> Option<String> {
+    let text = match value? {
+        Value::String(text) => text.trim().to_owned(),
+        Value::Number(number) => number.to_string(),
+        _ => return None,
+    };
+    (!text.is_empty() && text.len() <= max).then_some(text)
+}

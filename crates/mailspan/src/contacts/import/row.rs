@@ -1,0 +1,306 @@
+//! One row of an import: its columns, its rules, the write that it makes.
+
+use std::collections::BTreeMap;
+
+use mailspan_core::contact::{Change, ContactKey, ContactWrite, Evidence, Permission, Stated, WriteMode};
+use mailspan_core::limits::{CONTACT_ATTRIBUTES_BYTES_MAX, CONTACT_LABEL_CHARS_MAX};
+use mailspan_core::{Address, Millis, clip};
+use mailspan_store::FieldRow;
+use serde_json::{Map, Value};
+
+use super::Argument;
+use crate::contacts::{door, fields};
+
+/// Characters of an external id, as in the API.
+const EXTERNAL_ID_CHARS_MAX: usize = 128;
+
+/// Columns that a file may have, beside `standard_NAME`, `custom_NAME` and `attribute_NAME`.
+pub const COLUMNS: [&str; 15] = [
+    "email",
+    "external_id",
+    "locale",
+    "opt_in",
+    "permission",
+    "consent_at",
+    "consent_version",
+    "consent_ip",
+    "consent_page",
+    "consent_text_hash",
+    "source",
+    "project_id",
+    "attributes",
+    "standard_fields",
+    "custom_fields",
+];
+
+/// The column that a name in a file means: `externalId` and `External ID` are `external_id`. What an export
+/// has beside them is known and passed over.
+pub fn column(name: &str) -> Result<Option<String>, String> {
+    let name = name.trim();
+    let whole = ["standard_fields", "custom_fields"].contains(&snake(name).as_str());
+    for prefix in ["standard_", "custom_", "attribute_"].into_iter().filter(|_| !whole) {
+        if let Some(rest) = name.strip_prefix(prefix).filter(|rest| !rest.is_empty()) {
+            return Ok(Some(format!("{prefix}{rest}")));
+        }
+    }
+    let snake = snake(name);
+    if COLUMNS.contains(&snake.as_str()) {
+        return Ok(Some(snake));
+    }
+    let shown_only = ["id", "tenant_id", "suppressed_at", "unsubscribed_at", "created_at", "updated_at"];
+    if shown_only.contains(&snake.as_str()) {
+        return Ok(None);
+    }
+    let near = COLUMNS
+        .iter()
+        .max_by(|one, two| strsim::jaro_winkler(one, &snake).total_cmp(&strsim::jaro_winkler(two, &snake)));
+    let near = near.filter(|near| strsim::jaro_winkler(near, &snake) > 0.8);
+    let hint = near.map_or_else(String::new, |near| format!(": is it `{near}`?"));
+    Err(format!("there is no column `{}`{hint}", clip(name, 60)))
+}
+
+/// `externalId`, `External ID` and `external-id` as `external_id`.
+fn snake(name: &str) -> String {
+    let mut snake = String::with_capacity(name.len() + 4);
+    let mut was_lower = false;
+    for c in name.chars() {
+        if c == ' ' || c == '-' || c == '_' {
+            if !snake.ends_with('_') {
+                snake.push('_');
+            }
+            was_lower = false;
+            continue;
+        }
+        if c.is_uppercase() && was_lower {
+            snake.push('_');
+        }
+        was_lower = c.is_lowercase() || c.is_ascii_digit();
+        snake.extend(c.to_lowercase());
+    }
+    snake
+}
+
+/// The write of one row, by its columns; a refusal says which column and why.
+pub fn write(
+    values: &Map<String, Value>,
+    argument: &Argument,
+    declared: &[FieldRow],
+    job: i64,
+) -> Result<ContactWrite, String> {
+    let text = |name: &str| values.get(name).map(shown).filter(|text| !text.trim().is_empty());
+    let email = text("email").ok_or("email: is required")?;
+    let address = Address::parse(&email).map_err(|why| format!("email: {why}"))?;
+    let external_id = label("external_id", text("external_id"), EXTERNAL_ID_CHARS_MAX)?;
+    let key = ContactKey::Subject { address: Some(address.clone()), external_id: external_id.clone() };
+    let agreed_at = match text("consent_at") {
+        None => argument.consent_at,
+        Some(text) => Some(
+            Millis::parse_rfc3339(text.trim()).ok_or("consent_at: is a time like 2026-06-30T12:00:00Z")?,
+        ),
+    };
+    let at = agreed_at.unwrap_or(argument.asked_at);
+    if at > argument.asked_at {
+        return Err("consent_at: is in the future".to_owned());
+    }
+    let mut write = ContactWrite::new(key, WriteMode::Upsert, door::new_uid(), at, "import");
+    write.address = Some(address);
+    write.external_id = external_id.map_or(Change::Keep, Change::Set);
+    write.locale = label("locale", text("locale"), 20)?.map_or(Change::Keep, Change::Set);
+    let source = label("source", text("source"), CONTACT_LABEL_CHARS_MAX)?;
+    let version = label("consent_version", text("consent_version"), CONTACT_LABEL_CHARS_MAX)?;
+    write.project =
+        label("project_id", text("project_id"), CONTACT_LABEL_CHARS_MAX)?.map_or(Change::Keep, Change::Set);
+    write.evidence = Evidence {
+        origin: "import".to_owned(),
+        actor: Some(format!("{}, job/{job}", argument.asked_by)),
+        ip: label("consent_ip", text("consent_ip"), CONTACT_LABEL_CHARS_MAX)?,
+        page: label("consent_page", text("consent_page"), 255)?,
+        source: source.clone(),
+        consent_version: version.clone(),
+        text_hash: label("consent_text_hash", text("consent_text_hash"), CONTACT_LABEL_CHARS_MAX)?,
+        user_agent: None,
+        note: argument.consent_note.clone(),
+    };
+    write.source = source.map_or(Change::Keep, Change::Set);
+    write.consent_version = version.map_or(Change::Keep, Change::Set);
+    write.stated = stated(text("opt_in"), text("permission"))?;
+    if write.stated.iter().any(grants) && !proven(&write.evidence, agreed_at) {
+        let text = "opt_in: needs consent_at and one of source, consent_version, consent_page, consent_ip (or \
+                    --consent-at and --consent-note for all rows): who agreed, when and to what must be kept";
+        return Err(text.to_owned());
+    }
+    write.attributes = attributes(values)?;
+    write.standard = prefixed(values, "standard_", fields::standard)?;
+    write.custom = prefixed(values, "custom_", |name, value| fields::custom(declared, name, value))?;
+    Ok(write)
+}
+
+/// True where a fact would give leave to mail.
+pub fn grants(fact: &Stated) -> bool {
+    match fact {
+        Stated::OptIn(_) => true,
+        Stated::Level(level) => *level != Permission::None,
+        _ => false,
+    }
+}
+
+/// An import must not raise a level of its own: what somebody agreed to has a time and a trace.
+fn proven(evidence: &Evidence, agreed_at: Option<Millis>) -> bool {
+    let traces = [&evidence.source, &evidence.consent_version, &evidence.page, &evidence.ip, &evidence.note];
+    agreed_at.is_some() && traces.iter().any(|trace| trace.is_some())
+}
+
+fn stated(opt_in: Option<String>, permission: Option<String>) -> Result<Vec<Stated>, String> {
+    let opt_in = match opt_in.as_deref().map(|text| text.trim().to_ascii_lowercase()).as_deref() {
+        None => None,
+        Some("true" | "1" | "yes") => Some(true),
+        Some("false" | "0" | "no") => Some(false),
+        Some(_) => return Err("opt_in: is true or false".to_owned()),
+    };
+    let level = match permission {
+        None => None,
+        Some(text) => {
+            let number: Option<i64> = text.trim().parse().ok();
+            Some(number.and_then(Permission::from_number).ok_or("permission: is 1 to 6")?)
+        }
+    };
+    Ok(match (opt_in, level) {
+        (Some(false), Some(level)) if level != Permission::None => {
+            return Err("permission: says more than 1 where opt_in says false".to_owned());
+        }
+        (Some(false), _) => vec![Stated::OptOut],
+        (Some(true), Some(Permission::None)) => {
+            return Err("permission: is 1 (none) where opt_in says true".to_owned());
+        }
+        (Some(true), level) => vec![Stated::OptIn(level)],
+        (None, Some(level)) => vec![Stated::Level(level)],
+        (None, None) => Vec::new(),
+    })
+}
+
+fn label(name: &str, text: Option<String>, max: usize) -> Result<Option<String>, String> {
+    let Some(text) = text.map(|text| text.trim().to_owned()) else { return Ok(None) };
+    if text.chars().count() > max || text.chars().any(char::is_control) {
+        return Err(format!("{name}: has at most {max} characters, none of them a control character"));
+    }
+    Ok(Some(text))
+}
+
+/// `attributes` as an object (or its JSON), and `attribute_NAME` as text.
+fn attributes(values: &Map<String, Value>) -> Result<Change<BTreeMap<String, Value>>, String> {
+    let mut members: BTreeMap<String, Value> = BTreeMap::new();
+    let mut given = false;
+    match values.get("attributes") {
+        None | Some(Value::Null) => {}
+        Some(Value::Object(object)) => {
+            given = true;
+            members.extend(object.clone());
+        }
+        Some(Value::String(text)) if text.trim().is_empty() => {}
+        Some(Value::String(text)) => {
+            let object: Map<String, Value> =
+                serde_json::from_str(text).map_err(|_| "attributes: is a JSON object")?;
+            given = true;
+            members.extend(object);
+        }
+        Some(_) => return Err("attributes: is a JSON object".to_owned()),
+    }
+    for (name, value) in values {
+        if let Some(name) = name.strip_prefix("attribute_").filter(|_| !shown(value).is_empty()) {
+            given = true;
+            members.insert(name.to_owned(), value.clone());
+        }
+    }
+    let bytes = serde_json::to_string(&members).map_or(0, |text| text.len());
+    if bytes > CONTACT_ATTRIBUTES_BYTES_MAX {
+        return Err(format!("attributes: have {bytes} bytes, at most {CONTACT_ATTRIBUTES_BYTES_MAX}"));
+    }
+    Ok(if given { Change::Set(members) } else { Change::Keep })
+}
+
+/// An empty cell of a file leaves the field as it is.
+fn prefixed(
+    values: &Map<String, Value>,
+    prefix: &str,
+    read: impl Fn(&str, &Value) -> Result<Option<Value>, String>,
+) -> Result<BTreeMap<String, Change<Value>>, String> {
+    let mut changes = BTreeMap::new();
+    for (name, value) in values {
+        let Some(name) = name.strip_prefix(prefix).filter(|_| !shown(value).trim().is_empty()) else {
+            continue;
+        };
+        if let Some(value) = read(name, value)? {
+            changes.insert(name.to_owned(), Change::Set(value));
+        }
+    }
+    Ok(changes)
+}
+
+fn shown(value: &Value) -> String {
+    match value {
+        Value::String(text) => text.clone(),
+        Value::Null => String::new(),
+        other => other.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn argument() -> Argument {
+        Argument {
+            file: "a.csv".to_owned(),
+            digest: String::new(),
+            dry_run: false,
+            consent_at: None,
+            consent_note: None,
+            asked_at: Millis(1_800_000_000_000),
+            asked_by: "socket".to_owned(),
+        }
+    }
+
+    fn check(row: Value, expected: Result<Vec<Stated>, &str>) {
+        let Value::Object(values) = &row else { panic!("a row is an object") };
+        match (write(values, &argument(), &[], 7), expected) {
+            (Ok(write), Ok(facts)) => assert_eq!(write.stated, facts, "{row}"),
+            (Err(text), Err(named)) => assert!(text.contains(named), "{row}: {text}"),
+            (got, _) => panic!("{row}: {got:?}"),
+        }
+    }
+
+    #[test]
+    fn consent_needs_proof() {
+        check(json!({ "email": "a@x.org" }), Ok(vec![]));
+        check(json!({ "email": "a@x.org", "opt_in": "true" }), Err("consent_at"));
+        check(
+            json!({ "email": "a@x.org", "permission": "4", "consent_at": "2020-01-01T00:00:00Z" }),
+            Err("consent_at"),
+        );
+        let proven = json!({ "email": "a@x.org", "opt_in": "yes", "permission": 4, "consent_at": "2020-01-01T00:00:00Z", "source": "fair" });
+        check(proven, Ok(vec![Stated::OptIn(Some(Permission::Double))]));
+        check(json!({ "email": "a@x.org", "opt_in": "false" }), Ok(vec![Stated::OptOut]));
+        check(json!({ "email": "a@x.org", "opt_in": "false", "permission": "3" }), Err("permission"));
+        check(
+            json!({ "email": "a@x.org", "opt_in": "true", "consent_at": "2199-01-01T00:00:00Z", "source": "x" }),
+            Err("future"),
+        );
+    }
+
+    #[test]
+    fn columns_are_known_by_their_usual_spellings() {
+        for (name, expected) in [
+            ("externalId", "external_id"),
+            ("External ID", "external_id"),
+            ("opt-in", "opt_in"),
+            ("EMAIL", "email"),
+            ("custom_special date", "custom_special date"),
+        ] {
+            assert_eq!(column(name), Ok(Some(expected.to_owned())), "{name}");
+        }
+        assert_eq!(column("updatedAt"), Ok(None));
+        assert!(column("e-mial").is_err() && column("emial").unwrap_err().contains("`email`"));
+    }
+}

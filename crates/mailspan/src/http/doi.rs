@@ -1,0 +1,90 @@
+//! `/doi/{token}`: the confirmation page of a double opt-in. Looking changes nothing: mail scanners follow
+//! links; the button confirms, once.
+
+use axum::body::Body;
+use axum::extract::{Path, State};
+use axum::http::{Request, StatusCode};
+use axum::response::Response;
+use mailspan_core::contact::Turn;
+use mailspan_core::limits::INTAKE_BODY_BYTES_MAX;
+use mailspan_store::{ConfirmationRow, Trouble};
+
+use crate::app::App;
+use crate::contacts::confirm;
+use crate::contacts::door::{self, Origin};
+use crate::http::pages::{self, Words};
+use crate::http::{intake, limit, peer};
+use crate::runtime;
+
+pub async fn show(State(app): State<App>, Path(token): Path<String>) -> Response {
+    match find(&app, &token).await {
+        Ok(Some(row)) if row.used_at.is_some() => page(&row, |words| words.done, StatusCode::OK),
+        Ok(Some(row)) if row.expires_at <= runtime::now() => {
+            page(&row, |words| words.expired, StatusCode::GONE)
+        }
+        Ok(Some(row)) => {
+            let words = words(&row);
+            let address = row.address.as_ref().map(ToString::to_string).unwrap_or_default();
+            pages::form(words, &address)
+        }
+        Ok(None) => pages::say(pages::words(None), |words| words.unknown, StatusCode::NOT_FOUND),
+        Err(trouble) => unavailable(&trouble),
+    }
+}
+
+pub async fn confirm(State(app): State<App>, Path(token): Path<String>, request: Request<Body>) -> Response {
+    let row = match find(&app, &token).await {
+        Ok(Some(row)) => row,
+        Ok(None) => return pages::say(pages::words(None), |words| words.unknown, StatusCode::NOT_FOUND),
+        Err(trouble) => return unavailable(&trouble),
+    };
+    let Some(id) = confirm::read_token(&app, &token) else {
+        return pages::say(pages::words(None), |words| words.unknown, StatusCode::NOT_FOUND);
+    };
+    let (parts, body) = request.into_parts();
+    let Ok(bytes) = limit::read_body(body, &parts.headers, INTAKE_BODY_BYTES_MAX).await else {
+        return page(&row, |words| words.unknown, StatusCode::BAD_REQUEST);
+    };
+    let live = app.live();
+    let raw = intake::raw_request(&live, &parts, bytes);
+    let mut write = confirm::confirmed(id, row.gives, raw.received_at);
+    write.evidence.ip = peer::client(&parts, &live.hub.server.trusted_proxies).map(|ip| ip.to_string());
+    write.evidence.user_agent =
+        raw.header("user-agent").map(|agent| mailspan_core::clip(agent, 200).into_owned());
+    write.evidence.page = Some("/doi".to_owned());
+    // A token that is used is worth nothing any more, so the request is kept as it came.
+    let origin = Origin { tenant: &row.tenant, credential: "visitor", request: Some(&raw), cuts: Vec::new() };
+    let outcomes = match door::write(&app, origin, vec![write]).await {
+        Ok(outcomes) => outcomes,
+        Err(trouble) => return unavailable(&trouble),
+    };
+    match outcomes.first().map(|outcome| &outcome.turn) {
+        Some(Turn::Refused(reason)) if reason.code == "token_expired" => {
+            page(&row, |words| words.expired, StatusCode::GONE)
+        }
+        Some(Turn::Refused(reason)) if reason.code != "token_used" => {
+            page(&row, |words| words.unknown, StatusCode::NOT_FOUND)
+        }
+        _ => page(&row, |words| words.done, StatusCode::OK),
+    }
+}
+
+async fn find(app: &App, token: &str) -> Result<Option<ConfirmationRow>, Trouble> {
+    match confirm::read_token(app, token) {
+        Some(id) => app.store.confirmation(&id).await,
+        None => Ok(None),
+    }
+}
+
+fn words(row: &ConfirmationRow) -> &'static Words {
+    pages::words(row.locale.as_deref())
+}
+
+fn page(row: &ConfirmationRow, text: impl Fn(&Words) -> &'static str, status: StatusCode) -> Response {
+    pages::say(words(row), text, status)
+}
+
+fn unavailable(trouble: &Trouble) -> Response {
+    tracing::error!("a confirmation could not be read or kept: {trouble}");
+    pages::say(pages::words(None), |words| words.later, StatusCode::SERVICE_UNAVAILABLE)
+}

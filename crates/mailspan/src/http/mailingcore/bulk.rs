@@ -1,0 +1,109 @@
+//! `POST /contacts/bulk`: up to a thousand contacts in one transaction.
+
+use axum::Json;
+use axum::extract::State;
+use mailspan_core::contact::{ContactOutcome, ContactWrite, Turn, WriteMode};
+use mailspan_core::limits::CONTACTS_BULK_MAX;
+use serde::Deserialize;
+use utoipa::ToSchema;
+
+use super::contacts::{outcome, refusal};
+use super::errors::{ApiError, ErrorBody};
+use super::gate::Call;
+use super::input::{Aim, ContactInput, json};
+use super::shape::{BulkError, BulkSummary};
+use crate::app::App;
+
+/// Errors that one answer lists: enough to see what is wrong with a file.
+const ERRORS_SHOWN_MAX: usize = 50;
+
+#[derive(Debug, Deserialize, ToSchema)]
+pub struct BulkInput {
+    /// 1 to 1,000.
+    #[schema(min_items = 1, max_items = 1000)]
+    pub contacts: Vec<ContactInput>,
+}
+
+/// Create or update many contacts
+///
+/// What cannot be read refuses the whole call and names the rows; a conflict refuses its row alone. Rows are
+/// applied in order.
+#[utoipa::path(
+    post, path = "/contacts/bulk", tag = "contacts", request_body = BulkInput,
+    responses(
+        (status = 200, body = BulkSummary), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
+        (status = 403, body = ErrorBody), (status = 413, body = ErrorBody), (status = 415, body = ErrorBody),
+        (status = 429, body = ErrorBody), (status = 503, body = ErrorBody),
+    ),
+)]
+pub async fn bulk(State(app): State<App>, call: Call) -> Result<Json<BulkSummary>, ApiError> {
+    call.needs("contacts:write")?;
+    let input: BulkInput = json(&call.raw.body)?;
+    if input.contacts.is_empty() {
+        return Err(ApiError::bad("contacts: is empty: give 1 to 1000"));
+    }
+    if input.contacts.len() > CONTACTS_BULK_MAX {
+        let given = input.contacts.len();
+        return Err(ApiError::bad(format!("contacts: has {given} rows, at most {CONTACTS_BULK_MAX}")));
+    }
+    let writes = writes(&app, &call, &input.contacts).await?;
+    let outcomes = outcome_of_all(&app, &call, writes).await?;
+    Ok(Json(summary(&input.contacts, &outcomes)))
+}
+
+async fn writes(app: &App, call: &Call, rows: &[ContactInput]) -> Result<Vec<ContactWrite>, ApiError> {
+    let uses_custom =
+        rows.iter().any(|row| row.custom_fields.as_ref().is_some_and(|fields| !fields.is_empty()));
+    let declared = if uses_custom { app.store.field_kinds(&call.tenant).await? } else { Vec::new() };
+    let aim = Aim { call, mode: WriteMode::Upsert, key: None, origin: "bulk", declared: &declared };
+    let (mut writes, mut wrong) = (Vec::with_capacity(rows.len()), Vec::new());
+    for (index, row) in rows.iter().enumerate() {
+        match row.write(&aim) {
+            Ok(write) => writes.push(write),
+            Err(errors) => wrong.extend(errors.iter().map(|error| format!("contacts[{index}].{error}"))),
+        }
+    }
+    if wrong.is_empty() {
+        return Ok(writes);
+    }
+    wrong.truncate(ERRORS_SHOWN_MAX);
+    Err(ApiError::all(wrong))
+}
+
+/// A single refused row is a failed row here, not a failed call.
+async fn outcome_of_all(
+    app: &App,
+    call: &Call,
+    writes: Vec<ContactWrite>,
+) -> Result<Vec<ContactOutcome>, ApiError> {
+    use crate::contacts::door::{self, Origin};
+    if writes.len() > 1 {
+        return outcome(app, call, writes).await;
+    }
+    let credential = &call.caller.name;
+    let origin = Origin { tenant: &call.tenant, credential, request: Some(&call.raw), cuts: Vec::new() };
+    Ok(door::write(app, origin, writes).await?)
+}
+
+/// A row that changed nothing counts as updated: it is as the caller wants it.
+fn summary(rows: &[ContactInput], outcomes: &[ContactOutcome]) -> BulkSummary {
+    let mut summary = BulkSummary { total: rows.len(), ..BulkSummary::default() };
+    for (index, (row, outcome)) in rows.iter().zip(outcomes).enumerate() {
+        match &outcome.turn {
+            Turn::Created => summary.created += 1,
+            Turn::Refused(reason) => {
+                summary.failed += 1;
+                let error = refusal(reason);
+                summary.errors.push(BulkError {
+                    index,
+                    email: row.email.clone(),
+                    external_id: row.external_id.clone().flatten(),
+                    status_code: error.status.as_u16(),
+                    message: error.message,
+                });
+            }
+            _ => summary.updated += 1,
+        }
+    }
+    summary
+}

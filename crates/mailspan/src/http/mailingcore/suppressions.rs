@@ -1,0 +1,156 @@
+//! `/suppressions`: addresses that are not mailed.
+
+use axum::Json;
+use axum::extract::{Path, Query, State};
+use axum::http::StatusCode;
+use axum::response::Response;
+use mailspan_core::Address;
+use mailspan_core::contact::{Change, ContactKey, ContactWrite, Stated, Suppressed, WriteMode};
+use mailspan_store::{SuppressionFilter, SuppressionRow};
+use serde::Deserialize;
+use utoipa::{IntoParams, ToSchema};
+
+use super::contacts::{answer, outcome};
+use super::errors::{ApiError, ErrorBody};
+use super::gate::Call;
+use super::input::json;
+use super::list::{number, plain_cursor, plain_opened};
+use super::shape::{Meta, Removed, SuppressionOut, SuppressionPage};
+use crate::app::App;
+use crate::contacts::door;
+
+/// Rows of a page, and the most of them.
+const PAGE: (usize, usize) = (20, 100);
+
+#[derive(Debug, Default, Deserialize, IntoParams)]
+#[serde(rename_all = "camelCase", default)]
+#[into_params(parameter_in = Query)]
+pub struct SuppressionQuery {
+    /// 1 to 100; 20 where nothing is said.
+    #[param(minimum = 1, maximum = 100)]
+    pub limit: Option<String>,
+    /// `meta.nextCursor` of the page before.
+    pub cursor: Option<String>,
+}
+
+#[derive(Debug, Deserialize, ToSchema)]
+pub struct SuppressionInput {
+    #[schema(example = "user@example.com")]
+    pub email: String,
+    /// bounce, complaint, unsubscribe or manual, which is the default.
+    #[serde(default)]
+    #[schema(example = "manual")]
+    pub reason: Option<String>,
+}
+
+/// List suppressions
+#[utoipa::path(
+    get, path = "/suppressions", tag = "suppressions", params(SuppressionQuery),
+    responses(
+        (status = 200, body = SuppressionPage), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
+        (status = 403, body = ErrorBody), (status = 429, body = ErrorBody), (status = 503, body = ErrorBody),
+    ),
+)]
+pub async fn list(
+    State(app): State<App>,
+    call: Call,
+    query: Result<Query<SuppressionQuery>, axum::extract::rejection::QueryRejection>,
+) -> Result<Json<SuppressionPage>, ApiError> {
+    call.needs("suppressions:read")?;
+    let Query(query) = query.map_err(|rejected| ApiError::bad(rejected.body_text()))?;
+    let limit = number("limit", query.limit.as_deref(), PAGE)?;
+    let after = plain_opened(query.cursor.as_deref())?;
+    let filter = SuppressionFilter { tenant: Some(call.tenant.clone()), after, limit: limit + 1 };
+    let mut rows = app.store.suppressions(filter).await?;
+    let has_more = rows.len() > limit;
+    rows.truncate(limit);
+    let next_cursor = rows.last().filter(|_| has_more).map(|row| plain_cursor(row.id));
+    let data = rows.iter().map(SuppressionOut::new).collect();
+    Ok(Json(SuppressionPage { data, meta: Meta { limit, next_cursor, has_more, ..Meta::default() } }))
+}
+
+/// Suppress an address
+///
+/// 201, or 200 where it is suppressed already: the first reason stays.
+#[utoipa::path(
+    post, path = "/suppressions", tag = "suppressions", request_body = SuppressionInput,
+    responses(
+        (status = 201, body = SuppressionOut), (status = 200, body = SuppressionOut), (status = 400, body = ErrorBody),
+        (status = 401, body = ErrorBody), (status = 403, body = ErrorBody), (status = 413, body = ErrorBody),
+        (status = 415, body = ErrorBody), (status = 429, body = ErrorBody), (status = 503, body = ErrorBody),
+    ),
+)]
+pub async fn add(State(app): State<App>, call: Call) -> Result<Response, ApiError> {
+    call.needs("suppressions:write")?;
+    let input: SuppressionInput = json(&call.raw.body)?;
+    let address = Address::parse(&input.email).map_err(|why| ApiError::bad(format!("email: {why}")))?;
+    let reason = reason(input.reason.as_deref())?;
+    if let Some(row) = app.store.suppression_of(&call.tenant, &address).await? {
+        return Ok(answer(StatusCode::OK, SuppressionOut::new(&row)));
+    }
+    let mut write = change(&call, &address);
+    write.suppress = Change::Set(reason);
+    if reason == Suppressed::Unsubscribe {
+        write.opt_in = Some(false);
+    }
+    if reason == Suppressed::Complaint {
+        write.stated.push(Stated::DoNotContact);
+    }
+    outcome(&app, &call, vec![write]).await?;
+    let row = kept(&app, &call, &address).await?;
+    Ok(answer(StatusCode::CREATED, SuppressionOut::new(&row)))
+}
+
+/// Lift a suppression
+///
+/// The address may be mailed again where it consents; `optIn` stays as it is.
+#[utoipa::path(
+    delete, path = "/suppressions/{email}", tag = "suppressions",
+    params(("email" = String, Path, description = "the address, URL-encoded")),
+    responses(
+        (status = 200, body = Removed), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
+        (status = 403, body = ErrorBody), (status = 404, body = ErrorBody), (status = 429, body = ErrorBody),
+        (status = 503, body = ErrorBody),
+    ),
+)]
+pub async fn remove(
+    State(app): State<App>,
+    call: Call,
+    email: Result<Path<String>, axum::extract::rejection::PathRejection>,
+) -> Result<Json<Removed>, ApiError> {
+    call.needs("suppressions:write")?;
+    let Path(email) = email.map_err(|_| ApiError::bad("the address in the path is not UTF-8"))?;
+    let address = Address::parse(&email).map_err(|why| ApiError::bad(format!("email: {why}")))?;
+    if app.store.suppression_of(&call.tenant, &address).await?.is_none() {
+        return Err(ApiError::not_found("Suppression"));
+    }
+    let mut write = change(&call, &address);
+    write.suppress = Change::Clear;
+    outcome(&app, &call, vec![write]).await?;
+    Ok(Json(Removed { removed: true }))
+}
+
+/// Follows a contact that is known; an address that is not is suppressed all the same.
+fn change(call: &Call, address: &Address) -> ContactWrite {
+    let key = ContactKey::Address(address.clone());
+    let mut write = ContactWrite::new(key, WriteMode::Follow, door::new_uid(), call.raw.received_at, "api");
+    write.evidence.actor = Some(call.caller.name.clone());
+    write.evidence.ip.clone_from(&call.ip);
+    write
+}
+
+async fn kept(app: &App, call: &Call, address: &Address) -> Result<SuppressionRow, ApiError> {
+    let row = app.store.suppression_of(&call.tenant, address).await?;
+    row.ok_or_else(|| {
+        ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "it was lifted in this moment: come again")
+    })
+}
+
+fn reason(word: Option<&str>) -> Result<Suppressed, ApiError> {
+    match word.map(str::trim).filter(|word| !word.is_empty()) {
+        None => Ok(Suppressed::Manual),
+        Some(word) => Suppressed::from_name(word)
+            .filter(|reason| *reason != Suppressed::Erasure)
+            .ok_or_else(|| ApiError::bad("reason: is bounce, complaint, unsubscribe or manual")),
+    }
+}

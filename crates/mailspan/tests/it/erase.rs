@@ -1,0 +1,259 @@
+//! A person is erased: at the destinations, in every file of the hub, and again where a back-up comes back.
+
+use std::path::Path;
+
+use mailspan_testkit::{Hub, Receiver, until};
+use serde_json::{Value, json};
+
+use crate::contacts::Tenant;
+use crate::crm::{ADA, BOB as CRM_BOB, contact, pair, plain, send_all, settled};
+use crate::support::{AT, event, hub_with, send};
+
+const ANN: &str = "ann.erasable7@gone.example";
+const FORMER: &str = "ann.former-8@gone.example";
+const BOB: &str = "bob@stays.example";
+/// Address, local part, external id; and where she was before.
+const NEEDLES: [&str; 5] = [ANN, "ann.erasable7", "u-erased-9", FORMER, "ann.former-8"];
+
+const CONTACTS_ROUTE: &str = r#"
+[[routes]]
+name = "contacts"
+from = ["contacts"]
+to = ["crm"]
+
+[destinations.erp]
+kind = "http"
+url = "http://127.0.0.1:9/erp"
+"#;
+
+fn hub() -> (Hub, Receiver) {
+    hub_with("retry = [\"50ms\"]\nrate = \"1000/1s\"\nconcurrency = 8", CONTACTS_ROUTE)
+}
+
+fn key(hub: &Hub) -> Tenant<'_> {
+    let made = hub.rows(&["keys", "create", "--scope", "contacts:write", "--scope", "contacts:read"]);
+    Tenant { hub, key: made[0]["key"].as_str().unwrap().to_owned() }
+}
+
+/// All that may be about a person: a contact with a former address, a batch with others, dead letters with what was
+/// sent and answered, an import, a refused request, a quarantined element, a replay that names her.
+fn a_life(hub: &Hub, crm: &Receiver) {
+    let tenant = key(hub);
+    for body in [
+        json!({ "email": FORMER, "externalId": "u-erased-9", "optIn": true, "attributes": { "phone": "+34 600" } }),
+        json!({ "email": ANN, "externalId": "u-erased-9", "locale": "es" }),
+        json!({ "email": BOB, "externalId": "u-bob-stays" }),
+    ] {
+        assert_eq!(tenant.put(body).status, 200);
+    }
+    let bulk =
+        json!({ "contacts": [{ "email": BOB, "attributes": { "n": 1 } }, { "email": ANN, "optIn": true }] });
+    assert_eq!(tenant.ask("POST", "/contacts/bulk", &bulk).status, 200);
+    let csv = hub.folder().join("in.csv");
+    std::fs::write(&csv, format!("email,external_id,custom_none\n{ANN},u-erased-9,\n{BOB},u-bob-stays,\n"))
+        .unwrap();
+    hub.run(&["contacts", "import", "in.csv"]);
+    std::fs::remove_file(csv).unwrap();
+    crm.answer(|seen| {
+        let text = seen.json().to_string();
+        let status = if text.contains("ann.") && !text.contains("contact.erased") { 422 } else { 200 };
+        (status, Vec::new(), format!("I know {text}"))
+    });
+    let batch = json!([event("open", ANN, AT), event("open", BOB, AT), event("click", ANN, AT), { "recipient": ANN }]);
+    assert_eq!(send(hub, &batch).status, 200);
+    let unsigned =
+        hub.post("/in/mailtarget", &[("x-mailtarget-signature", "00")], batch.to_string().as_bytes());
+    assert_eq!(unsigned.status, 401);
+    until(30, "nothing became a dead letter", || {
+        let audit = hub.rows(&["audit"])[0].clone();
+        (audit["dead"].as_u64() >= Some(2) && audit["pending"] == 0).then_some(())
+    });
+    hub.run(&["dead-letters", "replay", "--all", "--subject", ANN, "--dry-run"]);
+}
+
+fn done(hub: &Hub) -> Value {
+    until(60, "the erasure does not end", || {
+        let row = hub.rows(&["contacts", "erasures", "show", "1"]).remove(0);
+        (row["stage"] == "done").then_some(row)
+    })
+}
+
+/// Files of the hub that hold this text as it is, in any case.
+fn files_with(folder: &Path, needle: &str) -> Vec<String> {
+    let files = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    let holds = |path: &std::path::PathBuf| {
+        let bytes = std::fs::read(path).unwrap_or_default().to_ascii_lowercase();
+        bytes.windows(needle.len()).any(|window| window == needle.as_bytes())
+    };
+    files.filter(holds).map(|path| path.display().to_string()).collect()
+}
+
+/// Everything that the hub shows, bodies unpacked.
+fn all_that_is_shown(hub: &Hub) -> String {
+    let mut text = String::new();
+    for event in hub.rows(&["events", "list", "--limit", "1000"]) {
+        text += &format!("{event}\n{:?}\n", hub.rows(&["events", "show", event["id"].as_str().unwrap()]));
+    }
+    for delivery in hub.rows(&["deliveries", "list", "--limit", "1000"]) {
+        let id = delivery["id"].to_string();
+        text += &format!("{delivery}\n{:?}\n", hub.rows(&["deliveries", "show", id.trim_matches('"')]));
+    }
+    for words in
+        [&["refused"][..], &["quarantined"], &["ledger", "list"], &["contacts", "list"], &["jobs", "list"]]
+    {
+        text += &String::from_utf8_lossy(&hub.run(&[words, &["--json"]].concat()).stdout);
+    }
+    text.to_lowercase()
+}
+
+#[test]
+fn after_an_erasure_nothing_of_the_person_is_found() {
+    let (mut hub, crm) = hub();
+    a_life(&hub, &crm);
+    let before = all_that_is_shown(&hub);
+    for needle in NEEDLES {
+        assert!(before.contains(needle), "{needle} was never there: the test looks for nothing");
+    }
+    let dry = &hub.rows(&["contacts", "erase", ANN, "--dry-run"])[0];
+    assert_eq!((&dry["contact"], &dry["destinations"]), (&json!(true), &json!(["crm"])));
+    assert!(dry["events"].as_u64() >= Some(4), "{dry}");
+    let asked = &hub.rows(&["contacts", "erase", ANN])[0];
+    assert_eq!(asked["id"], 1);
+    check_certificate(&done(&hub));
+    let told = crm.seen().iter().filter(|seen| seen.json().to_string().contains("contact.erased")).count();
+    assert_eq!(told, 1, "the destination was told {told} times");
+
+    let after = all_that_is_shown(&hub);
+    for needle in NEEDLES {
+        let at = after.find(needle);
+        assert_eq!(
+            at,
+            None,
+            "{}",
+            &after[at.unwrap_or(0).saturating_sub(300)..after.len().min(at.unwrap_or(0) + 200)]
+        );
+    }
+    assert!(after.contains(BOB), "others stay");
+    assert_eq!(hub.rows(&["audit"])[0]["adds_up"], true);
+    assert_eq!(hub.stop(), Some(0));
+    assert!(hub.run(&["migrate", "--compact"]).status.success());
+    for needle in NEEDLES {
+        assert_eq!(files_with(hub.folder(), needle), Vec::<String>::new(), "{needle} is still in a file");
+    }
+}
+
+fn check_certificate(row: &Value) {
+    let certificate = &row["certificate"];
+    assert_eq!(certificate["destinations"][0]["destination"], "crm", "{certificate}");
+    assert_eq!(certificate["destinations"][0]["verdict"], "delivered");
+    assert_eq!(certificate["not_asked"][0]["destination"], "erp");
+    for table in ["events", "requests", "attempts", "deliveries", "unreadable", "refused"] {
+        assert!(certificate["hub"]["removed"][table].as_u64() > Some(0), "{table}: {certificate}");
+    }
+    assert_eq!(certificate["hub"]["not_readable"], 0);
+    assert!(certificate["identities"].as_array().is_some_and(|all| all.len() >= 2), "{certificate}");
+    let text = certificate.to_string().to_lowercase();
+    assert!(NEEDLES.iter().all(|needle| !text.contains(needle)), "{text}");
+}
+
+#[test]
+fn all_that_is_held_about_a_person_is_exported() {
+    let (hub, crm) = hub();
+    a_life(&hub, &crm);
+    assert!(hub.run(&["contacts", "person", ANN, "--output", "ann.json"]).status.success());
+    let text = std::fs::read_to_string(hub.folder().join("ann.json")).unwrap();
+    let person: Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(
+        (&person["contact"]["email"], &person["contact"]["attributes"]["phone"]),
+        (&json!(ANN), &json!("+34 600"))
+    );
+    assert!(person["facts"].as_array().is_some_and(|facts| !facts.is_empty()), "{text}");
+    assert!(
+        person["known_as"].to_string().contains(FORMER),
+        "her former address is held: {}",
+        person["known_as"]
+    );
+    let events = person["events"].as_array().unwrap();
+    assert!(
+        events.iter().any(|event| event["type"] == "email.opened" && event["request"]["body"].is_string())
+    );
+    assert!(person["deliveries"].to_string().contains("I know"), "what was answered is held too");
+    assert_eq!(person["complete"], true);
+    assert!(!text.contains(BOB), "others are named in it");
+    let nobody = hub.run(&["contacts", "person", "nobody@x.org"]);
+    assert!(!nobody.status.success() && String::from_utf8_lossy(&nobody.stderr).contains("nobody is known"));
+}
+
+#[test]
+fn a_store_from_a_back_up_erases_again_before_it_serves() {
+    let (mut hub, crm) = hub();
+    crm.status(200);
+    assert_eq!(key(&hub).put(json!({ "email": ANN, "externalId": "u-erased-9" })).status, 200);
+    assert_eq!(key(&hub).put(json!({ "email": BOB })).status, 200);
+    assert_eq!(hub.stop(), Some(0));
+    let (file, saved) = (hub.folder().join("hub.db"), hub.folder().join("saved"));
+    std::fs::copy(&file, &saved).unwrap();
+    hub.start();
+    hub.run(&["contacts", "erase", "u-erased-9"]);
+    done(&hub);
+    let listed = hub.run(&["contacts", "erasures", "identities"]).stdout;
+    hub.kill();
+    for end in ["-wal", "-shm"] {
+        let _ = std::fs::remove_file(hub.folder().join(format!("hub.db{end}")));
+    }
+    std::fs::copy(&saved, &file).unwrap();
+    check_by_command(&hub, &listed);
+    std::fs::copy(&saved, &file).unwrap();
+    std::fs::remove_file(&saved).unwrap();
+    hub.start();
+    let listed = hub.rows(&["contacts", "list"]);
+    assert_eq!(listed.len(), 1, "{listed:?}");
+    assert_eq!(listed[0]["email"], BOB);
+    assert_eq!(done(&hub)["asked_by"], "restore");
+    hub.kill();
+    // Once more: it knows now.
+    hub.start();
+    assert_eq!(hub.rows(&["contacts", "erasures", "list"]).len(), 1);
+}
+
+/// What an operator does where no file lies beside the store: before a hub serves.
+fn check_by_command(hub: &Hub, listed: &[u8]) {
+    std::fs::write(hub.folder().join("listed"), listed).unwrap();
+    let done = &hub.rows(&["contacts", "erase", "--from", "listed"])[0];
+    assert_eq!((&done["lines"], &done["erased"]), (&json!(2), &json!(1)));
+    let rows = hub.rows(&["contacts", "list"]);
+    assert_eq!((rows.len(), &rows[0]["email"]), (1, &json!(BOB)));
+    for end in ["-wal", "-shm"] {
+        let _ = std::fs::remove_file(hub.folder().join(format!("hub.db{end}")));
+    }
+}
+
+#[test]
+fn an_erasure_goes_on_after_a_kill() {
+    let (mut hub, crm) = hub();
+    a_life(&hub, &crm);
+    hub.run(&["contacts", "erase", ANN]);
+    hub.kill();
+    hub.start();
+    check_certificate(&done(&hub));
+    let after = all_that_is_shown(&hub);
+    assert!(NEEDLES.iter().all(|needle| !after.contains(needle)));
+}
+
+#[test]
+fn hubspot_deletes_a_person_for_good() {
+    let route = "\n[[routes]]\nname = \"contacts\"\nfrom = [\"contacts\"]\nevents = [\"contact.erased\"]\nto = [\"crm\"]\n";
+    let (hub, sandbox) = pair("", route);
+    send_all(&hub, &[plain("open", ADA, 1), plain("open", CRM_BOB, 2)]);
+    settled(&hub, 2);
+    assert_ne!(contact(&sandbox.state(), ADA), Value::Null);
+    // No contact of the hub: a person whom events alone are about.
+    hub.rows(&["contacts", "erase", ADA]);
+    let row = done(&hub);
+    assert_eq!(row["certificate"]["destinations"][0]["verdict"], "delivered", "{row}");
+    let state = sandbox.state();
+    assert_eq!(contact(&state, ADA), Value::Null);
+    assert_ne!(contact(&state, CRM_BOB), Value::Null);
+    assert!(!all_that_is_shown(&hub).contains(ADA));
+    assert!(!hub.run(&["contacts", "erase", ADA]).status.success(), "she is not here any more");
+}

@@ -1,0 +1,78 @@
+//! An erasure: what identifies the person goes; that it was there, and that it must not be mailed, stays.
+
+use std::collections::BTreeMap;
+
+use mailspan_core::Millis;
+use mailspan_core::contact::ContactWrite;
+
+use super::{Audience, Done, Hash, PersonRow};
+use crate::erase::Identity;
+
+/// What a person was known by before the erasure.
+#[derive(Debug, Default)]
+pub(crate) struct Known {
+    pub identity: Identity,
+    /// Keyed hashes, with the person that each led to.
+    pub hashes: BTreeMap<Hash, i64>,
+}
+
+impl Audience {
+    /// The contact, and all identities of the person and of those merged into it.
+    pub(super) fn erase(&mut self, person: i64) {
+        let mut known = Known::default();
+        known.identity.v = 1;
+        if let Some(contact) = self.contacts.get(&person) {
+            let uid = contact.uid.clone();
+            self.uids.remove(&uid);
+            known
+                .identity
+                .addresses
+                .extend(contact.address.as_ref().map(|address| address.as_str().to_owned()));
+            known.identity.external_ids.extend(contact.external_id.clone());
+            known.identity.uids.insert(uid);
+        }
+        self.contacts.remove(person);
+        for one in self.all_of(person) {
+            let hashes: Vec<_> =
+                self.identities.now.iter().filter(|(_, p)| **p == one).map(|(hash, _)| *hash).collect();
+            for hash in hashes {
+                self.identities.remove(hash);
+                known.hashes.insert(hash, one);
+            }
+            let row = self.persons.get(&one).cloned().unwrap_or_default();
+            known.identity.addresses.extend(row.address.clone());
+            known.identity.external_ids.extend(row.external_id.clone());
+            known.identity.persons.insert(one);
+            let row = PersonRow { address: None, external_id: None, erased: true, ..row };
+            self.persons.set(one, row);
+            self.erased.insert(one);
+        }
+        self.known.insert(person, known);
+    }
+
+    /// What the erasure of a person has to look for, with what the write itself calls it by.
+    pub(crate) fn take_known(
+        &mut self,
+        person: i64,
+        done: &Done,
+        write: &ContactWrite,
+        learned: Millis,
+    ) -> Known {
+        let mut known = self.known.remove(&person).unwrap_or_default();
+        known.identity.v = 1;
+        known.identity.person = person;
+        known.identity.persons.insert(person);
+        known.identity.learned_at = learned.0;
+        known.identity.by = write.evidence.actor.clone().or_else(|| Some(write.evidence.origin.clone()));
+        known.identity.see(&done.subject);
+        let hash = done.subject.address.as_ref().map(|address| self.hash_of(address));
+        known.hashes.extend(hash.map(|hash| (hash, person)));
+        known
+    }
+
+    /// The person and those merged into it.
+    pub(super) fn all_of(&self, person: i64) -> Vec<i64> {
+        let merged = self.merged.get(&person).into_iter().flatten().copied();
+        [person].into_iter().chain(merged).collect()
+    }
+}

@@ -1,0 +1,230 @@
+//! A tenant's audience while one transaction changes it. A back end reads what the writes speak of, the writes
+//! are applied here one after the other, and the back end writes what has changed: so both match and merge by
+//! the same code, and neither asks the database once a write.
+
+mod erase;
+mod find;
+mod turn;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::hash::Hash as KeyHash;
+
+use mailspan_core::contact::{Contact, ContactKey, ContactWrite, Fact, Permission, Suppressed};
+use mailspan_core::{Address, Millis};
+
+use crate::sqlite::IdentityKey;
+
+pub(crate) use erase::Known;
+pub(crate) use turn::{Done, NewFact};
+
+/// A keyed hash of an identity.
+pub(crate) type Hash = [u8; 16];
+/// SHA-256 of a token in a confirmation link.
+pub(crate) type Token = [u8; 32];
+
+/// Rows by their key, and which of them are to be written (or dropped).
+pub(crate) struct Rows<K, V> {
+    now: HashMap<K, V>,
+    changed: BTreeSet<K>,
+}
+
+impl<K: Ord + KeyHash + Copy, V> Rows<K, V> {
+    fn new() -> Rows<K, V> {
+        Rows { now: HashMap::new(), changed: BTreeSet::new() }
+    }
+
+    /// As the database has it.
+    pub(crate) fn read(&mut self, key: K, value: V) {
+        self.now.insert(key, value);
+    }
+
+    pub(crate) fn get(&self, key: &K) -> Option<&V> {
+        self.now.get(key)
+    }
+
+    fn set(&mut self, key: K, value: V) {
+        self.now.insert(key, value);
+        self.changed.insert(key);
+    }
+
+    fn remove(&mut self, key: K) {
+        if self.now.remove(&key).is_some() {
+            self.changed.insert(key);
+        }
+    }
+
+    /// In the order of their keys.
+    pub(crate) fn written(&self) -> impl Iterator<Item = (&K, &V)> {
+        self.changed.iter().filter_map(|key| Some((key, self.now.get(key)?)))
+    }
+
+    pub(crate) fn dropped(&self) -> impl Iterator<Item = &K> {
+        self.changed.iter().filter(|key| !self.now.contains_key(*key))
+    }
+}
+
+#[derive(Debug, Clone, Default)]
+pub(crate) struct PersonRow {
+    pub address: Option<String>,
+    pub external_id: Option<String>,
+    pub same_as: Option<i64>,
+    pub erased: bool,
+    pub opted_in_at: Option<Millis>,
+    pub opted_out_at: Option<Millis>,
+}
+
+#[derive(Debug, Clone)]
+pub(crate) struct Suppression {
+    pub address: Option<String>,
+    pub reason: Suppressed,
+    pub source: Option<String>,
+    pub at: Millis,
+}
+
+#[derive(Debug, Clone)]
+pub(crate) struct Confirmation {
+    pub person: i64,
+    pub asked_at: Millis,
+    pub expires_at: Millis,
+    pub used_at: Option<Millis>,
+    pub gives: Permission,
+    pub mailing: Option<String>,
+    pub source: Option<String>,
+    pub page: Option<String>,
+}
+
+/// What a back end reads first.
+#[derive(Debug, Default)]
+pub(crate) struct Asked {
+    pub hashes: BTreeSet<Hash>,
+    /// Those of them that are of addresses.
+    pub addresses: BTreeSet<Hash>,
+    pub uids: BTreeSet<String>,
+    pub tokens: BTreeSet<Token>,
+}
+
+pub(crate) struct Audience {
+    key: IdentityKey,
+    pub identities: Rows<Hash, i64>,
+    pub persons: Rows<i64, PersonRow>,
+    pub contacts: Rows<i64, Contact>,
+    pub suppressions: Rows<Hash, Suppression>,
+    pub confirmations: Rows<Token, Confirmation>,
+    uids: HashMap<String, i64>,
+    /// Of each person alone.
+    facts: HashMap<i64, Vec<Fact>>,
+    /// Who is `same_as` a person.
+    merged: HashMap<i64, Vec<i64>>,
+    /// Persons erased in this transaction: all their identities and deliveries go.
+    pub erased: BTreeSet<i64>,
+    /// What the persons of each erasure were known by, under the person that was asked for.
+    pub known: BTreeMap<i64, Known>,
+    /// Persons made in this transaction.
+    pub made: HashSet<i64>,
+    /// Numbers for new persons, the next one last.
+    free: Vec<i64>,
+    /// The latest `updated_at` of the tenant: none is earlier than one before it.
+    floor: Millis,
+}
+
+impl Audience {
+    /// `free`: as many numbers as there are writes; `floor`: the latest `updated_at` of the tenant.
+    pub(crate) fn new(key: IdentityKey, mut free: Vec<i64>, floor: Millis) -> Audience {
+        free.reverse();
+        Audience {
+            key,
+            identities: Rows::new(),
+            persons: Rows::new(),
+            contacts: Rows::new(),
+            suppressions: Rows::new(),
+            confirmations: Rows::new(),
+            uids: HashMap::new(),
+            facts: HashMap::new(),
+            merged: HashMap::new(),
+            erased: BTreeSet::new(),
+            known: BTreeMap::new(),
+            made: HashSet::new(),
+            free,
+            floor,
+        }
+    }
+
+    /// The identities, ids and tokens that these writes speak of.
+    pub(crate) fn asked(&self, writes: &[&ContactWrite]) -> Asked {
+        let mut asked = Asked::default();
+        for write in writes {
+            let (address, external_id) = find::parts(&write.key);
+            let ids = external_id.into_iter().chain(find::set_id(write));
+            let addresses = address.into_iter().chain(write.address.as_ref());
+            asked.hashes.extend(ids.map(|id| self.hash_of_id(id)));
+            asked.addresses.extend(addresses.map(|address| self.hash_of(address)));
+            match &write.key {
+                ContactKey::Id(id) => drop(asked.uids.insert(id.clone())),
+                ContactKey::Token(token) => drop(asked.tokens.insert(*token)),
+                _ => {}
+            }
+        }
+        asked.hashes.extend(&asked.addresses);
+        asked
+    }
+
+    pub(crate) fn read_uid(&mut self, uid: &str, person: i64) {
+        self.uids.insert(uid.to_owned(), person);
+    }
+
+    pub(crate) fn read_person(&mut self, person: i64, row: PersonRow) {
+        if let Some(into) = row.same_as {
+            self.merged.entry(into).or_default().push(person);
+        }
+        self.persons.read(person, row);
+    }
+
+    pub(crate) fn read_contact(&mut self, person: i64, contact: Contact) {
+        self.uids.insert(contact.uid.clone(), person);
+        self.contacts.read(person, contact);
+    }
+
+    pub(crate) fn read_fact(&mut self, person: i64, fact: Fact) {
+        self.facts.entry(person).or_default().push(fact);
+    }
+
+    /// Persons that are spoken of and not read yet; empty after two rounds.
+    pub(crate) fn unread_persons(&self) -> BTreeSet<i64> {
+        let named = self.identities.now.values().chain(self.uids.values()).copied();
+        let asked = self.confirmations.now.values().map(|row| row.person);
+        let into = self.persons.now.values().filter_map(|row| row.same_as);
+        named.chain(asked).chain(into).filter(|person| self.persons.get(person).is_none()).collect()
+    }
+
+    /// Of what contacts have that were read, and no write speaks of: it may have to go.
+    pub(crate) fn unread_hashes(&self, asked: &Asked) -> BTreeSet<Hash> {
+        let contacts = self.contacts.now.values();
+        let own = contacts.flat_map(|contact| {
+            let id = contact.external_id.as_deref().map(|id| self.hash_of_id(id));
+            let address = contact.address.as_ref().map(|address| self.hash_of(address));
+            [address, id].into_iter().flatten()
+        });
+        own.filter(|hash| !asked.hashes.contains(hash)).collect()
+    }
+
+    /// Hashes whose suppression counts: of the writes, and of the contacts that were read.
+    pub(crate) fn addressed(&self, asked: &Asked) -> BTreeSet<Hash> {
+        let own = self.contacts.now.values().filter_map(|contact| contact.address.as_ref());
+        own.map(|address| self.hash_of(address)).chain(asked.addresses.iter().copied()).collect()
+    }
+
+    /// Contacts to be written, in the order of `rev`.
+    pub(crate) fn written_contacts(&self) -> Vec<(i64, &Contact)> {
+        let mut contacts: Vec<_> = self.contacts.written().map(|(person, row)| (*person, row)).collect();
+        contacts.sort_by_key(|(_, contact)| contact.updated_at);
+        contacts
+    }
+
+    pub(crate) fn hash_of(&self, address: &Address) -> Hash {
+        self.key.hash(b"address", address.key().as_bytes())
+    }
+
+    fn hash_of_id(&self, external_id: &str) -> Hash {
+        self.key.hash(b"external_id", external_id.as_bytes())
+    }
+}

@@ -1,0 +1,330 @@
+//! One write applied: the person found or made, the facts folded, what changed kept for the back end.
+
+use mailspan_core::contact::{
+    Applied, Change, Contact, ContactOutcome, ContactWrite, Evidence, Fact, Known, Stated, Suppressed, Turn,
+    WriteMode, apply,
+};
+use mailspan_core::{Address, Digest, EventId, Millis, Reason, Subject};
+use serde_json::Value;
+
+use super::{Audience, Confirmation, Hash, PersonRow, Suppression, find};
+
+/// What became of a write, and what the back end has to append for it.
+pub(crate) struct Done {
+    pub outcome: ContactOutcome,
+    pub person: Option<i64>,
+    pub facts: Vec<Stated>,
+    /// Type and `data` of the hub's own event.
+    pub event: Option<(&'static str, Value)>,
+    /// Of the contact; before an erasure, of what is erased.
+    pub subject: Subject,
+    /// A person was erased.
+    pub erased: bool,
+    /// Why the address was suppressed by this write.
+    suppressed: Option<Suppressed>,
+}
+
+/// A row of the ledger.
+pub(crate) struct NewFact {
+    pub person: Option<i64>,
+    pub what: Stated,
+    pub at: Millis,
+    pub learned: Millis,
+    /// Nothing where no event tells of it.
+    pub seq: i64,
+    pub event_id: EventId,
+    pub digest: Digest,
+    pub evidence: String,
+}
+
+/// The version of the stored form.
+const EVIDENCE_VERSION: u64 = 1;
+
+fn evidence_json(evidence: &Evidence) -> String {
+    let mut value = serde_json::to_value(evidence).unwrap_or_default();
+    value["v"] = EVIDENCE_VERSION.into();
+    value.to_string()
+}
+
+impl Done {
+    fn refused(reason: Reason) -> Done {
+        let outcome = ContactOutcome { turn: Turn::Refused(reason), contact: None, asked: false };
+        let (facts, subject) = (vec![], Subject::nobody());
+        Done { outcome, person: None, facts, event: None, subject, erased: false, suppressed: None }
+    }
+
+    /// The evidence of one of the facts; a suppression names its reason.
+    pub(crate) fn evidence(&self, what: Stated, evidence: &Evidence) -> String {
+        match (what, self.suppressed) {
+            (Stated::Suppressed, Some(reason)) if evidence.note.is_none() => {
+                evidence_json(&Evidence { note: Some(reason.name().to_owned()), ..evidence.clone() })
+            }
+            _ => evidence_json(evidence),
+        }
+    }
+}
+
+impl Audience {
+    /// Applies one write. `decides`: a refusal is the whole answer. Else the event is a fact that happened: what it
+    /// states of consent is kept for whoever has the address, though the rest is refused.
+    pub(crate) fn write(&mut self, write: &ContactWrite, learned: Millis, decides: bool) -> Done {
+        let done = self.try_write(&self.filled(write), learned);
+        match done {
+            Ok(done) => done,
+            Err(reason) if decides => Done::refused(reason),
+            Err(reason) => {
+                let (key, uid) = (write.key.clone(), write.uid.clone());
+                let mut follow = ContactWrite::new(key, WriteMode::Follow, uid, write.at, "");
+                follow.opt_in = write.opt_in;
+                follow.stated = write.stated.clone();
+                follow.suppress = write.suppress.clone();
+                follow.erase = write.erase;
+                follow.evidence = write.evidence.clone();
+                let turn = Turn::Refused(reason);
+                match self.try_write(&follow, learned) {
+                    Ok(done) => Done { outcome: ContactOutcome { turn, ..done.outcome }, ..done },
+                    Err(_) => Done {
+                        outcome: ContactOutcome { turn, contact: None, asked: false },
+                        ..Done::refused(Reason::new("", ""))
+                    },
+                }
+            }
+        }
+    }
+
+    /// Of a duplicate: the contact as it is.
+    pub(crate) fn as_it_is(&self, write: &ContactWrite) -> ContactOutcome {
+        let person = self.contact_for(&self.filled(write)).ok().flatten();
+        let contact = person.and_then(|person| self.contacts.get(&person)).cloned();
+        ContactOutcome { turn: Turn::Unchanged, contact, asked: false }
+    }
+
+    fn try_write(&mut self, write: &ContactWrite, learned: Millis) -> Result<Done, Reason> {
+        let contact = self.contact_for(write)?;
+        let makes = contact.is_none() && matches!(write.mode, WriteMode::Upsert | WriteMode::CreateOnly);
+        let changes = contact.is_some() && matches!(write.mode, WriteMode::Upsert | WriteMode::Update);
+        let mut person = contact;
+        if !write.erase && (makes || changes) {
+            self.check_free(write, contact)?;
+        }
+        if makes && !write.erase {
+            if write.address.is_none() && find::set_id(write).is_none() {
+                return Err(Reason::new("not_found", "there is no such contact, and nothing to make one of"));
+            }
+            person = self.person_for_new(write).or_else(|| self.make());
+        }
+        if let Some(person) = person.filter(|_| !write.erase && (makes || changes)) {
+            self.claim_all(person, write);
+        }
+        if person.is_none() && find::follows(write) {
+            person = self.followed(write)?;
+        }
+        self.turn(write, person, learned)
+    }
+
+    fn turn(&mut self, write: &ContactWrite, person: Option<i64>, learned: Millis) -> Result<Done, Reason> {
+        let learned = learned.max(self.floor);
+        let before = person.and_then(|person| self.contacts.get(&person)).cloned();
+        let named = find::parts(&write.key).0;
+        let address = write.address.as_ref().filter(|_| write.mode != WriteMode::Follow);
+        let address =
+            address.or(before.as_ref().and_then(|contact| contact.address.as_ref())).or(named).cloned();
+        let hash = address.as_ref().map(|address| self.hash_of(address));
+        // What happened to an address that the contact has left suppresses that one.
+        let left =
+            named.filter(|_| write.mode == WriteMode::Follow).map(|named| (self.hash_of(named), named));
+        let left = left.filter(|(named, _)| hash != Some(*named));
+        let facts = person.map(|person| self.facts_of(person)).unwrap_or_default();
+        let known = Known { contact: before.clone(), facts, suppressed: self.suppressed(hash) };
+        let applied = match left.is_some() || hash.is_none() {
+            true => apply(&known, &ContactWrite { suppress: Change::Keep, ..write.clone() }, learned),
+            false => apply(&known, write, learned),
+        };
+        if let Turn::Refused(reason) = applied.turn {
+            return Err(reason);
+        }
+        let person = person.or_else(|| self.person_for_facts(write, &applied));
+        self.keep(write, person, before.as_ref(), &applied, learned);
+        if let Some((now, hash)) = applied.suppression.zip(hash) {
+            self.suppress(write, hash, address.as_ref(), now);
+        }
+        if let Some((hash, address)) = left.filter(|_| !write.erase) {
+            let known = Known { suppressed: self.suppressed(Some(hash)), ..Known::default() };
+            let suppress = ContactWrite { stated: vec![], opt_in: None, ..write.clone() };
+            if let Some(now) = apply(&known, &suppress, learned).suppression {
+                self.suppress(write, hash, Some(address), now);
+            }
+        }
+        let shown = applied.after.as_ref().or(before.as_ref());
+        let subject = Subject {
+            address: shown.map_or(address, |contact| contact.address.clone()),
+            external_id: shown.and_then(|contact| contact.external_id.clone()),
+        };
+        Ok(Done {
+            person,
+            subject,
+            erased: write.erase && person.is_some(),
+            suppressed: applied.suppression.flatten().map(|(reason, _)| reason),
+            facts: applied.facts,
+            // Nobody was erased: nobody is told.
+            event: applied.event.filter(|_| !write.erase || person.is_some()),
+            outcome: ContactOutcome { turn: applied.turn, contact: applied.after, asked: applied.ask },
+        })
+    }
+
+    fn keep(
+        &mut self,
+        write: &ContactWrite,
+        person: Option<i64>,
+        before: Option<&Contact>,
+        applied: &Applied,
+        learned: Millis,
+    ) {
+        let Some(person) = person else { return };
+        let facts = applied.facts.iter().map(|&what| Fact { at: write.at, what });
+        self.facts.entry(person).or_default().extend(facts);
+        self.move_times(person, applied);
+        if write.erase {
+            return self.erase(person);
+        }
+        if let super::ContactKey::Token(token) = &write.key
+            && let Some(row) = self.confirmations.get(token).cloned()
+        {
+            self.confirmations.set(*token, Confirmation { used_at: Some(write.at), ..row });
+        }
+        if let (Some(ask), true) = (&write.ask, applied.ask) {
+            let row = Confirmation {
+                person,
+                asked_at: write.at,
+                expires_at: ask.expires_at,
+                used_at: None,
+                gives: ask.gives,
+                mailing: ask.mailing.clone(),
+                source: write.evidence.source.clone(),
+                page: write.evidence.page.clone(),
+            };
+            self.confirmations.set(ask.token, row);
+        }
+        if let (Some(after), Turn::Created | Turn::Updated) = (&applied.after, &applied.turn) {
+            self.floor = learned;
+            self.keep_contact(person, before, after);
+        }
+    }
+
+    fn keep_contact(&mut self, person: i64, before: Option<&Contact>, after: &Contact) {
+        let hashes = |contact: &Contact| -> [Option<Hash>; 2] {
+            let id = contact.external_id.as_deref().map(|id| self.hash_of_id(id));
+            [contact.address.as_ref().map(|address| self.hash_of(address)), id]
+        };
+        let kept = hashes(after);
+        let gone = before.map(hashes).unwrap_or_default();
+        for hash in gone.into_iter().flatten().filter(|hash| !kept.contains(&Some(*hash))) {
+            if self.person(hash) == Some(person) {
+                self.identities.remove(hash);
+            }
+        }
+        let mut row = self.persons.get(&person).cloned().unwrap_or_default();
+        let own_id = before.and_then(|contact| contact.external_id.as_deref());
+        let address = after.address.as_ref().map(|address| address.as_str().to_owned());
+        let has_new_id = after.external_id.is_some() || own_id == row.external_id.as_deref();
+        let external_id = if has_new_id { after.external_id.clone() } else { row.external_id.clone() };
+        if address.is_some() && address != row.address || external_id != row.external_id {
+            row.address = address.or(row.address);
+            row.external_id = external_id;
+            self.persons.set(person, row);
+        }
+        self.uids.insert(after.uid.clone(), person);
+        self.contacts.set(person, after.clone());
+    }
+
+    /// What the contact is known by now leads to its person. Who was known by it, and has no contact of its own,
+    /// is the same person from now on.
+    fn claim_all(&mut self, person: i64, write: &ContactWrite) {
+        let id = find::set_id(write).map(|id| self.hash_of_id(id));
+        let address = write.address.as_ref().map(|address| self.hash_of(address));
+        for hash in [address, id].into_iter().flatten() {
+            match self.person(hash) {
+                Some(holder) if holder == person => continue,
+                Some(holder) if !self.has_contact(holder) => self.merge(holder, person),
+                _ => {}
+            }
+            self.identities.set(hash, person);
+        }
+    }
+
+    fn merge(&mut self, from: i64, into: i64) {
+        for one in self.all_of(from) {
+            let row = self.persons.get(&one).cloned().unwrap_or_default();
+            self.persons.set(one, PersonRow { same_as: Some(into), ..row });
+            self.merged.entry(into).or_default().push(one);
+        }
+        self.merged.remove(&from);
+    }
+
+    /// Facts need a person, though there is no contact: found or made, and known by both identities.
+    fn person_for_facts(&mut self, write: &ContactWrite, applied: &Applied) -> Option<i64> {
+        let (address, external_id) = find::parts(&write.key);
+        if applied.facts.is_empty() || write.erase || matches!(write.key, super::ContactKey::Id(_)) {
+            return None;
+        }
+        let hashes =
+            [address.map(|address| self.hash_of(address)), external_id.map(|id| self.hash_of_id(id))];
+        hashes.iter().flatten().next()?;
+        let row = PersonRow {
+            address: address.map(|address| address.as_str().to_owned()),
+            external_id: external_id.map(str::to_owned),
+            ..PersonRow::default()
+        };
+        let person = self.make()?;
+        self.persons.set(person, row);
+        for hash in hashes.into_iter().flatten() {
+            if self.identities.get(&hash).is_none() {
+                self.identities.set(hash, person);
+            }
+        }
+        Some(person)
+    }
+
+    fn make(&mut self) -> Option<i64> {
+        let person = self.free.pop()?;
+        self.persons.set(person, PersonRow::default());
+        self.made.insert(person);
+        Some(person)
+    }
+
+    /// The last opt-in and opt-out stand beside the person: what plans a delivery looks there.
+    fn move_times(&mut self, person: i64, applied: &Applied) {
+        let standing = applied.standing;
+        for one in self.all_of(person) {
+            let row = self.persons.get(&one).cloned().unwrap_or_default();
+            let opted_in_at = row.opted_in_at.max(standing.opted_in_at);
+            let opted_out_at = row.opted_out_at.max(standing.opted_out_at);
+            if (opted_in_at, opted_out_at) != (row.opted_in_at, row.opted_out_at) {
+                self.persons.set(one, PersonRow { opted_in_at, opted_out_at, ..row });
+            }
+        }
+    }
+
+    /// Of the person and those merged into it.
+    fn facts_of(&self, person: i64) -> Vec<Fact> {
+        self.all_of(person).iter().filter_map(|one| self.facts.get(one)).flatten().copied().collect()
+    }
+
+    fn suppressed(&self, hash: Option<Hash>) -> Option<(Suppressed, Millis)> {
+        hash.and_then(|hash| self.suppressions.get(&hash)).map(|row| (row.reason, row.at))
+    }
+
+    fn suppress(
+        &mut self,
+        write: &ContactWrite,
+        hash: Hash,
+        address: Option<&Address>,
+        now: Option<(Suppressed, Millis)>,
+    ) {
+        let Some((reason, at)) = now else { return self.suppressions.remove(hash) };
+        let source = write.evidence.source.clone().unwrap_or_else(|| write.evidence.origin.clone());
+        let address =
+            address.filter(|_| reason != Suppressed::Erasure).map(|address| address.as_str().to_owned());
+        self.suppressions.set(hash, Suppression { address, reason, source: Some(source), at });
+    }
+}

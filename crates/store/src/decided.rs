@@ -1,0 +1,52 @@
+//! What is appended for a contact that was written: the hub's own event, and the facts.
+
+use std::sync::Arc;
+
+use mailspan_core::contact::ContactWrite;
+use mailspan_core::{Digest, Event, EventId, EventType, Millis, Reason, Seq};
+
+use crate::audience::{Done, NewFact};
+use crate::write::Trouble;
+
+/// The types that the store decides on.
+pub(crate) const DECIDED: [&str; 6] = [
+    "contact.created",
+    "contact.updated",
+    "contact.subscribed",
+    "contact.confirmed",
+    "contact.unsubscribed",
+    "contact.erased",
+];
+
+/// The event as the store decides it; nothing where nothing is to be said.
+pub(crate) fn decided(event: &Event, done: &Done) -> Result<Option<Event>, Trouble> {
+    let Some((event_type, data)) = &done.event else { return Ok(None) };
+    let data = serde_json::value::to_raw_value(data)
+        .map_err(|error| Trouble::Refused(Reason::new("unwritable_event", error.to_string())))?;
+    let known = done.subject.address.is_some() || done.subject.external_id.is_some();
+    let subject = if known { done.subject.clone() } else { event.subject.clone() };
+    let event_type = EventType::known(event_type);
+    Ok(Some(Event { event_type, subject, data: Arc::from(data), ..event.clone() }))
+}
+
+/// `seq`: of the event that tells of them.
+pub(crate) fn facts_of(
+    done: &Done,
+    write: &ContactWrite,
+    learned: Millis,
+    seq: Seq,
+    event_id: EventId,
+    digest: Digest,
+) -> Vec<NewFact> {
+    let fact = |&what| NewFact {
+        person: done.person,
+        what,
+        at: write.at,
+        learned,
+        seq: seq.0,
+        event_id,
+        digest,
+        evidence: done.evidence(what, &write.evidence),
+    };
+    done.facts.iter().map(fact).collect()
+}

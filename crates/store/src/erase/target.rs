@@ -1,0 +1,179 @@
+//! Who is erased, as the erasure's row keeps it until the end, and how far the walk got.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
+use mailspan_core::{Address, Subject};
+use serde::{Deserialize, Serialize};
+
+use super::ErasureStage;
+use super::words::Words;
+use crate::sqlite::IdentityKey;
+
+/// What the person was known by. In the row (`sealed`) from the first transaction until the certificate is
+/// written, and nowhere after.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub(crate) struct Identity {
+    pub v: u8,
+    pub addresses: BTreeSet<String>,
+    pub external_ids: BTreeSet<String>,
+    /// The contact's own id.
+    #[serde(default)]
+    pub uids: BTreeSet<String>,
+    /// Whom the erasure was asked for.
+    pub person: i64,
+    /// With those merged into it.
+    pub persons: BTreeSet<i64>,
+    /// When the hub learned of it: what arrives later is not theirs to erase.
+    pub learned_at: i64,
+    #[serde(default)]
+    pub by: Option<String>,
+}
+
+impl Identity {
+    pub(crate) fn see(&mut self, subject: &Subject) {
+        self.addresses.extend(subject.address.as_ref().map(|address| address.as_str().to_owned()));
+        self.external_ids.extend(subject.external_id.clone());
+    }
+
+    /// Under a key of the store, so that a copy of the row alone tells nothing. Layout: nonce (12 bytes), then
+    /// AES-256-GCM of the JSON. The nonce comes of the content: two contents never share one.
+    pub(crate) fn sealed(&self, key: &IdentityKey) -> Vec<u8> {
+        let mut text = serde_json::to_vec(self).unwrap_or_default();
+        let mut nonce = [0; NONCE_LEN];
+        nonce.copy_from_slice(&key.hash(b"erasure", &text)[..NONCE_LEN]);
+        let mut sealed = nonce.to_vec();
+        // It fails beyond 64 GiB alone.
+        if let Some(aead) = aead(key)
+            && aead
+                .seal_in_place_append_tag(Nonce::assume_unique_for_key(nonce), Aad::empty(), &mut text)
+                .is_ok()
+        {
+            sealed.extend_from_slice(&text);
+        }
+        sealed
+    }
+
+    pub(crate) fn unsealed(key: &IdentityKey, sealed: &[u8]) -> Option<Identity> {
+        let (nonce, text) = sealed.split_first_chunk::<NONCE_LEN>()?;
+        let mut text = text.to_vec();
+        let nonce = Nonce::assume_unique_for_key(*nonce);
+        let plain = aead(key)?.open_in_place(nonce, Aad::empty(), &mut text).ok()?;
+        serde_json::from_slice(plain).ok()
+    }
+}
+
+fn aead(key: &IdentityKey) -> Option<LessSafeKey> {
+    UnboundKey::new(&AES_256_GCM, &key.derive("erasures")).ok().map(LessSafeKey::new)
+}
+
+/// How far it got, in the same transaction as the work.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Progress {
+    pub v: u8,
+    pub stage: ErasureStage,
+    /// The place in [`super::TABLES`], and the last key looked at.
+    pub table: usize,
+    pub after: i64,
+    pub removed: BTreeMap<String, u64>,
+    pub unread: u64,
+    #[serde(default)]
+    pub by: Option<String>,
+    /// Keyed hashes of what the person was known by.
+    #[serde(default)]
+    pub hashes: BTreeSet<String>,
+}
+
+impl Default for Progress {
+    fn default() -> Progress {
+        Progress {
+            v: 1,
+            stage: ErasureStage::Removing,
+            table: 0,
+            after: 0,
+            removed: BTreeMap::new(),
+            unread: 0,
+            by: None,
+            hashes: BTreeSet::new(),
+        }
+    }
+}
+
+impl Progress {
+    pub(crate) fn read(text: Option<&str>) -> Progress {
+        text.and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default()
+    }
+
+    pub(crate) fn json(&self) -> String {
+        serde_json::to_string(self).unwrap_or_default()
+    }
+
+    pub(crate) fn count(&mut self, table: &str) {
+        *self.removed.entry(table.to_owned()).or_default() += 1;
+    }
+
+    pub(crate) fn place(&self) -> (ErasureStage, usize, i64) {
+        (self.stage, self.table, self.after)
+    }
+}
+
+/// The first walk leaves what a pending delivery needs; the last one leaves nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Pass {
+    First,
+    Last,
+}
+
+/// An erasure at work.
+pub(crate) struct Target {
+    pub id: i64,
+    pub tenant: i64,
+    /// `seq` of the event that tells the destinations.
+    pub event: i64,
+    pub identity: Identity,
+    pub words: Words,
+    /// Addresses as they are compared.
+    keys: BTreeSet<String>,
+    pub progress: Progress,
+    /// The person was learned to have had more identities than were known.
+    pub has_learned: bool,
+}
+
+impl Target {
+    pub(crate) fn new(id: i64, tenant: i64, event: i64, identity: Identity, progress: Progress) -> Target {
+        let (words, keys) = (Words::default(), BTreeSet::new());
+        let mut target = Target { id, tenant, event, identity, words, keys, progress, has_learned: false };
+        target.prepare();
+        target
+    }
+
+    fn prepare(&mut self) {
+        let ids = self.identity.external_ids.iter().chain(&self.identity.uids);
+        self.words = Words::new(&self.identity.addresses, ids);
+        let keys = self.identity.addresses.iter().filter_map(|text| Address::parse(text).ok());
+        self.keys = keys.map(|address| address.key()).collect();
+    }
+
+    /// What an event of the person calls it by.
+    pub(crate) fn learn(&mut self, subject: &Subject) {
+        let before = (self.identity.addresses.len(), self.identity.external_ids.len());
+        self.identity.see(subject);
+        if before != (self.identity.addresses.len(), self.identity.external_ids.len()) {
+            self.has_learned = true;
+            self.prepare();
+        }
+    }
+
+    /// By address where there is one, else by external id.
+    pub(crate) fn is(&self, subject: &Subject) -> bool {
+        match (&subject.address, &subject.external_id) {
+            (Some(address), _) => self.keys.contains(&address.key()),
+            (None, Some(id)) => self.identity.external_ids.contains(id),
+            (None, None) => false,
+        }
+    }
+
+    pub(crate) fn pass(&self) -> Pass {
+        if self.progress.stage == ErasureStage::Checking { Pass::Last } else { Pass::First }
+    }
+}

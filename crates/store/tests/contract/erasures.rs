@@ -1,0 +1,244 @@
+//! An erasure to its end: the walk, what others keep, what was under way, the certificate.
+
+use mailspan_core::contact::ContactWrite;
+use mailspan_core::{
+    Attempt, DestinationId, EventId, Millis, Name, Outcome, RawRequest, RawValue, Reason, Settlement, State,
+    Subject,
+};
+use mailspan_store::{
+    Arrived, Certified, ErasureStage, EventFilter, RefusedRequest, Store, Unread, Write, Wrote, pack_request,
+};
+
+use crate::contacts::{update, upsert, write};
+use crate::harness::{Harness, NOW, ended, event, receipt};
+
+const ANN: &str = "ann.erasable7@gone.example";
+const FORMER: &str = "ann.former-8@gone.example";
+const BOB: &str = "bob@stays.example";
+/// What must be nowhere in the end.
+const NEEDLES: [&str; 5] = [ANN, "ann.erasable7", "u-erased-9", FORMER, "ann.former-8"];
+
+fn with_data(arrived: Arrived, part: u32, data: &str) -> Arrived {
+    let event = mailspan_core::Event {
+        data: RawValue::from_string(data.to_owned()).unwrap().into(),
+        ..arrived.event
+    };
+    Arrived { event, part, ..arrived }
+}
+
+fn raw(body: &str) -> Vec<u8> {
+    let request = RawRequest {
+        method: "POST".to_owned(),
+        url: String::new(),
+        path: "/in/mailtarget".to_owned(),
+        query: format!("who={}", ANN.replace('@', "%40")),
+        headers: vec![("x-about".to_owned(), ANN.as_bytes().to_vec())],
+        body: body.to_owned().into(),
+        received_at: NOW,
+    };
+    pack_request(&request, &[])
+}
+
+/// A person with all that can be about one; gives the destination.
+async fn a_life(hub: &Harness) -> DestinationId {
+    let crm = hub.destination("crm").await;
+    write(hub, 1, ContactWrite { opt_in: Some(true), ..upsert(1, Some(FORMER), Some("u-erased-9")) }).await;
+    let mut moved = upsert(2, Some(ANN), Some("u-erased-9"));
+    moved.evidence.ip = Some("203.0.113.77".to_owned());
+    moved.opt_in = Some(false);
+    write(hub, 2, moved).await;
+    let body = format!(r#"[{{"r":"{ANN}","n":1}},{{"r":"{BOB}","n":2,"price":1.50}},{{"nobody":"{ANN}"}}]"#);
+    let mut batch = receipt(vec![
+        with_data(event(11, "email.opened", ANN), 0, &format!(r#"{{"to":"{ANN}","name":"Ann E."}}"#)),
+        with_data(
+            event(12, "email.opened", BOB),
+            1,
+            &format!(r#"{{"n":1.50,"cc":"{}"}}"#, ANN.to_uppercase()),
+        ),
+    ]);
+    batch.packed = Some(raw(&body));
+    let reason = Reason::new("no_type", format!("nothing of {ANN}"));
+    batch.unreadable = vec![Unread { part: 2, reason, raw: format!(r#"{{"nobody":"{ANN}"}}"#) }];
+    hub.store.write(Write::Accept(Box::new(batch))).await.unwrap();
+    let refused = RefusedRequest {
+        tenant: Name::default_tenant(),
+        source: Name::new("mailtarget"),
+        at: NOW,
+        check: "signature".to_owned(),
+        text: "x".to_owned(),
+        hint: None,
+        headers: vec![("from".to_owned(), ANN.to_owned())],
+        body: format!("r={ANN}").into(),
+    };
+    hub.store.write(Write::Refused(Box::new(refused))).await.unwrap();
+    hub.route_all(crm).await;
+    for round in 0..4 {
+        let claims = hub.claim(crm).await;
+        let settlements = claims.iter().enumerate().map(|(n, claim)| Settlement {
+            attempt: Some(0),
+            outcome: Outcome::Ended {
+                state: if n == 0 && round == 0 { State::Dead } else { State::Delivered },
+                reason: Some(Reason::new("x", format!("told {ANN} of it"))),
+            },
+            ..ended(claim.delivery, State::Delivered)
+        });
+        let settlements: Vec<Settlement> = settlements.collect();
+        let fence = hub.lease(&format!("destination/{}", crm.0)).await;
+        let request = Some(format!(r#"{{"email":"{ANN}"}}"#).into_bytes());
+        let attempts = vec![Attempt {
+            at: NOW,
+            took_ms: 1,
+            items: 1,
+            status: 200,
+            request,
+            answer: Some(format!("ok {ANN}")),
+        }];
+        let write = Write::Settle { destination: crm, fence, settlements, attempts, at: NOW };
+        hub.store.write(write).await.unwrap();
+    }
+    crm
+}
+
+async fn walk(store: &Store) {
+    for _ in 0..1_000 {
+        match store.write(Write::Erase).await.unwrap() {
+            Wrote::Erasing { moved: true } => {}
+            Wrote::Erasing { moved: false } => return,
+            other => panic!("{other:?}"),
+        }
+    }
+    panic!("the walk does not end");
+}
+
+async fn stage(hub: &Harness) -> ErasureStage {
+    hub.store.erasure(1).await.unwrap().unwrap().stage
+}
+
+/// All that the API shows, as one text.
+async fn all_texts(hub: &Harness) -> String {
+    let mut text = String::new();
+    for row in hub.store.events(EventFilter { limit: 1_000, ..Default::default() }).await.unwrap() {
+        text += &format!("{:?} {}\n", row.event.subject, row.event.data.get());
+        if let Some(request) = hub.store.request_of(row.event.id).await.unwrap() {
+            text += &format!("{request:?} {}\n", String::from_utf8_lossy(&request.body));
+        }
+    }
+    for row in hub.all().await {
+        text += &format!("{row:?}\n");
+        for attempt in hub.store.attempts(row.id).await.unwrap() {
+            let request = attempt.request.clone().unwrap_or_default();
+            text += &format!("{attempt:?} {}\n", String::from_utf8_lossy(&request));
+        }
+    }
+    text += &format!("{:?}\n", hub.store.unreadable(100, None).await.unwrap());
+    for row in hub.store.refused(None, 100).await.unwrap() {
+        text += &format!("{row:?} {}\n", String::from_utf8_lossy(&row.body));
+    }
+    text + &format!("{:?}", hub.store.facts(mailspan_store::FactFilter::default()).await.unwrap())
+}
+
+/// The address, its local part, the external id and the former address are found in no table and no body.
+pub async fn nothing_of_the_person_is_found(hub: Harness) {
+    let crm = a_life(&hub).await;
+    let before = all_texts(&hub).await.to_lowercase();
+    for needle in NEEDLES {
+        assert!(before.contains(needle), "{needle} was never there: the test looks for nothing");
+    }
+    write(&hub, 30, ContactWrite { erase: true, ..update(30, "u-erased-9") }).await;
+    walk(&hub.store).await;
+    assert_eq!(stage(&hub).await, ErasureStage::Asking, "the event is not routed yet");
+    hub.route_all(crm).await;
+    walk(&hub.store).await;
+    assert_eq!(stage(&hub).await, ErasureStage::Asking, "a destination has not answered");
+    let claims = hub.claim(crm).await;
+    let told: Vec<_> =
+        claims.iter().filter(|one| one.event.event_type.as_str() == "contact.erased").collect();
+    assert_eq!(told[0].event.subject.address.as_ref().unwrap().as_str(), ANN);
+    hub.settle(crm, vec![ended(told[0].delivery, State::Delivered)]).await.unwrap();
+    walk(&hub.store).await;
+    assert_eq!(stage(&hub).await, ErasureStage::Certifying);
+    let verdicts = hub.store.erasure_verdicts(1).await.unwrap();
+    assert_eq!((verdicts.len(), verdicts[0].state), (1, State::Delivered));
+    let certified = Certified { id: 1, certificate: "{}".to_owned(), at: NOW };
+    hub.store.write(Write::Certify(certified)).await.unwrap();
+    let row = hub.store.erasure(1).await.unwrap().unwrap();
+    assert_eq!((row.stage, row.unread, row.done_at), (ErasureStage::Done, 0, Some(NOW)));
+    for table in ["events", "requests", "unreadable", "refused", "attempts", "deliveries", "ledger"] {
+        assert!(row.removed.contains_key(table), "nothing of {table}: {:?}", row.removed);
+    }
+    check_gone(&hub).await;
+    check_others(&hub).await;
+    hub.audit_adds_up().await;
+}
+
+async fn check_gone(hub: &Harness) {
+    let after = all_texts(hub).await.to_lowercase();
+    for needle in NEEDLES.into_iter().chain(["203.0.113.77", "ann e."]) {
+        let place = after.find(needle).map(|at| &after[at.saturating_sub(200)..after.len().min(at + 200)]);
+        assert_eq!(place, None, "{needle} is still there");
+        assert_eq!(hub.all_tables_with(needle).await, Default::default(), "{needle} is still in a table");
+    }
+    assert!(hub.all().await.iter().all(|row| row.state != State::Dead || row.event_type != "email.opened"));
+}
+
+/// Bob keeps his part of the request, to the letter, and it says that it is not whole.
+async fn check_others(hub: &Harness) {
+    let of_bob = hub.store.event(EventId(12)).await.unwrap().unwrap().event;
+    assert_eq!((of_bob.subject.shown(), of_bob.data.get()), (Some(BOB), r#"{"n":1.50,"cc":"[erased]"}"#));
+    let request = hub.store.request_of(EventId(12)).await.unwrap().unwrap();
+    let kept = format!(r#"[{{"erased":true}},{{"r":"{BOB}","n":2,"price":1.50}},{{"erased":true}}]"#);
+    assert_eq!(String::from_utf8_lossy(&request.body), kept);
+    assert!(request.redacted);
+    assert_eq!(request.digest, mailspan_core::Digest([7; 16]).to_string(), "the old digest stays");
+    let person = hub.store.person(&Name::default_tenant(), &Subject::read(BOB)).await.unwrap();
+    assert!(person.is_some_and(|person| !person.erased));
+}
+
+/// Events that waited for the router make no new person; a store from a back-up is told whom it has to erase.
+pub async fn who_is_erased_is_not_made_again(hub: Harness) {
+    let crm = hub.destination("crm").await;
+    hub.accept(vec![event(1, "email.opened", ANN)]).await;
+    hub.route_all(crm).await;
+    hub.accept(vec![event(2, "email.clicked", ANN), event(3, "email.opened", "u-erased-9")]).await;
+    let erase = ContactWrite { erase: true, ..upsert(4, Some(ANN), None) };
+    write(&hub, 4, erase).await;
+    hub.accept(vec![event(5, "email.opened", BOB)]).await;
+    hub.route_all(crm).await;
+    let tenant = Name::default_tenant();
+    assert_eq!(hub.store.person(&tenant, &Subject::read(ANN)).await.unwrap(), None);
+    let to_ann: Vec<_> =
+        hub.all().await.into_iter().filter(|row| row.event_type == "email.clicked").collect();
+    assert!(to_ann.is_empty(), "an event of who was erased went out: {to_ann:?}");
+    let hashes = hub.store.erased_hashes(None).await.unwrap();
+    assert_eq!(hashes.len(), 1);
+    assert_eq!(hub.store.here_again(hashes.clone()).await.unwrap(), vec![], "the store knows of the erasure");
+    // Who comes later is somebody new, and stays.
+    let mut later = event(6, "email.opened", ANN);
+    later.event.received_at = Millis(NOW.0 + 60);
+    hub.accept(vec![later]).await;
+    hub.route_all(crm).await;
+    assert!(hub.store.person(&tenant, &Subject::read(ANN)).await.unwrap().is_some());
+    hub.audit_adds_up().await;
+}
+
+/// Each page is one transaction with its place: a walk goes on where it stood.
+pub async fn a_walk_goes_on_after_a_restart(hub: Harness) {
+    let crm = a_life(&hub).await;
+    write(&hub, 30, ContactWrite { erase: true, ..update(30, "u-erased-9") }).await;
+    hub.route_all(crm).await;
+    for _ in 0..3 {
+        hub.store.write(Write::Erase).await.unwrap();
+    }
+    let removed = hub.store.erasure(1).await.unwrap().unwrap().removed;
+    let hub = hub.reopened().await;
+    assert_eq!(hub.store.erasure(1).await.unwrap().unwrap().removed, removed);
+    let claims = hub.claim(crm).await;
+    let ends = claims.iter().map(|claim| ended(claim.delivery, State::Dead)).collect();
+    hub.settle(crm, ends).await.unwrap();
+    walk(&hub.store).await;
+    assert_eq!(stage(&hub).await, ErasureStage::Certifying);
+    let certified = Certified { id: 1, certificate: "{}".to_owned(), at: NOW };
+    hub.store.write(Write::Certify(certified)).await.unwrap();
+    check_gone(&hub).await;
+    hub.audit_adds_up().await;
+}
