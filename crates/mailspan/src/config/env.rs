@@ -55,10 +55,11 @@ pub struct Override {
     shape: Shape,
 }
 
-/// All of them; `docs/CONFIGURATION.md` lists the same.
+/// All of them; `docs/CONFIGURATION.md` lists the same. Secrets are not among them: they are references.
 pub fn overrides() -> Vec<Override> {
     let of = |(section, settings): (&'static str, &'static [Setting])| {
-        settings.iter().map(move |setting| Override {
+        let open = settings.iter().filter(|set| !matches!(set.shape, Shape::Secret | Shape::Secrets));
+        open.map(move |setting| Override {
             variable: format!("{PREFIX}{section}_{}", setting.name).to_uppercase(),
             section,
             key: setting.name,

@@ -10,7 +10,7 @@ use mailspan_egress::Target;
 use mailspan_engine::{Calendar, Limits, Trip};
 use mailspan_store::{EndpointRow, SealedRow, Store, Trouble};
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
+use serde_json::json;
 
 use super::seal::Seals;
 use crate::hub::{Destination, Hub, Map as RouteMap, Route, Sign};
@@ -162,7 +162,9 @@ fn destination(
 ) -> Result<Destination, String> {
     let kind = kind("http").ok_or("kind `http` is not in this build")?;
     let of = kind.sink.as_ref().ok_or("kind `http` is no destination in this build")?;
-    let own = Value::Object(Map::new());
+    // Any answer but 2xx is a failure that is tried again (MailingCore, «webhook retries»); 410 says that
+    // nobody will ever listen there.
+    let own = json!({ "errors": { "300-599": "retry", "410": "refuse" } });
     let sink = (of.build)(&own).map_err(|bad| bad.text)?;
     let number = number(row, &secret.secret, next.as_ref().map(|(_, next)| &next.secret));
     let limits = Limits {
