@@ -211,7 +211,9 @@ fn suppression(
         (Change::Clear, Some(_)) => Some(None),
         // Who confirms anew after having unsubscribed may be mailed again.
         (Change::Keep, Some((Suppressed::Unsubscribe, since))) => {
-            let is_lifted = confirmed.is_some_and(|at| at > since) && standing.opt_in();
+            // Later than every opt-out, not only than the one that suppressed: at equal times that wins.
+            let last_out = standing.opted_out_at.map_or(since, |out| out.max(since));
+            let is_lifted = confirmed.is_some_and(|at| at > last_out) && standing.opt_in();
             is_lifted.then_some(None)
         }
         (Change::Clear, None) | (Change::Keep, _) => None,
