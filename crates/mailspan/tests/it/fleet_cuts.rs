@@ -86,7 +86,7 @@ fn check(hub: &Hub, crm: &Receiver, acknowledged: &[String]) {
         let event_type = seen.json()["type"].as_str().unwrap_or_default().to_owned();
         (seen.subject(), place(&event_type).unwrap_or_else(|| panic!("what is {event_type}?")))
     };
-    until(90, "acknowledged events never arrived", || {
+    until(200, "acknowledged events never arrived", || {
         let got: HashSet<String> = crm
             .ok()
             .iter()
