@@ -251,11 +251,12 @@ async fn follow_standing(app: &App, destination: DestinationId) -> Result<(), Tr
     if !is_kept || app.stood.load(Ordering::SeqCst) != stood {
         return Ok(());
     }
+    let is_held = app.live().destinations.get(&destination).is_some_and(|settings| settings.held().is_some());
     match (row.paused, doing.paused) {
         (Some(reason), None) if reason.code == "operator" => {
             app.tell(Happened::Paused { destination, reason }).await
         }
-        (None, Some(_)) => app.tell(Happened::Resumed { destination }).await,
+        (None, Some(_)) if !is_held => app.tell(Happened::Resumed { destination }).await,
         _ => {}
     }
     // What was offered by a process whose word got lost.

@@ -9,7 +9,7 @@ use serde::Deserialize;
 use utoipa::IntoParams;
 
 use super::errors::ApiError;
-use super::input::LOCALES;
+use crate::contacts::rules::LOCALES;
 
 /// Contacts of a page: MailingCore's sample, and its documented maximum.
 const CONTACTS: (usize, usize) = (50, 500);
