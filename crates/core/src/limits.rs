@@ -67,8 +67,9 @@ pub const ROUTE_BATCH_MAX: usize = 1_024;
 pub const RECENT_EVENTS_MAX: usize = 4_096;
 /// The same in bytes: room for four batches of 2 KB each.
 pub const RECENT_BYTES_MAX: usize = 8 << 20;
-/// Parcels that one destination holds in memory, where it takes no large batches.
-pub const DESK_WINDOW_MAX: usize = 1_024;
+/// Parcels that one destination holds in memory, where it takes no large batches: [`QUEUE_ROOM`], and beside it an
+/// [`NEWEST_PART`]th for each queue of first tries.
+pub const DESK_WINDOW_MAX: usize = 1_120;
 /// Exchanges in flight over all destinations.
 pub const SENDS_MAX: usize = 512;
 /// Keys in one dedupe segment: its tree and its filter (512 KiB) stay in memory.
@@ -110,12 +111,15 @@ pub const INFLATE_RATIO_MAX: usize = 100;
 pub const DRAIN_MS_MAX: u64 = 8_000;
 /// Panics in map, plan or judge before a delivery is a dead letter.
 pub const CRASHES_MAX: u32 = 2;
-/// Parcels of each queue (in the order of `Queue::ALL`) that one destination holds: together
-/// [`DESK_WINDOW_MAX`], so a flood in one queue takes no room from another.
+/// Parcels of each queue (in the order of `Queue::ALL`) that one destination holds, those that have been due longest:
+/// each has its own, so a flood in one queue takes no room from another.
 pub const QUEUE_ROOM: [u16; 6] = [256, 256, 256, 128, 64, 64];
 /// The most of each queue where a destination takes batches: its first tries have room for eight of them, so that
 /// some are mapped and settled while others are sent; about 6 MB of parcels.
 pub const QUEUE_ROOM_BATCHED: [u16; 6] = [2_048, 2_048, 2_048, 128, 64, 64];
+/// Of a queue of first tries that is longer than its room, so many parts less are held of those that became due last:
+/// 32, so that what has just arrived waits for about a hundred deliveries at most. Or a batch, where that is more.
+pub const NEWEST_PART: u16 = 8;
 /// Answers to look-ups that one destination remembers: owners of a sales team fit many times.
 pub const QUESTIONS_MAX: usize = 1_000;
 /// How long such an answer is believed: a new owner is found within a coffee break.

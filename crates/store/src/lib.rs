@@ -30,7 +30,7 @@ mod writer;
 
 use std::path::Path;
 
-use mailspan_core::{DeliveryId, DestinationId, Event, EventId, Millis, Name, Person, Queue, Subject};
+use mailspan_core::{DeliveryId, DestinationId, Event, EventId, Millis, Name, Person, Queue, Room, Subject};
 
 pub use contacts::*;
 pub use erase::{
@@ -97,16 +97,18 @@ impl Store {
         room: [u16; Queue::ALL.len()],
         now: Millis,
     ) -> Result<(Vec<Claim>, Option<Millis>), Trouble> {
+        let room = Room { oldest: room, ..Room::default() };
         let claimed = self.claim_beside(destination, room, now, Vec::new()).await?;
         Ok((claimed.claims, claimed.next_due))
     }
 
     /// [`Store::claim`] for one who holds some of them (`held`, ascending): those take room and are counted in
-    /// `came`, but are not among the claims.
+    /// `came`, but are not among the claims. What room there is for the newest of a queue comes first, those that
+    /// became due last before others; what both ends would bring comes from the newest.
     pub async fn claim_beside(
         &self,
         destination: DestinationId,
-        room: [u16; Queue::ALL.len()],
+        room: Room,
         now: Millis,
         held: Vec<DeliveryId>,
     ) -> Result<Claimed, Trouble> {

@@ -24,13 +24,15 @@ pub struct Claim {
     pub several_recipients: bool,
     /// Of the person.
     pub times: LastTimes,
+    /// It came from the newest end of its queue (see [`mailspan_core::Room`]).
+    pub newest: bool,
 }
 
 /// What a claim brings.
 #[derive(Debug, Default)]
 pub struct Claimed {
     pub claims: Vec<Claim>,
-    /// Rows of each queue that took room, those that the caller holds and those that cannot be read included.
+    /// Rows of each queue that took room at its oldest end, those that the caller holds and those that cannot be read included.
     pub came: [u16; mailspan_core::Queue::ALL.len()],
     /// The earliest due time that was not taken.
     pub next_due: Option<Millis>,

@@ -1,7 +1,7 @@
 //! The reads of the handle: which statements each runs, and whether they need one state of the tables.
 
 use mailspan_core::{
-    DeliveryId, DestinationId, Event, EventId, Millis, Name, Person, Progress, Queue, Subject,
+    DeliveryId, DestinationId, Event, EventId, Millis, Name, Person, Progress, Room, Subject,
 };
 
 use super::handle::Postgres;
@@ -22,7 +22,7 @@ impl Postgres {
     pub(crate) async fn claim(
         &self,
         destination: DestinationId,
-        room: [u16; Queue::ALL.len()],
+        room: Room,
         now: Millis,
         held: &[DeliveryId],
     ) -> Result<Claimed, Trouble> {

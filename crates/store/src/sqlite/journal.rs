@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use mailspan_core::{DestinationId, Event, Millis, Name, Person, Queue, Subject};
+use mailspan_core::{DestinationId, Event, Millis, Name, Person, Queue, Room, Subject};
 use rusqlite::Connection;
 
 use super::base::{Base, Fault, IdentityKey};
@@ -129,6 +129,7 @@ impl Journal {
         room: [u16; Queue::ALL.len()],
         now: Millis,
     ) -> Result<(Vec<Claim>, Option<Millis>), Trouble> {
+        let room = Room { oldest: room, ..Room::default() };
         let claimed = claim::claim(&self.base, destination, room, now, &[]).map_err(Fault::trouble)?;
         Ok((claimed.claims, claimed.next_due))
     }

@@ -116,6 +116,16 @@ mod on_sqlite {
         run(sqlite, deliver::attempts_are_found_from_their_delivery);
     }
     #[test]
+    fn the_newest_of_a_queue_come_beside_the_oldest() {
+        run(sqlite, deliver::the_newest_of_a_queue_come_beside_the_oldest);
+    }
+
+    #[test]
+    fn a_replay_stands_in_the_class_that_the_router_gave() {
+        run(sqlite, deliver::a_replay_stands_in_the_class_that_the_router_gave);
+    }
+
+    #[test]
     fn a_claim_says_when_to_come_again() {
         run(sqlite, deliver::a_claim_says_when_to_come_again);
     }

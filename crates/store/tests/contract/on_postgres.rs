@@ -82,6 +82,12 @@ fn cases() -> Vec<Case> {
         ("attempts_are_found_from_their_delivery", |hub| {
             Box::pin(deliver::attempts_are_found_from_their_delivery(hub))
         }),
+        ("the_newest_of_a_queue_come_beside_the_oldest", |hub| {
+            Box::pin(deliver::the_newest_of_a_queue_come_beside_the_oldest(hub))
+        }),
+        ("a_replay_stands_in_the_class_that_the_router_gave", |hub| {
+            Box::pin(deliver::a_replay_stands_in_the_class_that_the_router_gave(hub))
+        }),
         ("a_claim_says_when_to_come_again", |hub| Box::pin(deliver::a_claim_says_when_to_come_again(hub))),
         ("a_send_to_two_people_is_marked", |hub| Box::pin(deliver::a_send_to_two_people_is_marked(hub))),
         ("leases_only_grow", |hub| Box::pin(deliver::leases_only_grow(hub))),
