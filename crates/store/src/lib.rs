@@ -327,6 +327,15 @@ impl Store {
         }
     }
 
+    /// Every lease, how these destinations stand (those that have a lease), and whether events wait for the router;
+    /// on PostgreSQL one statement.
+    pub async fn look(&self, destinations: Vec<DestinationId>) -> Result<Look, Trouble> {
+        match self {
+            Store::Sqlite(sqlite) => sqlite.read(move |base| sqlite::leases::look(base, &destinations)).await,
+            Store::Postgres(postgres) => postgres.look(&destinations).await,
+        }
+    }
+
     /// Counts every row and compares with the running sums: reads the whole store.
     pub async fn audit(&self) -> Result<Audit, Trouble> {
         match self {

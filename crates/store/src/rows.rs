@@ -1,5 +1,7 @@
 //! What is read.
 
+use std::collections::HashMap;
+
 use mailspan_core::{
     Cause, Class, DeliveryId, DestinationId, Event, EventId, LastTimes, Millis, Name, Person, Progress,
     Reason, RouteId, State,
@@ -136,6 +138,16 @@ pub struct LeaseRow {
     pub name: String,
     pub owner: u128,
     pub until: Millis,
+}
+
+/// What a process that shares a store looks at again and again.
+#[derive(Debug, Clone, Default)]
+pub struct Look {
+    pub leases: Vec<LeaseRow>,
+    /// Of those that were asked for: why it is paused, and how many deliveries are pending.
+    pub standings: HashMap<DestinationId, (Option<Reason>, u64)>,
+    /// Events wait for the router.
+    pub unrouted: bool,
 }
 
 #[derive(Debug, Clone)]

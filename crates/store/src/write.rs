@@ -62,6 +62,13 @@ pub enum Write {
         now: Millis,
         until: Millis,
     },
+    /// Extends leases that the owner holds, all of them in one statement, in force or run out; the fences stay.
+    /// Answered by [`Wrote::Renewed`].
+    Renew {
+        names: Vec<String>,
+        owner: u128,
+        until: Millis,
+    },
     /// Gives up a lease: free for others from now on; that of a node (`node/…`) goes. Where another owner has it,
     /// nothing changes.
     Release {
@@ -228,6 +235,10 @@ pub enum Wrote {
     },
     Key {
         id: i64,
+    },
+    /// The fences in the order of the names; `None` where another owner holds it, or nobody ever did.
+    Renewed {
+        fences: Vec<Option<Fence>>,
     },
     /// `None`: another owner holds it.
     Lease {

@@ -8,8 +8,8 @@ use super::handle::Postgres;
 use super::{audit, claim, deliveries, events, jobs, keys, leases, ledger, persons, refused, standing, walk};
 use crate::{
     AttemptRow, Audit, Claim, Claimed, DeliveryFilter, DeliveryRow, EventFilter, EventRow, Fact, FactFilter,
-    JobFilter, JobRow, KeyRow, LeaseRow, RefusedRow, RequestRow, Sizes, StandingRow, Trouble, UnreadableRow,
-    Walk, Walked,
+    JobFilter, JobRow, KeyRow, LeaseRow, Look, RefusedRow, RequestRow, Sizes, StandingRow, Trouble,
+    UnreadableRow, Walk, Walked,
 };
 
 impl Postgres {
@@ -34,6 +34,12 @@ impl Postgres {
     pub(crate) async fn leases(&self) -> Result<Vec<LeaseRow>, Trouble> {
         let link = self.link().await?;
         let found = leases::list(link.base()?).await;
+        link.end(found).await
+    }
+
+    pub(crate) async fn look(&self, destinations: &[DestinationId]) -> Result<Look, Trouble> {
+        let link = self.link().await?;
+        let found = leases::look(link.base()?, destinations).await;
         link.end(found).await
     }
 

@@ -269,6 +269,7 @@ impl Journal {
             Write::KeyUsed { id, at } => keys::used(&self.base, *id, *at),
             Write::Release { name, owner } => leases::release(&self.base, name, *owner),
             Write::Lease { name, owner, now, until } => leases::take(&self.base, name, *owner, *now, *until),
+            Write::Renew { names, owner, until } => leases::renew(&self.base, names, *owner, *until),
             Write::Job(job) => jobs::make(&self.base, job),
             Write::JobStand { id, state, note, at } => jobs::stand(&self.base, *id, *state, note, *at),
             Write::Page(page) => jobs::page(self, page),

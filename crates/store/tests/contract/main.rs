@@ -116,6 +116,11 @@ mod on_sqlite {
         run(sqlite, deliver::attempts_are_found_from_their_delivery);
     }
     #[test]
+    fn leases_are_renewed_together_and_only_by_their_owner() {
+        run(sqlite, deliver::leases_are_renewed_together_and_only_by_their_owner);
+    }
+
+    #[test]
     fn the_newest_of_a_queue_come_beside_the_oldest() {
         run(sqlite, deliver::the_newest_of_a_queue_come_beside_the_oldest);
     }

@@ -82,6 +82,9 @@ fn cases() -> Vec<Case> {
         ("attempts_are_found_from_their_delivery", |hub| {
             Box::pin(deliver::attempts_are_found_from_their_delivery(hub))
         }),
+        ("leases_are_renewed_together_and_only_by_their_owner", |hub| {
+            Box::pin(deliver::leases_are_renewed_together_and_only_by_their_owner(hub))
+        }),
         ("the_newest_of_a_queue_come_beside_the_oldest", |hub| {
             Box::pin(deliver::the_newest_of_a_queue_come_beside_the_oldest(hub))
         }),
