@@ -72,11 +72,11 @@ pub const RECENT_BYTES_MAX: usize = 8 << 20;
 pub const DESK_WINDOW_MAX: usize = 1_120;
 /// Exchanges in flight over all destinations.
 pub const SENDS_MAX: usize = 512;
-/// Keys in one dedupe segment: its tree and its filter (512 KiB) stay in memory.
+/// Keys in one dedupe segment: its tree and its filters (776 KiB, those of its runs included) stay in memory.
 pub const SEGMENT_KEYS_MAX: i64 = 262_144;
 /// Age of a dedupe segment.
 pub const SEGMENT_AGE_MS_MAX: i64 = 86_400_000;
-/// Closed dedupe segments: 67 million keys, with at most 128 MiB of filters in memory. Beyond that the
+/// Closed dedupe segments: 67 million keys, with at most 194 MiB of filters in memory. Beyond that the
 /// oldest goes before its time, with a warning.
 pub const DEDUPE_SEGMENTS_MAX: usize = 256;
 /// How long the first answer to an `Idempotency-Key` is kept.

@@ -19,6 +19,8 @@ mod route;
 mod runtime;
 mod sandbox;
 mod serve;
+#[cfg(test)]
+mod simulation;
 mod telemetry;
 
 use std::process::ExitCode;

@@ -35,6 +35,7 @@ mod overload;
 mod poison;
 mod prepare;
 mod quota;
+mod rebinding;
 mod recovery;
 mod reload;
 mod replay;
