@@ -72,7 +72,7 @@ impl World {
             let Some(out) = self.accepted[..at].iter().find(newer) else { continue };
             let row =
                 rows.get(&known.event.id.0).ok_or_else(|| format!("{} has no delivery", known.event.id))?;
-            if row.state != State::Skipped {
+            if row.reason.as_ref().is_none_or(|reason| reason.code != "superseded") {
                 let (id, state) = (known.event.id, row.state.name());
                 return Err(format!("opt-in {id} is {state}, and {} opted out later", out.event.id));
             }

@@ -49,7 +49,7 @@ to = ["crm"]
 [[routes]]
 name = "hot"
 from = ["app"]
-types = ["email.*"]
+events = ["email.*"]
 when = ".data.hot == true"
 to = ["hook"]
 "#;
@@ -85,9 +85,7 @@ pub struct World {
     fault: Option<Fault>,
     engine: Engine,
     epoch: u64,
-    fences: HashMap<DestinationId, Fence>,
     router: Fence,
-    calls: HashMap<CallId, DestinationId>,
     wake: Option<Millis>,
     now: Millis,
     order: u64,
@@ -107,6 +105,7 @@ enum Ev {
     },
     Arrive {
         epoch: u64,
+        destination: DestinationId,
         call: CallId,
         request: Request,
     },
@@ -162,9 +161,7 @@ impl World {
             fault,
             engine: Engine::new(0),
             epoch: 0,
-            fences: HashMap::new(),
             router: Fence(0),
-            calls: HashMap::new(),
             wake: None,
             now: START,
             order: 0,
@@ -208,12 +205,10 @@ impl World {
     async fn begin(&mut self) {
         self.epoch += 1;
         self.engine = Engine::with_fault(self.epoch, self.fault);
-        self.calls.clear();
         self.wake = None;
         self.router = self.lease("router").await;
         for destination in self.destinations.values().copied().collect::<Vec<_>>() {
             let fence = self.lease(&format!("destination/{}", destination.0)).await;
-            self.fences.insert(destination, fence);
             let settings = self.live.destinations[&destination].clone();
             let (limits, sink) = (settings.limits.clone(), settings.sink.clone());
             self.hear(Happened::Opened { destination, fence, limits, sink, paused: None }).await;
@@ -246,9 +241,14 @@ impl World {
             Ev::Read { epoch, destination, room, held } if epoch == current => {
                 self.read(destination, room, held).await;
             }
-            Ev::Arrive { epoch, call, request } if epoch == current => self.arrive(call, &request).await,
-            // A node that is dead has sent it all the same.
-            Ev::Arrive { call, request, .. } => drop(self.ask(call, &request).await),
+            Ev::Arrive { epoch, destination, call, request } => {
+                // A node that is dead has sent it all the same.
+                let answer = self.ask(destination, &request).await;
+                if epoch == current {
+                    let happened = Happened::Answered { call, answer };
+                    self.after(200, |epoch| Ev::Hear { epoch, happened });
+                }
+            }
             Ev::Hear { epoch, happened } if epoch == current => self.hear(happened).await,
             Ev::Wake { epoch, at } if epoch == current && self.wake == Some(at) => {
                 self.wake = None;
@@ -332,8 +332,7 @@ impl World {
                 self.after(20, |epoch| Ev::Read { epoch, destination, room, held });
             }
             Command::Send { call, destination, request, .. } => {
-                self.calls.insert(call, destination);
-                self.after(100, |epoch| Ev::Arrive { epoch, call, request });
+                self.after(100, |epoch| Ev::Arrive { epoch, destination, call, request });
             }
             Command::Settle { destination, fence, settlements, attempts } => {
                 self.after(30, |epoch| Ev::Commit { epoch, destination, fence, settlements, attempts });
@@ -372,13 +371,8 @@ impl World {
         self.after(20, |epoch| Ev::Hear { epoch, happened });
     }
 
-    async fn arrive(&mut self, call: CallId, request: &Request) {
-        let answer = self.ask(call, request).await;
-        self.after(200, |epoch| Ev::Hear { epoch, happened: Happened::Answered { call, answer } });
-    }
-
-    async fn ask(&mut self, call: CallId, request: &Request) -> Result<Answer, Lost> {
-        let is_hook = self.calls.get(&call) == self.destinations.get("hook");
+    async fn ask(&mut self, destination: DestinationId, request: &Request) -> Result<Answer, Lost> {
+        let is_hook = destination == self.destinations["hook"];
         let answer = match is_hook {
             true => self.hook.ask(request, self.now, &mut self.random),
             false => vendors::ask_hubspot(&self.crm, request, self.now).await,
