@@ -16,8 +16,8 @@ use mailspan_core::{Answer, Millis, Named, RawRequest, Request, Verdict};
 use serde_json::Value;
 
 use crate::contract::{
-    BadBody, BadSetting, Item, Judgement, Kind, Known, Parsed, Plan, Policy, PollKind, Sink, SinkKind,
-    Source, SourceKind, Verified, schema_of, settings, too_narrow,
+    AskKind, BadBody, BadSetting, Item, Judgement, Kind, Known, Parsed, Plan, Policy, Sink, SinkKind, Source,
+    SourceKind, Verified, schema_of, settings, too_narrow,
 };
 use crate::signature::recipe::{Scheme, sign, verify};
 use crate::signature::{presets, verdict};
@@ -57,7 +57,13 @@ pub static KIND: Kind = Kind {
         audience: true,
         build,
     }),
-    poll: Some(PollKind { base_url: BASE_URL, rate: (300, 60_000), timeout_ms: 30_000, build: poll::build }),
+    ask: Some(AskKind {
+        base_url: BASE_URL,
+        rate: (300, 60_000),
+        timeout_ms: 30_000,
+        poll: Some(poll::build),
+        log: None,
+    }),
 };
 
 fn build(settings: &Value) -> Result<Arc<dyn Sink>, BadSetting> {

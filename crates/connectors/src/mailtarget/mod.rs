@@ -25,7 +25,7 @@ pub static KIND: Kind = Kind {
         operations/webhooks.",
     source: Some(SourceKind { schema: schema_of::<Settings>, needs_secret: true, needs_parse: false, build }),
     sink: None,
-    poll: None,
+    ask: None,
 };
 
 /// Settings of a Mailtarget source.

@@ -103,6 +103,12 @@ pub const SOURCE: &[Setting] = &[
     setting("secrets", Shape::Secrets, "signing secrets, two while one is rotated out"),
     setting("access", Shape::Table(ACCESS), "a credential beside a signature, or instead of one"),
     setting("parse", Shape::Text, "a VRL program: request to event or array of events"),
+    setting(
+        "auth",
+        Shape::Table(AUTH),
+        "the credential under which the source is asked for what it did not tell",
+    ),
+    setting("base_url", Shape::Text, "where it is asked: another base address than the vendor's"),
     setting("account", Shape::Text, "a name for the account that a destination may share: no echoes"),
     setting("tenant", Shape::Text, "the tenant; default `default`"),
 ];

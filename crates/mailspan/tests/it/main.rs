@@ -33,6 +33,7 @@ mod on_postgres;
 mod operations;
 mod overload;
 mod poison;
+mod poll;
 mod prepare;
 mod quota;
 mod recovery;

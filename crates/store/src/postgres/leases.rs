@@ -14,6 +14,7 @@ use mailspan_engine::Fence;
 use super::base::{Base, Fault, get};
 use super::journal::Journal;
 use crate::prepare::{Prepared, What};
+use crate::rounds::round_lease;
 use crate::sqlite::jobs::lease_of;
 use crate::sqlite::leases::{NODE, ROUTER, of_destination};
 use crate::write::{Trouble, Write, Wrote};
@@ -61,6 +62,8 @@ pub(crate) fn of_job(write: &Prepared) -> Option<String> {
         What::Write(Write::Page(page)) => Some(lease_of(page.job)),
         What::Write(Write::Release { name, .. }) => Some(name.clone()),
         What::Write(Write::JobStand { id, .. }) => Some(lease_of(*id)),
+        What::Write(Write::Round(mark)) => Some(round_lease(mark.about)),
+        What::Accept { receipt, .. } => receipt.round.as_ref().map(|mark| round_lease(mark.about)),
         _ => None,
     }
 }

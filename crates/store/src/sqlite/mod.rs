@@ -33,6 +33,7 @@ mod plans;
 pub(crate) mod recent;
 pub(crate) mod refused;
 pub(crate) mod retain;
+pub(crate) mod rounds;
 pub(crate) mod route;
 pub(crate) mod segments;
 pub(crate) mod settle;
