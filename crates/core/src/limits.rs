@@ -232,5 +232,12 @@ pub const POLL_BACKOFF_MS: u64 = 5_000;
 pub const POLL_BACKOFF_MS_MAX: u64 = 3_600_000;
 /// The longest wait that a vendor may ask of a poll (`Retry-After`): a day's quota.
 pub const POLL_RETRY_AFTER_MS_MAX: u64 = 86_400_000;
+/// Events that are looked through for those of one transmission: a day of a busy source.
+pub const RECONCILE_EVENTS_MAX: usize = 100_000;
+/// Contacts of one page of a push re-sync.
+pub const RESYNC_PAGE_MAX: usize = 200;
+/// A re-sync goes on only while so few deliveries wait for its destination: it takes what live traffic leaves,
+/// and an opt-out waits for one bulk call of it at most.
+pub const RESYNC_PENDING_MAX: u64 = 200;
 /// Days that the figures of a source go back.
 pub const LISTED_DAYS_MAX: i64 = 400;

@@ -172,6 +172,8 @@ pub struct Destination {
     pub ordered: bool,
     /// Sources of the same account: what came from them is not sent back.
     pub echo_of: Vec<Name>,
+    /// How often contacts that changed are told again; nothing: never.
+    pub resync: Option<Span>,
     /// The settings of the kind alone, as `sink` was built from them.
     pub own: serde_json::Value,
     /// Of the whole section with its secrets as they were read: another number, another configuration.

@@ -25,6 +25,8 @@ pub struct RoundMark {
     pub reason: Option<String>,
     /// Only an operator can help: nothing is done until [`crate::Write::RoundNow`].
     pub paused: Option<Reason>,
+    /// What comes with it is what a source lists: counted by day.
+    pub lists: bool,
     pub at: Millis,
     /// A whole round has ended with it.
     pub ended: bool,

@@ -17,6 +17,7 @@ mod keys;
 mod migrate;
 mod moving;
 pub mod progress;
+mod reconcile;
 mod records;
 mod sandbox;
 mod sources;
@@ -107,6 +108,8 @@ enum Command {
     /// Look at sources: what they list against what arrived; ask one now
     #[command(subcommand)]
     Sources(sources::Sources),
+    /// Compare what a source's provider lists with what arrived; name each difference
+    Reconcile(reconcile::Reconcile),
     /// The compliance log: every consent fact and what each destination answered
     #[command(subcommand)]
     Ledger(records::Ledger),
@@ -185,6 +188,7 @@ async fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Jobs(command) => jobs::run(&common, command).await,
         Command::Destinations(command) => destinations::run(&common, command).await,
         Command::Sources(command) => sources::run(&common, command).await,
+        Command::Reconcile(command) => reconcile::run(&common, command).await,
         Command::Ledger(command) => records::ledger(&common, command).await,
         Command::Refused(command) => records::refused(&common, command).await,
         Command::Quarantined(command) => records::quarantined(&common, command).await,

@@ -59,6 +59,13 @@ async fn carry_out(common: &Common, client: &Client, command: Sources) -> anyhow
 }
 
 async fn poll(common: &Common, client: &Client, id: &str) -> anyhow::Result<ExitCode> {
+    let all = ask(client, id).await?;
+    table::one(common, &all);
+    Ok(if all["reason"].is_null() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Turn after turn until the round ends, or nothing comes of it; the sums of all.
+pub async fn ask(client: &Client, id: &str) -> anyhow::Result<Value> {
     let path = format!("/v1/sources/{}/poll", segment(id));
     let mut all = json!({ "id": id });
     for _ in 0..TURNS_MAX {
@@ -74,6 +81,5 @@ async fn poll(common: &Common, client: &Client, id: &str) -> anyhow::Result<Exit
             break;
         }
     }
-    table::one(common, &all);
-    Ok(if all["reason"].is_null() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(all)
 }

@@ -46,6 +46,8 @@ pub fn operator(app: App) -> Router {
         .route("/v1/sources", get(v1::sources::list))
         .route("/v1/sources/{name}", get(v1::sources::show))
         .route("/v1/sources/{name}/poll", post(v1::sources::poll))
+        .route("/v1/sources/{name}/reconcile", post(v1::sources::reconcile))
+        .route("/v1/destinations/{name}/resync", post(v1::destinations::resync))
         .route("/v1/keys", get(v1::keys::list).post(v1::keys::create))
         .route("/v1/keys/reseal", post(v1::keys::reseal))
         .route("/v1/keys/{id}", delete(v1::keys::revoke))

@@ -3,13 +3,15 @@
 use std::sync::Arc;
 
 use mailspan_core::limits::POLLS_MAX;
+use mailspan_core::{DestinationId, Name};
 use mailspan_store::Trouble;
 
 use super::next;
+use super::resync::{self, Resynced};
 use super::turn::{Polled, turn};
 use crate::app::{App, Live};
 use crate::deliver::leases::RENEW_MS;
-use crate::hub::Source;
+use crate::hub::{Destination, Source};
 use crate::runtime;
 
 /// Between two looks where nothing is due sooner: what another process did is seen by then.
@@ -26,7 +28,7 @@ pub async fn run(app: App, owner: u128) {
         let wait = match look(&app, owner).await {
             Ok(wait) => wait,
             Err(trouble) => {
-                tracing::warn!("sources are not asked: {trouble}");
+                tracing::warn!("rounds wait: {trouble}");
                 TROUBLE_MS
             }
         };
@@ -41,44 +43,58 @@ pub async fn run(app: App, owner: u128) {
 /// Begins what is due; how long until the next look.
 async fn look(app: &App, owner: u128) -> Result<u64, Trouble> {
     let live = app.live();
-    let polled: Vec<&Arc<Source>> = live.hub.sources.iter().filter(|source| is_polled(source)).collect();
-    if polled.is_empty() {
+    let all = rounds(&live);
+    if all.is_empty() {
         return Ok(REST_MS);
     }
     let (rows, now) = (app.store.rounds().await?, runtime::now());
     let mut rest = REST_MS;
-    for source in polled {
-        let Some(about) = live.source_id(&source.name) else { continue };
+    for (about, round) in all {
         let row = rows.iter().find(|row| row.about == about);
         match next::wait(row, now) {
             None => {}
             Some(0) if app.rounds.under_way() >= POLLS_MAX => rest = rest.min(FULL_MS),
-            Some(0) => begin(app, &live, source, about, owner),
+            Some(0) => begin(app, round, about, owner),
             Some(wait) => rest = rest.min(wait),
         }
     }
     Ok(rest)
 }
 
+/// What comes again.
+enum Round {
+    Poll(Arc<Source>),
+    Resync(Arc<Destination>, u64),
+}
+
+/// With the numbers of their names.
+fn rounds(live: &Live) -> Vec<(i64, Round)> {
+    let mut all = Vec::new();
+    for source in live.hub.sources.iter().filter(|source| is_polled(source)) {
+        all.extend(live.source_id(&source.name).map(|about| (about, Round::Poll(source.clone()))));
+    }
+    for destination in &live.hub.destinations {
+        let Some(every) = destination.resync else { continue };
+        let id = live.destination_id(destination.name.as_str());
+        all.extend(id.map(|id| (id.0, Round::Resync(destination.clone(), every.ms))));
+    }
+    all
+}
+
 fn is_polled(source: &Source) -> bool {
     source.asked.as_ref().is_some_and(|asked| asked.poll.is_some())
 }
 
-fn begin(app: &App, live: &Arc<Live>, source: &Arc<Source>, about: i64, owner: u128) {
-    let (app, live, source) = (app.clone(), live.clone(), source.clone());
+fn begin(app: &App, round: Round, about: i64, owner: u128) {
+    let app = app.clone();
     runtime::spawn(async move {
         let Some(ours) = app.rounds.begin(about) else { return };
-        // Settings of a source stay those with which its turn began.
-        let _live = live;
-        let Some(asked) = &source.asked else { return };
-        let Some(poll) = &asked.poll else { return };
-        let of = Polled { source: &source, asked, poll, about };
-        let rest = match turn(&app, &of, owner, false).await {
-            Ok(_) => 0,
+        let rest = match one_turn(&app, &round, about, owner).await {
+            Ok(()) => 0,
             // Another process is at it.
             Err(Trouble::FenceLost) => RENEW_MS,
             Err(trouble) => {
-                tracing::warn!(source = %source.name, "what it said could not be kept: {trouble}");
+                tracing::warn!(about = %round.name(), "a round waits: {trouble}");
                 TROUBLE_MS
             }
         };
@@ -86,4 +102,31 @@ fn begin(app: &App, live: &Arc<Live>, source: &Arc<Source>, about: i64, owner: u
         drop(ours);
         app.round_wake.notify_one();
     });
+}
+
+async fn one_turn(app: &App, round: &Round, about: i64, owner: u128) -> Result<(), Trouble> {
+    match round {
+        Round::Poll(source) => {
+            let Some((asked, poll)) =
+                source.asked.as_ref().and_then(|asked| Some((asked, asked.poll.as_ref()?)))
+            else {
+                return Ok(());
+            };
+            let of = Polled { source, asked, poll, about };
+            turn(app, &of, owner, false).await.map(|_| ())
+        }
+        Round::Resync(settings, every_ms) => {
+            let of = Resynced { settings, id: DestinationId(about), every_ms: *every_ms };
+            resync::turn(app, &of, owner).await
+        }
+    }
+}
+
+impl Round {
+    fn name(&self) -> &Name {
+        match self {
+            Round::Poll(source) => &source.name,
+            Round::Resync(destination, _) => &destination.name,
+        }
+    }
 }

@@ -1,8 +1,11 @@
 //! Asking sources for what they did not tell: rounds that come again, each page kept with its cursor.
 
 pub mod ask;
+pub mod compare;
 pub mod follow;
 pub mod next;
+pub mod reconcile;
+pub mod resync;
 pub mod turn;
 
 use std::collections::HashSet;

@@ -194,6 +194,7 @@ fn mark(of: &Polled<'_>, at: &Place, cursor: String, now: Millis, due: Millis) -
         failures: at.failures,
         reason: None,
         paused: None,
+        lists: true,
         at: now,
         ended: false,
     }

@@ -36,6 +36,7 @@ mod poison;
 mod poll;
 mod prepare;
 mod quota;
+mod reconcile;
 mod recovery;
 mod reload;
 mod replay;

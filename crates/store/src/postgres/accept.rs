@@ -225,7 +225,7 @@ async fn new_events<'a>(journal: &mut Journal, doors: &mut [Door<'a>]) -> Result
     });
     for one in &kept {
         let door = &mut doors[one.door];
-        if door.receipt.round.is_some() {
+        if door.receipt.round.as_ref().is_some_and(|mark| mark.lists) {
             count(&mut door.tally, &one.event, false);
         }
     }

@@ -70,7 +70,7 @@ pub(crate) fn accept(journal: &mut Journal, receipt: &Receipt, arrivals: &[Arriv
             }
             _ => {}
         }
-        if is_new && receipt.round.is_some() {
+        if is_new && receipt.round.as_ref().is_some_and(|mark| mark.lists) {
             count(&mut tally, &arrived.event, accepted.unchanged > unchanged);
         }
     }

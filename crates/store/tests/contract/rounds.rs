@@ -45,6 +45,7 @@ pub fn mark(about: i64, fence: Fence, cursor: &str) -> RoundMark {
         failures: 0,
         reason: None,
         paused: None,
+        lists: true,
         at: NOW,
         ended: false,
     }

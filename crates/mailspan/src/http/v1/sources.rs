@@ -7,13 +7,16 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use mailspan_core::Millis;
 use mailspan_store::{ListedDay, RoundRow, Write};
+use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::app::App;
 use crate::http::auth::Caller;
+use crate::http::body::OptionalJson;
 use crate::http::path::Segment;
 use crate::http::problem::Problem;
 use crate::hub::Source;
+use crate::poll::reconcile::{self, Failed};
 use crate::poll::turn::{Polled, turn};
 use crate::runtime;
 
@@ -129,4 +132,42 @@ pub async fn poll(
     value["id"] = json!(source.name);
     app.round_wake.notify_one();
     Ok(Json(value))
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Wanted {
+    transmission: String,
+    /// Accept what is missing here.
+    repair: bool,
+}
+
+/// The provider's log of a transmission against what was settled.
+pub async fn reconcile(
+    State(app): State<App>,
+    caller: Caller,
+    Segment(name): Segment,
+    OptionalJson(wanted): OptionalJson<Wanted>,
+) -> Result<Json<Value>, Problem> {
+    caller.needs("operate")?;
+    let (source, _) = find(&app, &caller, &name)?;
+    let asked = source.asked.as_ref().and_then(|asked| Some((asked, asked.log.as_ref()?)));
+    let Some(asked) = asked else {
+        let kind = source.kind.name;
+        let detail = match source.kind.ask.as_ref().and_then(|ask| ask.log) {
+            Some(_) => format!("`{name}` has no `auth`: its provider shows the log to nobody without"),
+            None => format!("kind `{kind}` keeps no log of a transmission"),
+        };
+        return Err(Problem::new(StatusCode::CONFLICT, "no_log", detail));
+    };
+    if wanted.transmission.trim().is_empty() {
+        return Err(Problem::bad("give the id of a transmission: { \"transmission\": \"…\" }"));
+    }
+    let compared =
+        reconcile::reconcile(&app, &source, asked, wanted.transmission.trim(), wanted.repair).await;
+    match compared {
+        Ok(value) => Ok(Json(value)),
+        Err(Failed::Log(reason)) => Err(Problem::new(StatusCode::BAD_GATEWAY, &reason.code, reason.text)),
+        Err(Failed::Store(trouble)) => Err(Problem::from(trouble)),
+    }
 }
