@@ -34,7 +34,8 @@ pub static KIND: Kind = Kind {
         one bulk call), opt-outs and erasures are written by external id, suppressions are pushed; it needs a key \
         with the scopes contacts:read, contacts:write and suppressions:write as `auth = { kind = \"bearer\", \
         token = … }`. As a source: its eight webhook types, signed with `X-MailingCore-Signature` \
-        (`t=…,v1=…`, HMAC-SHA256 of time and raw body) under any of `secrets`. Rules: mailingcore.com/en/docs, sections newsletter, webhooks, deliverability and api.",
+        (`t=…,v1=…`, HMAC-SHA256 of time and raw body) under any of `secrets`; with `auth` it is also asked for the contacts that have changed, every \
+        15 minutes. Rules: mailingcore.com/en/docs, sections newsletter, webhooks, deliverability and api.",
     source: Some(SourceKind {
         schema: schema_of::<SourceSettings>,
         needs_secret: true,

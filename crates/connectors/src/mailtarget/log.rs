@@ -92,3 +92,92 @@ fn refused(transmission: &str, answer: &Answer) -> Result<(), Reason> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use mailspan_core::{Millis, RawRequest, SplitMix64};
+    use serde_json::{Value, json};
+
+    fn answer(status: u16, body: &Value) -> Answer {
+        Answer { at: Millis(0), status, headers: vec![], body: body.to_string().into_bytes(), cut: false }
+    }
+
+    fn webhook(body: &Value) -> RawRequest {
+        RawRequest {
+            method: "POST".to_owned(),
+            url: String::new(),
+            path: String::new(),
+            query: String::new(),
+            headers: vec![],
+            body: body.to_string().into_bytes().into(),
+            received_at: Millis(0),
+        }
+    }
+
+    /// The same key: one that was accepted from the log is known when its webhook comes late.
+    fn check(kind: &str, more: &Value) {
+        let mut entry = json!({
+            "type": kind, "recipient": "Ana@example.com", "subject": "News", "friendlyFrom": "x", "reason": "",
+            "url": "", "userAgent": "", "timestamp": 1_778_210_055,
+        });
+        entry.as_object_mut().expect("an object").extend(more.as_object().cloned().unwrap_or_default());
+        let told = json!({
+            "transmissionId": "t/1", "event": kind, "timestamp": "2026-05-08T03:14:15Z", "recipient": "ana@example.com",
+            "metadata": {}, "raw": more,
+        });
+        for body in [json!({"events": [entry]}), json!({"data": {"events": [entry]}}), json!([entry])] {
+            let read = Events.read("t/1", &answer(200, &body)).expect("a log");
+            let parsed = parse::parse(&webhook(&told), None).expect("a webhook");
+            let (logged, told) = (&read.arrivals[0], &parsed.arrivals[0]);
+            assert_eq!(logged.dedupe, told.dedupe, "{kind}");
+            assert_eq!((&logged.event_type, logged.time), (&told.event_type, told.time), "{kind}");
+            assert_eq!(logged.transmission.as_deref(), Some("t/1"));
+        }
+    }
+
+    #[test]
+    fn an_entry_is_the_event_that_its_webhook_tells() {
+        check("delivery", &json!({}));
+        check("open", &json!({"userAgent": "Mozilla/5.0"}));
+        check("click", &json!({"url": "https://example.com/a?b=1"}));
+        check("bounce", &json!({"reason": "550 5.1.1 user unknown"}));
+    }
+
+    #[test]
+    fn the_id_stands_in_the_path_as_text() {
+        let path = Events.ask("a/b?c").path;
+        assert_eq!(path, "/analytic/transmission/a%2Fb%3Fc/events");
+    }
+
+    #[test]
+    fn what_is_no_log_says_why() {
+        let check = |answer: &Answer, code: &str| {
+            let why = Events.read("t", answer).expect_err("it was read");
+            assert_eq!(why.code, code, "{}", why.text);
+        };
+        check(&answer(401, &json!({"error": "unauthorized"})), "unauthorized");
+        check(&answer(404, &json!({})), "not_found");
+        check(&answer(503, &json!({})), "unavailable");
+        check(&answer(200, &json!({"x": 1})), "bad_answer");
+        check(&Answer { body: b"<html>".to_vec(), ..answer(200, &json!(0)) }, "bad_answer");
+        check(&Answer { cut: true, ..answer(200, &json!([])) }, "too_large");
+    }
+
+    #[test]
+    fn it_is_total_on_mutated_logs() {
+        let entry =
+            json!({"type": "click", "recipient": "a@b.co", "url": "https://x.example", "timestamp": 1});
+        let whole = json!({"events": [entry, {"type": 7}, "x"]}).to_string().into_bytes();
+        let mut random = SplitMix64(0x6c6f_6773);
+        for _ in 0..5_000 {
+            let mut body = whole.clone();
+            for _ in 0..=random.below(4) {
+                let at = random.below(body.len() as u64) as usize;
+                body[at] = random.next_u64() as u8;
+            }
+            body.truncate(1 + random.below(body.len() as u64 * 2) as usize);
+            let _ = Events.read("t", &Answer { body, ..answer(200, &json!(0)) });
+        }
+    }
+}

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use mailspan_core::limits::POLLS_MAX;
 use mailspan_core::{DestinationId, Name};
-use mailspan_store::Trouble;
+use mailspan_store::{Store, Trouble};
 
 use super::next;
 use super::resync::{self, Resynced};
@@ -14,8 +14,10 @@ use crate::deliver::leases::RENEW_MS;
 use crate::hub::{Destination, Source};
 use crate::runtime;
 
-/// Between two looks where nothing is due sooner: what another process did is seen by then.
+/// Between two looks where nothing is due sooner.
 const REST_MS: u64 = 60_000;
+/// The same where other processes, commands among them, make rounds due too.
+const SHARED_REST_MS: u64 = RENEW_MS;
 /// While as many are asked as may be.
 const FULL_MS: u64 = 1_000;
 /// After trouble with the store.
@@ -48,7 +50,7 @@ async fn look(app: &App, owner: u128) -> Result<u64, Trouble> {
         return Ok(REST_MS);
     }
     let (rows, now) = (app.store.rounds().await?, runtime::now());
-    let mut rest = REST_MS;
+    let mut rest = if matches!(app.store, Store::Postgres(_)) { SHARED_REST_MS } else { REST_MS };
     for (about, round) in all {
         let row = rows.iter().find(|row| row.about == about);
         match next::wait(row, now) {

@@ -150,6 +150,22 @@ pub fn reconciliation_finds_what_webhooks_never_told_and_nothing_else() {
 }
 
 #[test]
+pub fn a_second_pull_costs_what_changed() {
+    let mut pair = pair(20, "every = \"1h\", page = 5, overlap = \"0s\"");
+    pair.hub.start();
+    pair.first_round();
+    // The account's clock tells seconds: what was written in the last one is listed once more.
+    let nothing = until(20, "what is stored is listed again and again", || {
+        let pulled = pair.poll();
+        (pulled["again"] == 0).then_some(pulled)
+    });
+    assert_eq!((&nothing["pages"], &nothing["found"]), (&json!(1), &json!(0)), "{nothing}");
+    pair.opt_out(7);
+    let one = pair.poll();
+    assert_eq!((&one["pages"], &one["found"], &one["again"]), (&json!(1), &json!(1), &json!(0)), "{one}");
+}
+
+#[test]
 pub fn a_source_whose_credential_is_refused_is_paused_and_named() {
     let mut pair = pair(1, "every = \"1h\"");
     pair.account.faults("unauthorized");

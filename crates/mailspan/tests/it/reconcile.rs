@@ -192,7 +192,8 @@ impl Audience {
         let rows = self.hub.rows(&["events", "list", "--type", "contact.updated", "--limit", "1000"]);
         let of = |row: &&Value| {
             let id = row["id"].as_str().unwrap();
-            self.hub.rows(&["events", "show", id])[0]["data"]["origin"] == "resync"
+            let shown = self.hub.rows(&["events", "show", id]).remove(0);
+            shown["event_json"].as_str().unwrap().contains("\"origin\":\"resync\"")
         };
         rows.iter().filter(of).count()
     }
