@@ -222,3 +222,26 @@ pub const BULK_CONTACTS_MAX: usize = 1_000;
 pub const BULK_BYTES_MAX: usize = 4 << 20;
 /// Rows of one page of a poll: MailingCore's largest `limit`. Each makes at most two events.
 pub const POLL_ROWS_MAX: u32 = 500;
+/// Pages that one turn of a poll reads before others have theirs; where more is left it goes on at once.
+pub const POLL_PAGES_MAX: u32 = 50;
+/// How long one turn of a poll may take: with its last page it stays within the minute that a command waits.
+pub const POLL_TURN_MS_MAX: u64 = 25_000;
+/// Sources that are asked at once.
+pub const POLLS_MAX: usize = 8;
+/// The longest `every` of a round: behind it what is missed is missed for too long.
+pub const ROUND_MS_MAX: u64 = 31 * 86_400_000;
+/// The first wait after an answer that was none; doubled with each further one, drawn anew each time.
+pub const POLL_BACKOFF_MS: u64 = 5_000;
+/// The longest such wait.
+pub const POLL_BACKOFF_MS_MAX: u64 = 3_600_000;
+/// The longest wait that a vendor may ask of a poll (`Retry-After`): a day's quota.
+pub const POLL_RETRY_AFTER_MS_MAX: u64 = 86_400_000;
+/// Events that are looked through for those of one transmission: a day of a busy source.
+pub const RECONCILE_EVENTS_MAX: usize = 100_000;
+/// Contacts of one page of a push re-sync.
+pub const RESYNC_PAGE_MAX: usize = 200;
+/// A re-sync goes on only while so few deliveries wait for its destination: it takes what live traffic leaves,
+/// and an opt-out waits for one bulk call of it at most.
+pub const RESYNC_PENDING_MAX: u64 = 200;
+/// Days that the figures of a source go back.
+pub const LISTED_DAYS_MAX: i64 = 400;

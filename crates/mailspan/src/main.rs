@@ -14,6 +14,7 @@ mod hub;
 mod intake;
 mod jobs;
 mod open;
+mod poll;
 mod reload;
 mod route;
 mod runtime;

@@ -80,6 +80,7 @@ async fn apply(app: &App, owner: u128, hub: Hub) -> Result<usize, String> {
         app.tell(one).await;
     }
     app.lease_wake.notify_one();
+    app.round_wake.notify_one();
     Ok(changed)
 }
 

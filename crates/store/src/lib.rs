@@ -23,6 +23,7 @@ pub mod postgres;
 mod prepare;
 mod queue;
 mod reader;
+mod rounds;
 mod rows;
 pub mod sqlite;
 mod write;
@@ -43,6 +44,7 @@ pub use open::{OpenError, OpenOptions, compact, open};
 pub use pack::{Cut, pack_request};
 pub use postgres::{PostgresOptions, PostgresWriter, open_postgres};
 pub use reader::Reader;
+pub use rounds::{ListedDay, RoundMark, RoundRow, round_lease};
 pub use rows::*;
 pub use sqlite::SCHEMA;
 pub use write::*;
@@ -226,6 +228,24 @@ impl Store {
         match self {
             Store::Sqlite(sqlite) => sqlite.read(sqlite::jobs::running).await,
             Store::Postgres(postgres) => postgres.running_jobs().await,
+        }
+    }
+
+    /// Where every round stands.
+    pub async fn rounds(&self) -> Result<Vec<RoundRow>, Trouble> {
+        match self {
+            Store::Sqlite(sqlite) => sqlite.read(sqlite::rounds::list).await,
+            Store::Postgres(postgres) => postgres.rounds().await,
+        }
+    }
+
+    /// What a source listed on its last days (the newest first), as far as it was asked.
+    pub async fn listed(&self, about: i64, days: u32) -> Result<Vec<ListedDay>, Trouble> {
+        match self {
+            Store::Sqlite(sqlite) => {
+                sqlite.read(move |base| sqlite::rounds::listed(base, about, i64::from(days))).await
+            }
+            Store::Postgres(postgres) => postgres.listed(about, i64::from(days)).await,
         }
     }
 

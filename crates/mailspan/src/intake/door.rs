@@ -8,7 +8,7 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use mailspan_connectors::contract::{Refusal, Verified};
 use mailspan_connectors::signature::digest;
-use mailspan_core::contact::{concerns_contacts, read_event};
+use mailspan_core::contact::{ContactWrite, concerns_contacts, read_event};
 use mailspan_core::limits::REFUSED_BODY_BYTES_MAX;
 use mailspan_core::{Digest, EventId, RawRequest};
 use mailspan_store::{Accepted, Idempotency, Receipt, RefusedRequest, Trouble, Write, Wrote};
@@ -86,14 +86,15 @@ pub async fn enter(
 }
 
 /// What the events say of contacts is written with them.
-async fn read_contacts(app: &App, receipt: &mut Receipt) -> Result<(), Trouble> {
+pub async fn read_contacts(app: &App, receipt: &mut Receipt) -> Result<(), Trouble> {
     for arrived in &mut receipt.arrivals {
         if !concerns_contacts(&arrived.event.event_type) {
             continue;
         }
         let settings = app.tenants.settings(&app.store, &receipt.tenant).await?;
         let write = read_event(&arrived.event, door::new_uid(), settings.bounces_suppress);
-        arrived.contact = write.map(Box::new);
+        let found = receipt.round.is_some();
+        arrived.contact = write.map(|write| Box::new(ContactWrite { found, ..write }));
     }
     Ok(())
 }

@@ -13,6 +13,7 @@ use super::{contacts, persons};
 use crate::audience::{Audience, Known, NewFact};
 use crate::decided::{decided, facts_of};
 use crate::prepare::decides;
+use crate::rounds::key;
 use crate::sqlite::accept::{ERASES, STATES_CONSENT};
 use crate::sqlite::envelope;
 
@@ -106,7 +107,12 @@ fn arrive<'a>(
     one.flags |= if done.erased { ERASES } else { 0 };
     one.flags |= if done.facts.is_empty() { 0 } else { STATES_CONSENT };
     let mut events = vec![];
-    if !decides(receipt) {
+    if done.is_known_already(write) {
+        door.accepted.unchanged += 1;
+        if let Some(sums) = door.tally.get_mut(&key(&one.event)) {
+            sums.1 += 1;
+        }
+    } else if !decides(receipt) {
         events.push(one);
     } else if let Some(event) = decided(&one.event, &done)? {
         one.packed = Cow::Owned(envelope::pack(&event));

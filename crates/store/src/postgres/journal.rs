@@ -14,8 +14,8 @@ use super::names::TYPE;
 use super::retain::Cursors;
 use super::segments::Segments;
 use super::{
-    accept, contacts, counts, endpoints, erase, jobs, keys, offer, refused, retain, route, settle, standing,
-    tenants,
+    accept, contacts, counts, endpoints, erase, jobs, keys, offer, refused, retain, rounds, route, settle,
+    standing, tenants,
 };
 use crate::decided::DECIDED;
 use crate::prepare::{Prepared, What, decides};
@@ -188,6 +188,12 @@ impl Journal {
                 What::Write(Write::Key(key)) => {
                     self.base.make_tenant(key.tenant.as_str()).await?;
                 }
+                What::Write(Write::RoundNow { tenant, .. }) => {
+                    self.base.make_tenant(tenant.as_str()).await?;
+                }
+                What::Write(Write::Round(mark)) => {
+                    self.base.make_tenant(mark.tenant.as_str()).await?;
+                }
                 What::Write(Write::Job(job)) => {
                     self.base.make_tenant(job.tenant.as_str()).await?;
                 }
@@ -304,6 +310,8 @@ impl Journal {
             Write::Release { name, owner } => {
                 leases::release(&self.base, &mut self.leases, name, *owner).await
             }
+            Write::Round(mark) => rounds::write(&self.base, &self.leases, mark).await,
+            Write::RoundNow { tenant, about, at } => rounds::now(&self.base, tenant, *about, *at).await,
             Write::Retain(keep) => retain::step(self, *keep).await,
             Write::Job(job) => jobs::make(&self.base, job).await,
             Write::JobStand { id, state, note, at } => jobs::stand(self, *id, *state, note, *at).await,

@@ -14,6 +14,7 @@ use mailspan_engine::Fence;
 use super::base::{Base, Fault, get};
 use super::journal::Journal;
 use crate::prepare::{Prepared, What};
+use crate::rounds::round_lease;
 use crate::sqlite::jobs::lease_of;
 use crate::sqlite::leases::{NODE, ROUTER, of_destination};
 use crate::write::{Trouble, Write, Wrote};
@@ -62,6 +63,8 @@ pub(crate) fn of_job(write: &Prepared) -> Vec<String> {
         What::Write(Write::Release { name, .. }) => vec![name.clone()],
         What::Write(Write::JobStand { id, .. }) => vec![lease_of(*id)],
         What::Write(Write::Renew { names, .. }) => names.clone(),
+        What::Write(Write::Round(mark)) => vec![round_lease(mark.about)],
+        What::Accept { receipt, .. } => receipt.round.iter().map(|mark| round_lease(mark.about)).collect(),
         _ => vec![],
     }
 }

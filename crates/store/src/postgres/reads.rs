@@ -5,11 +5,13 @@ use mailspan_core::{
 };
 
 use super::handle::Postgres;
-use super::{audit, claim, deliveries, events, jobs, keys, leases, ledger, persons, refused, standing, walk};
+use super::{
+    audit, claim, deliveries, events, jobs, keys, leases, ledger, persons, refused, rounds, standing, walk,
+};
 use crate::{
     AttemptRow, Audit, Claim, Claimed, DeliveryFilter, DeliveryRow, EventFilter, EventRow, Fact, FactFilter,
-    JobFilter, JobRow, KeyRow, LeaseRow, Look, RefusedRow, RequestRow, Sizes, StandingRow, Trouble,
-    UnreadableRow, Walk, Walked,
+    JobFilter, JobRow, KeyRow, LeaseRow, ListedDay, Look, RefusedRow, RequestRow, RoundRow, Sizes, StandingRow,
+    Trouble, UnreadableRow, Walk, Walked,
 };
 
 impl Postgres {
@@ -132,6 +134,18 @@ impl Postgres {
     pub(crate) async fn running_jobs(&self) -> Result<Vec<JobRow>, Trouble> {
         let link = self.link().await?;
         let found = jobs::running(link.base()?).await;
+        link.end(found).await
+    }
+
+    pub(crate) async fn rounds(&self) -> Result<Vec<RoundRow>, Trouble> {
+        let link = self.link().await?;
+        let found = rounds::list(link.base()?).await;
+        link.end(found).await
+    }
+
+    pub(crate) async fn listed(&self, about: i64, days: i64) -> Result<Vec<ListedDay>, Trouble> {
+        let link = self.link().await?;
+        let found = rounds::listed(link.base()?, about, days).await;
         link.end(found).await
     }
 

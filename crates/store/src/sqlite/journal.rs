@@ -14,7 +14,7 @@ use super::retain::Cursors;
 use super::segments::Segments;
 use super::{
     accept, audit, claim, deliveries, endpoints, erase, events, jobs, keys, leases, ledger, offer, persons,
-    refused, retain, route, settle, standing, tenants,
+    refused, retain, rounds, route, settle, standing, tenants,
 };
 use crate::prepare::{Prepared, What, prepare, prepare_name};
 use crate::write::{Trouble, Write, Wrote};
@@ -261,6 +261,8 @@ impl Journal {
             Write::Job(job) => jobs::make(&self.base, job),
             Write::JobStand { id, state, note, at } => jobs::stand(&self.base, *id, *state, note, *at),
             Write::Page(page) => jobs::page(self, page),
+            Write::Round(mark) => rounds::write(&self.base, mark),
+            Write::RoundNow { tenant, about, at } => rounds::now(&self.base, tenant, *about, *at),
             Write::Retain(keep) => retain::step(self, *keep),
             Write::Tenant(tenant) => tenants::set(&self.base, tenant),
             Write::Field(field) => tenants::field(&self.base, field),
@@ -345,6 +347,7 @@ mod tests {
             arrivals: vec![Arrived { event, part: 0, dedupe: Some(Digest(n.to_le_bytes())), contact: None }],
             unreadable: vec![],
             idempotency: None,
+            round: None,
         }))
     }
 

@@ -34,6 +34,7 @@ mod plans;
 pub(crate) mod recent;
 pub(crate) mod refused;
 pub(crate) mod retain;
+pub(crate) mod rounds;
 pub(crate) mod route;
 mod runs;
 pub(crate) mod segments;

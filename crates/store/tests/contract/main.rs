@@ -20,6 +20,7 @@ mod moving;
 mod nodes;
 mod on_postgres;
 mod open;
+mod rounds;
 mod same;
 mod scans;
 mod stores;
@@ -290,6 +291,18 @@ mod on_sqlite {
     #[test]
     fn tenants_fields_and_secrets_are_kept() {
         run(sqlite, audience::tenants_fields_and_secrets_are_kept);
+    }
+    #[test]
+    fn a_page_and_its_cursor_are_kept_together_and_only_differences_make_events() {
+        run(sqlite, rounds::a_page_and_its_cursor_are_kept_together_and_only_differences_make_events);
+    }
+    #[test]
+    fn a_page_under_an_old_fence_is_refused_whole() {
+        run(sqlite, rounds::a_page_under_an_old_fence_is_refused_whole);
+    }
+    #[test]
+    fn a_round_that_is_paused_goes_on_where_it_was() {
+        run(sqlite, rounds::a_round_that_is_paused_goes_on_where_it_was);
     }
     #[test]
     fn fields_come_back_as_written() {

@@ -12,7 +12,9 @@ use mailspan_core::EventId;
 use mailspan_store::{Store, Trouble, Write};
 
 use crate::harness::{Harness, event, postgres, receipt};
-use crate::{accept, audience, coalesce, contacts, deliver, erasures, jobs, keep, later, nodes, open};
+use crate::{
+    accept, audience, coalesce, contacts, deliver, erasures, jobs, keep, later, nodes, open, rounds,
+};
 use mailspan_testkit::PostgresServer;
 
 type Done = Pin<Box<dyn Future<Output = ()>>>;
@@ -27,6 +29,15 @@ const AT_ONCE: usize = 3;
 
 fn cases() -> Vec<Case> {
     vec![
+        ("a_page_and_its_cursor_are_kept_together_and_only_differences_make_events", |hub| {
+            Box::pin(rounds::a_page_and_its_cursor_are_kept_together_and_only_differences_make_events(hub))
+        }),
+        ("a_page_under_an_old_fence_is_refused_whole", |hub| {
+            Box::pin(rounds::a_page_under_an_old_fence_is_refused_whole(hub))
+        }),
+        ("a_round_that_is_paused_goes_on_where_it_was", |hub| {
+            Box::pin(rounds::a_round_that_is_paused_goes_on_where_it_was(hub))
+        }),
         ("what_is_accepted_is_read_back", |hub| Box::pin(accept::what_is_accepted_is_read_back(hub))),
         ("duplicates_are_counted_not_kept", |hub| Box::pin(accept::duplicates_are_counted_not_kept(hub))),
         ("dedupe_reaches_over_closed_segments_and_a_restart", |hub| {
