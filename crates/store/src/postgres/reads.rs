@@ -5,7 +5,10 @@ use mailspan_core::{
 };
 
 use super::handle::Postgres;
-use super::{audit, claim, deliveries, events, jobs, keys, leases, ledger, persons, refused, standing, walk};
+use super::{
+    audit, claim, deliveries, events, jobs, keys, leases, ledger, persons, refused, standing, unsubscribes,
+    walk,
+};
 use crate::{
     AttemptRow, Audit, Claim, Claimed, DeliveryFilter, DeliveryRow, EventFilter, EventRow, Fact, FactFilter,
     JobFilter, JobRow, KeyRow, LeaseRow, RefusedRow, RequestRow, Sizes, StandingRow, Trouble, UnreadableRow,
@@ -216,6 +219,12 @@ impl Postgres {
     pub(crate) async fn person(&self, tenant: &Name, subject: &Subject) -> Result<Option<Person>, Trouble> {
         let link = self.state().await?;
         let found = persons::by_subject(link.base()?, tenant, subject).await;
+        link.end(found).await
+    }
+
+    pub(crate) async fn unsubscribes_under_way(&self) -> Result<Vec<Millis>, Trouble> {
+        let link = self.link().await?;
+        let found = unsubscribes::under_way(link.base()?).await;
         link.end(found).await
     }
 
