@@ -72,8 +72,8 @@ pub struct Ingest {
     /// Their conditions hold: deliveries are written, for a destination that is paused
     #[arg(long)]
     matching: bool,
-    /// Measure the hub also while retention drops old events, 200k of them or as many as are given
-    #[arg(long, value_name = "EVENTS", num_args = 0..=1, default_missing_value = "200k", value_parser = keys, conflicts_with = "matching")]
+    /// Measure the hub also while retention drops old events, 100k of them or as many as are given
+    #[arg(long, value_name = "EVENTS", num_args = 0..=1, default_missing_value = "100k", value_parser = keys, conflicts_with = "matching")]
     retention: Option<u64>,
 }
 

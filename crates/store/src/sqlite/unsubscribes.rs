@@ -17,9 +17,14 @@ use super::lanes::ANSWERS_CONSENT;
 const ANSWERED: &str = "SELECT 1 FROM ledger f INDEXED BY ledger_event
     JOIN ledger_answers a ON a.fact = f.id WHERE f.event = ?1 AND a.destination = ?2 AND a.verdict NOT LIKE 'dead%'";
 
-/// When it was learned; nothing where the event is no unsubscribe.
-const LEARNED: &str =
-    "SELECT min(learned_at) FROM ledger INDEXED BY ledger_event WHERE event = ?1 AND what IN (1, 2)";
+/// When it was learned; nothing where the event is no unsubscribe, or repeats what the person had said before with
+/// no opt-in since (the echo of a system that was told): a complaint after an unsubscribe is news.
+const LEARNED: &str = "SELECT min(l.learned_at) FROM ledger l INDEXED BY ledger_event
+    WHERE l.event = ?1 AND l.what IN (1, 2) AND NOT EXISTS (
+        SELECT 1 FROM ledger b INDEXED BY ledger_person
+        WHERE b.person = l.person AND b.id < l.id AND b.what IN (1, 2) AND b.what >= l.what AND NOT EXISTS (
+            SELECT 1 FROM ledger i INDEXED BY ledger_person
+            WHERE i.person = l.person AND i.what = 0 AND i.id BETWEEN b.id AND l.id))";
 
 /// True where the destination knew before.
 pub(crate) fn knew(base: &Base, event: Seq, destination: i64) -> Result<bool, Fault> {

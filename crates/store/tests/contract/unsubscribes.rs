@@ -89,6 +89,20 @@ pub async fn an_unsubscribe_is_known_when_the_last_destination_has_been_told(hub
     replay(&hub, delivery(&hub, 1, "crm").await).await;
     under_way(0, "a replay of what is known").await;
     assert!(end(&hub, 1, crm, State::Delivered).await.is_empty());
+
+    // Nor does an event that says again what the person has said: a system that was told tells it back.
+    hub.accept(vec![event(5, "contact.unsubscribed", "a@b.co"), event(6, "email.complained", "d@b.co")])
+        .await;
+    under_way(0, "both are repeats").await;
+    route_to(&hub, &[crm.1]).await;
+    assert!(end(&hub, 5, crm, State::Delivered).await.is_empty());
+    let more = [
+        (7, "email.complained", "a@b.co"),
+        (8, "contact.subscribed", "d@b.co"),
+        (9, "email.complained", "d@b.co"),
+    ];
+    hub.accept(more.map(|(n, kind, subject)| event(n, kind, subject)).into()).await;
+    under_way(2, "a complaint is more than an unsubscribe, and after an opt-in all is new").await;
     hub.audit_adds_up().await;
 }
 

@@ -22,6 +22,10 @@ const BULK_CONNECTIONS: u64 = 4;
 /// Pages of the second phase, so that a list without end is noticed.
 const PAGES_MAX: u64 = 1_000_000;
 
+/// How long the router may need for what was accepted.
+const ROUTED_MS_MAX: u64 = 600_000;
+const LOOK_MS: u64 = 50;
+
 #[derive(Clone)]
 pub struct Api {
     pub address: SocketAddr,
@@ -117,6 +121,19 @@ impl Api {
         sent
     }
 
+    /// Waits until nothing waits for the router.
+    pub async fn routed(&self) -> anyhow::Result<()> {
+        let mut link = Link::new(self.address);
+        let began = runtime::instant();
+        while began.elapsed().as_millis() < u128::from(ROUTED_MS_MAX) {
+            if metric(&mut link, &self.bearer, "mailspan_waiting_events").await? == 0 {
+                return Ok(());
+            }
+            runtime::sleep(LOOK_MS).await;
+        }
+        bail!("after {ROUTED_MS_MAX} ms the hub had not routed what it accepted")
+    }
+
     /// A page of the list, and the time that it took in microseconds.
     pub async fn page(&self, link: &mut Link, query: &str) -> anyhow::Result<(Bytes, u64)> {
         let path = format!("/contacts?limit={PAGE}&{query}");
@@ -146,6 +163,16 @@ impl Api {
         }
         bail!("the list of contacts has no end")
     }
+}
+
+/// A number of the hub's own metrics, one without labels.
+pub async fn metric(link: &mut Link, bearer: &str, name: &str) -> anyhow::Result<u64> {
+    let asked = link.send(Method::GET, "/metrics", Some(("authorization", bearer)), Bytes::new());
+    let (status, body) = asked.await.context("ask for the metrics")?;
+    let text = String::from_utf8_lossy(&body);
+    let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+    line.and_then(|number| number.trim().parse().ok())
+        .with_context(|| format!("/metrics was answered {status} without {name}"))
 }
 
 fn with_versions(numbers: Vec<u64>, tally: &Tally) -> Vec<(u64, u32)> {

@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use anyhow::{Context, bail};
+use anyhow::bail;
 use bytes::Bytes;
 use hyper::Method;
 use mailspan_core::Name;
@@ -19,7 +19,7 @@ use serde_json::json;
 
 pub use report::SyncReport;
 
-use super::contacts::api::Api;
+use super::contacts::api::{Api, metric};
 use super::contacts::tally::Tally;
 use super::figures::{Figure, quantiles};
 use super::link::Link;
@@ -219,13 +219,7 @@ impl Bench<'_> {
     /// How many unsubscribes the hub's own histogram has.
     async fn told_by_the_hub(&self) -> anyhow::Result<u64> {
         let mut link = Link::new(self.aim.hub);
-        let bearer = Some(("authorization", &*self.aim.bearer));
-        let (status, body) = link.send(Method::GET, "/metrics", bearer, Bytes::new()).await?;
-        let text = String::from_utf8_lossy(&body);
-        let line =
-            text.lines().find_map(|line| line.strip_prefix("mailspan_unsubscribe_known_seconds_count "));
-        line.and_then(|count| count.trim().parse().ok())
-            .with_context(|| format!("/metrics was answered {status} without the histogram"))
+        metric(&mut link, &self.aim.bearer, "mailspan_unsubscribe_known_seconds_count").await
     }
 
     /// The second phase: what each fake has.
