@@ -120,6 +120,9 @@ pub const QUEUE_ROOM_BATCHED: [u16; 6] = [2_048, 2_048, 2_048, 128, 64, 64];
 /// Of a queue of first tries that is longer than its room, so many parts less are held of those that became due last:
 /// 32, so that what has just arrived waits for about a hundred deliveries at most. Or a batch, where that is more.
 pub const NEWEST_PART: u16 = 8;
+/// Rows of each destination (heads of its consent queue, its dead letters) that are looked at to count unsubscribes
+/// under way by their age: a metrics page stays a matter of milliseconds.
+pub const UNSUBSCRIBES_LOOKED_AT_MAX: usize = 10_000;
 /// Answers to look-ups that one destination remembers: owners of a sales team fit many times.
 pub const QUESTIONS_MAX: usize = 1_000;
 /// How long such an answer is believed: a new owner is found within a coffee break.

@@ -405,6 +405,17 @@ impl Store {
         }
     }
 
+    /// When each unsubscribe was learned that some destination does not know yet, the oldest first. A dead letter
+    /// keeps it under way until it is replayed or given up. At most
+    /// [`mailspan_core::limits::UNSUBSCRIBES_LOOKED_AT_MAX`] rows of each destination are looked at; of a person
+    /// whose second unsubscribe waits behind the first, the first is counted.
+    pub async fn unsubscribes_under_way(&self) -> Result<Vec<Millis>, Trouble> {
+        match self {
+            Store::Sqlite(sqlite) => sqlite.read(sqlite::unsubscribes::under_way).await,
+            Store::Postgres(postgres) => postgres.unsubscribes_under_way().await,
+        }
+    }
+
     /// Asks writer and readers to end after what is queued; later calls are [`Trouble::Broken`].
     pub fn close(&self) {
         match self {

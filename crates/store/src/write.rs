@@ -242,10 +242,12 @@ pub enum Wrote {
         destinations: Vec<DestinationId>,
     },
     /// `promoted`: a lane's next delivery became its head. `offered`: other destinations that now have a head
-    /// that is due, since something was handed on to them.
+    /// that is due, since something was handed on to them. `known_after_ms`: of each unsubscribe that the last
+    /// destination knows now, the time since the hub learned of it.
     Settled {
         promoted: bool,
         offered: Vec<DestinationId>,
+        known_after_ms: Vec<u64>,
     },
     Key {
         id: i64,

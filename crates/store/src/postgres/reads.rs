@@ -6,7 +6,8 @@ use mailspan_core::{
 
 use super::handle::Postgres;
 use super::{
-    audit, claim, deliveries, events, jobs, keys, leases, ledger, persons, refused, rounds, standing, walk,
+    audit, claim, deliveries, events, jobs, keys, leases, ledger, persons, refused, rounds, standing,
+    unsubscribes, walk,
 };
 use crate::{
     AttemptRow, Audit, Claim, Claimed, DeliveryFilter, DeliveryRow, EventFilter, EventRow, Fact, FactFilter,
@@ -236,6 +237,12 @@ impl Postgres {
     pub(crate) async fn person(&self, tenant: &Name, subject: &Subject) -> Result<Option<Person>, Trouble> {
         let link = self.state().await?;
         let found = persons::by_subject(link.base()?, tenant, subject).await;
+        link.end(found).await
+    }
+
+    pub(crate) async fn unsubscribes_under_way(&self) -> Result<Vec<Millis>, Trouble> {
+        let link = self.link().await?;
+        let found = unsubscribes::under_way(link.base()?).await;
         link.end(found).await
     }
 

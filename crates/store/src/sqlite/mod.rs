@@ -41,6 +41,7 @@ pub(crate) mod segments;
 pub(crate) mod settle;
 pub(crate) mod standing;
 pub(crate) mod tenants;
+pub(crate) mod unsubscribes;
 pub(crate) mod walk;
 
 pub(crate) use base::{Base, IdentityKey, compact, connect_checkpointer, connect_reader, connect_writer};

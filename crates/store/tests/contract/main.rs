@@ -25,6 +25,7 @@ mod same;
 mod scans;
 mod stores;
 mod tls;
+mod unsubscribes;
 mod upgrade;
 
 use std::future::Future;
@@ -99,6 +100,14 @@ mod on_sqlite {
     #[test]
     fn a_class_that_is_lowered_frees_the_consent_lane() {
         run(sqlite, deliver::a_class_that_is_lowered_frees_the_consent_lane);
+    }
+    #[test]
+    fn an_unsubscribe_is_known_when_the_last_destination_has_been_told() {
+        run(sqlite, unsubscribes::an_unsubscribe_is_known_when_the_last_destination_has_been_told);
+    }
+    #[test]
+    fn an_unsubscribe_is_known_though_something_else_remains() {
+        run(sqlite, unsubscribes::an_unsubscribe_is_known_though_something_else_remains);
     }
     #[test]
     fn a_replay_keeps_what_is_done() {

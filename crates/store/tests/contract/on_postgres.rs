@@ -13,7 +13,7 @@ use mailspan_store::{Store, Trouble, Write};
 
 use crate::harness::{Harness, event, postgres, receipt};
 use crate::{
-    accept, audience, coalesce, contacts, deliver, erasures, jobs, keep, later, nodes, open, rounds,
+    accept, audience, coalesce, contacts, deliver, erasures, jobs, keep, later, nodes, open, rounds, unsubscribes,
 };
 use mailspan_testkit::PostgresServer;
 
@@ -74,6 +74,12 @@ fn cases() -> Vec<Case> {
         }),
         ("where_order_does_not_count_a_replay_waits_for_nobody", |hub| {
             Box::pin(coalesce::where_order_does_not_count_a_replay_waits_for_nobody(hub))
+        }),
+        ("an_unsubscribe_is_known_when_the_last_destination_has_been_told", |hub| {
+            Box::pin(unsubscribes::an_unsubscribe_is_known_when_the_last_destination_has_been_told(hub))
+        }),
+        ("an_unsubscribe_is_known_though_something_else_remains", |hub| {
+            Box::pin(unsubscribes::an_unsubscribe_is_known_though_something_else_remains(hub))
         }),
         ("an_event_goes_through_its_places", |hub| Box::pin(deliver::an_event_goes_through_its_places(hub))),
         ("a_route_under_an_old_fence_or_twice_is_refused_whole", |hub| {
