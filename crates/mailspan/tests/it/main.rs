@@ -30,6 +30,7 @@ mod maileon;
 mod moving;
 mod notices;
 mod on_postgres;
+mod openapi;
 mod operations;
 mod overload;
 mod poison;
