@@ -31,7 +31,9 @@ fn drive(tenant: &Tenant, config: &str, words: &[&str]) -> (Value, String) {
     let folder = tenant.hub.folder();
     let (report, log) = (folder.join("report.json"), folder.join("report.ndjson"));
     std::fs::write(folder.join("schemathesis.toml"), config).unwrap();
-    let output = Command::new(script("run"))
+    // It keeps a cache where it runs.
+    let output = Command::new(script("run").canonicalize().unwrap())
+        .current_dir(folder)
         .args([format!("http://127.0.0.1:{}", tenant.hub.port), tenant.key.clone()])
         .args(["--report", "json,ndjson", "--report-json-path"])
         .arg(&report)
