@@ -1,5 +1,7 @@
 //! The `mailspan` binary.
 
+#[cfg(test)]
+mod agreement;
 mod app;
 mod bench;
 mod cases;

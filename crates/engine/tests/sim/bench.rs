@@ -170,6 +170,7 @@ pub fn parcel(id: i64, operations: Vec<Operation>) -> Parcel {
         clicks: 0,
         opted_out_at: Some(Millis(50)),
         opted_in_at: None,
+        suppressed: false,
         erased: false,
     };
     let class = operations.iter().map(Operation::class).min().unwrap_or(Class::Activity);

@@ -101,6 +101,7 @@ impl World {
             clicks: 0,
             opted_out_at: None,
             opted_in_at: None,
+            suppressed: false,
             erased: false,
         };
         let store = Store { persons: (0..persons).map(person).collect(), planted, ..Store::default() };

@@ -114,6 +114,7 @@ fn person(case: &Case, event: &Event, opens: u64, clicks: u64) -> Option<Person>
         clicks: case.clicks + clicks,
         opted_out_at: None,
         opted_in_at: None,
+        suppressed: false,
         erased: false,
     })
 }

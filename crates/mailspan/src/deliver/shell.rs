@@ -126,7 +126,7 @@ fn answered(call: CallId, answer: Result<Answer, Lost>) -> Happened {
 
 /// Reads what is due and maps what is not held, on a thread that may compute, for at most
 /// [`MAP_MS_MAX`]: what is left is claimed again at once, so a slow map holds up nobody but itself.
-async fn claim(app: &App, destination: DestinationId, room: Room, held: Vec<DeliveryId>) -> Happened {
+pub async fn claim(app: &App, destination: DestinationId, room: Room, held: Vec<DeliveryId>) -> Happened {
     let claimed = match app.store.claim_beside(destination, room, runtime::steady(), held).await {
         Ok(claimed) => claimed,
         Err(trouble) => {

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::disallowed_methods)]
 
 mod accept;
+mod afterwards;
 mod audience;
 mod coalesce;
 mod contacts;
@@ -276,6 +277,18 @@ mod on_sqlite {
     #[test]
     fn an_erasure_forgets_the_address() {
         run(sqlite, contacts::an_erasure_forgets_the_address);
+    }
+    #[test]
+    fn what_is_older_than_an_erasure_is_void() {
+        run(sqlite, afterwards::what_is_older_than_an_erasure_is_void);
+    }
+    #[test]
+    fn an_erasure_is_told_by_all_that_is_known() {
+        run(sqlite, afterwards::an_erasure_is_told_by_all_that_is_known);
+    }
+    #[test]
+    fn an_echo_states_nothing() {
+        run(sqlite, afterwards::an_echo_states_nothing);
     }
     #[test]
     fn nothing_of_the_person_is_found() {

@@ -13,7 +13,8 @@ use mailspan_store::{Store, Trouble, Write};
 
 use crate::harness::{Harness, event, postgres, receipt};
 use crate::{
-    accept, audience, coalesce, contacts, deliver, erasures, jobs, keep, later, nodes, open, rounds, unsubscribes,
+    accept, afterwards, audience, coalesce, contacts, deliver, erasures, jobs, keep, later, nodes, open, rounds,
+    unsubscribes,
 };
 use mailspan_testkit::PostgresServer;
 
@@ -144,6 +145,13 @@ fn cases() -> Vec<Case> {
         }),
         ("a_confirmation_counts_once", |hub| Box::pin(contacts::a_confirmation_counts_once(hub))),
         ("an_erasure_forgets_the_address", |hub| Box::pin(contacts::an_erasure_forgets_the_address(hub))),
+        ("what_is_older_than_an_erasure_is_void", |hub| {
+            Box::pin(afterwards::what_is_older_than_an_erasure_is_void(hub))
+        }),
+        ("an_erasure_is_told_by_all_that_is_known", |hub| {
+            Box::pin(afterwards::an_erasure_is_told_by_all_that_is_known(hub))
+        }),
+        ("an_echo_states_nothing", |hub| Box::pin(afterwards::an_echo_states_nothing(hub))),
         ("nothing_of_the_person_is_found", |hub| Box::pin(erasures::nothing_of_the_person_is_found(hub))),
         ("who_is_erased_is_not_made_again", |hub| Box::pin(erasures::who_is_erased_is_not_made_again(hub))),
         ("a_walk_goes_on_after_a_restart", |hub| Box::pin(erasures::a_walk_goes_on_after_a_restart(hub))),
