@@ -4,6 +4,7 @@
 //! and go on (`reader` and one file a section), and at the end the hub or all problems, drawn.
 
 mod access;
+mod certificate;
 mod choice;
 mod destinations;
 mod echo;
@@ -36,6 +37,7 @@ use std::sync::Arc;
 use mailspan_core::limits::CONFIG_BYTES_MAX;
 
 pub use report::Problems;
+pub use secrets::read_file as secret_file;
 
 use crate::hub::{Destination, Hub, Role, Route, Source, Storage};
 use reader::Reader;

@@ -32,6 +32,7 @@ mod notices;
 mod on_postgres;
 mod operations;
 mod overload;
+mod own_tls;
 mod poison;
 mod prepare;
 mod quota;
