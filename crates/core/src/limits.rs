@@ -94,6 +94,8 @@ pub const PAGE_ROWS: usize = 100;
 pub const CONNECTIONS_MAX: usize = 2_048;
 /// Connections of one address at once: vendors send from a handful of addresses with some dozens each.
 pub const CONNECTIONS_PER_ADDRESS: usize = 256;
+/// A TLS handshake that is not complete by then is closed: two round trips, and time for a slow phone.
+pub const HANDSHAKE_MS_MAX: u64 = 10_000;
 /// A head that is not complete by then is closed; it is the idle limit of keep-alive too.
 pub const HEAD_MS_MAX: u64 = 15_000;
 /// A body that is not complete by then is closed.

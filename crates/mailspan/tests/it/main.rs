@@ -33,6 +33,7 @@ mod on_postgres;
 mod openapi;
 mod operations;
 mod overload;
+mod own_tls;
 mod poison;
 mod poll;
 mod prepare;
