@@ -213,6 +213,7 @@ fn destination(row: &EndpointRow, endpoint: &Endpoint, sign: Sign) -> Result<Des
         title_case_headers: false,
     };
     Ok(Destination {
+        resync: None,
         name: row.name.clone(),
         tenant: row.tenant.clone(),
         kind,

@@ -8,9 +8,9 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use mailspan_connectors::contract::{Refusal, Verified};
 use mailspan_connectors::signature::digest;
-use mailspan_core::contact::{concerns_contacts, read_event};
+use mailspan_core::contact::{ContactWrite, concerns_contacts, is_by_program, read_event};
 use mailspan_core::limits::REFUSED_BODY_BYTES_MAX;
-use mailspan_core::{Digest, EventId, RawRequest, Reason, clip};
+use mailspan_core::{DestinationId, Digest, EventId, Name, RawRequest, Reason, clip};
 use mailspan_store::{
     Accepted, Arrived, FieldRow, Idempotency, Receipt, RefusedRequest, Trouble, Unread, Write, Wrote,
 };
@@ -92,7 +92,7 @@ pub async fn enter(
 
 /// What the events say of contacts is written with them. What no other door would let in is left out of the contact,
 /// and named beside the event, which is kept as it came.
-async fn read_contacts(app: &App, receipt: &mut Receipt) -> Result<(), Trouble> {
+pub async fn read_contacts(app: &App, receipt: &mut Receipt) -> Result<(), Trouble> {
     let mut declared: Option<Vec<FieldRow>> = None;
     for arrived in &mut receipt.arrivals {
         if !concerns_contacts(&arrived.event.event_type) {
@@ -110,7 +110,9 @@ async fn read_contacts(app: &App, receipt: &mut Receipt) -> Result<(), Trouble> 
         if !wrong.is_empty() {
             receipt.unreadable.push(left_out(arrived, &wrong));
         }
-        arrived.contact = Some(Box::new(write));
+        let found = receipt.round.is_some();
+        let echo_of = if is_by_program(&arrived.event) { accounts(app, &receipt.source) } else { vec![] };
+        arrived.contact = Some(Box::new(ContactWrite { found, echo_of, ..write }));
     }
     Ok(())
 }
@@ -123,6 +125,13 @@ fn left_out(arrived: &Arrived, wrong: &[String]) -> Unread {
     );
     let raw = clip(arrived.event.data.get(), 4_096).into_owned();
     Unread { part: arrived.part, reason: Reason::new("contact_fields", text), raw }
+}
+
+/// Destinations of the account that a source reports from.
+fn accounts(app: &App, source: &Name) -> Vec<DestinationId> {
+    let live = app.live();
+    let own = live.destinations.iter().filter(|(_, settings)| settings.echo_of.contains(source));
+    own.map(|(id, _)| *id).collect()
 }
 
 /// Of all that makes the events: in binary CloudEvents the headers are half of them.
