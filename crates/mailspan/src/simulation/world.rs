@@ -294,6 +294,7 @@ impl World {
             arrivals,
             unreadable: Vec::new(),
             idempotency: None,
+            round: None,
         };
         self.store.write(Write::Accept(Box::new(receipt))).await.unwrap();
         self.after(20, |epoch| Ev::Route { epoch });
@@ -397,7 +398,7 @@ impl World {
         let deliveries = settlements.iter().map(|settlement| settlement.delivery).collect();
         let write = Write::Settle { destination, fence, settlements, attempts, at: self.now };
         let outcome = match self.store.write(write).await {
-            Ok(Wrote::Settled { promoted, mut offered }) => {
+            Ok(Wrote::Settled { promoted, mut offered, .. }) => {
                 offered.extend(promoted.then_some(destination));
                 self.offered(offered);
                 Ok(())
