@@ -293,8 +293,8 @@ impl World {
             packed: None,
             arrivals,
             unreadable: Vec::new(),
-            round: None,
             idempotency: None,
+            round: None,
         };
         self.store.write(Write::Accept(Box::new(receipt))).await.unwrap();
         self.after(20, |epoch| Ev::Route { epoch });
@@ -398,7 +398,7 @@ impl World {
         let deliveries = settlements.iter().map(|settlement| settlement.delivery).collect();
         let write = Write::Settle { destination, fence, settlements, attempts, at: self.now };
         let outcome = match self.store.write(write).await {
-            Ok(Wrote::Settled { promoted, mut offered, known_after_ms: _ }) => {
+            Ok(Wrote::Settled { promoted, mut offered, .. }) => {
                 offered.extend(promoted.then_some(destination));
                 self.offered(offered);
                 Ok(())

@@ -9,6 +9,7 @@ mod audience;
 mod coalesce;
 mod contacts;
 mod deliver;
+mod ends;
 mod erasures;
 mod full;
 mod full_contacts;
@@ -21,6 +22,7 @@ mod moving;
 mod nodes;
 mod on_postgres;
 mod open;
+mod renewals;
 mod rounds;
 mod same;
 mod scans;
@@ -128,17 +130,17 @@ mod on_sqlite {
     }
     #[test]
     fn leases_are_renewed_together_and_only_by_their_owner() {
-        run(sqlite, deliver::leases_are_renewed_together_and_only_by_their_owner);
+        run(sqlite, renewals::leases_are_renewed_together_and_only_by_their_owner);
     }
 
     #[test]
     fn the_newest_of_a_queue_come_beside_the_oldest() {
-        run(sqlite, deliver::the_newest_of_a_queue_come_beside_the_oldest);
+        run(sqlite, ends::the_newest_of_a_queue_come_beside_the_oldest);
     }
 
     #[test]
     fn a_replay_stands_in_the_class_that_the_router_gave() {
-        run(sqlite, deliver::a_replay_stands_in_the_class_that_the_router_gave);
+        run(sqlite, ends::a_replay_stands_in_the_class_that_the_router_gave);
     }
 
     #[test]

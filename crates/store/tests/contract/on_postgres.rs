@@ -13,8 +13,8 @@ use mailspan_store::{Store, Trouble, Write};
 
 use crate::harness::{Harness, event, postgres, receipt};
 use crate::{
-    accept, afterwards, audience, coalesce, contacts, deliver, erasures, jobs, keep, later, nodes, open, rounds,
-    unsubscribes,
+    accept, afterwards, audience, coalesce, contacts, deliver, ends, erasures, jobs, keep, later, nodes,
+    open, renewals, rounds, unsubscribes,
 };
 use mailspan_testkit::PostgresServer;
 
@@ -101,13 +101,13 @@ fn cases() -> Vec<Case> {
             Box::pin(deliver::attempts_are_found_from_their_delivery(hub))
         }),
         ("leases_are_renewed_together_and_only_by_their_owner", |hub| {
-            Box::pin(deliver::leases_are_renewed_together_and_only_by_their_owner(hub))
+            Box::pin(renewals::leases_are_renewed_together_and_only_by_their_owner(hub))
         }),
         ("the_newest_of_a_queue_come_beside_the_oldest", |hub| {
-            Box::pin(deliver::the_newest_of_a_queue_come_beside_the_oldest(hub))
+            Box::pin(ends::the_newest_of_a_queue_come_beside_the_oldest(hub))
         }),
         ("a_replay_stands_in_the_class_that_the_router_gave", |hub| {
-            Box::pin(deliver::a_replay_stands_in_the_class_that_the_router_gave(hub))
+            Box::pin(ends::a_replay_stands_in_the_class_that_the_router_gave(hub))
         }),
         ("a_claim_says_when_to_come_again", |hub| Box::pin(deliver::a_claim_says_when_to_come_again(hub))),
         ("a_send_to_two_people_is_marked", |hub| Box::pin(deliver::a_send_to_two_people_is_marked(hub))),
