@@ -120,6 +120,7 @@ impl Items {
                 clicks: 0,
                 opted_out_at: None,
                 opted_in_at: None,
+                suppressed: false,
                 erased: false,
             };
             let (operation, steps) = operation(kind, n);

@@ -9,6 +9,8 @@ use mailspan_egress::{Allowance, Target};
 use mailspan_engine::Limits;
 use mailspan_maps::Program;
 
+use crate::http::own_tls::OwnCertificate;
+
 /// Everything that a configuration file says, checked, with secrets read and programs compiled.
 #[derive(Clone)]
 pub struct Hub {
@@ -32,13 +34,15 @@ pub struct Hub {
     pub warnings: Vec<String>,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Server {
     /// Fixed while the process lives; a reload keeps it.
     pub role: Role,
     pub listen: std::net::SocketAddr,
     /// Where operators' paths listen (`/v1`, `/metrics`); `None`: beside the public ones.
     pub operator_listen: Option<std::net::SocketAddr>,
+    /// What connections to both addresses are received with; `None`: in clear.
+    pub tls: Option<Arc<OwnCertificate>>,
     /// Without a slash at its end.
     pub public_url: String,
     /// Proxies whose `X-Forwarded-For` is believed.

@@ -1,5 +1,7 @@
 //! The `mailspan` binary.
 
+#[cfg(test)]
+mod agreement;
 mod app;
 mod bench;
 mod cases;
@@ -20,6 +22,8 @@ mod route;
 mod runtime;
 mod sandbox;
 mod serve;
+#[cfg(test)]
+mod simulation;
 mod telemetry;
 
 use std::process::ExitCode;

@@ -134,13 +134,15 @@ pub async fn begin(hub: Hub) -> anyhow::Result<Serving> {
         Some(_) => router::public(app.clone()),
         None => router::all(app.clone()),
     };
-    tracing::info!("listening on http://{listen}");
-    serving.task(server::serve(public, public_routes, shares(&app), stop(), runtime::spawner()));
+    let scheme = if app.live().hub.server.tls.is_some() { "https" } else { "http" };
+    tracing::info!("listening on {scheme}://{listen}");
+    runtime::spawn(reload::on_renewal(app.clone(), owner));
+    serving.task(server::serve(public, public_routes, reception(&app), stop(), runtime::spawner()));
     if let Some(operator) = operator {
         serving.task(server::serve(
             operator,
             router::operator_alone(app.clone()),
-            shares(&app),
+            reception(&app),
             stop(),
             runtime::spawner(),
         ));
@@ -164,13 +166,14 @@ fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
 }
 
 /// By the configuration in force when the connection comes.
-fn shares(app: &App) -> server::Shares {
-    let app = app.clone();
-    Arc::new(move |address| {
-        let live = app.live();
+fn reception(app: &App) -> server::Reception {
+    let (counts, shows) = (app.clone(), app.clone());
+    let shares: server::Shares = Arc::new(move |address| {
+        let live = counts.live();
         let server = &live.hub.server;
         (Origin::of(address, &server.trusted_proxies), server.connections_per_address)
-    })
+    });
+    server::Reception { shares, certificates: Arc::new(move || shows.live().hub.server.tls.clone()) }
 }
 
 impl Serving {

@@ -31,7 +31,7 @@ mod writer;
 
 use std::path::Path;
 
-use mailspan_core::{DeliveryId, DestinationId, Event, EventId, Millis, Name, Person, Queue, Subject};
+use mailspan_core::{DeliveryId, DestinationId, Event, EventId, Millis, Name, Person, Queue, Room, Subject};
 
 pub use contacts::*;
 pub use erase::{
@@ -99,16 +99,18 @@ impl Store {
         room: [u16; Queue::ALL.len()],
         now: Millis,
     ) -> Result<(Vec<Claim>, Option<Millis>), Trouble> {
+        let room = Room { oldest: room, ..Room::default() };
         let claimed = self.claim_beside(destination, room, now, Vec::new()).await?;
         Ok((claimed.claims, claimed.next_due))
     }
 
     /// [`Store::claim`] for one who holds some of them (`held`, ascending): those take room and are counted in
-    /// `came`, but are not among the claims.
+    /// `came`, but are not among the claims. What room there is for the newest of a queue comes first, those that
+    /// became due last before others; what both ends would bring comes from the newest.
     pub async fn claim_beside(
         &self,
         destination: DestinationId,
-        room: [u16; Queue::ALL.len()],
+        room: Room,
         now: Millis,
         held: Vec<DeliveryId>,
     ) -> Result<Claimed, Trouble> {
@@ -345,6 +347,15 @@ impl Store {
         }
     }
 
+    /// Every lease, how these destinations stand (those that have a lease), and whether events wait for the router;
+    /// on PostgreSQL one statement.
+    pub async fn look(&self, destinations: Vec<DestinationId>) -> Result<Look, Trouble> {
+        match self {
+            Store::Sqlite(sqlite) => sqlite.read(move |base| sqlite::leases::look(base, &destinations)).await,
+            Store::Postgres(postgres) => postgres.look(&destinations).await,
+        }
+    }
+
     /// Counts every row and compares with the running sums: reads the whole store.
     pub async fn audit(&self) -> Result<Audit, Trouble> {
         match self {
@@ -391,6 +402,17 @@ impl Store {
         match self {
             Store::Sqlite(sqlite) => sqlite.sizes().await,
             Store::Postgres(postgres) => postgres.sizes().await,
+        }
+    }
+
+    /// When each unsubscribe was learned that some destination does not know yet, the oldest first. A dead letter
+    /// keeps it under way until it is replayed or given up. At most
+    /// [`mailspan_core::limits::UNSUBSCRIBES_LOOKED_AT_MAX`] rows of each destination are looked at; of a person
+    /// whose second unsubscribe waits behind the first, the first is counted.
+    pub async fn unsubscribes_under_way(&self) -> Result<Vec<Millis>, Trouble> {
+        match self {
+            Store::Sqlite(sqlite) => sqlite.read(sqlite::unsubscribes::under_way).await,
+            Store::Postgres(postgres) => postgres.unsubscribes_under_way().await,
         }
     }
 

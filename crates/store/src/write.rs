@@ -62,6 +62,13 @@ pub enum Write {
         now: Millis,
         until: Millis,
     },
+    /// Extends leases that the owner holds, all of them in one statement, in force or run out; the fences stay.
+    /// Answered by [`Wrote::Renewed`].
+    Renew {
+        names: Vec<String>,
+        owner: u128,
+        until: Millis,
+    },
     /// Gives up a lease: free for others from now on; that of a node (`node/…`) goes. Where another owner has it,
     /// nothing changes.
     Release {
@@ -235,13 +242,19 @@ pub enum Wrote {
         destinations: Vec<DestinationId>,
     },
     /// `promoted`: a lane's next delivery became its head. `offered`: other destinations that now have a head
-    /// that is due, since something was handed on to them.
+    /// that is due, since something was handed on to them. `known_after_ms`: of each unsubscribe that the last
+    /// destination knows now, the time since the hub learned of it.
     Settled {
         promoted: bool,
         offered: Vec<DestinationId>,
+        known_after_ms: Vec<u64>,
     },
     Key {
         id: i64,
+    },
+    /// The fences in the order of the names; `None` where another owner holds it, or nobody ever did.
+    Renewed {
+        fences: Vec<Option<Fence>>,
     },
     /// `None`: another owner holds it.
     Lease {

@@ -10,10 +10,10 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::{Address, Event, Millis};
+use crate::{Address, DestinationId, Event, Millis};
 
 pub use apply::{Applied, Known, Turn, apply};
-pub use data::{concerns_contacts, contact_json, read_event};
+pub use data::{concerns_contacts, contact_json, is_by_program, read_event};
 pub use facts::{Fact, Permission, Standing, Stated, standing};
 
 /// The name of the hub's own source of contact events: API, intake, import and hosted pages.
@@ -133,6 +133,9 @@ pub struct ContactWrite {
     /// Asks for a confirmation (double opt-in).
     pub ask: Option<Box<Ask>>,
     pub evidence: Evidence,
+    /// Destinations that write into the account which reports this. Where one of them was told of an opt-out at
+    /// that time, what is reported is that: it states nothing anew.
+    pub echo_of: Vec<DestinationId>,
 }
 
 /// Why an address must not be mailed. The numbers are stored.
@@ -237,6 +240,7 @@ impl ContactWrite {
             found: false,
             ask: None,
             evidence: Evidence { origin: origin.to_owned(), ..Evidence::default() },
+            echo_of: Vec::new(),
         }
     }
 }

@@ -5,6 +5,7 @@
 
 mod access;
 mod asked;
+mod certificate;
 mod choice;
 mod destinations;
 mod echo;
@@ -37,6 +38,7 @@ use std::sync::Arc;
 use mailspan_core::limits::CONFIG_BYTES_MAX;
 
 pub use report::Problems;
+pub use secrets::read_file as secret_file;
 
 use crate::hub::{Destination, Hub, Role, Route, Source, Storage};
 use reader::Reader;

@@ -53,13 +53,18 @@ pub const SERVER: &[Setting] = &[
         Shape::OneOf(&["all", "intake", "delivery"]),
         "what this process does, where several share a PostgreSQL; default all",
     ),
+    setting("tls", Shape::Table(TLS), "the hub's own certificate; default: none, a proxy before it has one"),
     setting("listen", Shape::Text, "address and port of the public paths; default 127.0.0.1:8080"),
     setting(
         "operator_listen",
         Shape::Text,
         "address and port of /v1 and /metrics; default: beside the public paths",
     ),
-    setting("public_url", Shape::Text, "how senders reach the hub; default http:// and `listen`"),
+    setting(
+        "public_url",
+        Shape::Text,
+        "how senders reach the hub; default http:// (with tls https://) and `listen`",
+    ),
     setting(
         "trusted_proxies",
         Shape::Texts,
@@ -67,6 +72,11 @@ pub const SERVER: &[Setting] = &[
     ),
     setting("body_max", Shape::Size, "the largest request body; default 5MiB, at most 64MiB"),
     setting("connections_per_address", Shape::Number, "connections of one sender at once; default 256"),
+];
+
+pub const TLS: &[Setting] = &[
+    setting("cert", Shape::Secret, "PEM of the hub's certificate and its intermediates, in this order"),
+    setting("key", Shape::Secret, "PEM of its private key, without a passphrase"),
 ];
 
 pub const STORAGE: &[Setting] = &[

@@ -22,6 +22,8 @@ pub(crate) struct Done {
     pub subject: Subject,
     /// A person was erased.
     pub erased: bool,
+    /// It is of a time before the erasure of whoever it is about: nothing is kept of it, and nobody is told.
+    pub void: bool,
     /// Why the address was suppressed by this write.
     suppressed: Option<Suppressed>,
 }
@@ -52,7 +54,22 @@ impl Done {
     fn refused(reason: Reason) -> Done {
         let outcome = ContactOutcome { turn: Turn::Refused(reason), contact: None, asked: false };
         let (facts, subject) = (vec![], Subject::nobody());
-        Done { outcome, person: None, facts, event: None, subject, erased: false, suppressed: None }
+        Done {
+            outcome,
+            person: None,
+            facts,
+            event: None,
+            subject,
+            erased: false,
+            void: false,
+            suppressed: None,
+        }
+    }
+
+    /// Of something older than the erasure.
+    fn void() -> Done {
+        let outcome = ContactOutcome { turn: Turn::Ignored, contact: None, asked: false };
+        Done { outcome, void: true, ..Done::refused(Reason::new("", "")) }
     }
 
     /// Found by asking, and nothing of it is news: no event tells of it.
@@ -80,6 +97,9 @@ impl Audience {
     /// Applies one write. `decides`: a refusal is the whole answer. Else the event is a fact that happened: what it
     /// states of consent is kept for whoever has the address, though the rest is refused.
     pub(crate) fn write(&mut self, write: &ContactWrite, learned: Millis, decides: bool) -> Done {
+        if !decides && self.is_before_erasure(write) {
+            return Done::void();
+        }
         let done = self.try_write(&self.filled(write), learned);
         match done {
             Ok(done) => done,
@@ -103,6 +123,14 @@ impl Audience {
                 }
             }
         }
+    }
+
+    /// What happened before an erasure and comes after it neither brings the person back nor counts for whoever
+    /// has the address by now.
+    fn is_before_erasure(&self, write: &ContactWrite) -> bool {
+        let address = write.address.as_ref().or(find::parts(&write.key).0);
+        let row = address.and_then(|address| self.suppressions.get(&self.hash_of(address)));
+        !write.erase && row.is_some_and(|row| row.reason == Suppressed::Erasure && write.at <= row.at)
     }
 
     /// Of a duplicate: the contact as it is.
@@ -132,6 +160,11 @@ impl Audience {
         if person.is_none() && find::follows(write) {
             person = self.followed(write)?;
         }
+        if !write.echo_of.is_empty() && person.is_some_and(|person| self.echoes.contains(&(person, write.at)))
+        {
+            let echo = ContactWrite { stated: vec![], suppress: Change::Keep, ..write.clone() };
+            return self.turn(&echo, person, learned);
+        }
         self.turn(write, person, learned)
     }
 
@@ -142,6 +175,11 @@ impl Audience {
         let address = write.address.as_ref().filter(|_| write.mode != WriteMode::Follow);
         let address =
             address.or(before.as_ref().and_then(|contact| contact.address.as_ref())).or(named).cloned();
+        // Who has no contact is erased by what is known of the person.
+        let row = person.and_then(|person| self.persons.get(&person)).filter(|_| write.erase).cloned();
+        let row = row.unwrap_or_default();
+        let address =
+            address.or_else(|| row.address.as_deref().and_then(|address| Address::parse(address).ok()));
         let hash = address.as_ref().map(|address| self.hash_of(address));
         // What happened to an address that the contact has left suppresses that one.
         let left =
@@ -171,12 +209,13 @@ impl Audience {
         let shown = applied.after.as_ref().or(before.as_ref());
         let subject = Subject {
             address: shown.map_or(address, |contact| contact.address.clone()),
-            external_id: shown.and_then(|contact| contact.external_id.clone()),
+            external_id: shown.and_then(|contact| contact.external_id.clone()).or(row.external_id),
         };
         Ok(Done {
             person,
             subject,
             erased: write.erase && person.is_some(),
+            void: false,
             suppressed: applied.suppression.flatten().map(|(reason, _)| reason),
             facts: applied.facts,
             // Nobody was erased: nobody is told.

@@ -17,9 +17,10 @@ use super::{crowd, ledger, rounds};
 use crate::NameKind;
 use crate::prepare::{Arrival, Identities};
 use crate::rounds::{Tally, count};
-use crate::sqlite::accept::flags;
+use crate::sqlite::accept::{VOID, flags};
 use crate::sqlite::counts::Place;
 use crate::sqlite::envelope;
+use crate::sqlite::route::UNMATCHED;
 use crate::write::{Accepted, Receipt, Trouble, Wrote};
 
 /// A receipt on its way.
@@ -290,8 +291,13 @@ async fn keep_unrouted(base: &Base, kept: &[Kept<'_>]) -> Result<(), Fault> {
     if kept.is_empty() {
         return Ok(());
     }
-    let seqs: Vec<i64> = kept.iter().map(|one| one.seq).collect();
+    let (void, seqs): (Vec<&Kept>, Vec<&Kept>) = kept.iter().partition(|one| one.flags & VOID != 0);
+    let [void, seqs] = [void, seqs].map(|all| all.into_iter().map(|one| one.seq).collect::<Vec<i64>>());
     base.execute("INSERT INTO unrouted (seq) SELECT * FROM unnest($1::bigint[])", &[&seqs]).await?;
+    if !void.is_empty() {
+        let sql = "INSERT INTO without_delivery (seq, place) SELECT s, $2 FROM unnest($1::bigint[]) AS s";
+        base.execute(sql, &[&void, &UNMATCHED]).await?;
+    }
     Ok(())
 }
 

@@ -41,6 +41,7 @@ mod settle;
 mod standing;
 mod tenants;
 mod tls;
+mod unsubscribes;
 mod url;
 mod walk;
 mod writer;

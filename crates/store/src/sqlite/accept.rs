@@ -9,10 +9,11 @@ use super::base::{Base, Fault};
 use super::counts::Place;
 use super::journal::Journal;
 use super::names::TYPE;
+use super::route::UNMATCHED;
 use super::{contacts, envelope, ledger, persons, rounds};
 use crate::NameKind;
 use crate::audience::{Audience, NewFact};
-use crate::decided::{decided, facts_of};
+use crate::decided::{decided, erases, facts_of};
 use crate::prepare::{Arrival, decides, first_16};
 use crate::rounds::{Tally, count};
 use crate::write::{Accepted, Arrived, Idempotency, Receipt, Wrote};
@@ -22,6 +23,8 @@ pub(crate) const TEST: i64 = 1;
 pub(crate) const STATES_CONSENT: i64 = 2;
 /// The subject is the person to be erased: to be sealed or scrubbed when all destinations have answered.
 pub(crate) const ERASES: i64 = 8;
+/// It is older than the erasure of whoever it is about, and goes nowhere.
+pub(crate) const VOID: i64 = 16;
 
 const ANSWER_VERSION: i64 = 1;
 
@@ -142,12 +145,14 @@ fn keep_contact(
     let decides = decides(receipt);
     let done = crowd.audience.write(write, receipt.received_at, decides);
     let mut flags = flags(&arrived.event, !done.facts.is_empty());
-    if done.erased {
-        flags |= ERASES;
-    }
+    flags |= if done.erased { ERASES } else { 0 };
+    flags |= if done.void { VOID } else { 0 };
     let mut told = None;
     if done.is_known_already(write) {
         accepted.unchanged += 1;
+    } else if let Some(event) = erases(&arrived.event, &done, write).filter(|_| !decides) {
+        let seq = keep_event(journal, door, &event, arrived.part, &envelope::pack(&event), flags)?;
+        told = Some((seq, event.id));
     } else if !decides {
         let seq = keep_event(journal, door, &arrived.event, arrived.part, packed, flags)?;
         told = Some((seq, arrived.event.id));
@@ -208,6 +213,11 @@ fn keep_event(
         ]);
     if let Err(error) = kept {
         return Err(id_conflict(error, event.id));
+    }
+    if flags & VOID != 0 {
+        base.sql("INSERT INTO without_delivery (seq, place) VALUES (?1, ?2)")?
+            .execute(params![seq.0, UNMATCHED])?;
+        return Ok(seq);
     }
     base.sql("INSERT INTO unrouted (seq) VALUES (?1)")?.execute([seq.0])?;
     journal.accepted.push(Event { seq: Some(seq), ..event.clone() });

@@ -3,7 +3,7 @@
 
 use std::path::PathBuf;
 
-use mailspan_core::{DestinationId, Event, Millis, Name, Person, Queue, Subject};
+use mailspan_core::{DestinationId, Event, Millis, Name, Person, Queue, Room, Subject};
 use rusqlite::Connection;
 
 use super::base::{Base, Fault, IdentityKey};
@@ -117,6 +117,7 @@ impl Journal {
         room: [u16; Queue::ALL.len()],
         now: Millis,
     ) -> Result<(Vec<Claim>, Option<Millis>), Trouble> {
+        let room = Room { oldest: room, ..Room::default() };
         let claimed = claim::claim(&self.base, destination, room, now, &[]).map_err(Fault::trouble)?;
         Ok((claimed.claims, claimed.next_due))
     }
@@ -256,6 +257,7 @@ impl Journal {
             Write::KeyUsed { id, at } => keys::used(&self.base, *id, *at),
             Write::Release { name, owner } => leases::release(&self.base, name, *owner),
             Write::Lease { name, owner, now, until } => leases::take(&self.base, name, *owner, *now, *until),
+            Write::Renew { names, owner, until } => leases::renew(&self.base, names, *owner, *until),
             Write::Job(job) => jobs::make(&self.base, job),
             Write::JobStand { id, state, note, at } => jobs::stand(&self.base, *id, *state, note, *at),
             Write::Page(page) => jobs::page(self, page),

@@ -224,3 +224,45 @@ fn all_problems_are_found_in_one_run() {
     let text = "[server]\nlisten = 1\nport = 2\n[sources.a]\nkind = \"mailtarget\"\n[destinations.b]\nkind = \"http\"\nrate = \"x\"\n[[routes]]\nname = \"r\"\nfrom = [\"c\"]\nto = [\"d\"]\n";
     check(text, &["2:10 text", "3:1 `port`", "4:10 secrets", "6:15 url", "8:8 rate", "11:9 `c`", "12:7 `d`"]);
 }
+
+#[test]
+fn the_hubs_own_certificate() {
+    let key = rcgen::KeyPair::generate().unwrap();
+    let chain =
+        rcgen::CertificateParams::new(vec!["hub.test".to_owned()]).unwrap().self_signed(&key).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).unwrap();
+    write("hub.pem", &chain.pem());
+    let secret = key.serialize_pem();
+    write("hub.key", &secret);
+    write("other.key", &rcgen::KeyPair::generate().unwrap().serialize_pem());
+    let read = |tls: &str| {
+        let text = format!("[server]\ntls = {tls}\n");
+        super::read("bad.toml", folder.path(), &text, &Options { env: &env, names: &[], dev: false })
+    };
+    let hub = read("{ cert = { file = \"hub.pem\" }, key = { file = \"hub.key\" } }");
+    let hub = hub.unwrap_or_else(|problems| panic!("{problems}"));
+    assert!(hub.server.tls.is_some_and(|own| own.is_of_files()));
+    assert_eq!(hub.server.public_url, "https://127.0.0.1:8080");
+    let missing = "{ cert = { file = \"none.pem\" }, key = { file = \"hub.key\" } }";
+    let swapped = "{ cert = { file = \"hub.key\" }, key = { file = \"hub.pem\" } }";
+    let other = "{ cert = { file = \"hub.pem\" }, key = { file = \"other.key\" } }";
+    for (tls, expected) in [
+        ("true", vec!["expected a table"]),
+        ("{ cert = \"hub.pem\" }", vec!["no `key`", "`cert` is text"]),
+        (missing, vec!["none.pem"]),
+        (swapped, vec!["no certificate can be read"]),
+        (other, vec!["not the key"]),
+        ("{ cert = { file = \"hub.pem\" }, key = { env = \"LONG\" } }", vec!["no private key"]),
+        ("{ cert = { file = \"hub.pem\" }, key = { file = \"hub.key\" }, min = \"1.3\" }", vec!["`min`"]),
+    ] {
+        let Err(problems) = read(tls) else { panic!("this should be refused: {tls}") };
+        let said = problems.to_string();
+        assert_eq!(problems.0.len(), expected.len(), "{said}");
+        for words in expected {
+            words.split('|').for_each(|word| assert!(said.contains(word), "`{word}` is missing in {said}"));
+        }
+        let body = secret.lines().filter(|line| !line.starts_with('-'));
+        body.for_each(|line| assert!(!said.contains(line), "the key is shown: {said}"));
+    }
+}

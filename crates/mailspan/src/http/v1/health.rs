@@ -58,6 +58,7 @@ pub async fn metrics(State(app): State<App>, caller: Caller) -> Result<Response,
         app.metrics.completeness(&source.name, listed, known);
     }
     app.metrics.sizes(&app.store.sizes().await?);
+    app.metrics.unsubscribes_under_way(&app.store.unsubscribes_under_way().await?, runtime::now());
     let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
     Ok(([(header::CONTENT_TYPE, kind)], app.metrics.text()).into_response())
 }
