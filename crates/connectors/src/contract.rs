@@ -50,6 +50,10 @@ pub struct SinkKind {
     pub build: fn(&Value) -> Result<Arc<dyn Sink>, BadSetting>,
 }
 
+/// A poll from the settings of its source.
+pub type BuildPoll = fn(&Value) -> Result<Arc<dyn Poll>, BadSetting>;
+
+/// Where and how often a source of this kind may be asked, and what it can be asked for.
 pub struct AskKind {
     /// The base URL where the configuration names none.
     pub base_url: &'static str,
@@ -57,7 +61,7 @@ pub struct AskKind {
     pub rate: (u32, u64),
     pub timeout_ms: u64,
     /// What has changed, page by page; from the settings of the source.
-    pub poll: Option<fn(&Value) -> Result<Arc<dyn Poll>, BadSetting>>,
+    pub poll: Option<BuildPoll>,
     /// The events of one transmission.
     pub log: Option<fn() -> Arc<dyn Log>>,
 }
