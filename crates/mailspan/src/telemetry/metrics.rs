@@ -35,6 +35,17 @@ struct Of {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Answered {
+    source: String,
+    status: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Told {
+    source: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Aged {
     age: &'static str,
 }
@@ -54,6 +65,9 @@ const UNSUBSCRIBE_SECONDS: [f64; 12] =
 
 pub struct Metrics {
     registry: Registry,
+    asked: Family<Answered, Counter>,
+    listed: Family<Told, Gauge>,
+    known: Family<Told, Gauge>,
     intake: Family<Intake, Counter>,
     acknowledge: Histogram,
     routed: Counter,
@@ -76,6 +90,9 @@ impl Metrics {
         let mut registry = Registry::with_prefix("mailspan");
         let buckets = [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 5.0];
         let metrics = Metrics {
+            asked: Family::default(),
+            listed: Family::default(),
+            known: Family::default(),
             intake: Family::default(),
             acknowledge: Histogram::new(buckets),
             routed: Counter::default(),
@@ -113,6 +130,13 @@ impl Metrics {
             metrics.writes_waiting.clone(),
         );
         registry.register("exchanges", "Exchanges with destinations by status", metrics.exchanges.clone());
+        registry.register("asked", "Questions to sources by status", metrics.asked.clone());
+        registry.register("listed_today", "What a source lists of today (UTC)", metrics.listed.clone());
+        registry.register(
+            "listed_known_today",
+            "Of it, what had arrived before it was asked for",
+            metrics.known.clone(),
+        );
         registry.register("settled_deliveries", "Deliveries that ended, by state", metrics.settled.clone());
         registry.register("pending_deliveries", "Deliveries that wait", metrics.pending.clone());
         registry.register("dead_letters", "Deliveries that need a human", metrics.dead.clone());
@@ -149,6 +173,7 @@ impl Metrics {
             ("accepted", accepted.ids.len() as u64),
             ("duplicate", accepted.duplicates),
             ("quarantined", accepted.quarantined),
+            ("known", accepted.unchanged),
         ];
         for (outcome, n) in counts.into_iter().filter(|(_, n)| *n > 0) {
             self.intake(source, outcome, n);
@@ -175,6 +200,19 @@ impl Metrics {
     pub fn exchange(&self, destination: &Name, status: u16) {
         let labels = Exchange { destination: destination.to_string(), status: status.to_string() };
         self.exchanges.get_or_create_owned(&labels).inc();
+    }
+
+    /// `status` 0: no answer came.
+    pub fn asked(&self, source: &Name, status: u16) {
+        let labels = Answered { source: source.to_string(), status: status.to_string() };
+        self.asked.get_or_create_owned(&labels).inc();
+    }
+
+    /// Of today: how much a source lists, and how much of it had arrived before.
+    pub fn completeness(&self, source: &Name, listed: u64, known: u64) {
+        let of = Told { source: source.to_string() };
+        self.listed.get_or_create_owned(&of).set(i64::try_from(listed).unwrap_or(i64::MAX));
+        self.known.get_or_create_owned(&of).set(i64::try_from(known).unwrap_or(i64::MAX));
     }
 
     pub fn settled(&self, destination: &Name, state: &str) {

@@ -34,6 +34,7 @@ mod persons;
 mod reads;
 mod refused;
 mod retain;
+mod rounds;
 mod route;
 mod segments;
 mod settle;
