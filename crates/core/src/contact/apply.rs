@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
-use super::CONFIRM;
 use super::data::contact_json;
 use super::facts::{Fact, Permission, Standing, Stated, standing};
+use super::found;
+use super::{CONFIRM, ERASED};
 use super::{Change, Contact, ContactFields, ContactWrite, Suppressed, WriteMode};
 use crate::{Millis, Reason};
 
@@ -53,6 +54,17 @@ pub struct Applied {
 /// Pure and total. `learned`: when the hub learned of it, the time of the row.
 pub fn apply(known: &Known, write: &ContactWrite, learned: Millis) -> Applied {
     let before = known.contact.as_ref();
+    let differing;
+    let write = match write.found {
+        true if found::is_erased(known) => {
+            return refused(known, Reason::new(ERASED, "who has this address was erased"));
+        }
+        true => {
+            differing = found::differing(known, write);
+            &differing
+        }
+        false => write,
+    };
     if write.erase {
         return erase(known, write);
     }

@@ -191,6 +191,7 @@ pub fn parcel(id: i64, operations: Vec<Operation>) -> Parcel {
         person: Some(person),
         elsewhere: None,
         parts: Ok(operations.into_iter().enumerate().map(part).collect()),
+        newest: false,
         behind: Vec::new(),
     }
 }

@@ -93,6 +93,7 @@ async fn of_event(live: &Live, case: &Case, event: Event, made: &mut Vec<Made>) 
             progress: Vec::new(),
             several_recipients: false,
             times: LastTimes::of(&routed.event),
+            newest: false,
         };
         let operations =
             claim::operations(route, destination, &claim).map_err(|reason| reason.to_string())?;

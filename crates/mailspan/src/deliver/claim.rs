@@ -5,7 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use mailspan_connectors::signature::digest;
 use mailspan_core::limits::OPERATIONS_MAX;
 use mailspan_core::{
-    Elsewhere, Event, Key, Operation, Parcel, Part, Person, PersonId, Reason, Verdict, cloudevents,
+    Elsewhere, Event, Key, Operation, Parcel, Part, Person, PersonId, Reason, Verdict, class_of, cloudevents,
 };
 use mailspan_maps::CrmContext;
 use mailspan_store::Claim;
@@ -43,6 +43,7 @@ pub fn parcel(live: &Live, mut claim: Claim) -> Parcel {
         since: claim.since,
         person: claim.person,
         parts: mapped,
+        newest: claim.newest,
         elsewhere,
         behind: Vec::new(),
     }
@@ -68,7 +69,7 @@ fn nobody_here(event: &Event) -> Person {
 fn elsewhere(live: &Live, claim: &Claim) -> Option<Elsewhere> {
     let notify = live.routes.get(&claim.route)?.notify.as_ref()?;
     let destination = live.destination_id(notify.as_str()).filter(|id| *id != claim.destination)?;
-    Some(Elsewhere { destination, class: claim.event.event_type.class() })
+    Some(Elsewhere { destination, class: class_of(&claim.event) })
 }
 
 fn mapped(route: &Route, destination: &Destination, claim: &Claim) -> Result<Vec<Part>, Reason> {

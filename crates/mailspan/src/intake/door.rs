@@ -86,15 +86,16 @@ pub async fn enter(
 }
 
 /// What the events say of contacts is written with them.
-async fn read_contacts(app: &App, receipt: &mut Receipt) -> Result<(), Trouble> {
+pub async fn read_contacts(app: &App, receipt: &mut Receipt) -> Result<(), Trouble> {
     for arrived in &mut receipt.arrivals {
         if !concerns_contacts(&arrived.event.event_type) {
             continue;
         }
         let settings = app.tenants.settings(&app.store, &receipt.tenant).await?;
         let write = read_event(&arrived.event, door::new_uid(), settings.bounces_suppress);
+        let found = receipt.round.is_some();
         let echo_of = if is_by_program(&arrived.event) { accounts(app, &receipt.source) } else { vec![] };
-        arrived.contact = write.map(|write| Box::new(ContactWrite { echo_of, ..write }));
+        arrived.contact = write.map(|write| Box::new(ContactWrite { found, echo_of, ..write }));
     }
     Ok(())
 }

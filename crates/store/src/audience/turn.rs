@@ -7,6 +7,8 @@ use mailspan_core::contact::{
 use mailspan_core::{Address, Digest, EventId, Millis, Reason, Subject};
 use serde_json::Value;
 
+use mailspan_core::contact::ERASED;
+
 use super::{Audience, Confirmation, Hash, PersonRow, Suppression, find};
 
 /// What became of a write, and what the back end has to append for it.
@@ -70,6 +72,16 @@ impl Done {
         Done { outcome, void: true, ..Done::refused(Reason::new("", "")) }
     }
 
+    /// Found by asking, and nothing of it is news: no event tells of it.
+    pub(crate) fn is_known_already(&self, write: &ContactWrite) -> bool {
+        let stays = match &self.outcome.turn {
+            Turn::Unchanged | Turn::Ignored => true,
+            Turn::Refused(reason) => reason.code == ERASED,
+            Turn::Created | Turn::Updated | Turn::Erased => false,
+        };
+        write.found && stays && self.facts.is_empty() && self.suppressed.is_none()
+    }
+
     /// The evidence of one of the facts; a suppression names its reason.
     pub(crate) fn evidence(&self, what: Stated, evidence: &Evidence) -> String {
         match (what, self.suppressed) {
@@ -91,7 +103,7 @@ impl Audience {
         let done = self.try_write(&self.filled(write), learned);
         match done {
             Ok(done) => done,
-            Err(reason) if decides => Done::refused(reason),
+            Err(reason) if decides || reason.code == ERASED => Done::refused(reason),
             Err(reason) => {
                 let (key, uid) = (write.key.clone(), write.uid.clone());
                 let mut follow = ContactWrite::new(key, WriteMode::Follow, uid, write.at, "");
@@ -99,6 +111,7 @@ impl Audience {
                 follow.stated = write.stated.clone();
                 follow.suppress = write.suppress.clone();
                 follow.erase = write.erase;
+                follow.found = write.found;
                 follow.evidence = write.evidence.clone();
                 let turn = Turn::Refused(reason);
                 match self.try_write(&follow, learned) {

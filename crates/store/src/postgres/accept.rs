@@ -9,12 +9,14 @@ use mailspan_core::{Event, EventId, consent_of};
 use super::answers::{self, Asked, Claim};
 use super::base::{Base, Fault, clean};
 use super::journal::Journal;
+use super::leases::Locked;
 use super::names::TYPE;
 use super::persons::{self, Who};
 use super::segments::DedupeKey;
-use super::{crowd, ledger};
+use super::{crowd, ledger, rounds};
 use crate::NameKind;
 use crate::prepare::{Arrival, Identities};
+use crate::rounds::{Tally, count};
 use crate::sqlite::accept::{VOID, flags};
 use crate::sqlite::counts::Place;
 use crate::sqlite::envelope;
@@ -31,6 +33,8 @@ pub(crate) struct Door<'a> {
     request: i64,
     pub accepted: Accepted,
     asked: Option<Asked>,
+    /// Of a page of a poll.
+    pub tally: Tally,
     /// Answered without being looked into.
     pub ended: Option<Result<Wrote, Trouble>>,
 }
@@ -72,7 +76,7 @@ pub(crate) async fn accept(
 ) -> Result<Vec<Result<Wrote, Trouble>>, Fault> {
     let mut doors = vec![];
     for (receipt, arrivals) in receipts {
-        doors.push(door(&journal.base, receipt, arrivals).await?);
+        doors.push(door(&journal.base, &journal.leases, receipt, arrivals).await?);
     }
     let repeats = first_answers(&journal.base, &mut doors).await?;
     journal.segments.hold(&journal.base).await?;
@@ -96,6 +100,11 @@ pub(crate) async fn accept(
         open(&doors).filter_map(|(_, door)| Some((door.asked?, &door.accepted))).collect();
     answers::keep(base, &given).await?;
     for (_, door) in open(&doors) {
+        if let Some(mark) = &door.receipt.round {
+            rounds::keep(base, mark, &door.tally).await?;
+        }
+    }
+    for (_, door) in open(&doors) {
         journal.counts.raise(door.source, Place::Accepted, door.accepted.ids.len() as i64);
         journal.counts.raise(door.source, Place::Duplicate, door.accepted.duplicates as i64);
         journal.counts.raise(door.source, Place::Quarantined, door.accepted.quarantined as i64);
@@ -114,17 +123,25 @@ fn open<'a, 'b>(doors: &'a [Door<'b>]) -> impl Iterator<Item = (usize, &'a Door<
     doors.iter().enumerate().filter(|(_, door)| door.ended.is_none())
 }
 
-async fn door<'a>(base: &Base, receipt: &'a Receipt, arrivals: &'a [Arrival]) -> Result<Door<'a>, Fault> {
+async fn door<'a>(
+    base: &Base,
+    locked: &Locked,
+    receipt: &'a Receipt,
+    arrivals: &'a [Arrival],
+) -> Result<Door<'a>, Fault> {
     let tenant = base.made_tenant(receipt.tenant.as_str()).await?;
     let source = base.made_number(tenant, NameKind::Source as u8, receipt.source.as_str()).await?;
     let quarantined = receipt.unreadable.len() as u64;
-    let accepted = Accepted { ids: vec![], duplicates: 0, quarantined, contacts: vec![] };
+    let accepted = Accepted { ids: vec![], duplicates: 0, quarantined, unchanged: 0, contacts: vec![] };
     let too_many = receipt.unreadable.len() > 8_192;
     let ended = too_many.then(|| {
         let text = "a request has at most 8,192 elements: send smaller batches";
         Err(Fault::refused("too_many_elements", text).trouble())
     });
-    Ok(Door { receipt, arrivals, tenant, source, request: 0, accepted, asked: None, ended })
+    let lost = receipt.round.as_ref().and_then(|mark| rounds::check(locked, mark).err());
+    let ended = lost.map(|fault| Err(fault.trouble())).or(ended);
+    let tally = Tally::new();
+    Ok(Door { receipt, arrivals, tenant, source, request: 0, accepted, asked: None, tally, ended })
 }
 
 /// Ends those whose key was answered before. Gives, for each that repeats another of this group, the other.
@@ -207,6 +224,12 @@ async fn new_events<'a>(journal: &mut Journal, doors: &mut [Door<'a>]) -> Result
         }
         is_new
     });
+    for one in &kept {
+        let door = &mut doors[one.door];
+        if door.receipt.round.as_ref().is_some_and(|mark| mark.lists) {
+            count(&mut door.tally, &one.event, false);
+        }
+    }
     journal.segments.saw(kept.last().map_or(0, |one| one.seq));
     Ok(kept)
 }

@@ -13,6 +13,7 @@ use super::{contacts, persons};
 use crate::audience::{Audience, Known, NewFact};
 use crate::decided::{decided, erases, facts_of};
 use crate::prepare::decides;
+use crate::rounds::key;
 use crate::sqlite::accept::{ERASES, STATES_CONSENT, VOID};
 use crate::sqlite::envelope;
 
@@ -107,7 +108,12 @@ fn arrive<'a>(
     one.flags |= if done.facts.is_empty() { 0 } else { STATES_CONSENT };
     one.flags |= if done.void { VOID } else { 0 };
     let mut events = vec![];
-    if !decides(receipt) {
+    if done.is_known_already(write) {
+        door.accepted.unchanged += 1;
+        if let Some(sums) = door.tally.get_mut(&key(&one.event)) {
+            sums.1 += 1;
+        }
+    } else if !decides(receipt) {
         if let Some(event) = erases(&one.event, &done, write) {
             one.packed = Cow::Owned(envelope::pack(&event));
             one.event = Cow::Owned(event);

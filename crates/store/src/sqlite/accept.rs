@@ -10,11 +10,12 @@ use super::counts::Place;
 use super::journal::Journal;
 use super::names::TYPE;
 use super::route::UNMATCHED;
-use super::{contacts, envelope, ledger, persons};
+use super::{contacts, envelope, ledger, persons, rounds};
 use crate::NameKind;
 use crate::audience::{Audience, NewFact};
 use crate::decided::{decided, erases, facts_of};
 use crate::prepare::{Arrival, decides, first_16};
+use crate::rounds::{Tally, count};
 use crate::write::{Accepted, Arrived, Idempotency, Receipt, Wrote};
 
 /// Flags of an event, as stored.
@@ -28,6 +29,9 @@ pub(crate) const VOID: i64 = 16;
 const ANSWER_VERSION: i64 = 1;
 
 pub(crate) fn accept(journal: &mut Journal, receipt: &Receipt, arrivals: &[Arrival]) -> Result<Wrote, Fault> {
+    if let Some(mark) = &receipt.round {
+        rounds::check(&journal.base, mark)?;
+    }
     let tenant = journal.base.tenant_or_new(receipt.tenant.as_str())?;
     if let Some(asked) = &receipt.idempotency
         && let Some(accepted) = first_answer(&journal.base, tenant, asked, receipt)?
@@ -40,7 +44,8 @@ pub(crate) fn accept(journal: &mut Journal, receipt: &Receipt, arrivals: &[Arriv
     let door = Door { tenant, source, request, kept_request: receipt.packed.as_ref().map(|_| request) };
 
     let quarantined = receipt.unreadable.len() as u64;
-    let mut accepted = Accepted { ids: vec![], duplicates: 0, quarantined, contacts: vec![] };
+    let mut accepted = Accepted { ids: vec![], duplicates: 0, quarantined, unchanged: 0, contacts: vec![] };
+    let mut tally = Tally::new();
     let writes: Vec<&ContactWrite> = receipt.arrivals.iter().filter_map(|a| a.contact.as_deref()).collect();
     let mut crowd = match writes.is_empty() {
         true => None,
@@ -52,6 +57,7 @@ pub(crate) fn accept(journal: &mut Journal, receipt: &Receipt, arrivals: &[Arriv
         if !is_new {
             accepted.duplicates += 1;
         }
+        let unchanged = accepted.unchanged;
         match (&arrived.contact, &mut crowd) {
             (Some(write), Some(crowd)) if !is_new => accepted.contacts.push(crowd.audience.as_it_is(write)),
             (Some(write), Some(crowd)) => {
@@ -67,6 +73,9 @@ pub(crate) fn accept(journal: &mut Journal, receipt: &Receipt, arrivals: &[Arriv
             }
             _ => {}
         }
+        if is_new && receipt.round.as_ref().is_some_and(|mark| mark.lists) {
+            count(&mut tally, &arrived.event, accepted.unchanged > unchanged);
+        }
     }
     if let Some(crowd) = &crowd {
         let (base, counts) = (&journal.base, &mut journal.counts);
@@ -78,6 +87,9 @@ pub(crate) fn accept(journal: &mut Journal, receipt: &Receipt, arrivals: &[Arriv
         ledger::append(&journal.base, tenant, person, consent, event, seq, receipt.digest)?;
     }
     keep_unreadable(&journal.base, &door, receipt)?;
+    if let Some(mark) = &receipt.round {
+        rounds::keep(&journal.base, mark, &tally)?;
+    }
     if !accepted.ids.is_empty() || accepted.quarantined > 0 {
         journal.marks.request = door.request;
         keep_request(&journal.base, &door, receipt)?;
@@ -136,7 +148,9 @@ fn keep_contact(
     flags |= if done.erased { ERASES } else { 0 };
     flags |= if done.void { VOID } else { 0 };
     let mut told = None;
-    if let Some(event) = erases(&arrived.event, &done, write).filter(|_| !decides) {
+    if done.is_known_already(write) {
+        accepted.unchanged += 1;
+    } else if let Some(event) = erases(&arrived.event, &done, write).filter(|_| !decides) {
         let seq = keep_event(journal, door, &event, arrived.part, &envelope::pack(&event), flags)?;
         told = Some((seq, event.id));
     } else if !decides {
