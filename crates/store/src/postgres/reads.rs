@@ -11,8 +11,8 @@ use super::{
 };
 use crate::{
     AttemptRow, Audit, Claim, Claimed, DeliveryFilter, DeliveryRow, EventFilter, EventRow, Fact, FactFilter,
-    JobFilter, JobRow, KeyRow, LeaseRow, ListedDay, Look, RefusedRow, RequestRow, RoundRow, Sizes, StandingRow,
-    Trouble, UnreadableRow, Walk, Walked,
+    JobFilter, JobRow, KeyRow, LeaseRow, ListedDay, Look, RefusedRow, RequestRow, RoundRow, Sizes,
+    StandingRow, Trouble, UnreadableRow, Walk, Walked,
 };
 
 impl Postgres {

@@ -13,8 +13,8 @@ use mailspan_store::{Store, Trouble, Write};
 
 use crate::harness::{Harness, event, postgres, receipt};
 use crate::{
-    accept, afterwards, audience, coalesce, contacts, deliver, erasures, jobs, keep, later, nodes, open, rounds,
-    unsubscribes,
+    accept, afterwards, audience, coalesce, contacts, deliver, erasures, jobs, keep, later, nodes, open,
+    rounds, unsubscribes,
 };
 use mailspan_testkit::PostgresServer;
 
