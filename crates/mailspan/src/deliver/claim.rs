@@ -82,19 +82,19 @@ fn mapped(route: &Route, destination: &Destination, claim: &Claim) -> Result<Vec
         return Err(Reason::new("too_many_operations", text));
     }
     let map = map_digest(route);
-    let echo = echo(destination, &claim.event);
+    let left_out = echo(destination, &claim.event).or_else(|| gone(claim));
     let part = |(n, operation): (usize, Operation)| Part {
         key: key(&claim.event, route, destination, n),
         operation,
         step: None,
-        verdict: echo.clone(),
+        verdict: left_out.clone(),
         map,
     };
     let mut parts: Vec<Part> = operations.into_iter().enumerate().map(part).collect();
     // Progress belongs to the operations it was made with: under another map the parts start anew.
     let same =
         claim.progress.len() == parts.len() && claim.progress.iter().all(|progress| progress.map == map);
-    if same && echo.is_none() {
+    if same && left_out.is_none() {
         for (part, progress) in parts.iter_mut().zip(&claim.progress) {
             part.step.clone_from(&progress.step);
             part.verdict.clone_from(&progress.verdict);
@@ -110,6 +110,15 @@ fn echo(destination: &Destination, event: &Event) -> Option<Verdict> {
         let text = format!("it came from `{source}`, which is the same account");
         Verdict::skipped("echo", text)
     })
+}
+
+/// What would make a contact of who was erased meanwhile is not sent: it would come after the erasure, as without an
+/// opt-in it is not urgent any more.
+fn gone(claim: &Claim) -> Option<Verdict> {
+    let makes = ["contact.created", "contact.updated", "contact.subscribed", "contact.confirmed"];
+    let is_gone = claim.person.as_ref().is_some_and(|person| person.erased);
+    (is_gone && makes.contains(&claim.event.event_type.as_str()))
+        .then(|| Verdict::skipped("erased", "the person was erased meanwhile"))
 }
 
 /// Another number for another map: its text, or which built-in one.

@@ -7,6 +7,7 @@ mod api;
 mod audience;
 mod bad_input;
 mod bench;
+mod browser;
 mod coalesce;
 mod commands;
 mod contact_files;
