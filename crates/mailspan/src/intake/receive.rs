@@ -182,11 +182,11 @@ fn parse(source: &Source, request: &RawRequest) -> Result<Parsed, BadBody> {
         return Err(BadBody { text: format!("the body is not JSON: {error}") });
     }
     let mut parsed = Parsed::default();
-    let whole = || String::from_utf8_lossy(&request.body).into_owned();
     let made = match program.parse(request) {
         Ok(made) => made,
         Err(reason) => {
-            parsed.unreadable.push(Unreadable { part: 0, reason, raw: whole() });
+            let raw = String::from_utf8_lossy(&request.body).into_owned();
+            parsed.unreadable.push(Unreadable { part: 0, reason, raw });
             return Ok(parsed);
         }
     };
@@ -200,7 +200,8 @@ fn parse(source: &Source, request: &RawRequest) -> Result<Parsed, BadBody> {
         };
         match event_from_json(text, part, dedupe) {
             Ok(arrival) => parsed.arrivals.push(arrival),
-            Err(reason) => parsed.unreadable.push(Unreadable { part, reason, raw: whole() }),
+            // Its own text: the whole body once an element would be the body's size squared.
+            Err(reason) => parsed.unreadable.push(Unreadable { part, reason, raw: text.clone() }),
         }
     }
     Ok(parsed)
