@@ -114,7 +114,7 @@ mod tests {
             compile_with_external(text, &all, &ExternalEnv::default(), CompileConfig::default()).unwrap();
         let program =
             Program { text: text.into(), purpose: Purpose::Condition, compiled: Arc::new(compiled.program) };
-        let input = |n: f64| Value::from(std::collections::BTreeMap::from([("n".into(), Value::from(n))]));
+        let input = |n: f64| Value::from(&serde_json::json!({ "n": n }));
         assert_eq!(program.run(input(5.0)), Ok(Value::Boolean(true)));
         let reason = program.run(input(1e29)).expect_err("vrl does not panic on 1e29 any more: take another");
         assert!(reason.code == "condition_failed" && reason.text.contains(PANICKED), "{reason:?}");

@@ -55,15 +55,19 @@ pub fn receive(
         let text = format!("more than {EVENTS_PER_REQUEST_MAX} events in one request: send several");
         return Err(NotReceived::BadBody(text));
     }
+    if let ([only], true) = (&parsed.arrivals[..], source.kind.name == "api" && parsed.unreadable.is_empty())
+        && is_reserved(only)
+    {
+        return Err(NotReceived::BadBody(format!("field \"type\": {RESERVED}")));
+    }
     let body_digest = digest(&request.body);
     let mut unreadable: Vec<Unread> = parsed.unreadable.into_iter().map(unread).collect();
     let mut arrivals = Vec::with_capacity(parsed.arrivals.len());
     for arrival in parsed.arrivals {
-        if arrival.event_type.as_str().starts_with("system.") {
-            let text = "types of the family `system` are the hub's own: name the event otherwise";
+        if is_reserved(&arrival) {
             let part = u32::try_from(arrival.part).unwrap_or(u32::MAX);
             let raw = mailspan_core::clip(arrival.data.get(), 4_096).into_owned();
-            unreadable.push(Unread { part, reason: Reason::new("reserved_type", text), raw });
+            unreadable.push(Unread { part, reason: Reason::new("reserved_type", RESERVED), raw });
             continue;
         }
         if arrival.data.get().len() > EVENT_DATA_BYTES_MAX {
@@ -86,6 +90,12 @@ pub fn receive(
         unreadable,
         idempotency: None,
     })))
+}
+
+const RESERVED: &str = "types of the family `system` are the hub's own: name the event otherwise";
+
+fn is_reserved(arrival: &Arrival) -> bool {
+    arrival.event_type.as_str().starts_with("system.")
 }
 
 fn bad_body(bad: BadBody) -> NotReceived {
