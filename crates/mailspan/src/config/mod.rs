@@ -32,7 +32,7 @@ mod tree;
 
 use std::fs;
 use std::io::Read;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use mailspan_core::limits::CONFIG_BYTES_MAX;
@@ -91,6 +91,25 @@ pub fn load(file: &Path, options: &Options) -> Result<Hub, Problems> {
         }
     };
     read(&name, file.parent().unwrap_or(Path::new("")), &text, options)
+}
+
+/// The SQLite file that a configuration names, whatever else is wrong with it: where the hub can be found that
+/// still runs with an earlier text.
+pub fn sqlite_file(file: &Path, options: &Options) -> Option<PathBuf> {
+    let mut text = String::new();
+    fs::File::open(file).ok()?.take(CONFIG_BYTES_MAX).read_to_string(&mut text).ok()?;
+    let reader = Reader::new("", file.parent().unwrap_or(Path::new("")), &text, options);
+    let mut root = tree::parse(&text).ok()?;
+    env::apply(&reader, &mut root);
+    let empty = Table::default();
+    let table = match root.get("storage") {
+        Some(node) => reader.table(node, "write [storage]")?,
+        None => &empty,
+    };
+    match storage::storage(&reader, table)? {
+        Storage::Sqlite { path } => Some(path),
+        Storage::Postgres { .. } => None,
+    }
 }
 
 /// Reads the text of a file that is shown as `file_name`.

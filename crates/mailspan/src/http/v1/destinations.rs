@@ -206,10 +206,11 @@ pub async fn test(
     let shown = format!("{} {}{}", probe.method, destination.target.base_url, probe.path);
     let value = match exchange(&app, &destination, probe).await {
         Ok(answer) => {
-            let reached = !matches!(answer.status, 401 | 403 | 500..);
+            // 501: it knows no such harmless request (RFC 9110, 15.6.2), like a 405.
+            let reached = !matches!(answer.status, 401 | 403 | 500 | 502..);
             let says = match answer.status {
                 401 | 403 => "the credential was refused",
-                500.. => "it was reached and is in trouble itself",
+                500 | 502.. => "it was reached and is in trouble itself",
                 200..=299 => "it works",
                 _ => {
                     "it was reached and the credential was not refused; it has no answer to this harmless request"
