@@ -20,7 +20,7 @@ pub mod xml;
 
 use std::borrow::Cow;
 
-pub use consent::{class_of, consent_of, stated_opt_in};
+pub use consent::{class_of, consent_of, stated_opt_in, states_opt_in};
 pub use delivery::{
     Attempt, Behind, Cause, Elsewhere, Offer, Outcome, Parcel, Part, Progress, Queue, Settlement, State, fold,
 };

@@ -218,3 +218,6 @@ pub const BULK_CONTACTS_MAX: usize = 1_000;
 pub const BULK_BYTES_MAX: usize = 4 << 20;
 /// Rows of one page of a poll: MailingCore's largest `limit`. Each makes at most two events.
 pub const POLL_ROWS_MAX: u32 = 500;
+/// How often it is tried, a second apart, to keep an event of the hub itself while the store is away: ten minutes, longer
+/// than a database takes to start. What it says is in the log too.
+pub const SAY_TRIES_MAX: u32 = 600;

@@ -58,6 +58,7 @@ pub enum Fault {
     LateOfferSkipped,
     RetriesFirst,
     NeverProbed,
+    OptInNotRaised,
 }
 
 /// All destinations of this node.

@@ -4,7 +4,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use mailspan_connectors::signature::digest;
 use mailspan_core::limits::OPERATIONS_MAX;
-use mailspan_core::{Elsewhere, Event, Key, Operation, Parcel, Part, Reason, Verdict, cloudevents};
+use mailspan_core::{
+    Elsewhere, Event, Key, Operation, Parcel, Part, Reason, Verdict, cloudevents, states_opt_in,
+};
 use mailspan_maps::CrmContext;
 use mailspan_store::Claim;
 
@@ -61,11 +63,12 @@ fn mapped(route: &Route, destination: &Destination, claim: &Claim) -> Result<Vec
     }
     let map = map_digest(route);
     let echo = echo(destination, &claim.event);
+    let void = void(claim);
     let part = |(n, operation): (usize, Operation)| Part {
         key: key(&claim.event, route, destination, n),
-        operation,
         step: None,
         verdict: echo.clone(),
+        operation,
         map,
     };
     let mut parts: Vec<Part> = operations.into_iter().enumerate().map(part).collect();
@@ -78,6 +81,10 @@ fn mapped(route: &Route, destination: &Destination, claim: &Claim) -> Result<Vec
             part.verdict.clone_from(&progress.verdict);
         }
     }
+    let is_sent = |part: &&mut Part| part.is_open() && matches!(part.operation, Operation::Send { .. });
+    for part in parts.iter_mut().filter(is_sent) {
+        part.verdict = void.clone().or(part.verdict.take());
+    }
     Ok(parts)
 }
 
@@ -87,6 +94,16 @@ fn echo(destination: &Destination, event: &Event) -> Option<Verdict> {
     destination.echo_of.contains(source).then(|| {
         let text = format!("it came from `{source}`, which is the same account");
         Verdict::skipped("echo", text)
+    })
+}
+
+/// An opt-in that is older than the person's last opt-out is void, also where the event itself is sent: a receiver
+/// that takes what comes last for true must not be told of it after the opt-out.
+fn void(claim: &Claim) -> Option<Verdict> {
+    let out = claim.person.as_ref()?.opted_out_at?;
+    (out >= claim.event.time && states_opt_in(&claim.event)).then(|| {
+        let text = format!("the person opted out at {}, later than this opt-in happened", out.rfc3339());
+        Verdict::skipped("superseded", text)
     })
 }
 

@@ -3,17 +3,18 @@
 //!
 //! After each death the store, as the kill left it, must hold all that was acknowledged and add up; at the
 //! end each receiver must have acted on all of it, in order for each person, and repeats must have come
-//! under the key of the first. `docs/CRASH-TEST.md` says how to run it for long.
+//! under the key of the first, and each dead letter was told of once. `docs/CRASH-TEST.md` says how to run it for long.
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use mailspan_core::SplitMix64;
-use mailspan_testkit::{Hub, PostgresServer, now_ms, until};
+use mailspan_testkit::{Hub, PostgresServer, Receiver, now_ms, until};
 use serde_json::{Value, json};
 
 use crate::support::{BINARY, SECRET};
 use crate::tape::{Load, Mark, Tape};
+use crate::told::{alarms, each_is_told_of_once};
 
 /// The points of the product (`src/drill.rs`), each with how often it is passed at most before the kill.
 const POINTS: [(&str, u64); 14] = [
@@ -122,7 +123,7 @@ fn spread(mut ms: Vec<i64>) -> String {
     let at =
         |share: usize| ms.get((ms.len() * share / 100).min(ms.len().saturating_sub(1))).copied().unwrap_or(0);
     format!(
-        "in flight came again after ready: median {} ms, 95 % within {} ms, at most {} ms ({} starts)",
+        "in flight came again after the start of the process: median {} ms, 95 % within {} ms, at most {} ms ({} starts)",
         at(50),
         at(95),
         at(100),
@@ -142,12 +143,12 @@ struct Sums {
     again_ms: Vec<i64>,
 }
 
-fn config(kept: Kept, tapes: &[Tape; 2]) -> String {
+fn config(kept: Kept, tapes: &[Tape; 2], refuser: &Receiver, heard: &Receiver) -> String {
     let url = match kept {
         Kept::Sqlite => r#""sqlite:hub.db""#,
         Kept::Postgres => r#"{ env = "DATABASE_URL" }"#,
     };
-    let destination = |name: &str, tape: &Tape| {
+    let destination = |name: &str, port: u16| {
         format!(
             r#"
 [destinations.{name}]
@@ -158,7 +159,7 @@ rate = "1000/1s"
 concurrency = 16
 retry = {{ calendar = ["200ms"], for = "30d" }}
 "#,
-            tape.receiver.port
+            port
         )
     };
     format!(
@@ -179,14 +180,29 @@ requests = "1h"
 [sources.mailtarget]
 kind = "mailtarget"
 secrets = [{{ env = "MAILTARGET_SECRET" }}]
-{}{}
+{}{}{}
 [[routes]]
 name = "all"
 from = ["mailtarget"]
 to = ["crm", "mirror"]
-"#,
-        destination("crm", &tapes[0]),
-        destination("mirror", &tapes[1])
+
+[[routes]]
+name = "refused"
+from = ["mailtarget"]
+to = ["refuser"]
+when = 'ends_with(string!(.subject), "-1@example.com")'
+
+[[routes]]
+name = "odd"
+from = ["mailtarget"]
+to = ["refuser"]
+when = 'ends_with(string!(.subject), "-2@example.com") && to_int!(.subject) > 0'
+
+{}"#,
+        destination("crm", tapes[0].receiver.port),
+        destination("mirror", tapes[1].receiver.port),
+        destination("refuser", refuser.port),
+        alarms(heard, "\"system.dead_letter\"")
     )
 }
 
@@ -198,6 +214,9 @@ struct World {
     random: SplitMix64,
     clock_ms: i64,
     again_ms: Vec<i64>,
+    /// Refuses all; its dead letters, and those of a condition that fails, are told to the next.
+    _refuser: Receiver,
+    heard: Receiver,
     /// When the last kill was noticed.
     died_ms: i64,
     /// Where the tapes stood when the hub was started.
@@ -216,7 +235,9 @@ fn run(kept: Kept, seed: u64, kills: u64, time: Duration) -> Sums {
     let env = [("MAILTARGET_SECRET", SECRET), ("DATABASE_URL", database.as_str())];
     let end = Instant::now() + time;
     let tapes = [Tape::start(seed ^ 1), Tape::start(seed ^ 2)];
-    let mut hub = Hub::new(&binary(), &config(kept, &tapes), &env);
+    let (refuser, heard) = (Receiver::start(), Receiver::start());
+    refuser.status(422);
+    let mut hub = Hub::new(&binary(), &config(kept, &tapes, &refuser, &heard), &env);
     let clock = hub.folder().join("clock").display().to_string();
     hub.set_env("MAILSPAN_CLOCK_FILE", &clock);
     let load = Load::start(hub.port);
@@ -228,6 +249,8 @@ fn run(kept: Kept, seed: u64, kills: u64, time: Duration) -> Sums {
         random,
         clock_ms: 0,
         again_ms: Vec::new(),
+        _refuser: refuser,
+        heard,
         died_ms: i64::MAX,
         marks: [Mark::default(); 2],
         _server: server,
@@ -278,11 +301,11 @@ impl World {
     fn start(&mut self) {
         let in_flight: Vec<Vec<String>> = self.in_flight();
         self.marks = self.tapes.each_ref().map(Tape::mark);
+        let started = now_ms();
         self.hub.spawn();
         if !self.hub.ready() {
             return;
         }
-        let ready = now_ms();
         let mut worst = None;
         for ((tape, keys), mark) in self.tapes.iter().zip(&in_flight).zip(self.marks) {
             let look = || keys.iter().map(|key| tape.came_after(mark, key)).collect::<Option<Vec<i64>>>();
@@ -298,10 +321,10 @@ impl World {
         if let Some(at) = worst {
             let in_flight: usize = in_flight.iter().map(Vec::len).sum();
             println!(
-                "{in_flight} requests were in flight; the last came again {} ms after ready",
-                at - ready
+                "{in_flight} requests were in flight; the last came again {} ms after the start of the process",
+                at - started
             );
-            self.again_ms.push((at - ready).max(0));
+            self.again_ms.push((at - started).max(0));
         }
     }
 
@@ -340,12 +363,14 @@ impl World {
             let audit = self.hub.rows(&["audit"]).remove(0);
             (audit["pending"] == 0 && audit["waiting"] == 0).then_some(audit)
         });
-        assert_eq!((&audit["adds_up"], &audit["dead"]), (&json!(true), &json!(0)), "{audit}");
+        let dead = each_is_told_of_once(&self.hub, &self.heard);
+        assert_eq!((&audit["adds_up"], &audit["dead"]), (&json!(true), &json!(dead)), "{audit}");
+        assert!(dead > 0, "nothing was refused: what is told of it was not tried");
         let repeats = self.tapes.iter().map(Tape::check).sum();
         let (acknowledged, again_ms) = (acknowledged.len() as u64, self.again_ms);
         println!(
             "{kills} kills: {acknowledged} acknowledged events arrived at both receivers, {repeats} repeats, \
-             {}; {audit}",
+             {dead} dead letters were each told of once, {}; {audit}",
             spread(again_ms.clone())
         );
         Sums { kills, acknowledged, repeats, again_ms }

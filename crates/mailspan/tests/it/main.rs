@@ -44,3 +44,4 @@ mod sync;
 mod tape;
 mod tidy;
 mod tls;
+mod told;

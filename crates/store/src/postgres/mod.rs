@@ -35,6 +35,7 @@ mod reads;
 mod refused;
 mod retain;
 mod route;
+mod said;
 mod segments;
 mod settle;
 mod standing;

@@ -34,6 +34,7 @@ pub(crate) mod recent;
 pub(crate) mod refused;
 pub(crate) mod retain;
 pub(crate) mod route;
+mod said;
 pub(crate) mod segments;
 pub(crate) mod settle;
 pub(crate) mod standing;

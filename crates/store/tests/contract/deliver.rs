@@ -90,7 +90,7 @@ pub async fn a_settle_under_an_old_fence_is_refused_whole(hub: Harness) {
         let attempts =
             vec![Attempt { at: NOW, took_ms: 1, items: 1, status: 200, request: None, answer: None }];
         let settlements = vec![ended(delivery, State::Delivered)];
-        Write::Settle { destination: crm, fence: Fence(fence), settlements, attempts, at: NOW }
+        Write::Settle { say: vec![], destination: crm, fence: Fence(fence), settlements, attempts, at: NOW }
     };
     assert_eq!(hub.store.write(settle(1)).await.unwrap_err(), Trouble::FenceLost);
     assert_eq!(hub.all().await[0].state, State::Pending);
@@ -220,7 +220,7 @@ pub async fn only_a_dead_letter_is_discarded(hub: Harness) {
     hub.accept(vec![event(1, "app.x", "a@b.co")]).await;
     hub.route_all(crm).await;
     let id = hub.all().await[0].id;
-    let discard = |delivery| Write::Discard { delivery, note: "typo".to_owned(), at: NOW };
+    let discard = |delivery| Write::Discard { unserved: None, delivery, note: "typo".to_owned(), at: NOW };
     for (delivery, code) in [(id, "not_dead"), (DeliveryId(99), "not_found")] {
         match hub.store.write(discard(delivery)).await {
             Err(Trouble::Refused(reason)) => assert_eq!(reason.code, code),
@@ -249,6 +249,7 @@ pub async fn attempts_are_found_from_their_delivery(hub: Harness) {
         answer: (status != 200).then(|| "busy".to_owned()),
     };
     let settle = |settlements, attempt| Write::Settle {
+        say: vec![],
         destination: crm,
         fence,
         settlements,
@@ -358,10 +359,22 @@ pub async fn a_paused_destination_says_so(hub: Harness) {
     hub.accept(vec![event(1, "app.x", "a@b.co")]).await;
     hub.route_all(crm).await;
     let reason = Reason::new("unauthorized", "token `CRM_TOKEN` was refused");
-    hub.store.write(Write::Stand { destination: crm, paused: Some(reason.clone()), at: NOW }).await.unwrap();
+    hub.store
+        .write(Write::Stand {
+            fence: None,
+            say: None,
+            destination: crm,
+            paused: Some(reason.clone()),
+            at: NOW,
+        })
+        .await
+        .unwrap();
     let row = hub.store.standing(crm).await.unwrap().unwrap();
     assert_eq!((row.paused, row.pending, row.dead, row.oldest), (Some(reason), 1, 0, Some(NOW)));
-    hub.store.write(Write::Stand { destination: crm, paused: None, at: NOW }).await.unwrap();
+    hub.store
+        .write(Write::Stand { fence: None, say: None, destination: crm, paused: None, at: NOW })
+        .await
+        .unwrap();
     assert_eq!(hub.store.destinations(None).await.unwrap()[0].paused, None);
     assert_eq!(hub.store.destinations(Some(Name::new("nobody"))).await.unwrap().len(), 0);
     let sizes = hub.store.sizes().await.unwrap();
@@ -372,7 +385,7 @@ pub async fn a_paused_destination_says_so(hub: Harness) {
 pub async fn what_was_sent_lately_is_counted(hub: Harness) {
     let crm = hub.destination("crm").await;
     let other = hub.destination("other").await;
-    assert_eq!(hub.store.sent_since(crm, NOW).await.unwrap(), Some(0));
+    assert_eq!(hub.store.sent_since(crm, NOW).await.unwrap(), Some(vec![]));
     let fence = hub.lease(&format!("destination/{}", crm.0)).await;
     let attempt = |at: i64| Attempt {
         at: NOW.plus(at as u64),
@@ -383,10 +396,14 @@ pub async fn what_was_sent_lately_is_counted(hub: Harness) {
         answer: None,
     };
     let attempts = vec![attempt(0), attempt(10), attempt(20)];
-    let write = Write::Settle { destination: crm, fence, settlements: vec![], attempts, at: NOW };
+    let write =
+        Write::Settle { say: vec![], destination: crm, fence, settlements: vec![], attempts, at: NOW };
     hub.store.write(write).await.unwrap();
-    assert_eq!(hub.store.sent_since(crm, NOW.plus(10)).await.unwrap(), Some(2));
-    assert_eq!(hub.store.sent_since(other, NOW).await.unwrap(), Some(0));
+    assert_eq!(
+        hub.store.sent_since(crm, NOW.plus(10)).await.unwrap(),
+        Some(vec![NOW.plus(20), NOW.plus(10)])
+    );
+    assert_eq!(hub.store.sent_since(other, NOW).await.unwrap(), Some(vec![]));
 }
 
 pub async fn what_is_handed_on_is_offered_once_with_its_settlement(hub: Harness) {

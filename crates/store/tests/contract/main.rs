@@ -20,6 +20,7 @@ mod moving;
 mod nodes;
 mod on_postgres;
 mod open;
+mod said;
 mod same;
 mod scans;
 mod stores;
@@ -90,6 +91,26 @@ mod on_sqlite {
     #[test]
     fn a_settle_under_an_old_fence_is_refused_whole() {
         run(sqlite, deliver::a_settle_under_an_old_fence_is_refused_whole);
+    }
+    #[test]
+    fn a_dead_letter_is_said_with_its_settlement_and_once() {
+        run(sqlite, said::a_dead_letter_is_said_with_its_settlement_and_once);
+    }
+    #[test]
+    fn a_condition_that_fails_is_said_with_its_dead_letter() {
+        run(sqlite, said::a_condition_that_fails_is_said_with_its_dead_letter);
+    }
+    #[test]
+    fn a_pause_under_an_old_fence_is_refused_and_says_nothing() {
+        run(sqlite, said::a_pause_under_an_old_fence_is_refused_and_says_nothing);
+    }
+    #[test]
+    fn the_end_of_a_job_is_said_with_it() {
+        run(sqlite, said::the_end_of_a_job_is_said_with_it);
+    }
+    #[test]
+    fn what_waits_for_nobody_can_be_given_up() {
+        run(sqlite, said::what_waits_for_nobody_can_be_given_up);
     }
     #[test]
     fn a_lane_has_one_head_and_lanes_run_beside_each_other() {

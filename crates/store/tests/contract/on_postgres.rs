@@ -12,7 +12,7 @@ use mailspan_core::EventId;
 use mailspan_store::{Store, Trouble, Write};
 
 use crate::harness::{Harness, event, postgres, receipt};
-use crate::{accept, audience, coalesce, contacts, deliver, erasures, jobs, keep, later, nodes, open};
+use crate::{accept, audience, coalesce, contacts, deliver, erasures, jobs, keep, later, nodes, open, said};
 use mailspan_testkit::PostgresServer;
 
 type Done = Pin<Box<dyn Future<Output = ()>>>;
@@ -27,6 +27,19 @@ const AT_ONCE: usize = 3;
 
 fn cases() -> Vec<Case> {
     vec![
+        ("a_dead_letter_is_said_with_its_settlement_and_once", |hub| {
+            Box::pin(said::a_dead_letter_is_said_with_its_settlement_and_once(hub))
+        }),
+        ("a_condition_that_fails_is_said_with_its_dead_letter", |hub| {
+            Box::pin(said::a_condition_that_fails_is_said_with_its_dead_letter(hub))
+        }),
+        ("a_pause_under_an_old_fence_is_refused_and_says_nothing", |hub| {
+            Box::pin(said::a_pause_under_an_old_fence_is_refused_and_says_nothing(hub))
+        }),
+        ("the_end_of_a_job_is_said_with_it", |hub| Box::pin(said::the_end_of_a_job_is_said_with_it(hub))),
+        ("what_waits_for_nobody_can_be_given_up", |hub| {
+            Box::pin(said::what_waits_for_nobody_can_be_given_up(hub))
+        }),
         ("what_is_accepted_is_read_back", |hub| Box::pin(accept::what_is_accepted_is_read_back(hub))),
         ("duplicates_are_counted_not_kept", |hub| Box::pin(accept::duplicates_are_counted_not_kept(hub))),
         ("dedupe_reaches_over_closed_segments_and_a_restart", |hub| {
