@@ -9,12 +9,12 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use mailspan_core::SplitMix64;
-use mailspan_testkit::{Hub, PostgresServer, Receiver, now_ms, until};
+use mailspan_testkit::{Hub, PostgresServer, now_ms, until};
 use serde_json::{Value, json};
 
 use crate::support::{BINARY, SECRET};
 use crate::tape::{Load, Mark, Tape};
-use crate::told::{alarms, each_is_told_of_once};
+use crate::told::Refusals;
 
 /// The points of the product (`src/drill.rs`), each with how often it is passed at most before the kill.
 const POINTS: [(&str, u64); 14] = [
@@ -143,7 +143,7 @@ struct Sums {
     again_ms: Vec<i64>,
 }
 
-fn config(kept: Kept, tapes: &[Tape; 2], refuser: &Receiver, heard: &Receiver) -> String {
+fn config(kept: Kept, tapes: &[Tape; 2], refusals: &Refusals) -> String {
     let url = match kept {
         Kept::Sqlite => r#""sqlite:hub.db""#,
         Kept::Postgres => r#"{ env = "DATABASE_URL" }"#,
@@ -180,29 +180,15 @@ requests = "1h"
 [sources.mailtarget]
 kind = "mailtarget"
 secrets = [{{ env = "MAILTARGET_SECRET" }}]
-{}{}{}
+{}{}
 [[routes]]
 name = "all"
 from = ["mailtarget"]
 to = ["crm", "mirror"]
-
-[[routes]]
-name = "refused"
-from = ["mailtarget"]
-to = ["refuser"]
-when = 'ends_with(string!(.subject), "-1@example.com")'
-
-[[routes]]
-name = "odd"
-from = ["mailtarget"]
-to = ["refuser"]
-when = 'ends_with(string!(.subject), "-2@example.com") && to_int!(.subject) > 0'
-
 {}"#,
         destination("crm", tapes[0].receiver.port),
         destination("mirror", tapes[1].receiver.port),
-        destination("refuser", refuser.port),
-        alarms(heard, "\"system.dead_letter\"")
+        refusals.config
     )
 }
 
@@ -214,9 +200,7 @@ struct World {
     random: SplitMix64,
     clock_ms: i64,
     again_ms: Vec<i64>,
-    /// Refuses all; its dead letters, and those of a condition that fails, are told to the next.
-    _refuser: Receiver,
-    heard: Receiver,
+    refusals: Refusals,
     /// When the last kill was noticed.
     died_ms: i64,
     /// Where the tapes stood when the hub was started.
@@ -235,9 +219,8 @@ fn run(kept: Kept, seed: u64, kills: u64, time: Duration) -> Sums {
     let env = [("MAILTARGET_SECRET", SECRET), ("DATABASE_URL", database.as_str())];
     let end = Instant::now() + time;
     let tapes = [Tape::start(seed ^ 1), Tape::start(seed ^ 2)];
-    let (refuser, heard) = (Receiver::start(), Receiver::start());
-    refuser.status(422);
-    let mut hub = Hub::new(&binary(), &config(kept, &tapes, &refuser, &heard), &env);
+    let refusals = Refusals::start();
+    let mut hub = Hub::new(&binary(), &config(kept, &tapes, &refusals), &env);
     let clock = hub.folder().join("clock").display().to_string();
     hub.set_env("MAILSPAN_CLOCK_FILE", &clock);
     let load = Load::start(hub.port);
@@ -249,8 +232,7 @@ fn run(kept: Kept, seed: u64, kills: u64, time: Duration) -> Sums {
         random,
         clock_ms: 0,
         again_ms: Vec::new(),
-        _refuser: refuser,
-        heard,
+        refusals,
         died_ms: i64::MAX,
         marks: [Mark::default(); 2],
         _server: server,
@@ -363,9 +345,8 @@ impl World {
             let audit = self.hub.rows(&["audit"]).remove(0);
             (audit["pending"] == 0 && audit["waiting"] == 0).then_some(audit)
         });
-        let dead = each_is_told_of_once(&self.hub, &self.heard);
+        let dead = self.refusals.check(&self.hub);
         assert_eq!((&audit["adds_up"], &audit["dead"]), (&json!(true), &json!(dead)), "{audit}");
-        assert!(dead > 0, "nothing was refused: what is told of it was not tried");
         let repeats = self.tapes.iter().map(Tape::check).sum();
         let (acknowledged, again_ms) = (acknowledged.len() as u64, self.again_ms);
         println!(

@@ -11,7 +11,7 @@ use crate::replay::{audit, dead_letters, id_of};
 use crate::support::{AT, BINARY, SECRET, event, hub_with, send};
 
 /// A route of the hub's own events, and where they go.
-pub fn alarms(alarms: &Receiver, events: &str) -> String {
+fn alarms(alarms: &Receiver, events: &str) -> String {
     format!(
         "[destinations.alarms]\nkind = \"http\"\nurl = \"http://127.0.0.1:{}/\"\nretry = {{ calendar = [\"100ms\"], for = \"30d\" }}\n\n\
          [[routes]]\nname = \"alarms\"\nfrom = [\"system\"]\nevents = [{events}]\nto = [\"alarms\"]\n",
@@ -19,8 +19,58 @@ pub fn alarms(alarms: &Receiver, events: &str) -> String {
     )
 }
 
+/// A destination that refuses what it gets, a route whose condition fails, and a route that tells of both.
+pub struct Refusals {
+    _refuser: Receiver,
+    heard: Receiver,
+    pub config: String,
+}
+
+impl Refusals {
+    pub fn start() -> Refusals {
+        let (refuser, heard) = (Receiver::start(), Receiver::start());
+        refuser.status(422);
+        let config = format!(
+            r#"
+[destinations.refuser]
+kind = "http"
+url = "http://127.0.0.1:{}/"
+rate = "1000/1s"
+retry = {{ calendar = ["200ms"], for = "30d" }}
+
+[[routes]]
+name = "refused"
+from = ["mailtarget"]
+to = ["refuser"]
+when = 'ends_with(string!(.subject), "1@example.com")'
+
+[[routes]]
+name = "odd"
+from = ["mailtarget"]
+to = ["refuser"]
+when = 'ends_with(string!(.subject), "2@example.com") && to_int!(.subject) > 0'
+
+{}"#,
+            refuser.port,
+            alarms(&heard, "\"system.dead_letter\"")
+        );
+        Refusals { _refuser: refuser, heard, config }
+    }
+
+    /// Waits until nothing is on its way; how many dead letters there are, each told of once.
+    pub fn check(&self, hub: &Hub) -> usize {
+        until(60, "something stays pending", || {
+            let sums = audit(hub);
+            (sums["pending"] == 0 && sums["waiting"] == 0).then_some(())
+        });
+        let dead = each_is_told_of_once(hub, &self.heard);
+        assert!(dead > 0, "nothing was refused: what is told of it was not tried");
+        dead
+    }
+}
+
 /// The ids of the events that told of each dead letter.
-pub fn told_of(alarms: &Receiver) -> BTreeMap<String, BTreeSet<String>> {
+fn told_of(alarms: &Receiver) -> BTreeMap<String, BTreeSet<String>> {
     let mut told: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     for seen in alarms.ok() {
         let event = seen.json();
@@ -31,7 +81,7 @@ pub fn told_of(alarms: &Receiver) -> BTreeMap<String, BTreeSet<String>> {
 }
 
 /// All dead letters, each told of by one event.
-pub fn each_is_told_of_once(hub: &Hub, alarms: &Receiver) -> usize {
+fn each_is_told_of_once(hub: &Hub, alarms: &Receiver) -> usize {
     let dead: BTreeSet<String> = hub.rows(&["dead-letters", "list"]).iter().map(id_of).collect();
     let told = told_of(alarms);
     let missing: Vec<_> = dead.iter().filter(|id| !told.contains_key(*id)).collect();

@@ -1,6 +1,6 @@
 //! What the hub says of itself is kept with the write that it is about, or not at all.
 
-use mailspan_core::{DeliveryId, Event, EventId, Millis, Name, Outcome, Reason, State};
+use mailspan_core::{DeliveryId, Event, Millis, Name, Outcome, Reason, State};
 use mailspan_engine::Fence;
 use mailspan_store::{DeliveryRow, JobRow, JobState, NewJob, Say, Towards, Trouble, Write, Wrote};
 
