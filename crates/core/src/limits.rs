@@ -60,7 +60,7 @@ pub const INTAKE_QUEUE_MAX: usize = GROUP_WRITES_MAX;
 pub const WORK_QUEUE_MAX: usize = 1_024;
 /// Writes that share one sync: more would make the first of them wait too long.
 pub const GROUP_WRITES_MAX: usize = 1_024;
-pub const GROUP_BYTES_MAX: usize = 4 << 20;
+pub const GROUP_BYTES_MAX: usize = 1 << 20;
 /// Events that the router takes at once.
 pub const ROUTE_BATCH_MAX: usize = 1_024;
 /// Accepted events that are kept in memory until the router comes for them: four of its batches.

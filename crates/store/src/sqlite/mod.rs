@@ -23,6 +23,7 @@ pub(crate) mod keys;
 pub(crate) mod lanes;
 pub(crate) mod leases;
 pub(crate) mod ledger;
+pub(crate) mod log;
 pub(crate) mod migrate;
 pub(crate) mod moving;
 mod names;
@@ -41,7 +42,7 @@ pub(crate) mod standing;
 pub(crate) mod tenants;
 pub(crate) mod walk;
 
-pub(crate) use base::{Base, IdentityKey, compact, connect_reader, connect_writer};
+pub(crate) use base::{Base, IdentityKey, compact, connect_checkpointer, connect_reader, connect_writer};
 pub use handle::Sqlite;
 pub use journal::Journal;
 pub use migrate::SCHEMA;
