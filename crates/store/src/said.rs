@@ -21,6 +21,7 @@ pub(crate) fn receipt(event: &Event, key: &IdentityKey) -> Option<(Box<Receipt>,
         arrivals: vec![Arrived { event: event.clone(), part: 0, dedupe: None, contact: None }],
         unreadable: Vec::new(),
         idempotency: None,
+        round: None,
     };
     match prepare(Write::Accept(Box::new(receipt)), key).what {
         What::Accept { receipt, arrivals } => Some((receipt, arrivals)),

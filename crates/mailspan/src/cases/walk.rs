@@ -93,6 +93,7 @@ async fn of_event(live: &Live, case: &Case, event: Event, made: &mut Vec<Made>) 
             progress: Vec::new(),
             several_recipients: false,
             times: LastTimes::of(&routed.event),
+            newest: false,
         };
         let operations =
             claim::operations(route, destination, &claim).map_err(|reason| reason.to_string())?;
@@ -113,6 +114,7 @@ fn person(case: &Case, event: &Event, opens: u64, clicks: u64) -> Option<Person>
         clicks: case.clicks + clicks,
         opted_out_at: None,
         opted_in_at: None,
+        suppressed: false,
         erased: false,
     })
 }

@@ -5,7 +5,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use mailspan_connectors::signature::digest;
 use mailspan_core::limits::OPERATIONS_MAX;
 use mailspan_core::{
-    Elsewhere, Event, Key, Operation, Parcel, Part, Reason, Verdict, cloudevents, states_opt_in,
+    Cause, Consent, Elsewhere, Event, Key, Operation, Parcel, Part, Person, PersonId, Reason, Verdict,
+    class_of, cloudevents, consent_of, states_opt_in,
 };
 use mailspan_maps::CrmContext;
 use mailspan_store::Claim;
@@ -17,6 +18,9 @@ use crate::hub::{Destination, Map, Route};
 /// `parts` is an error where the map failed: code `crash` for a panic.
 pub fn parcel(live: &Live, mut claim: Claim) -> Parcel {
     // The person has no name any more; whom a destination is to erase is what the event says.
+    if claim.person.is_none() && claim.event.event_type.as_str() == "contact.erased" {
+        claim.person = Some(nobody_here(&claim.event));
+    }
     if let Some(person) = claim.person.as_mut().filter(|person| person.erased) {
         person.subject.clone_from(&claim.event.subject);
     }
@@ -40,8 +44,25 @@ pub fn parcel(live: &Live, mut claim: Claim) -> Parcel {
         since: claim.since,
         person: claim.person,
         parts: mapped,
+        newest: claim.newest,
         elsewhere,
         behind: Vec::new(),
+    }
+}
+
+/// Whom an erasure is about that the hub knows nobody of: a destination may.
+fn nobody_here(event: &Event) -> Person {
+    let subject = event.subject.clone();
+    let opted_out_at = Some(event.time);
+    Person {
+        id: PersonId(0),
+        subject,
+        opens: 0,
+        clicks: 0,
+        opted_out_at,
+        opted_in_at: None,
+        suppressed: false,
+        erased: true,
     }
 }
 
@@ -49,7 +70,7 @@ pub fn parcel(live: &Live, mut claim: Claim) -> Parcel {
 fn elsewhere(live: &Live, claim: &Claim) -> Option<Elsewhere> {
     let notify = live.routes.get(&claim.route)?.notify.as_ref()?;
     let destination = live.destination_id(notify.as_str()).filter(|id| *id != claim.destination)?;
-    Some(Elsewhere { destination, class: claim.event.event_type.class() })
+    Some(Elsewhere { destination, class: class_of(&claim.event) })
 }
 
 fn mapped(route: &Route, destination: &Destination, claim: &Claim) -> Result<Vec<Part>, Reason> {
@@ -98,10 +119,14 @@ fn echo(destination: &Destination, event: &Event) -> Option<Verdict> {
 }
 
 /// An opt-in that is older than the person's last opt-out is void, also where the event itself is sent: a receiver
-/// that takes what comes last for true must not be told of it after the opt-out.
+/// that takes what comes last for true must not be told of it after the opt-out. An event with a whole contact says
+/// more than that: it is sent in its order, and void only where it would be sent again.
 fn void(claim: &Claim) -> Option<Verdict> {
     let out = claim.person.as_ref()?.opted_out_at?;
-    (out >= claim.event.time && states_opt_in(&claim.event)).then(|| {
+    let by_type = consent_of(&claim.event.event_type) == Some(Consent::OptIn);
+    let again = claim.cause != Cause::Live;
+    let is_opt_in = by_type || (again && states_opt_in(&claim.event));
+    (out >= claim.event.time && is_opt_in).then(|| {
         let text = format!("the person opted out at {}, later than this opt-in happened", out.rfc3339());
         Verdict::skipped("superseded", text)
     })

@@ -93,7 +93,8 @@ async fn keep(
         }
     }
     match wrote {
-        Ok(Wrote::Settled { promoted, mut offered }) => {
+        Ok(Wrote::Settled { promoted, mut offered, known_after_ms }) => {
+            app.metrics.unsubscribes_known(&known_after_ms);
             offered.extend(promoted.then_some(destination));
             Ok(offered)
         }

@@ -62,6 +62,18 @@ pub fn of_standing(live: &Live, destination: DestinationId, paused: Option<&Reas
     event(live, event_type, &settings.tenant, &data)
 }
 
+/// A source is not asked any more: only an operator can help.
+pub async fn source_paused(app: &App, tenant: &Name, source: &Name, credential: &str, why: &Reason) {
+    let data = json!({
+        "source": source,
+        "credential": credential,
+        "reason": why.code,
+        "text": why.text,
+        "next": format!("mend it, then mailspan sources poll {source}"),
+    });
+    say(app, "system.source_paused", tenant, &data, None).await;
+}
+
 /// What is to be said of a job of this tenant that is over: done, failed or cancelled.
 pub fn of_job(live: &Live, tenant: &Name) -> Option<Say<JobRow>> {
     let event = event(live, "system.job_ended", tenant, &Value::Null)?;
@@ -175,5 +187,6 @@ fn receipt(event: Event, once: Option<Digest>) -> Receipt {
         arrivals: vec![Arrived { event, part: 0, dedupe: once, contact: None }],
         unreadable: Vec::new(),
         idempotency: None,
+        round: None,
     }
 }

@@ -3,7 +3,7 @@
 
 use std::path::PathBuf;
 
-use mailspan_core::{DestinationId, Event, Millis, Name, Person, Queue, Subject};
+use mailspan_core::{DestinationId, Event, Millis, Name, Person, Queue, Room, Subject};
 use rusqlite::Connection;
 
 use super::base::{Base, Fault, IdentityKey};
@@ -14,7 +14,7 @@ use super::retain::Cursors;
 use super::segments::Segments;
 use super::{
     accept, audit, claim, deliveries, endpoints, erase, events, jobs, keys, leases, ledger, offer, persons,
-    refused, retain, route, said, settle, standing, tenants,
+    refused, retain, rounds, route, said, settle, standing, tenants,
 };
 use crate::prepare::{Prepared, What, prepare, prepare_name};
 use crate::write::{Trouble, Write, Wrote};
@@ -117,6 +117,7 @@ impl Journal {
         room: [u16; Queue::ALL.len()],
         now: Millis,
     ) -> Result<(Vec<Claim>, Option<Millis>), Trouble> {
+        let room = Room { oldest: room, ..Room::default() };
         let claimed = claim::claim(&self.base, destination, room, now, &[]).map_err(Fault::trouble)?;
         Ok((claimed.claims, claimed.next_due))
     }
@@ -265,6 +266,7 @@ impl Journal {
             Write::KeyUsed { id, at } => keys::used(&self.base, *id, *at),
             Write::Release { name, owner } => leases::release(&self.base, name, *owner),
             Write::Lease { name, owner, now, until } => leases::take(&self.base, name, *owner, *now, *until),
+            Write::Renew { names, owner, until } => leases::renew(&self.base, names, *owner, *until),
             Write::Job(job) => jobs::make(&self.base, job),
             Write::JobStand { id, state, note, at, say } => {
                 let wrote = jobs::stand(&self.base, *id, *state, note, *at)?;
@@ -276,6 +278,8 @@ impl Journal {
                 said::say_job(self, page.job, page.say.as_ref())?;
                 Ok(wrote)
             }
+            Write::Round(mark) => rounds::write(&self.base, mark),
+            Write::RoundNow { tenant, about, at } => rounds::now(&self.base, tenant, *about, *at),
             Write::Retain(keep) => retain::step(self, *keep),
             Write::Tenant(tenant) => tenants::set(&self.base, tenant),
             Write::Field(field) => tenants::field(&self.base, field),
@@ -360,6 +364,7 @@ mod tests {
             arrivals: vec![Arrived { event, part: 0, dedupe: Some(Digest(n.to_le_bytes())), contact: None }],
             unreadable: vec![],
             idempotency: None,
+            round: None,
         }))
     }
 

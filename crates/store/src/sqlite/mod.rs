@@ -34,12 +34,15 @@ mod plans;
 pub(crate) mod recent;
 pub(crate) mod refused;
 pub(crate) mod retain;
+pub(crate) mod rounds;
 pub(crate) mod route;
+mod runs;
 mod said;
 pub(crate) mod segments;
 pub(crate) mod settle;
 pub(crate) mod standing;
 pub(crate) mod tenants;
+pub(crate) mod unsubscribes;
 pub(crate) mod walk;
 
 pub(crate) use base::{Base, IdentityKey, compact, connect_checkpointer, connect_reader, connect_writer};

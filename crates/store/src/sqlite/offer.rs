@@ -239,7 +239,7 @@ pub(crate) fn discardable(id: DeliveryId, state: i64, is_unserved: bool) -> Resu
     }
 }
 
-/// What a replay of a row offers: the class that its event's type says, as when it was routed first. In order,
+/// What a replay of a row offers: in the class of its event, as when it was routed first. In order,
 /// unless the caller knows better: the configuration is not the store's.
 pub(crate) fn of_row(event: mailspan_core::Seq, route: i64, destination: i64, class: Class) -> Offer {
     Offer {

@@ -247,6 +247,7 @@ pub fn receipt(arrivals: Vec<Arrived>) -> Receipt {
         arrivals,
         unreadable: vec![],
         idempotency: None,
+        round: None,
     }
 }
 

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::disallowed_methods)]
 
 mod accept;
+mod afterwards;
 mod audience;
 mod coalesce;
 mod contacts;
@@ -16,15 +17,18 @@ mod jobs;
 mod keep;
 mod late;
 mod later;
+mod leases;
 mod moving;
 mod nodes;
 mod on_postgres;
 mod open;
+mod rounds;
 mod said;
 mod same;
 mod scans;
 mod stores;
 mod tls;
+mod unsubscribes;
 mod upgrade;
 
 use std::future::Future;
@@ -121,6 +125,14 @@ mod on_sqlite {
         run(sqlite, deliver::a_class_that_is_lowered_frees_the_consent_lane);
     }
     #[test]
+    fn an_unsubscribe_is_known_when_the_last_destination_has_been_told() {
+        run(sqlite, unsubscribes::an_unsubscribe_is_known_when_the_last_destination_has_been_told);
+    }
+    #[test]
+    fn an_unsubscribe_is_known_though_something_else_remains() {
+        run(sqlite, unsubscribes::an_unsubscribe_is_known_though_something_else_remains);
+    }
+    #[test]
     fn a_replay_keeps_what_is_done() {
         run(sqlite, deliver::a_replay_keeps_what_is_done);
     }
@@ -137,6 +149,21 @@ mod on_sqlite {
         run(sqlite, deliver::attempts_are_found_from_their_delivery);
     }
     #[test]
+    fn leases_are_renewed_together_and_only_by_their_owner() {
+        run(sqlite, leases::leases_are_renewed_together_and_only_by_their_owner);
+    }
+
+    #[test]
+    fn the_newest_of_a_queue_come_beside_the_oldest() {
+        run(sqlite, deliver::the_newest_of_a_queue_come_beside_the_oldest);
+    }
+
+    #[test]
+    fn a_replay_stands_in_the_class_that_the_router_gave() {
+        run(sqlite, deliver::a_replay_stands_in_the_class_that_the_router_gave);
+    }
+
+    #[test]
     fn a_claim_says_when_to_come_again() {
         run(sqlite, deliver::a_claim_says_when_to_come_again);
     }
@@ -146,7 +173,7 @@ mod on_sqlite {
     }
     #[test]
     fn leases_only_grow() {
-        run(sqlite, deliver::leases_only_grow);
+        run(sqlite, leases::leases_only_grow);
     }
     #[test]
     fn a_page_and_its_cursor_are_one() {
@@ -190,12 +217,12 @@ mod on_sqlite {
     }
     #[test]
     fn a_paused_destination_says_so() {
-        run(sqlite, deliver::a_paused_destination_says_so);
+        run(sqlite, leases::a_paused_destination_says_so);
     }
 
     #[test]
     fn what_was_sent_lately_is_counted() {
-        run(sqlite, deliver::what_was_sent_lately_is_counted);
+        run(sqlite, leases::what_was_sent_lately_is_counted);
     }
     #[test]
     fn retention_keeps_the_audit_adding_up() {
@@ -231,7 +258,7 @@ mod on_sqlite {
     }
     #[test]
     fn a_lease_that_is_given_up_is_free() {
-        run(sqlite, deliver::a_lease_that_is_given_up_is_free);
+        run(sqlite, leases::a_lease_that_is_given_up_is_free);
     }
     #[test]
     fn a_closed_store_says_so() {
@@ -274,6 +301,18 @@ mod on_sqlite {
         run(sqlite, contacts::an_erasure_forgets_the_address);
     }
     #[test]
+    fn what_is_older_than_an_erasure_is_void() {
+        run(sqlite, afterwards::what_is_older_than_an_erasure_is_void);
+    }
+    #[test]
+    fn an_erasure_is_told_by_all_that_is_known() {
+        run(sqlite, afterwards::an_erasure_is_told_by_all_that_is_known);
+    }
+    #[test]
+    fn an_echo_states_nothing() {
+        run(sqlite, afterwards::an_echo_states_nothing);
+    }
+    #[test]
     fn nothing_of_the_person_is_found() {
         run(sqlite, erasures::nothing_of_the_person_is_found);
     }
@@ -296,6 +335,18 @@ mod on_sqlite {
     #[test]
     fn tenants_fields_and_secrets_are_kept() {
         run(sqlite, audience::tenants_fields_and_secrets_are_kept);
+    }
+    #[test]
+    fn a_page_and_its_cursor_are_kept_together_and_only_differences_make_events() {
+        run(sqlite, rounds::a_page_and_its_cursor_are_kept_together_and_only_differences_make_events);
+    }
+    #[test]
+    fn a_page_under_an_old_fence_is_refused_whole() {
+        run(sqlite, rounds::a_page_under_an_old_fence_is_refused_whole);
+    }
+    #[test]
+    fn a_round_that_is_paused_goes_on_where_it_was() {
+        run(sqlite, rounds::a_round_that_is_paused_goes_on_where_it_was);
     }
     #[test]
     fn fields_come_back_as_written() {

@@ -12,7 +12,10 @@ use mailspan_core::EventId;
 use mailspan_store::{Store, Trouble, Write};
 
 use crate::harness::{Harness, event, postgres, receipt};
-use crate::{accept, audience, coalesce, contacts, deliver, erasures, jobs, keep, later, nodes, open, said};
+use crate::{
+    accept, afterwards, audience, coalesce, contacts, deliver, erasures, jobs, keep, later, leases, nodes,
+    open, rounds, said, unsubscribes,
+};
 use mailspan_testkit::PostgresServer;
 
 type Done = Pin<Box<dyn Future<Output = ()>>>;
@@ -39,6 +42,15 @@ fn cases() -> Vec<Case> {
         ("the_end_of_a_job_is_said_with_it", |hub| Box::pin(said::the_end_of_a_job_is_said_with_it(hub))),
         ("what_waits_for_nobody_can_be_given_up", |hub| {
             Box::pin(said::what_waits_for_nobody_can_be_given_up(hub))
+        }),
+        ("a_page_and_its_cursor_are_kept_together_and_only_differences_make_events", |hub| {
+            Box::pin(rounds::a_page_and_its_cursor_are_kept_together_and_only_differences_make_events(hub))
+        }),
+        ("a_page_under_an_old_fence_is_refused_whole", |hub| {
+            Box::pin(rounds::a_page_under_an_old_fence_is_refused_whole(hub))
+        }),
+        ("a_round_that_is_paused_goes_on_where_it_was", |hub| {
+            Box::pin(rounds::a_round_that_is_paused_goes_on_where_it_was(hub))
         }),
         ("what_is_accepted_is_read_back", |hub| Box::pin(accept::what_is_accepted_is_read_back(hub))),
         ("duplicates_are_counted_not_kept", |hub| Box::pin(accept::duplicates_are_counted_not_kept(hub))),
@@ -77,6 +89,12 @@ fn cases() -> Vec<Case> {
         ("where_order_does_not_count_a_replay_waits_for_nobody", |hub| {
             Box::pin(coalesce::where_order_does_not_count_a_replay_waits_for_nobody(hub))
         }),
+        ("an_unsubscribe_is_known_when_the_last_destination_has_been_told", |hub| {
+            Box::pin(unsubscribes::an_unsubscribe_is_known_when_the_last_destination_has_been_told(hub))
+        }),
+        ("an_unsubscribe_is_known_though_something_else_remains", |hub| {
+            Box::pin(unsubscribes::an_unsubscribe_is_known_though_something_else_remains(hub))
+        }),
         ("an_event_goes_through_its_places", |hub| Box::pin(deliver::an_event_goes_through_its_places(hub))),
         ("a_route_under_an_old_fence_or_twice_is_refused_whole", |hub| {
             Box::pin(deliver::a_route_under_an_old_fence_or_twice_is_refused_whole(hub))
@@ -95,11 +113,20 @@ fn cases() -> Vec<Case> {
         ("attempts_are_found_from_their_delivery", |hub| {
             Box::pin(deliver::attempts_are_found_from_their_delivery(hub))
         }),
+        ("leases_are_renewed_together_and_only_by_their_owner", |hub| {
+            Box::pin(leases::leases_are_renewed_together_and_only_by_their_owner(hub))
+        }),
+        ("the_newest_of_a_queue_come_beside_the_oldest", |hub| {
+            Box::pin(deliver::the_newest_of_a_queue_come_beside_the_oldest(hub))
+        }),
+        ("a_replay_stands_in_the_class_that_the_router_gave", |hub| {
+            Box::pin(deliver::a_replay_stands_in_the_class_that_the_router_gave(hub))
+        }),
         ("a_claim_says_when_to_come_again", |hub| Box::pin(deliver::a_claim_says_when_to_come_again(hub))),
         ("a_send_to_two_people_is_marked", |hub| Box::pin(deliver::a_send_to_two_people_is_marked(hub))),
-        ("leases_only_grow", |hub| Box::pin(deliver::leases_only_grow(hub))),
-        ("a_paused_destination_says_so", |hub| Box::pin(deliver::a_paused_destination_says_so(hub))),
-        ("what_was_sent_lately_is_counted", |hub| Box::pin(deliver::what_was_sent_lately_is_counted(hub))),
+        ("leases_only_grow", |hub| Box::pin(leases::leases_only_grow(hub))),
+        ("a_paused_destination_says_so", |hub| Box::pin(leases::a_paused_destination_says_so(hub))),
+        ("what_was_sent_lately_is_counted", |hub| Box::pin(leases::what_was_sent_lately_is_counted(hub))),
         ("retention_keeps_the_audit_adding_up", |hub| {
             Box::pin(keep::retention_keeps_the_audit_adding_up(hub))
         }),
@@ -131,6 +158,13 @@ fn cases() -> Vec<Case> {
         }),
         ("a_confirmation_counts_once", |hub| Box::pin(contacts::a_confirmation_counts_once(hub))),
         ("an_erasure_forgets_the_address", |hub| Box::pin(contacts::an_erasure_forgets_the_address(hub))),
+        ("what_is_older_than_an_erasure_is_void", |hub| {
+            Box::pin(afterwards::what_is_older_than_an_erasure_is_void(hub))
+        }),
+        ("an_erasure_is_told_by_all_that_is_known", |hub| {
+            Box::pin(afterwards::an_erasure_is_told_by_all_that_is_known(hub))
+        }),
+        ("an_echo_states_nothing", |hub| Box::pin(afterwards::an_echo_states_nothing(hub))),
         ("nothing_of_the_person_is_found", |hub| Box::pin(erasures::nothing_of_the_person_is_found(hub))),
         ("who_is_erased_is_not_made_again", |hub| Box::pin(erasures::who_is_erased_is_not_made_again(hub))),
         ("a_walk_goes_on_after_a_restart", |hub| Box::pin(erasures::a_walk_goes_on_after_a_restart(hub))),
@@ -147,7 +181,7 @@ fn cases() -> Vec<Case> {
         ("an_envelope_with_later_fields_passes_through_unharmed", |hub| {
             Box::pin(later::an_envelope_with_later_fields_passes_through_unharmed(hub))
         }),
-        ("a_lease_that_is_given_up_is_free", |hub| Box::pin(deliver::a_lease_that_is_given_up_is_free(hub))),
+        ("a_lease_that_is_given_up_is_free", |hub| Box::pin(leases::a_lease_that_is_given_up_is_free(hub))),
         ("a_closed_store_says_so", |hub| Box::pin(open::a_closed_store_says_so(hub))),
     ]
 }
