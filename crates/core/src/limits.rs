@@ -227,6 +227,9 @@ pub const BULK_CONTACTS_MAX: usize = 1_000;
 pub const BULK_BYTES_MAX: usize = 4 << 20;
 /// Rows of one page of a poll: MailingCore's largest `limit`. Each makes at most two events.
 pub const POLL_ROWS_MAX: u32 = 500;
+/// How often it is tried, a second apart, to keep an event of the hub itself while the store is away: ten minutes, longer
+/// than a database takes to start. What it says is in the log too.
+pub const SAY_TRIES_MAX: u32 = 600;
 /// Pages that one turn of a poll reads before others have theirs; where more is left it goes on at once.
 pub const POLL_PAGES_MAX: u32 = 50;
 /// How long one turn of a poll may take: with its last page it stays within the minute that a command waits.

@@ -122,6 +122,7 @@ pub async fn begin(hub: Hub) -> anyhow::Result<Serving> {
         serving.share_database(role, owner);
     }
     runtime::spawn(reload::on_signal(app.clone(), owner, hangups));
+    runtime::spawn(reload::tell_disabled(app.clone()));
     if role.delivers() {
         serving.task(jobs::retention::run(app.clone()));
         serving.task(jobs::run::run(app.clone(), owner));

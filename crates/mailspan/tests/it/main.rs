@@ -50,4 +50,5 @@ mod sync;
 mod tape;
 mod tidy;
 mod tls;
+mod told;
 mod two_hubs;

@@ -1,4 +1,4 @@
-//! Router, lanes, settlements, replays, leases.
+//! Router, lanes, settlements, replays.
 
 use mailspan_core::{
     Attempt, Cause, Class, DeliveryId, Elsewhere, EventId, Millis, Name, Offer, Outcome, Progress, Queue,
@@ -8,7 +8,7 @@ use mailspan_engine::Fence;
 use mailspan_store::{DeliveryFilter, FactFilter, Trouble, Write, Wrote};
 
 use crate::harness::{Harness, NOW, ended, event, routed, settlement};
-use crate::nodes::take;
+use crate::jobs;
 
 pub async fn an_event_goes_through_its_places(hub: Harness) {
     let crm = hub.destination("crm").await;
@@ -90,7 +90,7 @@ pub async fn a_settle_under_an_old_fence_is_refused_whole(hub: Harness) {
         let attempts =
             vec![Attempt { at: NOW, took_ms: 1, items: 1, status: 200, request: None, answer: None }];
         let settlements = vec![ended(delivery, State::Delivered)];
-        Write::Settle { destination: crm, fence: Fence(fence), settlements, attempts, at: NOW }
+        Write::Settle { say: vec![], destination: crm, fence: Fence(fence), settlements, attempts, at: NOW }
     };
     assert_eq!(hub.store.write(settle(1)).await.unwrap_err(), Trouble::FenceLost);
     assert_eq!(hub.all().await[0].state, State::Pending);
@@ -220,7 +220,7 @@ pub async fn only_a_dead_letter_is_discarded(hub: Harness) {
     hub.accept(vec![event(1, "app.x", "a@b.co")]).await;
     hub.route_all(crm).await;
     let id = hub.all().await[0].id;
-    let discard = |delivery| Write::Discard { delivery, note: "typo".to_owned(), at: NOW };
+    let discard = |delivery| Write::Discard { unserved: None, delivery, note: "typo".to_owned(), at: NOW };
     for (delivery, code) in [(id, "not_dead"), (DeliveryId(99), "not_found")] {
         match hub.store.write(discard(delivery)).await {
             Err(Trouble::Refused(reason)) => assert_eq!(reason.code, code),
@@ -249,6 +249,7 @@ pub async fn attempts_are_found_from_their_delivery(hub: Harness) {
         answer: (status != 200).then(|| "busy".to_owned()),
     };
     let settle = |settlements, attempt| Write::Settle {
+        say: vec![],
         destination: crm,
         fence,
         settlements,
@@ -322,73 +323,6 @@ pub async fn a_send_to_two_people_is_marked(hub: Harness) {
     assert!(claims.iter().any(|claim| claim.several_recipients && claim.event.id == EventId(4)));
 }
 
-pub async fn leases_only_grow(hub: Harness) {
-    let lease = |owner, now, until| Write::Lease {
-        name: "job/1".to_owned(),
-        owner,
-        now: Millis(now),
-        until: Millis(until),
-    };
-    let cases = [
-        (lease(1, 0, 10), Some(1)),
-        (lease(2, 5, 20), None),
-        (lease(1, 9, 30), Some(1)),
-        (lease(2, 30, 40), Some(2)),
-        (lease(1, 35, 50), None),
-        (lease(1, 40, 50), Some(3)),
-    ];
-    for (write, expected) in cases {
-        let shown = format!("{write:?}");
-        match hub.store.write(write).await.unwrap() {
-            Wrote::Lease { fence } => assert_eq!(fence, expected.map(Fence), "{shown}"),
-            other => panic!("{other:?}"),
-        }
-    }
-    // After a restart nobody else lives: the lease is free, and still grows.
-    let hub = hub.reopened().await;
-    match hub.store.write(lease(9, 41, 60)).await.unwrap() {
-        Wrote::Lease { fence } => assert_eq!(fence, Some(Fence(4))),
-        other => panic!("{other:?}"),
-    }
-}
-
-pub async fn a_paused_destination_says_so(hub: Harness) {
-    let crm = hub.destination("crm").await;
-    assert_eq!(hub.destination("crm").await, crm);
-    hub.accept(vec![event(1, "app.x", "a@b.co")]).await;
-    hub.route_all(crm).await;
-    let reason = Reason::new("unauthorized", "token `CRM_TOKEN` was refused");
-    hub.store.write(Write::Stand { destination: crm, paused: Some(reason.clone()), at: NOW }).await.unwrap();
-    let row = hub.store.standing(crm).await.unwrap().unwrap();
-    assert_eq!((row.paused, row.pending, row.dead, row.oldest), (Some(reason), 1, 0, Some(NOW)));
-    hub.store.write(Write::Stand { destination: crm, paused: None, at: NOW }).await.unwrap();
-    assert_eq!(hub.store.destinations(None).await.unwrap()[0].paused, None);
-    assert_eq!(hub.store.destinations(Some(Name::new("nobody"))).await.unwrap().len(), 0);
-    let sizes = hub.store.sizes().await.unwrap();
-    assert_eq!((sizes.destinations[0].pending, sizes.unrouted), (1, 0));
-    assert!(sizes.file_bytes + sizes.wal_bytes > 0);
-}
-
-pub async fn what_was_sent_lately_is_counted(hub: Harness) {
-    let crm = hub.destination("crm").await;
-    let other = hub.destination("other").await;
-    assert_eq!(hub.store.sent_since(crm, NOW).await.unwrap(), Some(0));
-    let fence = hub.lease(&format!("destination/{}", crm.0)).await;
-    let attempt = |at: i64| Attempt {
-        at: NOW.plus(at as u64),
-        took_ms: 1,
-        items: 1,
-        status: 200,
-        request: None,
-        answer: None,
-    };
-    let attempts = vec![attempt(0), attempt(10), attempt(20)];
-    let write = Write::Settle { destination: crm, fence, settlements: vec![], attempts, at: NOW };
-    hub.store.write(write).await.unwrap();
-    assert_eq!(hub.store.sent_since(crm, NOW.plus(10)).await.unwrap(), Some(2));
-    assert_eq!(hub.store.sent_since(other, NOW).await.unwrap(), Some(0));
-}
-
 pub async fn what_is_handed_on_is_offered_once_with_its_settlement(hub: Harness) {
     let (crm, chat) = (hub.destination("crm").await, hub.destination("chat").await);
     hub.accept(vec![event(1, "email.complained", "a@b.co"), event(2, "email.complained", "")]).await;
@@ -440,28 +374,4 @@ pub async fn what_is_handed_on_is_offered_once_with_its_settlement(hub: Harness)
     let wrote = hub.settle(crm, vec![told(rows[0].id, done())]).await.unwrap();
     assert!(matches!(wrote, Wrote::Settled { offered, .. } if offered.is_empty()));
     assert_eq!(hub.audit_adds_up().await.delivered, 4);
-}
-
-pub async fn a_lease_that_is_given_up_is_free(hub: Harness) {
-    let give_up = |name: &str, owner| Write::Release { name: name.to_owned(), owner };
-    let shown = async || {
-        let rows = hub.store.leases().await.unwrap();
-        rows.into_iter().map(|row| (row.name, row.owner, row.until.0)).collect::<Vec<_>>()
-    };
-    for (name, owner) in [("destination/7", 1), ("node/01", 1), ("node/02", 2)] {
-        assert!(take(&hub, name, owner, 0, 50).await.is_some());
-    }
-    let row = |name: &str, owner, until| (name.to_owned(), owner, until);
-    let nodes = [row("node/01", 1, 50), row("node/02", 2, 50)];
-    let all = [vec![row("destination/7", 1, 50)], nodes.to_vec()].concat();
-    assert_eq!(shown().await, all);
-    // Of another, and of one that there is not: nothing changes.
-    for (name, owner) in [("destination/7", 2), ("node/02", 1), ("destination/8", 1)] {
-        hub.store.write(give_up(name, owner)).await.unwrap();
-    }
-    assert_eq!(shown().await, all);
-    hub.store.write(give_up("destination/7", 1)).await.unwrap();
-    hub.store.write(give_up("node/01", 1)).await.unwrap();
-    assert_eq!(shown().await, [row("destination/7", 1, 0), row("node/02", 2, 50)]);
-    assert_eq!(take(&hub, "destination/7", 2, 1, 50).await, Some(Fence(2)), "the fence grows all the same");
 }

@@ -16,6 +16,7 @@ use crate::http::body::OptionalJson;
 use crate::http::path::Segment;
 use crate::http::problem::Problem;
 use crate::hub::Destination;
+use crate::intake::system;
 use crate::runtime;
 
 /// How long a command waits until what it did is kept.
@@ -151,7 +152,10 @@ async fn stand(
     told: Happened,
 ) -> Result<(), Problem> {
     if !app.serves(destination) {
-        app.store.write(Write::Stand { destination, paused, at: runtime::now() }).await?;
+        let say = system::of_standing(&app.live(), destination, paused.as_ref());
+        let at = runtime::now();
+        app.store.write(Write::Stand { destination, fence: None, paused, at, say }).await?;
+        app.route_wake.notify_one();
         return Ok(());
     }
     let mut moved = app.moved.subscribe();
