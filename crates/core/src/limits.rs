@@ -20,6 +20,8 @@ pub const ADDRESS_BYTES_MAX: usize = 254;
 /// RFC 5321 4.5.3.1.1.
 pub const LOCAL_PART_BYTES_MAX: usize = 64;
 pub const EXTERNAL_ID_BYTES_MAX: usize = 256;
+/// An external id that is written to a contact (MailingCore, «contacts overview»).
+pub const EXTERNAL_ID_CHARS_MAX: usize = 128;
 pub const EVENT_TYPE_BYTES_MAX: usize = 128;
 /// A reason is read on a terminal: longer ones are cut.
 pub const REASON_CHARS_MAX: usize = 1_000;
@@ -188,6 +190,8 @@ pub const JOBS_KEPT_MAX: i64 = 1_000;
 pub const JOB_GROUPS_MAX: usize = 200;
 /// `consentVersion`, `source` and `locale` of a contact (MailingCore, «contacts overview»).
 pub const CONTACT_LABEL_CHARS_MAX: usize = 64;
+/// The page or form of a consent, and the browser it came from, as kept in evidence.
+pub const CONSENT_PAGE_CHARS_MAX: usize = 255;
 /// `attributes` of a contact, as JSON: a profile, not a document store.
 pub const CONTACT_ATTRIBUTES_BYTES_MAX: usize = 16 << 10;
 /// Levels of `attributes`.
@@ -207,6 +211,8 @@ pub const INTAKE_BODY_BYTES_MAX: usize = 256 << 10;
 pub const CONFIRM_MS_MAX: u64 = 7 * 86_400_000;
 /// One row of an import: attributes and fields at their largest.
 pub const IMPORT_ROW_BYTES_MAX: usize = 256 << 10;
+/// Rows of one request of an import, as JSON: with the largest row behind them they fit into a body.
+pub const IMPORT_PAGE_BYTES_MAX: usize = 8 << 20;
 /// Columns of an import.
 pub const IMPORT_COLUMNS_MAX: usize = 1_100;
 /// Contacts that one page of a list looks at, where few of them match: a page takes tens of milliseconds at most.

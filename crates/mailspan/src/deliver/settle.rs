@@ -8,6 +8,7 @@ use crate::app::App;
 use crate::drill;
 use crate::intake::system;
 use crate::runtime;
+use crate::telemetry::quiet::quiet;
 
 /// Settlements of one write: a few milliseconds of the writer, so that intake does not wait for long.
 const SETTLEMENTS_MAX: usize = 256;
@@ -171,7 +172,7 @@ fn count(app: &App, destination: DestinationId, ended: &[(DeliveryId, State, Opt
     for (delivery, state, reason) in ended {
         app.metrics.settled(&settings.name, state.name());
         if *state == State::Dead {
-            let why = reason.as_ref().map(ToString::to_string).unwrap_or_default();
+            let why = reason.as_ref().map(quiet).unwrap_or_default();
             tracing::warn!(
                 destination = %settings.name, delivery = delivery.0,
                 "dead letter: {why}; see `mailspan dead-letters show {}`", delivery.0

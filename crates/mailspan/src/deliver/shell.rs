@@ -18,6 +18,7 @@ use crate::deliver::{claim, sign};
 use crate::drill;
 use crate::intake::system;
 use crate::runtime;
+use crate::telemetry::quiet::quiet;
 
 /// How long a broken store is left alone before a standing is written again.
 const STAND_AGAIN_MS: u64 = 1_000;
@@ -253,7 +254,7 @@ async fn announce(app: &App, destination: DestinationId, what: &Notice) {
     let Some(settings) = live.destinations.get(&destination) else { return };
     match what {
         Notice::BreakerOpened { reason, probe_at } => {
-            tracing::warn!(destination = %settings.name, "degraded, deliveries wait until {}: {reason}", probe_at.rfc3339());
+            tracing::warn!(destination = %settings.name, "degraded, deliveries wait until {}: {}; see `mailspan destinations list`", probe_at.rfc3339(), quiet(reason));
         }
         Notice::BreakerClosed => tracing::info!(destination = %settings.name, "works again"),
         Notice::QuotaInDanger { used, daily, resets } => tracing::warn!(
@@ -311,7 +312,8 @@ fn tell_standing(app: &App, destination: DestinationId, paused: Option<&Reason>)
     match paused {
         Some(reason) => tracing::warn!(
             destination = %name,
-            "paused, its queue is kept: {reason}; mend it, then `mailspan destinations resume {name}`"
+            "paused, its queue is kept: {}; see `mailspan destinations list`, mend it, then `mailspan destinations resume {name}`",
+            quiet(reason)
         ),
         None => tracing::info!(destination = %name, "active again"),
     }

@@ -13,6 +13,7 @@ use crate::deliver::flown::Flown;
 use crate::deliver::leases::LEASE_MS;
 use crate::hub::Destination;
 use crate::runtime;
+use crate::telemetry::quiet::quiet;
 
 /// The lease of one piece of work. On SQLite the lock on the file proves that nobody else lives, so the
 /// store freed all leases when it was opened, and ours lasts as long as the lock. On PostgreSQL it lasts
@@ -82,10 +83,10 @@ pub async fn opened(
     fence: Fence,
     flight: Option<&Arc<Flight>>,
 ) -> Result<[Happened; 2], Trouble> {
-    let paused = store.standing(id).await?.and_then(|row| row.paused);
+    let paused = store.standing(id).await?.and_then(|row| row.paused).or_else(|| settings.held().cloned());
     if let Some(reason) = &paused {
         let name = &settings.name;
-        tracing::warn!(destination = %name, "still paused: {reason}; `mailspan destinations resume {name}`");
+        tracing::warn!(destination = %name, "still paused: {}; `mailspan destinations resume {name}`", quiet(reason));
     }
     let limits = settings.limits.clone();
     let sink: Arc<dyn Sink> = match flight {

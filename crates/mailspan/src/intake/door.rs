@@ -10,17 +10,22 @@ use mailspan_connectors::contract::{Refusal, Verified};
 use mailspan_connectors::signature::digest;
 use mailspan_core::contact::{ContactWrite, concerns_contacts, is_by_program, read_event};
 use mailspan_core::limits::REFUSED_BODY_BYTES_MAX;
-use mailspan_core::{DestinationId, Digest, EventId, Name, RawRequest};
-use mailspan_store::{Accepted, Idempotency, Receipt, RefusedRequest, Trouble, Write, Wrote};
+use mailspan_core::{DestinationId, Digest, EventId, Name, RawRequest, Reason, clip};
+use mailspan_store::{
+    Accepted, Arrived, FieldRow, Idempotency, Receipt, RefusedRequest, Trouble, Unread, Write, Wrote,
+};
 
 use crate::app::App;
-use crate::contacts::door;
+use crate::contacts::{door, rules};
 use crate::drill;
 use crate::http::intake::body_problem;
 use crate::http::problem::Problem;
 use crate::hub::Source;
 use crate::intake::receive::{NotReceived, Received, receive};
 use crate::runtime;
+
+/// Of what was left out of a contact: enough to see what is wrong.
+const LEFT_OUT_CHARS_MAX: usize = 800;
 
 /// An API key that was checked, for kind `api`.
 pub struct Caller {
@@ -85,19 +90,41 @@ pub async fn enter(
     }
 }
 
-/// What the events say of contacts is written with them.
+/// What the events say of contacts is written with them. What no other door would let in is left out of the contact,
+/// and named beside the event, which is kept as it came.
 pub async fn read_contacts(app: &App, receipt: &mut Receipt) -> Result<(), Trouble> {
+    let mut declared: Option<Vec<FieldRow>> = None;
     for arrived in &mut receipt.arrivals {
         if !concerns_contacts(&arrived.event.event_type) {
             continue;
         }
         let settings = app.tenants.settings(&app.store, &receipt.tenant).await?;
         let write = read_event(&arrived.event, door::new_uid(), settings.bounces_suppress);
+        let Some(mut write) = write else { continue };
+        if declared.is_none() && !write.custom.is_empty() {
+            declared = Some(app.store.field_kinds(&receipt.tenant).await?);
+        }
+        write.evidence.actor = Some(receipt.credential.clone());
+        let data = arrived.event.data.get();
+        let wrong = rules::screen(&mut write, data, declared.as_deref().unwrap_or_default());
+        if !wrong.is_empty() {
+            receipt.unreadable.push(left_out(arrived, &wrong));
+        }
         let found = receipt.round.is_some();
         let echo_of = if is_by_program(&arrived.event) { accounts(app, &receipt.source) } else { vec![] };
-        arrived.contact = write.map(|write| Box::new(ContactWrite { found, echo_of, ..write }));
+        arrived.contact = Some(Box::new(ContactWrite { found, echo_of, ..write }));
     }
     Ok(())
+}
+
+fn left_out(arrived: &Arrived, wrong: &[String]) -> Unread {
+    let text = format!(
+        "event {} is kept; left out of its contact: {}",
+        arrived.event.id,
+        clip(&wrong.join("; "), LEFT_OUT_CHARS_MAX)
+    );
+    let raw = clip(arrived.event.data.get(), 4_096).into_owned();
+    Unread { part: arrived.part, reason: Reason::new("contact_fields", text), raw }
 }
 
 /// Destinations of the account that a source reports from.

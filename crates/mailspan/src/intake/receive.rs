@@ -7,6 +7,7 @@ use mailspan_core::limits::{EVENT_DATA_BYTES_MAX, EVENTS_PER_REQUEST_MAX};
 use mailspan_core::{Digest, Event, EventId, Millis, RawRequest, Reason};
 use mailspan_store::{Arrived, Cut, Receipt, Unread};
 
+use crate::contacts::door;
 use crate::http::limit::{self, BodyTrouble};
 use crate::hub::{Access, Source};
 
@@ -182,6 +183,12 @@ fn check_access(access: &Access, source: &Source, request: &RawRequest) -> Resul
 
 /// What proves the sender is replaced in the stored request by the name of what matched.
 fn cuts(source: &Source, credential: &str) -> Vec<Cut> {
+    let mut cuts = credential_cuts(source, credential);
+    cuts.push(door::without_idempotency_key());
+    cuts
+}
+
+fn credential_cuts(source: &Source, credential: &str) -> Vec<Cut> {
     match &source.access {
         Some(Access::Path { secret }) => {
             vec![Cut::Text { text: secret.secret.clone(), by: credential.to_owned() }]

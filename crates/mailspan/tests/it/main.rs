@@ -19,6 +19,7 @@ mod disk;
 mod door;
 mod endpoints;
 mod erase;
+mod evidence;
 mod fleet;
 mod fleet_cuts;
 mod hardening;

@@ -230,6 +230,10 @@ mod on_sqlite {
         run(sqlite, keep::retention_keeps_the_audit_adding_up);
     }
     #[test]
+    fn what_proves_a_fact_stays() {
+        run(sqlite, keep::what_proves_a_fact_stays);
+    }
+    #[test]
     fn what_needs_a_human_stays() {
         run(sqlite, keep::what_needs_a_human_stays);
     }

@@ -130,6 +130,7 @@ fn cases() -> Vec<Case> {
         ("retention_keeps_the_audit_adding_up", |hub| {
             Box::pin(keep::retention_keeps_the_audit_adding_up(hub))
         }),
+        ("what_proves_a_fact_stays", |hub| Box::pin(keep::what_proves_a_fact_stays(hub))),
         ("what_needs_a_human_stays", |hub| Box::pin(keep::what_needs_a_human_stays(hub))),
         ("what_stays_hides_nothing_behind_it", |hub| Box::pin(keep::what_stays_hides_nothing_behind_it(hub))),
         ("numbers_are_never_given_twice", |hub| Box::pin(keep::numbers_are_never_given_twice(hub))),

@@ -41,6 +41,10 @@ pub async fn list(State(app): State<App>, caller: Caller) -> Result<Json<Value>,
         if let Some(doing) = doing {
             add_doing(&mut value, &doing, backlog);
         }
+        if let Some(why) = destination.held() {
+            value["state"] = json!("paused");
+            value["reason"] = json!(why.text);
+        }
         if let Some(every) = destination.resync {
             let round = rounds.iter().find(|round| id.is_some_and(|id| id.0 == round.about));
             value["resync"] = json!({
@@ -138,7 +142,10 @@ pub async fn resume(
     Segment(name): Segment,
 ) -> Result<Json<Value>, Problem> {
     caller.needs("operate")?;
-    let (destination, _) = find(&app, &caller, &name)?;
+    let (destination, settings) = find(&app, &caller, &name)?;
+    if let Some(why) = settings.held() {
+        return Err(Problem::new(StatusCode::CONFLICT, "held", why.text.clone()));
+    }
     stand(&app, destination, None, Happened::Resumed { destination }).await?;
     Ok(Json(json!({ "id": name, "state": "active" })))
 }
