@@ -8,7 +8,6 @@ use mailspan_engine::Fence;
 use mailspan_store::{DeliveryFilter, FactFilter, Trouble, Write, Wrote};
 
 use crate::harness::{Harness, NOW, ended, event, routed, settlement};
-use crate::jobs;
 
 pub async fn an_event_goes_through_its_places(hub: Harness) {
     let crm = hub.destination("crm").await;
