@@ -125,7 +125,7 @@ pub const QUEUE_ROOM_BATCHED: [u16; 6] = [2_048, 2_048, 2_048, 128, 64, 64];
 /// 32, so that what has just arrived waits for about a hundred deliveries at most. Or a batch, where that is more.
 pub const NEWEST_PART: u16 = 8;
 /// Rows of each destination (heads of its consent queue, its dead letters) that are looked at to count unsubscribes
-/// under way by their age: a metrics page stays a matter of milliseconds.
+/// under way by their age: ten microseconds each, so a page of metrics stays well under a second.
 pub const UNSUBSCRIBES_LOOKED_AT_MAX: usize = 10_000;
 /// Answers to look-ups that one destination remembers: owners of a sales team fit many times.
 pub const QUESTIONS_MAX: usize = 1_000;
@@ -233,6 +233,9 @@ pub const BULK_CONTACTS_MAX: usize = 1_000;
 pub const BULK_BYTES_MAX: usize = 4 << 20;
 /// Rows of one page of a poll: MailingCore's largest `limit`. Each makes at most two events.
 pub const POLL_ROWS_MAX: u32 = 500;
+/// How often it is tried, a second apart, to keep an event of the hub itself while the store is away: ten minutes, longer
+/// than a database takes to start. What it says is in the log too.
+pub const SAY_TRIES_MAX: u32 = 600;
 /// Pages that one turn of a poll reads before others have theirs; where more is left it goes on at once.
 pub const POLL_PAGES_MAX: u32 = 50;
 /// How long one turn of a poll may take: with its last page it stays within the minute that a command waits.

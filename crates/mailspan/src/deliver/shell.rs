@@ -11,7 +11,7 @@ use mailspan_engine::{CallId, Command, Engine, Happened, Notice, Standing};
 use mailspan_store::{Claim, Claimed, Trouble, Write};
 use tokio::sync::{mpsc, oneshot};
 
-use crate::app::{App, Live};
+use crate::app::{App, Live, Stood};
 use crate::deliver::flight::Flight;
 use crate::deliver::settle::Settles;
 use crate::deliver::{claim, sign};
@@ -113,7 +113,7 @@ fn carry_out(app: &App, command: Command) {
             app.tell(answered(call, answer)).await;
         }),
         Command::Left { destination } => app.left(destination),
-        Command::Stand { destination, paused } => app.stand(destination, paused),
+        Command::Stand { destination, fence, paused } => app.stand(Stood { destination, fence, paused }),
         Command::Announce { destination, what } => runtime::spawn(async move {
             announce(&app, destination, &what).await;
         }),
@@ -266,12 +266,25 @@ async fn announce(app: &App, destination: DestinationId, what: &Notice) {
 
 /// Keeps the standings of destinations, one after another, so that the last word is the one that stays.
 /// What cannot be written is tried again: a dead credential must not be used after a restart.
-pub async fn keep_standings(app: App, mut stands: mpsc::Receiver<(DestinationId, Option<Reason>)>) {
-    while let Some((destination, paused)) = stands.recv().await {
+pub async fn keep_standings(app: App, mut stands: mpsc::Receiver<Stood>) {
+    while let Some(Stood { destination, fence, paused }) = stands.recv().await {
         loop {
-            let write = Write::Stand { destination, paused: paused.clone(), at: runtime::now() };
+            let say = system::of_standing(&app.live(), destination, paused.as_ref());
+            let at = runtime::now();
+            let write = Write::Stand { destination, fence, paused: paused.clone(), at, say };
             match app.store.write(write).await {
-                Ok(_) => break,
+                Ok(_) => {
+                    tell_standing(&app, destination, paused.as_ref());
+                    break;
+                }
+                // Another process serves it, and finds out for itself.
+                Err(Trouble::FenceLost) => {
+                    tracing::warn!(
+                        destination = destination.0,
+                        "not paused: another process serves it since this one was silent"
+                    );
+                    break;
+                }
                 Err(trouble) if app.stopping() => {
                     tracing::error!("the standing of a destination was not kept: {trouble}");
                     return;
@@ -287,12 +300,12 @@ pub async fn keep_standings(app: App, mut stands: mpsc::Receiver<(DestinationId,
             // Where several share a store a claim before this found it paused.
             app.tell(Happened::Offered { destination }).await;
         }
-        tell_standing(&app, destination, paused.as_ref()).await;
+        app.route_wake.notify_one();
         app.has_moved();
     }
 }
 
-async fn tell_standing(app: &App, destination: DestinationId, paused: Option<&Reason>) {
+fn tell_standing(app: &App, destination: DestinationId, paused: Option<&Reason>) {
     let live = app.live();
     let Some(settings) = live.destinations.get(&destination) else { return };
     let name = &settings.name;
@@ -304,5 +317,4 @@ async fn tell_standing(app: &App, destination: DestinationId, paused: Option<&Re
         ),
         None => tracing::info!(destination = %name, "active again"),
     }
-    system::standing(app, &settings.tenant, name, paused).await;
 }

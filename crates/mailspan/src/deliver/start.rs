@@ -54,8 +54,11 @@ pub async fn tell_opened(
     }
     let window = i64::try_from(settings.limits.rate.per_ms).unwrap_or(i64::MAX);
     let since = Millis(runtime::now().0.saturating_sub(window));
-    if let Some(requests) = app.store.sent_since(destination, since).await? {
-        app.tell(Happened::SentBefore { destination, requests }).await;
+    // The engine's clock may be ahead of the wall clock, which stands in the rows.
+    let ahead = runtime::steady().since(runtime::now());
+    if let Some(sent) = app.store.sent_since(destination, since).await? {
+        let sent = sent.into_iter().map(|at| at.plus(ahead)).collect();
+        app.tell(Happened::SentBefore { destination, sent }).await;
     }
     Ok(())
 }

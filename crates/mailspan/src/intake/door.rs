@@ -141,7 +141,10 @@ fn whole_digest(request: &RawRequest) -> Digest {
         if name == "content-type" || name == "content-encoding" || name.starts_with("ce-") {
             bytes.extend_from_slice(name.as_bytes());
             bytes.push(0);
-            bytes.extend_from_slice(value);
+            // `application/json; charset=utf-8` says no more than `application/json`.
+            let kind = name == "content-type";
+            let value = if kind { value.split(|b| *b == b';').next().unwrap_or_default() } else { value };
+            bytes.extend_from_slice(value.trim_ascii());
             bytes.push(0);
         }
     }

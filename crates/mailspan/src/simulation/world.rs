@@ -396,7 +396,7 @@ impl World {
         attempts: Vec<Attempt>,
     ) {
         let deliveries = settlements.iter().map(|settlement| settlement.delivery).collect();
-        let write = Write::Settle { destination, fence, settlements, attempts, at: self.now };
+        let write = Write::Settle { destination, fence, settlements, attempts, at: self.now, say: vec![] };
         let outcome = match self.store.write(write).await {
             Ok(Wrote::Settled { promoted, mut offered, .. }) => {
                 offered.extend(promoted.then_some(destination));

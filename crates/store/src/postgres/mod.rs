@@ -36,6 +36,7 @@ mod refused;
 mod retain;
 mod rounds;
 mod route;
+mod said;
 mod segments;
 mod settle;
 mod standing;

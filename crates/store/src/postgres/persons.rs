@@ -177,8 +177,8 @@ pub(crate) async fn by_subject(
     let row = base
         .row(
             "SELECT id AS person, address, external_id, opens, clicks, opted_out_at, opted_in_at, erased,
-                EXISTS (SELECT 1 FROM contacts k
-                    WHERE k.person = coalesce(p.same_as, p.id) AND k.suppressed_at IS NOT NULL) AS suppressed
+                (SELECT k.suppressed_at FROM contacts k WHERE k.person = coalesce(p.same_as, p.id)) IS NOT NULL
+                    AS suppressed
              FROM persons p WHERE id = $1",
             &[&id],
         )

@@ -99,7 +99,10 @@ pub async fn what_needs_a_human_stays(hub: Harness) {
     retain(&hub, 500 * DAY).await;
     let audit = hub.audit_adds_up().await;
     assert_eq!((audit.dead, audit.pending, audit.waiting, audit.dropped_events), (1, 2, 1, 1));
-    hub.store.write(Write::Discard { delivery: rows[0].id, note: String::new(), at: NOW }).await.unwrap();
+    hub.store
+        .write(Write::Discard { unserved: None, delivery: rows[0].id, note: String::new(), at: NOW })
+        .await
+        .unwrap();
     retain(&hub, 500 * DAY).await;
     assert_eq!(hub.audit_adds_up().await.dropped_events, 2);
 }

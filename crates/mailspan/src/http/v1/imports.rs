@@ -263,7 +263,7 @@ async fn keep(
     let fence = start::lease(&app.store, &format!("job/{}", job.id), app.owner()).await?;
     let cursor = serde_json::to_string(cursor).map_err(|error| Problem::bad(error.to_string()))?;
     let work = PageWork::Count { matched: done };
-    let page = Page { job: job.id, fence, at: runtime::now(), cursor, total: None, end, work };
+    let page = Page { say: None, job: job.id, fence, at: runtime::now(), cursor, total: None, end, work };
     app.store.write(Write::Page(Box::new(page))).await?;
     Ok(())
 }
