@@ -203,7 +203,11 @@ fn checked(reader: &Reader, at: &Place, text: String, name: String) -> Option<Na
             format!("{name} is `whsec_` with nothing after it")
         };
         let makes = if key.len() == text.len() { "" } else { " --standard-webhooks" };
-        reader.problem(at, message, &format!("set it to a long random secret: `mailspan keys secret{makes}` makes one"));
+        reader.problem(
+            at,
+            message,
+            &format!("set it to a long random secret: `mailspan keys secret{makes}` makes one"),
+        );
         return None;
     }
     Some(Named { name, secret: Secret::new(text) })

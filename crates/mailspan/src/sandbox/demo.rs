@@ -119,8 +119,10 @@ fn prepare(demo: &Demo, crm_at: SocketAddr, receiver_at: SocketAddr) -> anyhow::
         );
     }
     std::fs::create_dir_all(folder).with_context(|| format!("make the folder {}", folder.display()))?;
-    let made_by_us = |file: &Path| std::fs::read_to_string(file).is_ok_and(|text| text.starts_with(FIRST_LINE));
-    let there: Vec<PathBuf> = FILES.iter().map(|name| folder.join(name)).filter(|file| file.exists()).collect();
+    let made_by_us =
+        |file: &Path| std::fs::read_to_string(file).is_ok_and(|text| text.starts_with(FIRST_LINE));
+    let there: Vec<PathBuf> =
+        FILES.iter().map(|name| folder.join(name)).filter(|file| file.exists()).collect();
     if !there.is_empty() && !made_by_us(&folder.join(CONFIGURATION)) {
         bail!(
             "{} is there already, and no demo made it: take an empty or a new --folder",

@@ -118,7 +118,7 @@ fn an_event_brings_in_what_other_doors_would_and_no_more() {
         (&contact["standardFields"], &contact["customFields"]),
         (&json!({ "CITY": "Köln" }), &json!({}))
     );
-    let why = hub.rows(&["quarantined"])[0]["reason"].to_string();
+    let why = hub.rows(&["quarantined"])[0]["text"].to_string();
     for named in ["locale", "attributes", "NOSUCH", "GENDER", "undeclared", "external_id", "is kept"] {
         assert!(why.contains(named), "{named}: {why}");
     }

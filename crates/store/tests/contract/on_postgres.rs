@@ -13,8 +13,8 @@ use mailspan_store::{Store, Trouble, Write};
 
 use crate::harness::{Harness, event, postgres, receipt};
 use crate::{
-    accept, afterwards, audience, coalesce, contacts, deliver, ends, erasures, jobs, keep, later, leases, nodes,
-    open, rounds, said, unsubscribes,
+    accept, afterwards, audience, coalesce, contacts, deliver, ends, erasures, jobs, keep, later, leases,
+    nodes, open, rounds, said, unsubscribes,
 };
 use mailspan_testkit::PostgresServer;
 
