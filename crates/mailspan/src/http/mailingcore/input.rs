@@ -47,7 +47,7 @@ pub struct ContactInput {
     #[schema(value_type = Option<String>)]
     pub consent_text: Option<String>,
     /// Their SHA-256, where the words themselves are not given: 64 hexadecimal digits.
-    #[schema(value_type = Option<String>, min_length = 64, max_length = 64)]
+    #[schema(value_type = Option<String>, min_length = 64, max_length = 64, pattern = "^[0-9A-Fa-f]{64}$")]
     pub consent_text_hash: Option<String>,
     /// The form or page of the consent.
     #[schema(value_type = Option<String>, max_length = 255)]
