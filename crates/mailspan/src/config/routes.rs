@@ -226,8 +226,7 @@ fn events(reader: &Reader, node: &Node) -> Vec<String> {
     let mut patterns = Vec::with_capacity(texts.len());
     for (item, text) in texts {
         let plain = text.strip_suffix('*').unwrap_or(text);
-        let whole_family = text != plain && !plain.contains('.');
-        if text != "*" && (EventType::parse(plain).is_err() || whole_family) {
+        if text != "*" && (EventType::parse(plain).is_err() || !plain.contains('.')) {
             let help = "write a type like \"email.clicked\", or a family like \"email.*\"";
             reader.problem(&item.at, format!("`{}` is no event type", clip(text, 60)), help);
             continue;
