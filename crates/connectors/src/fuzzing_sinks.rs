@@ -120,6 +120,7 @@ impl Items {
                 opted_out_at: None,
                 opted_in_at: None,
                 erased: false,
+                suppressed: false,
             };
             let (operation, steps) = operation(kind, n);
             let step =

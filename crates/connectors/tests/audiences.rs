@@ -37,8 +37,16 @@ impl Crowd {
             let email = format!("p{}@example.com", n % addresses);
             let subject = Subject { address: Address::parse(&email).ok(), external_id: None };
             let (id, opens, clicks) = (PersonId(n as i64), 0, 0);
-            let person =
-                Person { id, subject, opens, clicks, opted_out_at: None, opted_in_at: None, erased: false };
+            let person = Person {
+                id,
+                subject,
+                opens,
+                clicks,
+                opted_out_at: None,
+                opted_in_at: None,
+                erased: false,
+                suppressed: false,
+            };
             let mut fields = Fields::from([("email".to_owned(), json!(email))]);
             if ids > 0 {
                 fields.insert("external_id".to_owned(), json!(format!("u-{}", n % ids)));

@@ -1,7 +1,6 @@
 //! The sinks against their fixtures: these operations, this request; this answer, these verdicts.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use mailspan_connectors::contract::{Item, Known, Plan, Question, Sink};
 use mailspan_connectors::hubspot::{Missing, prepare};
@@ -114,6 +113,7 @@ fn hold(part: &Part) -> (Key, Option<Person>, Operation, Option<Step>) {
         opted_out_at: None,
         opted_in_at: None,
         erased: false,
+        suppressed: false,
     });
     (Key(part.key.as_str().into()), person, part.op.clone(), part.step.clone().map(Step))
 }

@@ -20,11 +20,11 @@ pub mod xml;
 
 use std::borrow::Cow;
 
-pub use consent::{class_of, consent_of, stated_opt_in};
+pub use consent::{class_of, consent_of, counted_time, stated_opt_in};
 pub use delivery::{
     Attempt, Behind, Cause, Elsewhere, Offer, Outcome, Parcel, Part, Progress, Queue, Settlement, State, fold,
 };
-pub use event::{Class, Event, EventType, RecipientRole};
+pub use event::{Class, ECHOED, Event, EventType, OUTLIVED, RecipientRole};
 pub use ids::{DeliveryId, DestinationId, Digest, EventId, Key, Name, PersonId, RequestId, RouteId, Seq};
 pub use operation::{Consent, Fields, Operation, fields};
 pub use person::{LastTimes, Person, superseded};

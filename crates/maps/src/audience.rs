@@ -2,7 +2,8 @@
 
 use mailspan_core::json::{self, Node, Value};
 use mailspan_core::{
-    Consent, Event, Fields, LastTimes, Millis, Operation, Person, clip, consent_of, fields, stated_opt_in,
+    Consent, Event, Fields, LastTimes, Millis, Operation, Person, clip, consent_of, counted_time, fields,
+    stated_opt_in,
 };
 use serde_json::Value as Json;
 
@@ -26,8 +27,11 @@ const PLAIN: [&str; 6] = [
 /// * `contact.created`, `.updated`, `.subscribed`, `.confirmed`: one `upsert_contact` with what the event says.
 ///   `opt_in` and `permission` are in it only where the event states them ([`stated_opt_in`]) and nothing newer
 ///   is known of the person: an opt-out at the same time or later voids an opt-in, a later opt-in voids an
-///   opt-out. Where `suppressed_at` changed, a `set_fields` with `suppressed` follows.
-/// * `contact.unsubscribed`, `email.complained`: `set_consent`. A hard `email.bounced`: `set_fields` with
+///   opt-out. An opt-in of somebody who is suppressed is told as none (`opt_in` false). Where `suppressed_at`
+///   changed, a `set_fields` with `suppressed` and `suppressed_for` follows; where nothing else did, that alone.
+/// * `contact.suppression_changed`: of an address that is no contact, that `set_fields` alone.
+/// * `contact.unsubscribed`, `email.complained`: `set_consent`, and that `set_fields` where the hub suppressed the
+///   address by it. An unsubscription that the hub suppresses for a complaint is one. A hard `email.bounced`: `set_fields` with
 ///   `email_status`. `contact.erased`: `erase_contact`.
 pub fn audience(event: &Event, person: Option<&Person>, times: LastTimes) -> Vec<Operation> {
     let data = json::parse(event.data.get().as_bytes()).ok();
@@ -36,15 +40,28 @@ pub fn audience(event: &Event, person: Option<&Person>, times: LastTimes) -> Vec
         Some(reason) => format!("{what}: {reason}"),
         None => format!("{what}, reported by {}", event.source),
     };
-    let consent =
-        |consent, what| Operation::SetConsent { consent, at: event.time, reason: Some(reason(what)) };
+    let consent = |consent, what| Operation::SetConsent {
+        consent,
+        at: counted_time(event),
+        reason: Some(reason(what)),
+    };
     match event.event_type.as_str() {
         "contact.created" | "contact.updated" | "contact.subscribed" | "contact.confirmed" => {
-            let mut operations = vec![Operation::UpsertContact { fields: upsert(event, data, person) }];
+            let mut operations = Vec::new();
+            if !data.is_some_and(only_suppresses) {
+                operations.push(Operation::UpsertContact { fields: upsert(event, data, person) });
+            }
             operations.extend(data.and_then(suppression));
             operations
         }
-        "contact.unsubscribed" => vec![consent(Consent::OptOut, "unsubscribed")],
+        "contact.suppression_changed" => data.and_then(suppression).into_iter().collect(),
+        "contact.unsubscribed" if text(data, "suppressed_for").as_deref() == Some("complaint") => {
+            vec![consent(Consent::DoNotContact, "spam complaint")]
+        }
+        "contact.unsubscribed" => {
+            let suppression = data.and_then(suppression);
+            [consent(Consent::OptOut, "unsubscribed")].into_iter().chain(suppression).collect()
+        }
         "contact.erased" => vec![Operation::EraseContact],
         "email.complained" => vec![consent(Consent::DoNotContact, "spam complaint")],
         "email.bounced" if text(data, "bounce").as_deref() == Some("hard") => {
@@ -80,7 +97,10 @@ fn upsert(event: &Event, data: Option<&Node<'_>>, person: Option<&Person>) -> Fi
         Some(Consent::OptIn) => Some(true),
         _ => data.and_then(|data| stated_opt_in(&event.event_type, data)),
     };
-    if let Some(opt_in) = stated.filter(|opt_in| is_newest(*opt_in, event.time, person)) {
+    if let Some(opt_in) = stated.filter(|opt_in| is_newest(*opt_in, counted_time(event), person)) {
+        let is_suppressed = person.is_some_and(|person| person.suppressed)
+            || member("suppressed_at").is_some_and(|at| !at.is_null());
+        let opt_in = opt_in && !is_suppressed;
         found.insert(fields::OPT_IN.to_owned(), opt_in.into());
         let level = member(fields::PERMISSION).filter(|level| is_permission(level) && opt_in);
         found.extend(level.map(|level| (fields::PERMISSION.to_owned(), level)));
@@ -103,12 +123,27 @@ fn is_permission(level: &Json) -> bool {
 
 /// Where the hub's own suppression of the address was set or lifted by this event.
 fn suppression(data: &Node<'_>) -> Option<Operation> {
-    let changed = data.get("changed").and_then(Node::as_array)?;
-    changed.iter().find(|item| item.as_str() == Some("suppressed_at"))?;
+    let changed = changed(data);
     let contact = data.get("contact").filter(|contact| contact.as_object().is_some()).unwrap_or(data);
     let set = contact.get("suppressed_at").is_some_and(|at| at.value != Value::Null);
-    let fields = Fields::from([(fields::SUPPRESSED.to_owned(), set.into())]);
+    // Who moved away from a suppressed address has not had another one lifted.
+    if !changed.contains(&"suppressed_at") || !set && changed.contains(&"email") {
+        return None;
+    }
+    let mut fields = Fields::from([(fields::SUPPRESSED.to_owned(), set.into())]);
+    let reason = text(Some(data), fields::SUPPRESSED_FOR).filter(|_| set);
+    fields.extend(reason.map(|reason| (fields::SUPPRESSED_FOR.to_owned(), reason.into())));
     Some(Operation::SetFields { fields, record: None })
+}
+
+fn changed<'n>(data: &'n Node<'_>) -> Vec<&'n str> {
+    let list = data.get("changed").and_then(Node::as_array).unwrap_or_default();
+    list.iter().filter_map(Node::as_str).collect()
+}
+
+/// Nothing else of the contact changed.
+fn only_suppresses(data: &Node<'_>) -> bool {
+    changed(data) == ["suppressed_at"]
 }
 
 fn undeliverable(event: &Event, data: Option<&Node<'_>>, times: LastTimes) -> Operation {

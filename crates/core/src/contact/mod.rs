@@ -3,13 +3,14 @@
 mod apply;
 mod data;
 mod facts;
+mod told;
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::{Address, Event, Millis};
+use crate::{Address, DestinationId, Event, Millis};
 
 pub use apply::{Applied, Known, Turn, apply};
 pub use data::{concerns_contacts, contact_json, read_event};
@@ -117,6 +118,9 @@ pub struct ContactWrite {
     pub custom: BTreeMap<String, Change<Value>>,
     /// The state that is wished: a fact is written where nothing says so yet.
     pub opt_in: Option<bool>,
+    /// The level that is wished: a fact where it changes something. It opts nobody in who has opted out, unless
+    /// `opt_in` says so too.
+    pub permission: Option<Permission>,
     /// Facts that are appended whatever the state is; `at` and evidence are those of the write.
     pub stated: Vec<Stated>,
     /// Suppresses the address for this reason, or lifts a suppression.
@@ -125,7 +129,19 @@ pub struct ContactWrite {
     pub erase: bool,
     /// Asks for a confirmation (double opt-in).
     pub ask: Option<Box<Ask>>,
+    /// Where it comes from an account that the hub writes to.
+    pub mirror: Option<Mirror>,
     pub evidence: Evidence,
+}
+
+/// An account that tells of changes, its hub's own among them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mirror {
+    /// Through which the hub writes to it.
+    pub destinations: Vec<DestinationId>,
+    /// It shows what it holds, or says that the change was made through its API: an opt-out that the hub states
+    /// already is no news. Else only what the hub was writing there at that time is none.
+    pub repeats: bool,
 }
 
 /// Why an address must not be mailed. The numbers are stored.
@@ -201,6 +217,9 @@ pub struct Evidence {
     pub text_hash: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user_agent: Option<String>,
+    /// Keyed hash (hexadecimal) of the address that the contact left.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub former: Option<String>,
     /// What the words above do not say.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub note: Option<String>,
@@ -224,10 +243,12 @@ impl ContactWrite {
             standard: BTreeMap::new(),
             custom: BTreeMap::new(),
             opt_in: None,
+            permission: None,
             stated: Vec::new(),
             suppress: Change::Keep,
             erase: false,
             ask: None,
+            mirror: None,
             evidence: Evidence { origin: origin.to_owned(), ..Evidence::default() },
         }
     }

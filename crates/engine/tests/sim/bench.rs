@@ -171,6 +171,7 @@ pub fn parcel(id: i64, operations: Vec<Operation>) -> Parcel {
         opted_out_at: Some(Millis(50)),
         opted_in_at: None,
         erased: false,
+        suppressed: false,
     };
     let class = operations.iter().map(Operation::class).min().unwrap_or(Class::Activity);
     let part = |(at, operation)| Part {

@@ -102,6 +102,7 @@ impl World {
             opted_out_at: None,
             opted_in_at: None,
             erased: false,
+            suppressed: false,
         };
         let store = Store { persons: (0..persons).map(person).collect(), planted, ..Store::default() };
         let mut other = SplitMix64(seed ^ 0x5eed_9011);

@@ -4,7 +4,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use mailspan_connectors::signature::digest;
 use mailspan_core::limits::OPERATIONS_MAX;
-use mailspan_core::{Elsewhere, Event, Key, Operation, Parcel, Part, Reason, Verdict, cloudevents};
+use mailspan_core::{
+    Consent, ECHOED, Elsewhere, Event, Key, OUTLIVED, Operation, Parcel, Part, Reason, Verdict, cloudevents,
+};
 use mailspan_maps::CrmContext;
 use mailspan_store::Claim;
 
@@ -52,6 +54,9 @@ fn elsewhere(live: &Live, claim: &Claim) -> Option<Elsewhere> {
 
 fn mapped(route: &Route, destination: &Destination, claim: &Claim) -> Result<Vec<Part>, Reason> {
     drill::poison(&claim.event.subject);
+    if let Some(part) = held_back(route, destination, &claim.event) {
+        return Ok(vec![part]);
+    }
     let made = catch_unwind(AssertUnwindSafe(|| operations(route, destination, claim)));
     let operations = made.unwrap_or_else(|panic| Err(Reason::new("crash", panic_text(&*panic))))?;
     if operations.len() > OPERATIONS_MAX {
@@ -87,6 +92,22 @@ fn echo(destination: &Destination, event: &Event) -> Option<Verdict> {
     destination.echo_of.contains(source).then(|| {
         let text = format!("it came from `{source}`, which is the same account");
         Verdict::skipped("echo", text)
+    })
+}
+
+/// What says nothing that counts goes nowhere, and its story says why.
+fn held_back(route: &Route, destination: &Destination, event: &Event) -> Option<Part> {
+    let (code, text) = match event.event_type.as_str() {
+        ECHOED => ("echo", format!("`{}` tells what the hub had written there", event.source)),
+        OUTLIVED => ("erased", "it happened before the person was erased".to_owned()),
+        _ => return None,
+    };
+    Some(Part {
+        key: key(event, route, destination, 0),
+        operation: Operation::SetConsent { consent: Consent::OptOut, at: event.time, reason: None },
+        step: None,
+        verdict: Some(Verdict::skipped(code, text)),
+        map: map_digest(route),
     })
 }
 

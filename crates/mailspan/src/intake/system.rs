@@ -9,7 +9,7 @@ use mailspan_store::{Arrived, DeliveryRow, JobState, Receipt};
 use serde_json::{Value, json};
 
 use crate::app::App;
-use crate::hub::SYSTEM;
+use crate::hub::{SYSTEM, Source};
 use crate::intake::door::keep;
 use crate::runtime;
 
@@ -66,6 +66,14 @@ pub async fn notice(app: &App, tenant: &Name, destination: &Name, what: &Notice)
         ),
     };
     say(app, event_type, tenant, &data).await;
+}
+
+/// Somebody called a mail spam. Neither the log nor the event says who: the event that it names does.
+pub async fn complaint(app: &App, source: &Source, event: EventId) {
+    let next = format!("mailspan events show {event}");
+    tracing::warn!(source = %source.name, %event, "a recipient complained of spam: {next}");
+    let data = json!({ "source": source.name, "event_id": event, "next": next });
+    say(app, "system.complaint", &source.tenant, &data).await;
 }
 
 /// A job is over: done, failed or cancelled.

@@ -9,6 +9,7 @@ mod bad_input;
 mod bench;
 mod coalesce;
 mod commands;
+mod consent;
 mod contact_files;
 mod contacts;
 mod crash;

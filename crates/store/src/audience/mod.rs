@@ -2,6 +2,7 @@
 //! are applied here one after the other, and the back end writes what has changed: so both match and merge by
 //! the same code, and neither asks the database once a write.
 
+mod echo;
 mod erase;
 mod find;
 mod turn;
@@ -15,7 +16,7 @@ use mailspan_core::{Address, Millis};
 use crate::sqlite::IdentityKey;
 
 pub(crate) use erase::Known;
-pub(crate) use turn::{Done, NewFact};
+pub(crate) use turn::{Done, HeldBack, NewFact};
 
 /// A keyed hash of an identity.
 pub(crate) type Hash = [u8; 16];
@@ -125,6 +126,25 @@ pub(crate) struct Audience {
     free: Vec<i64>,
     /// The latest `updated_at` of the tenant: none is earlier than one before it.
     floor: Millis,
+    /// When whoever was known by a hash was erased: what happened before is about nobody.
+    pub gone: HashMap<Hash, Millis>,
+    /// Addresses that persons had before, as far as nobody else has them now; read where somebody is erased.
+    pub former: HashMap<i64, Vec<Hash>>,
+    /// What the hub wrote to accounts that tell of their changes, by person; read where one tells.
+    pub written: HashMap<i64, Vec<Written>>,
+    /// Persons whose address changed in this transaction: links that were mailed before confirm nothing.
+    pub moved: BTreeSet<i64>,
+}
+
+/// An opt-in or opt-out of the hub and its way to a destination.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Written {
+    pub destination: i64,
+    pub opts_in: bool,
+    /// When the hub learned of it: it was not written before.
+    pub from: Millis,
+    /// When it was settled there; nothing while it is on its way.
+    pub until: Option<Millis>,
 }
 
 impl Audience {
@@ -146,7 +166,16 @@ impl Audience {
             made: HashSet::new(),
             free,
             floor,
+            gone: HashMap::new(),
+            former: HashMap::new(),
+            written: HashMap::new(),
+            moved: BTreeSet::new(),
         }
+    }
+
+    /// Persons that were read.
+    pub(crate) fn read_persons(&self) -> Vec<i64> {
+        self.persons.now.keys().copied().collect()
     }
 
     /// The identities, ids and tokens that these writes speak of.

@@ -20,8 +20,21 @@ pub(crate) struct Done {
     pub subject: Subject,
     /// A person was erased.
     pub erased: bool,
+    /// What the event is kept as, where it says nothing that counts.
+    pub held_back: Option<HeldBack>,
     /// Why the address was suppressed by this write.
     suppressed: Option<Suppressed>,
+    /// Keyed hash of the address that the contact left.
+    former: Option<Hash>,
+}
+
+/// Why an event of another source is no news. It is kept under a type of its own, and goes nowhere.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum HeldBack {
+    /// An account tells what the hub wrote there.
+    Echo,
+    /// It happened before the person was erased: whom it names is cut out.
+    Erased,
 }
 
 /// A row of the ledger.
@@ -50,14 +63,34 @@ impl Done {
     fn refused(reason: Reason) -> Done {
         let outcome = ContactOutcome { turn: Turn::Refused(reason), contact: None, asked: false };
         let (facts, subject) = (vec![], Subject::nobody());
-        Done { outcome, person: None, facts, event: None, subject, erased: false, suppressed: None }
+        let (held_back, suppressed, former) = (None, None, None);
+        Done {
+            outcome,
+            person: None,
+            facts,
+            event: None,
+            subject,
+            erased: false,
+            held_back,
+            suppressed,
+            former,
+        }
     }
 
-    /// The evidence of one of the facts; a suppression names its reason.
+    fn held_back(why: HeldBack, contact: Option<Contact>) -> Done {
+        let outcome = ContactOutcome { turn: Turn::Unchanged, contact, asked: false };
+        Done { outcome, held_back: Some(why), ..Done::refused(Reason::new("", "")) }
+    }
+
+    /// The evidence of one of the facts; a suppression names its reason, a change of address the old one by hash.
     pub(crate) fn evidence(&self, what: Stated, evidence: &Evidence) -> String {
         match (what, self.suppressed) {
             (Stated::Suppressed, Some(reason)) if evidence.note.is_none() => {
                 evidence_json(&Evidence { note: Some(reason.name().to_owned()), ..evidence.clone() })
+            }
+            (Stated::Moved, _) => {
+                let former = self.former.as_ref().map(|hash| crate::erase::hex(hash));
+                evidence_json(&Evidence { former, ..evidence.clone() })
             }
             _ => evidence_json(evidence),
         }
@@ -68,13 +101,19 @@ impl Audience {
     /// Applies one write. `decides`: a refusal is the whole answer. Else the event is a fact that happened: what it
     /// states of consent is kept for whoever has the address, though the rest is refused.
     pub(crate) fn write(&mut self, write: &ContactWrite, learned: Millis, decides: bool) -> Done {
-        let done = self.try_write(&self.filled(write), learned);
+        // Nothing has happened later than it was learned of, whatever a sender's clock says.
+        let filled = ContactWrite { at: write.at.min(learned), ..self.filled(write) };
+        if !decides && let Some(why) = self.holds_back(&filled) {
+            let contact = self.as_it_is(write).contact.filter(|_| why == HeldBack::Echo);
+            return Done::held_back(why, contact);
+        }
+        let done = self.try_write(&filled, learned);
         match done {
             Ok(done) => done,
             Err(reason) if decides => Done::refused(reason),
             Err(reason) => {
                 let (key, uid) = (write.key.clone(), write.uid.clone());
-                let mut follow = ContactWrite::new(key, WriteMode::Follow, uid, write.at, "");
+                let mut follow = ContactWrite::new(key, WriteMode::Follow, uid, filled.at, "");
                 follow.opt_in = write.opt_in;
                 follow.stated = write.stated.clone();
                 follow.suppress = write.suppress.clone();
@@ -164,7 +203,9 @@ impl Audience {
             person,
             subject,
             erased: write.erase && person.is_some(),
+            held_back: None,
             suppressed: applied.suppression.flatten().map(|(reason, _)| reason),
+            former: before.and_then(|contact| contact.address).map(|address| self.hash_of(&address)),
             facts: applied.facts,
             // Nobody was erased: nobody is told.
             event: applied.event.filter(|_| !write.erase || person.is_some()),
@@ -181,11 +222,15 @@ impl Audience {
         learned: Millis,
     ) {
         let Some(person) = person else { return };
+        if applied.facts.contains(&Stated::Moved) {
+            self.moved.extend(self.all_of(person));
+        }
         let facts = applied.facts.iter().map(|&what| Fact { at: write.at, what });
         self.facts.entry(person).or_default().extend(facts);
         self.move_times(person, applied);
         if write.erase {
-            return self.erase(person);
+            let source = write.evidence.source.as_ref().unwrap_or(&write.evidence.origin);
+            return self.erase(person, write.at, source);
         }
         if let super::ContactKey::Token(token) = &write.key
             && let Some(row) = self.confirmations.get(token).cloned()
@@ -306,7 +351,7 @@ impl Audience {
     }
 
     /// Of the person and those merged into it.
-    fn facts_of(&self, person: i64) -> Vec<Fact> {
+    pub(super) fn facts_of(&self, person: i64) -> Vec<Fact> {
         self.all_of(person).iter().filter_map(|one| self.facts.get(one)).flatten().copied().collect()
     }
 

@@ -29,6 +29,8 @@ pub(crate) struct Door<'a> {
     /// 0: nothing of it is kept.
     request: i64,
     pub accepted: Accepted,
+    /// The request itself is not kept: it names who is erased.
+    pub hides_request: bool,
     asked: Option<Asked>,
     /// Answered without being looked into.
     pub ended: Option<Result<Wrote, Trouble>>,
@@ -123,7 +125,17 @@ async fn door<'a>(base: &Base, receipt: &'a Receipt, arrivals: &'a [Arrival]) ->
         let text = "a request has at most 8,192 elements: send smaller batches";
         Err(Fault::refused("too_many_elements", text).trouble())
     });
-    Ok(Door { receipt, arrivals, tenant, source, request: 0, accepted, asked: None, ended })
+    Ok(Door {
+        receipt,
+        arrivals,
+        tenant,
+        source,
+        request: 0,
+        accepted,
+        hides_request: false,
+        asked: None,
+        ended,
+    })
 }
 
 /// Ends those whose key was answered before. Gives, for each that repeats another of this group, the other.
@@ -233,7 +245,10 @@ async fn keep_events(base: &Base, doors: &[Door<'_>], kept: &[Kept<'_>]) -> Resu
     }
     let of = |value: &dyn Fn(&Kept) -> i64| kept.iter().map(value).collect::<Vec<i64>>();
     let ids: Vec<Vec<u8>> = kept.iter().map(|one| one.event.id.0.to_be_bytes().to_vec()).collect();
-    let request = |one: &Kept| doors[one.door].receipt.packed.as_ref().map(|_| doors[one.door].request);
+    let request = |one: &Kept| {
+        let door = &doors[one.door];
+        door.receipt.packed.as_ref().filter(|_| !door.hides_request).map(|_| door.request)
+    };
     let requests: Vec<Option<i64>> = kept.iter().map(request).collect();
     let packed: Vec<&[u8]> = kept.iter().map(|one| &*one.packed).collect();
     let seqs = of(&|one| one.seq);
@@ -311,7 +326,7 @@ async fn keep_unreadable(base: &Base, doors: &[Door<'_>]) -> Result<(), Fault> {
 
 async fn keep_requests(base: &Base, doors: &[Door<'_>]) -> Result<(), Fault> {
     let kept: Vec<(&Door, &[u8])> = open(doors)
-        .filter(|(_, door)| door.request > 0)
+        .filter(|(_, door)| door.request > 0 && !door.hides_request)
         .filter_map(|(_, door)| Some((door, door.receipt.packed.as_deref()?)))
         .collect();
     if kept.is_empty() {
@@ -346,7 +361,7 @@ async fn keep_consent(base: &Base, doors: &[Door<'_>], kept: &[Kept<'_>]) -> Res
             continue;
         };
         let door = &doors[one.door];
-        whos.push(Who { tenant: door.tenant, subject: &event.subject, hashes, seq: None });
+        whos.push(Who { tenant: door.tenant, subject: &event.subject, hashes, event: None });
         let (tenant, seq, digest) = (door.tenant, one.seq, door.receipt.digest);
         facts.push(ledger::New { tenant, person: None, what, event, seq, digest });
     }

@@ -10,10 +10,10 @@ use super::accept::{Door, Kept};
 use super::base::Fault;
 use super::journal::Journal;
 use super::{contacts, persons};
-use crate::audience::{Audience, Known, NewFact};
-use crate::decided::{decided, facts_of};
+use crate::audience::{Audience, HeldBack, Known, NewFact};
+use crate::decided::{decided, facts_of, held_back};
 use crate::prepare::decides;
-use crate::sqlite::accept::{ERASES, STATES_CONSENT};
+use crate::sqlite::accept::{ERASES, STATES_CONSENT, flags};
 use crate::sqlite::envelope;
 
 /// A tenant's part of the group.
@@ -100,6 +100,18 @@ fn arrive<'a>(
 ) -> Result<(), Fault> {
     let receipt = door.receipt;
     let done = crowd.audience.write(write, receipt.received_at, decides(receipt));
+    if let Some(why) = done.held_back {
+        // It says whom it is about.
+        door.hides_request =
+            why == HeldBack::Erased && receipt.arrivals.len() + receipt.unreadable.len() == 1;
+        let event = held_back(&one.event, why);
+        one.flags = flags(&event, false);
+        one.packed = Cow::Owned(envelope::pack(&event));
+        one.event = Cow::Owned(event);
+        after.push(one);
+        door.accepted.contacts.push(done.outcome);
+        return Ok(());
+    }
     let (arrived, learned) = (one.event.id, one.event.received_at);
     let ask = write.ask.as_ref().filter(|_| done.outcome.asked);
     let ask = ask.and_then(|ask| Some(one.beside(seqs.pop()?, &ask.event)));
@@ -117,7 +129,7 @@ fn arrive<'a>(
     let (seq, id): (i64, EventId) = events.first().map_or((0, arrived), |one| (one.seq, one.event.id));
     if let Some(person) = done.person.filter(|_| done.erased) {
         let known = crowd.audience.take_known(person, &done, write, receipt.received_at);
-        crowd.erasures.push((known, seq, write.at));
+        crowd.erasures.push((known, seq, write.at.min(receipt.received_at)));
     }
     crowd.facts.extend(facts_of(&done, write, learned, Seq(seq), id, receipt.digest));
     after.extend(events);

@@ -36,6 +36,7 @@ pub(crate) fn open(base: &Base, tenant: i64, writes: &[&ContactWrite]) -> Result
             audience.suppressions.read(hash, row);
         }
     }
+    super::no_news::read(base, tenant, writes, &asked, &mut audience)?;
     Ok(audience)
 }
 
@@ -54,7 +55,12 @@ fn read_persons(base: &Base, audience: &mut Audience) -> Result<(), Fault> {
     Ok(())
 }
 
-fn read_identity(base: &Base, tenant: i64, hash: Hash, audience: &mut Audience) -> Result<(), Fault> {
+pub(super) fn read_identity(
+    base: &Base,
+    tenant: i64,
+    hash: Hash,
+    audience: &mut Audience,
+) -> Result<(), Fault> {
     let mut statement = base.sql("SELECT person FROM identities WHERE tenant = ?1 AND hash = ?2")?;
     let person: Option<i64> = statement.query_row(params![tenant, hash], |row| row.get(0)).optional()?;
     if let Some(person) = person {
@@ -119,12 +125,23 @@ fn read_person(base: &Base, person: i64, audience: &mut Audience) -> Result<(), 
     Ok(())
 }
 
-/// The newest by the time they happened.
+/// The newest, and of a person with more than these the latest of each kind and level. A fact happened no later
+/// than it was learned of.
 fn facts(base: &Base, person: i64) -> Result<Vec<Fact>, Fault> {
-    let mut statement = base.sql(
-        "SELECT id, happened_at, what, permission FROM ledger INDEXED BY ledger_person
-         WHERE person = ?1 ORDER BY happened_at DESC LIMIT ?2",
-    )?;
+    let newest =
+        "SELECT id, min(happened_at, learned_at), what, permission FROM ledger INDEXED BY ledger_person
+         WHERE person = ?1 ORDER BY happened_at DESC LIMIT ?2";
+    let mut facts = read_facts(base, newest, person)?;
+    if facts.len() >= FACTS_MAX {
+        let latest = "SELECT max(id), max(min(happened_at, learned_at)), what, permission
+             FROM ledger INDEXED BY ledger_person WHERE person = ?1 GROUP BY what, permission LIMIT ?2";
+        facts.extend(read_facts(base, latest, person)?);
+    }
+    Ok(facts)
+}
+
+fn read_facts(base: &Base, sql: &str, person: i64) -> Result<Vec<Fact>, Fault> {
+    let mut statement = base.sql(sql)?;
     let mut rows = statement.query(params![person, FACTS_MAX as i64])?;
     let mut facts = vec![];
     while let Some(row) = rows.next()? {
@@ -184,6 +201,10 @@ pub(crate) fn keep(
     keep_persons(base, tenant, audience)?;
     keep_contacts(base, tenant, audience)?;
     keep_suppressions(base, tenant, audience)?;
+    for person in &audience.moved {
+        base.sql("UPDATE confirmations SET expires_at = asked_at WHERE person = ?1 AND used_at IS NULL")?
+            .execute([person])?;
+    }
     for (token, row) in audience.confirmations.written() {
         base.sql(
             "INSERT INTO confirmations (token, tenant, person, asked_at, expires_at, used_at, gives, mailing, source, page)

@@ -26,6 +26,7 @@ pub(crate) mod ledger;
 pub(crate) mod migrate;
 pub(crate) mod moving;
 mod names;
+mod no_news;
 pub(crate) mod offer;
 pub(crate) mod persons;
 #[cfg(test)]

@@ -120,6 +120,7 @@ pub fn write(
         text_hash: label("consent_text_hash", text("consent_text_hash"), CONTACT_LABEL_CHARS_MAX)?,
         user_agent: None,
         note: argument.consent_note.clone(),
+        former: None,
     };
     write.source = source.map_or(Change::Keep, Change::Set);
     write.consent_version = version.map_or(Change::Keep, Change::Set);
