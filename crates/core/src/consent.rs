@@ -7,14 +7,20 @@ use crate::{Class, Consent, Event, EventType, Millis, json};
 /// a contact states an opt-in or opt-out, they stand in line with the other opt-ins and opt-outs of the
 /// person, so that none overtakes another. So does what says that an address is suppressed, or is not any more.
 pub fn class_of(event: &Event) -> Class {
-    let name = event.event_type.as_str();
+    class_of_type(&event.event_type).unwrap_or_else(|| {
+        let data = json::parse(event.data.get().as_bytes()).ok();
+        let states = data.is_some_and(|data| {
+            stated_opt_in(&event.event_type, &data).is_some() || changes(&data, "suppressed_at")
+        });
+        if states { Class::Consent } else { event.event_type.class() }
+    })
+}
+
+/// The class of every event of a type; nothing where the contact that an event carries decides ([`class_of`]).
+pub fn class_of_type(event_type: &EventType) -> Option<Class> {
     let carries_contact =
-        matches!(name, "contact.created" | "contact.updated" | "contact.suppression_changed");
-    let states = || {
-        let data = json::parse(event.data.get().as_bytes()).ok()?;
-        Some(stated_opt_in(&event.event_type, &data).is_some() || changes(&data, "suppressed_at"))
-    };
-    if carries_contact && states() == Some(true) { Class::Consent } else { event.event_type.class() }
+        matches!(event_type.as_str(), "contact.created" | "contact.updated" | "contact.suppression_changed");
+    (!carries_contact).then(|| event_type.class())
 }
 
 /// When what an event says happened, as far as consent goes: not after it was received. Who says that

@@ -13,6 +13,7 @@ use tokio::time::{Instant, timeout_at};
 
 mod address;
 mod allowance;
+mod chain;
 mod dial;
 mod exchange;
 mod policy;

@@ -9,6 +9,7 @@ use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
 use crate::Target;
+use crate::chain::Explaining;
 use crate::trouble::refused;
 
 /// The roots of this machine, and the settings that all targets without certificates of their own share.
@@ -50,10 +51,14 @@ impl Trust {
         roots: RootCertStore,
         client: Option<&(Vec<u8>, Secret)>,
     ) -> Result<Arc<ClientConfig>, Lost> {
+        let verifier =
+            Explaining::new(roots, self.provider.clone()).map_err(|error| refused("tls", error))?;
         let builder = ClientConfig::builder_with_provider(self.provider.clone())
             .with_safe_default_protocol_versions()
             .map_err(|error| refused("tls", error.to_string()))?
-            .with_root_certificates(roots);
+            // As rustls judges, with more to say: see `chain`.
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(verifier));
         let mut config = match client {
             None => builder.with_no_client_auth(),
             Some((chain, key)) => {

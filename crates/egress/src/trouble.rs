@@ -61,9 +61,13 @@ pub(crate) fn of_handshake(place: &str, error: &std::io::Error) -> Lost {
 
 fn tls_text(error: &rustls::Error) -> String {
     use rustls::CertificateError as Bad;
+    if let rustls::Error::InvalidCertificate(Bad::Other(why)) = error {
+        return format!("TLS: invalid peer certificate: {}", why.0);
+    }
     let mend = match error {
+        // A certificate that cannot even be read; else `chain` has more to say.
         rustls::Error::InvalidCertificate(Bad::UnknownIssuer | Bad::BadSignature) => {
-            "; the server leaves out an intermediate certificate, or a private authority signed it: name that one's PEM file in `ca`"
+            "; the receiver must send its whole chain, or a private authority signed it: name that one's PEM file in `ca`"
         }
         rustls::Error::InvalidCertificate(Bad::Expired | Bad::ExpiredContext { .. }) => {
             "; the receiver must renew it, or this machine's clock is wrong"

@@ -9,9 +9,13 @@ use mailspan_store::Store;
 use crate::app::{App, Live};
 use crate::config;
 use crate::deliver::start;
-use crate::hub::{Destination, Hub};
+use crate::hub::{Destination, Hub, Server};
 use crate::runtime;
 use tokio::signal::unix::Signal;
+
+/// How often the files of the hub's own certificate are looked at: they change every few weeks, and the old one
+/// is good for days after that.
+const LOOK_MS: u64 = 5_000;
 
 pub async fn on_signal(app: App, owner: u128, mut hangups: Signal) {
     while hangups.recv().await.is_some() && !app.stopping() {
@@ -39,20 +43,57 @@ pub async fn reload(app: &App, owner: u128) -> Result<usize, String> {
     if let Some(why) = needs_restart(&before.hub, &hub) {
         return Err(why.to_owned());
     }
-    apply(app, owner, hub).await
+    apply(app, owner, |_| hub).await
 }
 
 /// After a change of webhook endpoints: the same file, the rows as they are now.
 pub async fn endpoints(app: &App) -> Result<(), String> {
-    let hub = app.live().hub.clone();
-    apply(app, app.owner(), hub).await.map(|_| ())
+    apply(app, app.owner(), Hub::clone).await.map(|_| ())
 }
 
-async fn apply(app: &App, owner: u128, hub: Hub) -> Result<usize, String> {
+/// Takes up the hub's own certificate when its files change: whoever renews one need not tell the hub. While
+/// the files do not fit together (half of them is written) the old one is shown on.
+pub async fn on_renewal(app: App, owner: u128) {
+    let mut said = String::new();
+    while !app.stopping() {
+        runtime::sleep(LOOK_MS).await;
+        let now = match renew(&app, owner).await {
+            Ok(true) => {
+                tracing::info!(
+                    "the certificate of [server] tls was renewed: further connections get the new one"
+                );
+                String::new()
+            }
+            Ok(false) => String::new(),
+            Err(why) => why,
+        };
+        if !now.is_empty() && now != said {
+            tracing::error!(
+                "the certificate of [server] tls changed and was not taken, the old one stays: {now}"
+            );
+        }
+        said = now;
+    }
+}
+
+/// True where another certificate took the old one's place.
+async fn renew(app: &App, owner: u128) -> Result<bool, String> {
+    let Some(own) = app.live().hub.server.tls.clone().filter(|own| own.is_of_files()) else {
+        return Ok(false);
+    };
+    let read = runtime::blocking(move || own.renewed()).await;
+    let Some(renewed) = read.ok_or("reading it panicked: please report this")?? else { return Ok(false) };
+    let tls = Some(Arc::new(renewed));
+    apply(app, owner, |hub| Hub { server: Server { tls, ..hub.server.clone() }, ..hub.clone() }).await?;
+    Ok(true)
+}
+
+/// `next` makes the new configuration of the one in force.
+async fn apply(app: &App, owner: u128, next: impl FnOnce(&Hub) -> Hub) -> Result<usize, String> {
     // One at a time: the later one must see what the earlier one put in its place.
     let _turn = app.applying.lock().await;
     let before = app.live();
-    let live = Live::new(hub, &app.store).await.map_err(|trouble| trouble.to_string())?;
+    let live = Live::new(next(&before.hub), &app.store).await.map_err(|trouble| trouble.to_string())?;
     let mut opened = Vec::new();
     let changes = |(id, destination): &(&DestinationId, &Arc<Destination>)| {
         digest_of(&before, **id) != Some(destination.digest)
@@ -80,6 +121,7 @@ async fn apply(app: &App, owner: u128, hub: Hub) -> Result<usize, String> {
         app.tell(one).await;
     }
     app.lease_wake.notify_one();
+    app.round_wake.notify_one();
     Ok(changed)
 }
 

@@ -18,7 +18,7 @@ use crate::http::crowd::Origin;
 use crate::http::{router, server};
 use crate::hub::{Hub, Role, Storage};
 use crate::open::{self, Opened};
-use crate::{drill, jobs, reload, route, runtime};
+use crate::{drill, jobs, poll, reload, route, runtime};
 
 /// With the drain before it, a stop ends within ten seconds.
 const CLOSE_MS_MAX: u64 = 1_500;
@@ -125,6 +125,7 @@ pub async fn begin(hub: Hub) -> anyhow::Result<Serving> {
     if role.delivers() {
         serving.task(jobs::retention::run(app.clone()));
         serving.task(jobs::run::run(app.clone(), owner));
+        serving.task(poll::follow::run(app.clone(), owner));
         serving.task(crate::erase::run(app.clone(), erased));
     }
 
@@ -133,13 +134,15 @@ pub async fn begin(hub: Hub) -> anyhow::Result<Serving> {
         Some(_) => router::public(app.clone()),
         None => router::all(app.clone()),
     };
-    tracing::info!("listening on http://{listen}");
-    serving.task(server::serve(public, public_routes, shares(&app), stop(), runtime::spawner()));
+    let scheme = if app.live().hub.server.tls.is_some() { "https" } else { "http" };
+    tracing::info!("listening on {scheme}://{listen}");
+    runtime::spawn(reload::on_renewal(app.clone(), owner));
+    serving.task(server::serve(public, public_routes, reception(&app), stop(), runtime::spawner()));
     if let Some(operator) = operator {
         serving.task(server::serve(
             operator,
             router::operator_alone(app.clone()),
-            shares(&app),
+            reception(&app),
             stop(),
             runtime::spawner(),
         ));
@@ -163,13 +166,14 @@ fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
 }
 
 /// By the configuration in force when the connection comes.
-fn shares(app: &App) -> server::Shares {
-    let app = app.clone();
-    Arc::new(move |address| {
-        let live = app.live();
+fn reception(app: &App) -> server::Reception {
+    let (counts, shows) = (app.clone(), app.clone());
+    let shares: server::Shares = Arc::new(move |address| {
+        let live = counts.live();
         let server = &live.hub.server;
         (Origin::of(address, &server.trusted_proxies), server.connections_per_address)
-    })
+    });
+    server::Reception { shares, certificates: Arc::new(move || shows.live().hub.server.tls.clone()) }
 }
 
 impl Serving {

@@ -27,8 +27,9 @@ const PLAIN: [&str; 6] = [
 /// * `contact.created`, `.updated`, `.subscribed`, `.confirmed`: one `upsert_contact` with what the event says.
 ///   `opt_in` and `permission` are in it only where the event states them ([`stated_opt_in`]) and nothing newer
 ///   is known of the person: an opt-out at the same time or later voids an opt-in, a later opt-in voids an
-///   opt-out. An opt-in of somebody who is suppressed is told as none (`opt_in` false). Where `suppressed_at`
-///   changed, a `set_fields` with `suppressed` and `suppressed_for` follows; where nothing else did, that alone.
+///   opt-out. An opt-in of somebody who is suppressed is told as none (`opt_in` false), and a `set_fields` with
+///   `suppressed` follows: who is so here may not be so there. Where `suppressed_at` changed, it follows with
+///   `suppressed_for`; where nothing else did, that alone.
 /// * `contact.suppression_changed`: of an address that is no contact, that `set_fields` alone.
 /// * `contact.unsubscribed`, `email.complained`: `set_consent`, and that `set_fields` where the hub suppressed the
 ///   address by it. An unsubscription that the hub suppresses for a complaint is one. A hard `email.bounced`: `set_fields` with
@@ -48,10 +49,14 @@ pub fn audience(event: &Event, person: Option<&Person>, times: LastTimes) -> Vec
     match event.event_type.as_str() {
         "contact.created" | "contact.updated" | "contact.subscribed" | "contact.confirmed" => {
             let mut operations = Vec::new();
+            let mut blocked = None;
             if !data.is_some_and(only_suppresses) {
-                operations.push(Operation::UpsertContact { fields: upsert(event, data, person) });
+                let (fields, is_blocked) = upsert(event, data, person);
+                operations.push(Operation::UpsertContact { fields });
+                // Who is suppressed here may not be so there: an address that was erased, or never was a contact there.
+                blocked = is_blocked.then(|| suppressed(true, None));
             }
-            operations.extend(data.and_then(suppression));
+            operations.extend(data.and_then(suppression).or(blocked));
             operations
         }
         "contact.suppression_changed" => data.and_then(suppression).into_iter().collect(),
@@ -77,7 +82,8 @@ fn text(data: Option<&Node<'_>>, key: &str) -> Option<String> {
     (!text.is_empty()).then(|| clip(text, 500).into_owned())
 }
 
-fn upsert(event: &Event, data: Option<&Node<'_>>, person: Option<&Person>) -> Fields {
+/// What is written of the contact, and whether an opt-in was held back as its address is suppressed now.
+fn upsert(event: &Event, data: Option<&Node<'_>>, person: Option<&Person>) -> (Fields, bool) {
     let mut found = Fields::new();
     let member = |name: &str| contact::member(data, name);
     let address = || event.subject.address.as_ref().map(|address| Json::from(address.as_str()));
@@ -97,15 +103,17 @@ fn upsert(event: &Event, data: Option<&Node<'_>>, person: Option<&Person>) -> Fi
         Some(Consent::OptIn) => Some(true),
         _ => data.and_then(|data| stated_opt_in(&event.event_type, data)),
     };
+    let mut is_blocked = false;
     if let Some(opt_in) = stated.filter(|opt_in| is_newest(*opt_in, counted_time(event), person)) {
         let is_suppressed = person.is_some_and(|person| person.suppressed)
             || member("suppressed_at").is_some_and(|at| !at.is_null());
+        is_blocked = opt_in && person.is_some_and(|person| person.suppressed);
         let opt_in = opt_in && !is_suppressed;
         found.insert(fields::OPT_IN.to_owned(), opt_in.into());
         let level = member(fields::PERMISSION).filter(|level| is_permission(level) && opt_in);
         found.extend(level.map(|level| (fields::PERMISSION.to_owned(), level)));
     }
-    found
+    (found, is_blocked)
 }
 
 /// False where something newer is known of the person: at equal times the opt-out wins.
@@ -130,10 +138,13 @@ fn suppression(data: &Node<'_>) -> Option<Operation> {
     if !changed.contains(&"suppressed_at") || !set && changed.contains(&"email") {
         return None;
     }
+    Some(suppressed(set, text(Some(data), fields::SUPPRESSED_FOR).filter(|_| set)))
+}
+
+fn suppressed(set: bool, reason: Option<String>) -> Operation {
     let mut fields = Fields::from([(fields::SUPPRESSED.to_owned(), set.into())]);
-    let reason = text(Some(data), fields::SUPPRESSED_FOR).filter(|_| set);
     fields.extend(reason.map(|reason| (fields::SUPPRESSED_FOR.to_owned(), reason.into())));
-    Some(Operation::SetFields { fields, record: None })
+    Operation::SetFields { fields, record: None }
 }
 
 fn changed<'n>(data: &'n Node<'_>) -> Vec<&'n str> {

@@ -10,6 +10,7 @@ use mailspan_core::{Millis, limits};
 use crate::lock::{self, Holder};
 use crate::queue::Queues;
 use crate::reader::{ReadQueue, Reader};
+use crate::sqlite::log::Log;
 use crate::sqlite::recent::Recent;
 use crate::sqlite::{self, Journal, Sqlite};
 use crate::{Store, Writer};
@@ -19,7 +20,7 @@ use crate::{Store, Writer};
 pub struct OpenOptions {
     /// The SQLite file; made (0600) where it does not exist. Its folder must exist.
     pub path: PathBuf,
-    /// Read connections, at least 1; each needs a thread.
+    /// Read connections, at least 1; each needs a thread, and one more that brings the log into the file.
     pub readers: usize,
     /// Random bits: the key under which identities are hashed, used at the very first start only.
     pub seed: u128,
@@ -101,7 +102,9 @@ pub fn open(options: OpenOptions) -> Result<(Store, Writer, Vec<Reader>), OpenEr
     if sqlite::moving::is_marked(&connection).map_err(sql)? {
         return Err(OpenError::Moving { place: path.display().to_string() });
     }
-    let journal = Journal::start(connection, Some(&path), options.segment_keys_max).map_err(sql)?;
+    let checkpoints = Arc::new(ReadQueue::default());
+    let log = Log::start(&mut connection, &path, checkpoints.clone()).map_err(sql)?;
+    let journal = Journal::start(connection, Some(log), options.segment_keys_max).map_err(sql)?;
     let queues = Arc::new(Queues::new(options.intake_queue_max));
     let reads = Arc::new(ReadQueue::default());
     let recent = Arc::new(Recent::default());
@@ -110,6 +113,8 @@ pub fn open(options: OpenOptions) -> Result<(Store, Writer, Vec<Reader>), OpenEr
         let base = sqlite::connect_reader(&path).map_err(sql)?;
         readers.push(Reader { queue: reads.clone(), base });
     }
+    let base = sqlite::connect_checkpointer(&path).map_err(sql)?;
+    readers.push(Reader { queue: checkpoints, base });
     let store = Sqlite::new(queues.clone(), reads, recent.clone(), journal.identity_key(), path.clone());
     Ok((Store::Sqlite(store), Writer { queues, journal, recent, lock }, readers))
 }

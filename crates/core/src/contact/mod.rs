@@ -3,6 +3,7 @@
 mod apply;
 mod data;
 mod facts;
+mod found;
 mod told;
 
 use std::collections::BTreeMap;
@@ -21,6 +22,9 @@ pub const CONTACTS: &str = "contacts";
 
 /// The origin of what a confirmation link writes.
 pub const CONFIRM: &str = "confirm";
+
+/// The code of a refusal: the address is that of somebody who was erased.
+pub const ERASED: &str = "erased";
 
 /// A contact as known now.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -127,6 +131,9 @@ pub struct ContactWrite {
     pub suppress: Change<Suppressed>,
     /// Removes the contact, its identities and fields; a suppression without address stays.
     pub erase: bool,
+    /// Found by asking a system for its list, not told by it: only what is otherwise here is news, and who was
+    /// erased here is not made again.
+    pub found: bool,
     /// Asks for a confirmation (double opt-in).
     pub ask: Option<Box<Ask>>,
     /// Where it comes from an account that the hub writes to.
@@ -247,6 +254,7 @@ impl ContactWrite {
             stated: Vec::new(),
             suppress: Change::Keep,
             erase: false,
+            found: false,
             ask: None,
             mirror: None,
             evidence: Evidence { origin: origin.to_owned(), ..Evidence::default() },

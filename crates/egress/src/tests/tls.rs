@@ -151,10 +151,27 @@ async fn a_chain_without_its_intermediate_says_what_is_missing() {
     let (pem, der) = (certificate.pem(), certificate.der().clone());
     let between = Authority { pem, der, issuer: Issuer::new(params, key) };
     let (leaf, key) = between.leaf("crm.test");
-    refused(vec![leaf.der().clone()], &key, &root, "the server leaves out an intermediate certificate").await;
+    for part in ["the server leaves out an intermediate certificate", "`between`", "send its whole chain"] {
+        refused(vec![leaf.der().clone()], &key, &root, part).await;
+    }
     let receiver = showing(vec![leaf.der().clone(), between.der.clone()], &key).await;
     let answer = egress().send(&https(&receiver, "crm.test", Some(&root)), post("{}")).await.unwrap();
     assert_eq!(answer.status, 200);
+}
+
+#[tokio::test]
+async fn a_whole_chain_of_an_unknown_authority_is_another_cause() {
+    let key = KeyPair::generate().unwrap();
+    let mut params = CertificateParams::new(Vec::new()).unwrap();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params.distinguished_name.push(rcgen::DnType::CommonName, "House root");
+    let certificate = params.self_signed(&key).unwrap();
+    let (pem, der) = (certificate.pem(), certificate.der().clone());
+    let house = Authority { pem, der, issuer: Issuer::new(params, key) };
+    let (leaf, key) = house.leaf("crm.test");
+    let chain = vec![leaf.der().clone(), house.der.clone()];
+    let part = "ends at the authority `House root`, which is not trusted here";
+    refused(chain, &key, &authority(), part).await;
 }
 
 #[tokio::test]

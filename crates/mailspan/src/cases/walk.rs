@@ -95,6 +95,7 @@ async fn of_event(live: &Live, case: &Case, mut event: Event, made: &mut Vec<Mad
             progress: Vec::new(),
             several_recipients: false,
             times: LastTimes::of(&routed.event),
+            newest: false,
         };
         let operations =
             claim::operations(route, destination, &claim).map_err(|reason| reason.to_string())?;
@@ -115,8 +116,8 @@ fn person(case: &Case, event: &Event, opens: u64, clicks: u64) -> Option<Person>
         clicks: case.clicks + clicks,
         opted_out_at: None,
         opted_in_at: None,
-        erased: false,
         suppressed: false,
+        erased: false,
     })
 }
 

@@ -187,7 +187,7 @@ fn certificates(reader: &Reader, node: &Node, place: &str) -> Option<String> {
 }
 
 /// Text in this place is a path more often than a certificate.
-fn pem(reader: &Reader, node: &Node, place: &str) -> Option<Secret> {
+pub fn pem(reader: &Reader, node: &Node, place: &str) -> Option<Secret> {
     if let Data::Text(_) = node.data {
         let key = place.rsplit('.').next().unwrap_or(place);
         reader.hide(&node.at);

@@ -55,10 +55,11 @@ pub struct Override {
     shape: Shape,
 }
 
-/// All of them; `docs/CONFIGURATION.md` lists the same. Secrets are not among them: they are references.
+/// All of them; `docs/CONFIGURATION.md` lists the same. Secrets and tables of them are not among them: they are references.
 pub fn overrides() -> Vec<Override> {
     let of = |(section, settings): (&'static str, &'static [Setting])| {
-        let open = settings.iter().filter(|set| !matches!(set.shape, Shape::Secret | Shape::Secrets));
+        let closed = |set: &&Setting| matches!(set.shape, Shape::Secret | Shape::Secrets | Shape::Table(_));
+        let open = settings.iter().filter(move |set| !closed(set));
         open.map(move |setting| Override {
             variable: format!("{PREFIX}{section}_{}", setting.name).to_uppercase(),
             section,

@@ -170,7 +170,8 @@ fn from_file(reader: &Reader, node: &Node) -> Option<Named> {
     }
 }
 
-fn read_file(path: &Path) -> Result<String, String> {
+/// A file without the line break at its end; at most 256 KiB of UTF-8.
+pub fn read_file(path: &Path) -> Result<String, String> {
     let mut text = String::new();
     let file = fs::File::open(path).map_err(|error| error.to_string())?;
     file.take(FILE_BYTES_MAX + 1).read_to_string(&mut text).map_err(|error| error.to_string())?;

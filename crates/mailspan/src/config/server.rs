@@ -7,6 +7,7 @@ use mailspan_core::{Span, clip, limits};
 use mailspan_egress::Allowance;
 use url::Url;
 
+use super::certificate;
 use super::reader::Reader;
 use super::settings::{EGRESS, LIMITS, RETENTION, SERVER, names};
 use super::tree::{Node, Table};
@@ -25,9 +26,11 @@ pub fn server(reader: &Reader, table: &Table) -> Option<Server> {
     let role = table.get("role").map_or(Some(Role::All), |node| role(reader, node));
     let listen = table.get("listen").map_or(Some(LISTEN), |node| address(reader, node));
     let operator_listen = table.get("operator_listen").and_then(|node| operator(reader, node, listen));
+    let tls = table.get("tls").and_then(|node| certificate::own(reader, node));
+    let scheme = if tls.is_some() { "https" } else { "http" };
     let public_url = match table.get("public_url") {
         Some(node) => public_url(reader, node),
-        None => listen.map(|listen| format!("http://{listen}")),
+        None => listen.map(|listen| format!("{scheme}://{listen}")),
     };
     let trusted_proxies = table.get("trusted_proxies").map_or_else(Vec::new, |node| proxies(reader, node));
     let body = table.get("body_max").map_or(Some(limits::BODY_BYTES_MAX), |node| size(reader, node));
@@ -40,6 +43,7 @@ pub fn server(reader: &Reader, table: &Table) -> Option<Server> {
         role: role?,
         listen: listen?,
         operator_listen,
+        tls,
         public_url: public_url?,
         trusted_proxies,
         body_bytes_max: body?,

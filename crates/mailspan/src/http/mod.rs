@@ -10,6 +10,7 @@ pub mod intake;
 pub mod limit;
 pub mod maileon;
 pub mod mailingcore;
+pub mod own_tls;
 pub mod pages;
 pub mod path;
 pub mod peer;

@@ -20,21 +20,20 @@ pub fn client(parts: &Parts, trusted: &[IpNet]) -> Option<IpAddr> {
 pub struct OwnTls;
 
 /// True where nobody between the sender and the hub could read along: the hub's own TLS, a trusted proxy
-/// that says `https`, the command socket, or loopback under `--dev`.
+/// that says `https` (where it says `http`, its own TLS to the hub changes nothing), the command socket, or loopback under `--dev`.
 pub fn is_secure(parts: &Parts, hub: &crate::hub::Hub) -> bool {
-    if parts.extensions.get::<OwnTls>().is_some() {
-        return true;
-    }
+    let own = parts.extensions.get::<OwnTls>().is_some();
     let Some(peer) = parts.extensions.get::<Peer>().map(|peer| peer.0.ip().to_canonical()) else {
         return true;
     };
     if hub.server.trusted_proxies.iter().any(|net| net.contains(&peer)) {
         // The nearest proxy wrote the last one.
         let said = parts.headers.get_all("x-forwarded-proto").iter().next_back();
-        let said = said.and_then(|value| value.to_str().ok()).unwrap_or_default();
+        let Some(said) = said else { return own };
+        let said = said.to_str().unwrap_or_default();
         return said.rsplit(',').next().is_some_and(|proto| proto.trim().eq_ignore_ascii_case("https"));
     }
-    hub.dev && peer.is_loopback()
+    own || hub.dev && peer.is_loopback()
 }
 
 fn behind(peer: IpAddr, forwarded: &[&str], trusted: &[IpNet]) -> IpAddr {

@@ -1,5 +1,8 @@
 //! The accept loop: HTTP/1.1 with a bound on everything a sender can hold open.
 //!
+//! Where the hub has a certificate of its own ([`crate::http::own_tls`]), each TCP connection begins with a TLS
+//! handshake, under a deadline and in the same place as the rest.
+//!
 //! axum is the router only; its own `serve` sets no timer. The head timer of hyper bounds slow heads and
 //! idle keep-alive alike; bodies have their deadline in [`crate::http::limit`]. Who holds a place without
 //! using it gives it to the next ([`crate::http::crowd`]).
@@ -25,6 +28,8 @@ use tower::ServiceExt;
 use crate::drill;
 use crate::http::crowd::{Crowd, Origin, Seat, Watched};
 use crate::http::impatient::Impatient;
+use crate::http::own_tls::OwnCertificate;
+use crate::http::peer::OwnTls;
 use crate::runtime::{self, Spawn};
 
 /// The address at the other end of a TCP connection, in the extensions of each of its requests. It is a
@@ -36,20 +41,31 @@ pub struct Peer(pub SocketAddr);
 /// connection.
 pub type Shares = Arc<dyn Fn(IpAddr) -> (Option<Origin>, usize) + Send + Sync>;
 
-/// Nobody is counted: for what listens for tests and demonstrations.
-pub fn for_all() -> Shares {
-    Arc::new(|_| (None, 0))
+/// The certificate that a connection is received with; nothing: in clear. Asked for each connection, so that a
+/// renewed one holds from the next on.
+pub type Certificates = Arc<dyn Fn() -> Option<Arc<OwnCertificate>> + Send + Sync>;
+
+/// How the senders of a TCP listener are received.
+#[derive(Clone)]
+pub struct Reception {
+    pub shares: Shares,
+    pub certificates: Certificates,
+}
+
+/// In clear, and nobody is counted: for what listens for tests and demonstrations.
+pub fn for_all() -> Reception {
+    Reception { shares: Arc::new(|_| (None, 0)), certificates: Arc::new(|| None) }
 }
 
 /// Serves until `stop` is true, then drains: what is in flight ends, at most `DRAIN_MS_MAX`.
 pub async fn serve(
     listener: TcpListener,
     app: Router,
-    shares: Shares,
+    reception: Reception,
     stop: watch::Receiver<bool>,
     spawn: Spawn,
 ) {
-    run(Door::Tcp(listener, shares), app, stop, spawn, bounds()).await;
+    run(Door::Tcp(listener, reception), app, stop, spawn, bounds()).await;
 }
 
 /// The same on the command socket; its requests carry no [`Peer`], and nobody is counted.
@@ -63,6 +79,8 @@ struct Bounds {
     connections: u32,
     /// Further ones, while those that were sent away for them still end.
     leaving: u32,
+    /// From the accepted connection to the end of the TLS handshake.
+    handshake_ms: u64,
     head_ms: u64,
     /// How long a sender may take none of the answer.
     stall_ms: u64,
@@ -74,6 +92,7 @@ struct Bounds {
 const BOUNDS: Bounds = Bounds {
     connections: limits::CONNECTIONS_MAX as u32,
     leaving: 128,
+    handshake_ms: limits::HANDSHAKE_MS_MAX,
     head_ms: limits::HEAD_MS_MAX,
     stall_ms: limits::BODY_MS_MAX,
     // A little less, so that whoever waits for the drain as a whole sees it end.
@@ -92,7 +111,7 @@ pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 
 enum Door {
-    Tcp(TcpListener, Shares),
+    Tcp(TcpListener, Reception),
     Unix(UnixListener),
 }
 
@@ -100,6 +119,7 @@ enum Door {
 struct Guest {
     stream: Box<dyn Stream>,
     peer: Option<Peer>,
+    certificate: Option<Arc<OwnCertificate>>,
     seat: Arc<Seat>,
     crowd: Arc<Crowd>,
 }
@@ -124,8 +144,15 @@ impl Door {
 impl Door {
     fn share(&self, peer: Option<Peer>) -> (Option<Origin>, usize) {
         match (self, peer) {
-            (Door::Tcp(_, shares), Some(Peer(address))) => shares(address.ip()),
+            (Door::Tcp(_, reception), Some(Peer(address))) => (reception.shares)(address.ip()),
             _ => (None, 0),
+        }
+    }
+
+    fn certificate(&self) -> Option<Arc<OwnCertificate>> {
+        match self {
+            Door::Tcp(_, reception) => (reception.certificates)(),
+            Door::Unix(_) => None,
         }
     }
 }
@@ -140,7 +167,7 @@ async fn run(door: Door, app: Router, mut stop: watch::Receiver<bool>, spawn: Sp
         let (origin, share) = door.share(peer);
         // All places of this address work: it gets no further one now.
         let Some(seat) = crowd.enter(origin, share) else { continue };
-        let guest = Guest { stream, peer, seat, crowd: crowd.clone() };
+        let guest = Guest { stream, peer, certificate: door.certificate(), seat, crowd: crowd.clone() };
         let (app, stop, killed) = (app.clone(), stop.clone(), killed.clone());
         spawn(Box::pin(async move {
             let (crowd, seat) = (guest.crowd.clone(), guest.seat.clone());
@@ -221,13 +248,24 @@ async fn connection(
     mut killed: watch::Receiver<bool>,
     bounds: Bounds,
 ) {
-    let Guest { stream, peer, seat, crowd } = guest;
+    let Guest { stream, peer, certificate, seat, crowd } = guest;
+    let stream: Box<dyn Stream> = Box::new(Impatient::new(stream, bounds.stall_ms));
+    let secure = certificate.is_some();
+    let stream = tokio::select! {
+        stream = shaken(stream, certificate, bounds) => stream,
+        // It has begun no request, and a handshake is soon made again elsewhere.
+        () = told(&mut stop) => None,
+    };
+    let Some(stream) = stream else { return };
     let began = Arc::new(AtomicBool::new(false));
     let began_here = began.clone();
     let service = service_fn(move |mut request: hyper::Request<Incoming>| {
         began_here.store(true, Ordering::Relaxed);
         if let Some(peer) = peer {
             request.extensions_mut().insert(peer);
+        }
+        if secure {
+            request.extensions_mut().insert(OwnTls);
         }
         crowd.waits(&seat);
         let (crowd, seat) = (crowd.clone(), seat.clone());
@@ -239,8 +277,7 @@ async fn connection(
             answer
         }
     });
-    let stream = TokioIo::new(Impatient::new(stream, bounds.stall_ms));
-    let mut serving = pin!(builder(bounds).serve_connection(stream, service));
+    let mut serving = pin!(builder(bounds).serve_connection(TokioIo::new(stream), service));
     tokio::select! {
         ended = serving.as_mut() => return log(ended),
         () = told(&mut stop) => {}
@@ -256,6 +293,28 @@ async fn connection(
     tokio::select! {
         ended = serving.as_mut() => log(ended),
         () = told(&mut killed) => {}
+    }
+}
+
+/// The connection after its handshake, where the hub has a certificate; nothing where that failed or took too
+/// long.
+async fn shaken(
+    stream: Box<dyn Stream>,
+    certificate: Option<Arc<OwnCertificate>>,
+    bounds: Bounds,
+) -> Option<Box<dyn Stream>> {
+    let Some(certificate) = certificate else { return Some(stream) };
+    match runtime::within(bounds.handshake_ms, certificate.accept(stream)).await {
+        Some(Ok(stream)) => Some(Box::new(stream)),
+        // What senders do wrong here is theirs, too: a scanner, plain HTTP, an old client.
+        Some(Err(error)) => {
+            tracing::debug!(%error, "a TLS handshake failed");
+            None
+        }
+        None => {
+            tracing::debug!("a TLS handshake took longer than {} ms", bounds.handshake_ms);
+            None
+        }
     }
 }
 
@@ -278,209 +337,4 @@ fn log(ended: Result<(), hyper::Error>) {
 }
 
 #[cfg(test)]
-mod tests {
-    #![allow(clippy::disallowed_methods, reason = "senders run beside the server that is tested")]
-
-    use axum::Extension;
-    use axum::routing::{get, post};
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    use tokio::net::{TcpStream, UnixStream};
-    use tokio::sync::Notify;
-    use tokio::task::JoinHandle;
-
-    use super::*;
-
-    const GET: &str = "GET /who HTTP/1.1\r\nhost: a\r\n\r\n";
-
-    struct Running {
-        address: SocketAddr,
-        stop: watch::Sender<bool>,
-        server: JoinHandle<()>,
-        /// The handler of `/slow` was entered; it ends when `go` is told.
-        entered: Arc<Notify>,
-        go: Arc<Notify>,
-    }
-
-    fn patient() -> Bounds {
-        Bounds {
-            connections: 8,
-            leaving: 0,
-            head_ms: 20_000,
-            stall_ms: 20_000,
-            drain_ms: 20_000,
-            grace_ms: 1,
-        }
-    }
-
-    async fn start(bounds: Bounds) -> Running {
-        let (entered, go) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
-        let (stop, stopped) = watch::channel(false);
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        let app = app(entered.clone(), go.clone());
-        let server =
-            tokio::spawn(run(Door::Tcp(listener, for_all()), app, stopped, runtime::spawner(), bounds));
-        Running { address, stop, server, entered, go }
-    }
-
-    fn app(entered: Arc<Notify>, go: Arc<Notify>) -> Router {
-        Router::new()
-            .route("/who", get(|peer: Option<Extension<Peer>>| async move { format!("{}", peer.is_some()) }))
-            .route("/big", get(|| async { vec![0_u8; 64 << 20] }))
-            .route("/echo", post(|body: bytes::Bytes| async { body }))
-            .route(
-                "/slow",
-                get(|| async move {
-                    entered.notify_one();
-                    go.notified().await;
-                    "done"
-                }),
-            )
-    }
-
-    async fn say(stream: &mut (impl AsyncWrite + Unpin), text: &str) {
-        stream.write_all(text.as_bytes()).await.unwrap();
-    }
-
-    /// All until the other side closes (or resets).
-    async fn rest(stream: &mut (impl AsyncRead + Unpin)) -> String {
-        let mut read = Vec::new();
-        let _ = stream.read_to_end(&mut read).await;
-        String::from_utf8_lossy(&read).into_owned()
-    }
-
-    async fn until(stream: &mut (impl AsyncRead + Unpin), end: &str) {
-        let mut read = Vec::new();
-        while !read.ends_with(end.as_bytes()) {
-            read.push(stream.read_u8().await.expect("closed before the answer was complete"));
-        }
-    }
-
-    #[tokio::test]
-    async fn a_request_knows_its_peer_and_the_connection_stays() {
-        let running = start(patient()).await;
-        let mut stream = TcpStream::connect(running.address).await.unwrap();
-        for _ in 0..3 {
-            say(&mut stream, GET).await;
-            until(&mut stream, "true").await;
-        }
-        // Told to stop, an idle connection is closed at once and the loop ends.
-        running.stop.send(true).unwrap();
-        assert_eq!(rest(&mut stream).await, "");
-        running.server.await.unwrap();
-        assert!(TcpStream::connect(running.address).await.is_err(), "still listening after the stop");
-    }
-
-    #[tokio::test]
-    async fn the_unix_socket_is_served_alike() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("s");
-        let (stop, stopped) = watch::channel(false);
-        let listener = UnixListener::bind(&path).unwrap();
-        let app = app(Arc::default(), Arc::default());
-        let server = tokio::spawn(serve_unix(listener, app, stopped, runtime::spawner()));
-        let mut stream = UnixStream::connect(&path).await.unwrap();
-        say(&mut stream, GET).await;
-        until(&mut stream, "false").await;
-        stop.send(true).unwrap();
-        server.await.unwrap();
-    }
-
-    #[tokio::test]
-    async fn what_is_in_flight_ends_and_what_never_began_is_closed() {
-        let running = start(patient()).await;
-        let mut spare = TcpStream::connect(running.address).await.unwrap();
-        let mut half = TcpStream::connect(running.address).await.unwrap();
-        say(&mut half, "GET /who HT").await;
-        let mut busy = TcpStream::connect(running.address).await.unwrap();
-        say(&mut busy, "GET /slow HTTP/1.1\r\nhost: a\r\n\r\n").await;
-        running.entered.notified().await;
-        running.stop.send(true).unwrap();
-        assert_eq!(rest(&mut spare).await, "");
-        assert_eq!(rest(&mut half).await, "");
-        running.go.notify_one();
-        let answer = rest(&mut busy).await;
-        assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with("done"), "{answer}");
-        assert!(answer.contains("connection: close"), "the sender is told not to use it again: {answer}");
-        running.server.await.unwrap();
-    }
-
-    #[tokio::test]
-    async fn the_drain_has_an_end() {
-        let running = start(Bounds { drain_ms: 50, ..patient() }).await;
-        let mut busy = TcpStream::connect(running.address).await.unwrap();
-        say(&mut busy, "GET /slow HTTP/1.1\r\nhost: a\r\n\r\n").await;
-        running.entered.notified().await;
-        running.stop.send(true).unwrap();
-        running.server.await.unwrap();
-        assert_eq!(rest(&mut busy).await, "");
-    }
-
-    #[tokio::test]
-    async fn silence_half_a_head_and_idle_keep_alive_are_closed() {
-        let running = start(Bounds { head_ms: 50, ..patient() }).await;
-        for begin in ["", "GET /who HTTP/1.1\r\nhost: a\r\nx-a: ", GET] {
-            let mut stream = TcpStream::connect(running.address).await.unwrap();
-            say(&mut stream, begin).await;
-            let answer = rest(&mut stream).await;
-            assert_eq!(answer.contains("200 OK"), begin == GET, "{answer}");
-        }
-    }
-
-    #[tokio::test]
-    async fn huge_heads_and_many_headers_are_refused() {
-        let running = start(patient()).await;
-        let huge = format!("x-a: {}\r\n", "x".repeat(limits::HEAD_BYTES_MAX + 1));
-        for headers in [huge, "x-a: 1\r\n".repeat(limits::HEADERS_MAX + 1)] {
-            let mut stream = TcpStream::connect(running.address).await.unwrap();
-            say(&mut stream, &format!("GET /who HTTP/1.1\r\nhost: a\r\n{headers}\r\n")).await;
-            assert!(rest(&mut stream).await.starts_with("HTTP/1.1 431"));
-        }
-    }
-
-    #[tokio::test]
-    async fn who_waits_makes_room_for_the_next_and_who_works_does_not() {
-        let running = start(Bounds { connections: 2, ..patient() }).await;
-        let mut busy = TcpStream::connect(running.address).await.unwrap();
-        say(&mut busy, "GET /slow HTTP/1.1\r\nhost: a\r\n\r\n").await;
-        running.entered.notified().await;
-        let half_a_body = "POST /echo HTTP/1.1\r\nhost: a\r\ncontent-length: 3\r\n\r\nx";
-        for begin in ["", "GET /who HT", half_a_body, GET] {
-            let mut idle = TcpStream::connect(running.address).await.unwrap();
-            say(&mut idle, begin).await;
-            if begin == GET {
-                until(&mut idle, "true").await;
-            }
-            let mut next = TcpStream::connect(running.address).await.unwrap();
-            say(&mut next, "GET /who HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n").await;
-            assert!(rest(&mut next).await.ends_with("true"));
-            assert_eq!(rest(&mut idle).await, "", "{begin}");
-        }
-        running.go.notify_one();
-        until(&mut busy, "done").await;
-    }
-
-    #[tokio::test]
-    async fn more_connections_than_the_bound_wait() {
-        let running = start(Bounds { connections: 1, ..patient() }).await;
-        let mut first = TcpStream::connect(running.address).await.unwrap();
-        say(&mut first, "GET /slow HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n").await;
-        running.entered.notified().await;
-        let mut second = TcpStream::connect(running.address).await.unwrap();
-        say(&mut second, GET).await;
-        running.go.notify_one();
-        assert!(rest(&mut first).await.ends_with("done"));
-        until(&mut second, "true").await;
-    }
-
-    #[tokio::test]
-    async fn who_takes_nothing_of_the_answer_is_closed() {
-        let running = start(Bounds { connections: 1, stall_ms: 50, ..patient() }).await;
-        let mut first = TcpStream::connect(running.address).await.unwrap();
-        say(&mut first, "GET /big HTTP/1.1\r\nhost: a\r\n\r\n").await;
-        // Only the end of the first lets the second in.
-        let mut second = TcpStream::connect(running.address).await.unwrap();
-        say(&mut second, GET).await;
-        until(&mut second, "true").await;
-    }
-}
+mod tests;

@@ -102,15 +102,16 @@ fn complaints(source: &Source, receipt: &Receipt) -> Vec<EventId> {
 }
 
 /// What the events say of contacts is written with them.
-async fn read_contacts(app: &App, receipt: &mut Receipt) -> Result<(), Trouble> {
+pub async fn read_contacts(app: &App, receipt: &mut Receipt) -> Result<(), Trouble> {
     for arrived in &mut receipt.arrivals {
         if !concerns_contacts(&arrived.event.event_type) {
             continue;
         }
         let settings = app.tenants.settings(&app.store, &receipt.tenant).await?;
         let write = read_event(&arrived.event, door::new_uid(), settings.bounces_suppress);
+        let found = receipt.round.is_some();
         let mirror = mirror(&app.live(), &arrived.event);
-        arrived.contact = write.map(|write| Box::new(ContactWrite { mirror, ..write }));
+        arrived.contact = write.map(|write| Box::new(ContactWrite { found, mirror, ..write }));
     }
     Ok(())
 }

@@ -37,8 +37,8 @@ fn person(from: &Value) -> Option<Person> {
         clicks: from["clicks"].as_u64()?,
         opted_out_at: None,
         opted_in_at: None,
-        erased: false,
         suppressed: false,
+        erased: false,
     })
 }
 

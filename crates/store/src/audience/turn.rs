@@ -7,6 +7,8 @@ use mailspan_core::contact::{
 use mailspan_core::{Address, Digest, EventId, Millis, Reason, Subject};
 use serde_json::Value;
 
+use mailspan_core::contact::ERASED;
+
 use super::{Audience, Confirmation, Hash, PersonRow, Suppression, find};
 
 /// What became of a write, and what the back end has to append for it.
@@ -77,8 +79,19 @@ impl Done {
         }
     }
 
+    /// Found by asking, and nothing of it is news: no event tells of it.
+    pub(crate) fn is_known_already(&self, write: &ContactWrite) -> bool {
+        let stays = match &self.outcome.turn {
+            Turn::Unchanged | Turn::Ignored => true,
+            Turn::Refused(reason) => reason.code == ERASED,
+            Turn::Created | Turn::Updated | Turn::Erased => false,
+        };
+        write.found && stays && self.facts.is_empty() && self.suppressed.is_none()
+    }
+
     fn held_back(why: HeldBack, contact: Option<Contact>) -> Done {
-        let outcome = ContactOutcome { turn: Turn::Unchanged, contact, asked: false };
+        let turn = if why == HeldBack::Erased { Turn::Ignored } else { Turn::Unchanged };
+        let outcome = ContactOutcome { turn, contact, asked: false };
         Done { outcome, held_back: Some(why), ..Done::refused(Reason::new("", "")) }
     }
 
@@ -110,7 +123,7 @@ impl Audience {
         let done = self.try_write(&filled, learned);
         match done {
             Ok(done) => done,
-            Err(reason) if decides => Done::refused(reason),
+            Err(reason) if decides || reason.code == ERASED => Done::refused(reason),
             Err(reason) => {
                 let (key, uid) = (write.key.clone(), write.uid.clone());
                 let mut follow = ContactWrite::new(key, WriteMode::Follow, uid, filled.at, "");
@@ -118,6 +131,7 @@ impl Audience {
                 follow.stated = write.stated.clone();
                 follow.suppress = write.suppress.clone();
                 follow.erase = write.erase;
+                follow.found = write.found;
                 follow.evidence = write.evidence.clone();
                 let turn = Turn::Refused(reason);
                 match self.try_write(&follow, learned) {
@@ -168,6 +182,11 @@ impl Audience {
         let address = write.address.as_ref().filter(|_| write.mode != WriteMode::Follow);
         let address =
             address.or(before.as_ref().and_then(|contact| contact.address.as_ref())).or(named).cloned();
+        // Who has no contact is erased by what is known of the person.
+        let row = person.and_then(|person| self.persons.get(&person)).filter(|_| write.erase).cloned();
+        let row = row.unwrap_or_default();
+        let address =
+            address.or_else(|| row.address.as_deref().and_then(|address| Address::parse(address).ok()));
         let hash = address.as_ref().map(|address| self.hash_of(address));
         // What happened to an address that the contact has left suppresses that one.
         let left =
@@ -197,7 +216,7 @@ impl Audience {
         let shown = applied.after.as_ref().or(before.as_ref());
         let subject = Subject {
             address: shown.map_or(address, |contact| contact.address.clone()),
-            external_id: shown.and_then(|contact| contact.external_id.clone()),
+            external_id: shown.and_then(|contact| contact.external_id.clone()).or(row.external_id),
         };
         Ok(Done {
             person,

@@ -11,9 +11,10 @@ use super::base::Fault;
 use super::journal::Journal;
 use super::{contacts, persons};
 use crate::audience::{Audience, HeldBack, Known, NewFact};
-use crate::decided::{decided, facts_of, held_back};
+use crate::decided::{decided, erases, facts_of, held_back};
 use crate::prepare::decides;
-use crate::sqlite::accept::{ERASES, STATES_CONSENT, flags};
+use crate::rounds::key;
+use crate::sqlite::accept::{ERASES, STATES_CONSENT, VOID, flags};
 use crate::sqlite::envelope;
 
 /// A tenant's part of the group.
@@ -104,11 +105,15 @@ fn arrive<'a>(
         // It says whom it is about.
         door.hides_request =
             why == HeldBack::Erased && receipt.arrivals.len() + receipt.unreadable.len() == 1;
-        let event = held_back(&one.event, why);
-        one.flags = flags(&event, false);
-        one.packed = Cow::Owned(envelope::pack(&event));
-        one.event = Cow::Owned(event);
-        after.push(one);
+        if write.found {
+            unchanged(door, &one);
+        } else {
+            let event = held_back(&one.event, why);
+            one.flags = flags(&event, false) | if why == HeldBack::Erased { VOID } else { 0 };
+            one.packed = Cow::Owned(envelope::pack(&event));
+            one.event = Cow::Owned(event);
+            after.push(one);
+        }
         door.accepted.contacts.push(done.outcome);
         return Ok(());
     }
@@ -118,7 +123,13 @@ fn arrive<'a>(
     one.flags |= if done.erased { ERASES } else { 0 };
     one.flags |= if done.facts.is_empty() { 0 } else { STATES_CONSENT };
     let mut events = vec![];
-    if !decides(receipt) {
+    if done.is_known_already(write) {
+        unchanged(door, &one);
+    } else if !decides(receipt) {
+        if let Some(event) = erases(&one.event, &done, write) {
+            one.packed = Cow::Owned(envelope::pack(&event));
+            one.event = Cow::Owned(event);
+        }
         events.push(one);
     } else if let Some(event) = decided(&one.event, &done)? {
         one.packed = Cow::Owned(envelope::pack(&event));
@@ -135,4 +146,12 @@ fn arrive<'a>(
     after.extend(events);
     door.accepted.contacts.push(done.outcome);
     Ok(())
+}
+
+/// Found by asking, and no news.
+fn unchanged(door: &mut Door, one: &Kept) {
+    door.accepted.unchanged += 1;
+    if let Some(sums) = door.tally.get_mut(&key(&one.event)) {
+        sums.1 += 1;
+    }
 }

@@ -250,6 +250,7 @@ pub fn receipt(mut arrivals: Vec<Arrived>) -> Receipt {
         arrivals,
         unreadable: vec![],
         idempotency: None,
+        round: None,
     }
 }
 

@@ -69,6 +69,31 @@ fn sources() {
 }
 
 #[test]
+fn sources_that_are_asked_and_destinations_that_are_told_again() {
+    let auth = "auth = { kind = \"bearer\", token = { env = \"LONG\" } }\n";
+    let core = "[sources.a]\nkind = \"mailingcore\"\n";
+    let asked = good(&format!("{core}{auth}poll = {{ every = \"30m\", page = 100 }}\n"));
+    let asked = asked.sources[0].asked.as_ref().expect("it has a credential");
+    assert_eq!(asked.poll.as_ref().map(|poll| poll.every_ms()), Some(1_800_000));
+    assert_eq!((asked.target.base_url.as_str(), asked.pause_ms), ("https://api.mailingcore.com", 200));
+    check(core, &["1:10 no `secrets` anyone"]);
+    let heard = format!("{core}secrets = [{{ env = \"LONG\" }}]\n");
+    assert!(good(&heard).sources[0].asked.is_none());
+    check(&format!("{heard}poll = {{ every = \"15m\" }}\n"), &["4:1 `poll` no `auth`"]);
+    check(&format!("{heard}base_url = \"https://core.example\"\n"), &["4:1 `base_url` no `auth`"]);
+    check(&format!("{core}{auth}poll = {{ every = \"10ms\" }}\n"), &["4:18 every pause 15m"]);
+    check(&format!("{core}{auth}poll = {{ evry = \"15m\" }}\n"), &["4:10 `evry` `every`?"]);
+    check(&format!("{core}{auth}base_url = \"core\"\n"), &["4:12 http"]);
+    check(&format!("[sources.a]\nkind = \"api\"\n{auth}"), &["3:1 `auth` nothing api"]);
+    let http = "[destinations.a]\nkind = \"http\"\nurl = \"https://crm.example/\"\n";
+    check(&format!("{http}resync = {{ every = \"24h\" }}\n"), &["4:1 `resync` nothing http"]);
+    let core = format!("[destinations.a]\nkind = \"mailingcore\"\n{auth}");
+    check(&format!("{core}resync = {{ every = \"1s\" }}\n"), &["4:20 range 1m"]);
+    let told = good(&format!("{core}resync = {{ every = \"24h\" }}\n"));
+    assert_eq!(told.destinations[0].resync.map(|every| every.ms), Some(86_400_000));
+}
+
+#[test]
 fn settings_that_a_kind_adds() {
     check_hub("preset = \"shopify\"", "preset = \"shopfy\"", 10, "preset shopify");
     check_hub("tolerance = \"5m\"", "tolerance = \"5 minutes\"", 13, "length time");
@@ -198,4 +223,46 @@ fn programs_that_do_not_compile_point_into_the_file() {
 fn all_problems_are_found_in_one_run() {
     let text = "[server]\nlisten = 1\nport = 2\n[sources.a]\nkind = \"mailtarget\"\n[destinations.b]\nkind = \"http\"\nrate = \"x\"\n[[routes]]\nname = \"r\"\nfrom = [\"c\"]\nto = [\"d\"]\n";
     check(text, &["2:10 text", "3:1 `port`", "4:10 secrets", "6:15 url", "8:8 rate", "11:9 `c`", "12:7 `d`"]);
+}
+
+#[test]
+fn the_hubs_own_certificate() {
+    let key = rcgen::KeyPair::generate().unwrap();
+    let chain =
+        rcgen::CertificateParams::new(vec!["hub.test".to_owned()]).unwrap().self_signed(&key).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).unwrap();
+    write("hub.pem", &chain.pem());
+    let secret = key.serialize_pem();
+    write("hub.key", &secret);
+    write("other.key", &rcgen::KeyPair::generate().unwrap().serialize_pem());
+    let read = |tls: &str| {
+        let text = format!("[server]\ntls = {tls}\n");
+        super::read("bad.toml", folder.path(), &text, &Options { env: &env, names: &[], dev: false })
+    };
+    let hub = read("{ cert = { file = \"hub.pem\" }, key = { file = \"hub.key\" } }");
+    let hub = hub.unwrap_or_else(|problems| panic!("{problems}"));
+    assert!(hub.server.tls.is_some_and(|own| own.is_of_files()));
+    assert_eq!(hub.server.public_url, "https://127.0.0.1:8080");
+    let missing = "{ cert = { file = \"none.pem\" }, key = { file = \"hub.key\" } }";
+    let swapped = "{ cert = { file = \"hub.key\" }, key = { file = \"hub.pem\" } }";
+    let other = "{ cert = { file = \"hub.pem\" }, key = { file = \"other.key\" } }";
+    for (tls, expected) in [
+        ("true", vec!["expected a table"]),
+        ("{ cert = \"hub.pem\" }", vec!["no `key`", "`cert` is text"]),
+        (missing, vec!["none.pem"]),
+        (swapped, vec!["no certificate can be read"]),
+        (other, vec!["not the key"]),
+        ("{ cert = { file = \"hub.pem\" }, key = { env = \"LONG\" } }", vec!["no private key"]),
+        ("{ cert = { file = \"hub.pem\" }, key = { file = \"hub.key\" }, min = \"1.3\" }", vec!["`min`"]),
+    ] {
+        let Err(problems) = read(tls) else { panic!("this should be refused: {tls}") };
+        let said = problems.to_string();
+        assert_eq!(problems.0.len(), expected.len(), "{said}");
+        for words in expected {
+            words.split('|').for_each(|word| assert!(said.contains(word), "`{word}` is missing in {said}"));
+        }
+        let body = secret.lines().filter(|line| !line.starts_with('-'));
+        body.for_each(|line| assert!(!said.contains(line), "the key is shown: {said}"));
+    }
 }
