@@ -50,6 +50,10 @@ pub struct SinkKind {
     pub build: fn(&Value) -> Result<Arc<dyn Sink>, BadSetting>,
 }
 
+/// A poll from the settings of its source.
+pub type BuildPoll = fn(&Value) -> Result<Arc<dyn Poll>, BadSetting>;
+
+/// Where and how often a source of this kind may be asked, and what it can be asked for.
 pub struct AskKind {
     /// The base URL where the configuration names none.
     pub base_url: &'static str,
@@ -57,7 +61,7 @@ pub struct AskKind {
     pub rate: (u32, u64),
     pub timeout_ms: u64,
     /// What has changed, page by page; from the settings of the source.
-    pub poll: Option<fn(&Value) -> Result<Arc<dyn Poll>, BadSetting>>,
+    pub poll: Option<BuildPoll>,
     /// The events of one transmission.
     pub log: Option<fn() -> Arc<dyn Log>>,
 }
@@ -378,14 +382,18 @@ pub fn by_status(answer: &Answer, items: usize) -> Judgement {
 }
 
 /// `Retry-After` in milliseconds from the answer: delta-seconds, or an HTTP date in any of its three forms
-/// (RFC 9110, 10.2.3 and 5.6.7). More than can be counted is the most that can.
+/// (RFC 9110, 10.2.3 and 5.6.7). What ends after the last time that can be written ends then.
 pub fn retry_after(answer: &Answer) -> Option<u64> {
     let text = answer.header("retry-after")?.trim();
+    let most = LAST.since(answer.at);
     if !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit()) {
-        return Some(text.parse::<u64>().map_or(u64::MAX, |seconds| seconds.saturating_mul(1_000)));
+        return Some(text.parse::<u64>().map_or(most, |seconds| seconds.saturating_mul(1_000).min(most)));
     }
-    Some(Millis(http_date_ms(text)?).since(answer.at))
+    Some(Millis(http_date_ms(text)?).since(answer.at).min(most))
 }
+
+/// 9999-12-30T21:59:59Z: the last second that can be written whatever the zone (RFC 3339 has four digits a year).
+const LAST: Millis = Millis(253_402_207_199_000);
 
 fn http_date_ms(text: &str) -> Option<i64> {
     let imf = "%a, %d %b %Y %H:%M:%S GMT";
@@ -410,7 +418,10 @@ mod tests {
     #[test]
     fn all_forms_of_retry_after_are_read() {
         check("120", Some(120_000));
-        check("18446744073709551616", Some(u64::MAX));
+        let most = 253_402_207_199_000 - 784_111_700_000;
+        check("18446744073709551616", Some(most));
+        check("99999999999999999", Some(most));
+        assert_eq!(Millis(784_111_700_000).plus(most).rfc3339(), "9999-12-30T21:59:59Z");
         check("Sun, 06 Nov 1994 08:49:37 GMT", Some(77_000));
         check("Sunday, 06-Nov-94 08:49:37 GMT", Some(77_000));
         check("Sun Nov  6 08:49:37 1994", Some(77_000));

@@ -11,7 +11,6 @@ use mailspan_core::{
 use proptest::prelude::*;
 use serde::Deserialize;
 use serde_json::{Value, json};
-
 const AT: Millis = Millis(1_700_000_000_123);
 
 #[derive(Deserialize, Clone)]

@@ -51,6 +51,16 @@ pub fn stated_opt_in(event_type: &EventType, data: &Node<'_>) -> Option<bool> {
     }
 }
 
+/// The event states an opt-in: by its type, or by the contact it carries.
+pub fn states_opt_in(event: &Event) -> bool {
+    if consent_of(&event.event_type) == Some(Consent::OptIn) {
+        return true;
+    }
+    let carries_contact = matches!(event.event_type.as_str(), "contact.created" | "contact.updated");
+    let data = || json::parse(event.data.get().as_bytes()).ok();
+    carries_contact && data().is_some_and(|data| stated_opt_in(&event.event_type, &data) == Some(true))
+}
+
 /// The consent fact that an event states, if it states one.
 pub fn consent_of(event_type: &EventType) -> Option<Consent> {
     match event_type.as_str() {

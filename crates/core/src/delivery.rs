@@ -67,10 +67,12 @@ impl Queue {
     pub const ALL: [Queue; 6] =
         [Queue::Consent, Queue::Profile, Queue::Activity, Queue::Retry, Queue::Backfill, Queue::Replay];
 
-    /// Consent is first whatever its cause; what was tried before is a retry.
+    /// Consent is first, first tried or again; what was tried before of the others is a retry. Of a replay even
+    /// consent takes the share of replays, in the order of its lane: else «the CRM lost Tuesday» would hold up
+    /// today's profiles and activities until all of it is through.
     pub fn of(class: Class, cause: Cause, attempts: u32) -> Queue {
         match (class, cause) {
-            (Class::Consent, _) => Queue::Consent,
+            (Class::Consent, Cause::Live | Cause::Backfill) => Queue::Consent,
             (_, Cause::Backfill) => Queue::Backfill,
             (_, Cause::Replay) => Queue::Replay,
             _ if attempts > 0 => Queue::Retry,

@@ -20,7 +20,7 @@ pub mod xml;
 
 use std::borrow::Cow;
 
-pub use consent::{class_of, class_of_type, consent_of, counted_time, stated_opt_in};
+pub use consent::{class_of, class_of_type, consent_of, counted_time, stated_opt_in, states_opt_in};
 pub use delivery::{
     Attempt, Behind, Cause, Elsewhere, Offer, Outcome, Parcel, Part, Progress, Queue, Room, Settlement,
     State, fold,

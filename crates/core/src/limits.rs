@@ -20,6 +20,8 @@ pub const ADDRESS_BYTES_MAX: usize = 254;
 /// RFC 5321 4.5.3.1.1.
 pub const LOCAL_PART_BYTES_MAX: usize = 64;
 pub const EXTERNAL_ID_BYTES_MAX: usize = 256;
+/// An external id that is written to a contact (MailingCore, «contacts overview»).
+pub const EXTERNAL_ID_CHARS_MAX: usize = 128;
 pub const EVENT_TYPE_BYTES_MAX: usize = 128;
 /// A reason is read on a terminal: longer ones are cut.
 pub const REASON_CHARS_MAX: usize = 1_000;
@@ -123,7 +125,7 @@ pub const QUEUE_ROOM_BATCHED: [u16; 6] = [2_048, 2_048, 2_048, 128, 64, 64];
 /// 32, so that what has just arrived waits for about a hundred deliveries at most. Or a batch, where that is more.
 pub const NEWEST_PART: u16 = 8;
 /// Rows of each destination (heads of its consent queue, its dead letters) that are looked at to count unsubscribes
-/// under way by their age: a metrics page stays a matter of milliseconds.
+/// under way by their age: ten microseconds each, so a page of metrics stays well under a second.
 pub const UNSUBSCRIBES_LOOKED_AT_MAX: usize = 10_000;
 /// Answers to look-ups that one destination remembers: owners of a sales team fit many times.
 pub const QUESTIONS_MAX: usize = 1_000;
@@ -188,6 +190,8 @@ pub const JOBS_KEPT_MAX: i64 = 1_000;
 pub const JOB_GROUPS_MAX: usize = 200;
 /// `consentVersion`, `source` and `locale` of a contact (MailingCore, «contacts overview»).
 pub const CONTACT_LABEL_CHARS_MAX: usize = 64;
+/// The page or form of a consent, and the browser it came from, as kept in evidence.
+pub const CONSENT_PAGE_CHARS_MAX: usize = 255;
 /// `attributes` of a contact, as JSON: a profile, not a document store.
 pub const CONTACT_ATTRIBUTES_BYTES_MAX: usize = 16 << 10;
 /// Levels of `attributes`.
@@ -213,6 +217,8 @@ pub const INTAKE_BODY_BYTES_MAX: usize = 256 << 10;
 pub const CONFIRM_MS_MAX: u64 = 7 * 86_400_000;
 /// One row of an import: attributes and fields at their largest.
 pub const IMPORT_ROW_BYTES_MAX: usize = 256 << 10;
+/// Rows of one request of an import, as JSON: with the largest row behind them they fit into a body.
+pub const IMPORT_PAGE_BYTES_MAX: usize = 8 << 20;
 /// Columns of an import.
 pub const IMPORT_COLUMNS_MAX: usize = 1_100;
 /// Contacts that one page of a list looks at, where few of them match: a page takes tens of milliseconds at most.
@@ -233,6 +239,9 @@ pub const BULK_CONTACTS_MAX: usize = 1_000;
 pub const BULK_BYTES_MAX: usize = 4 << 20;
 /// Rows of one page of a poll: MailingCore's largest `limit`. Each makes at most two events.
 pub const POLL_ROWS_MAX: u32 = 500;
+/// How often it is tried, a second apart, to keep an event of the hub itself while the store is away: ten minutes, longer
+/// than a database takes to start. What it says is in the log too.
+pub const SAY_TRIES_MAX: u32 = 600;
 /// Pages that one turn of a poll reads before others have theirs; where more is left it goes on at once.
 pub const POLL_PAGES_MAX: u32 = 50;
 /// How long one turn of a poll may take: with its last page it stays within the minute that a command waits.

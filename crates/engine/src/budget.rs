@@ -28,8 +28,8 @@ pub(crate) struct Ask {
     pub(crate) consent: bool,
 }
 
-/// How long a desk under a new lease reckons with what an earlier one may have sent.
-const CAREFUL_MS: u64 = 10_000;
+/// A window up to this long is soon over: what an earlier lease sent in it counts as sent just now.
+const SHORT_MS: u64 = 10_000;
 
 /// Under a new lease: so many in each of at most ten equal times.
 #[derive(Debug, Clone, Copy)]
@@ -82,34 +82,40 @@ impl Budget {
         self.trim();
     }
 
-    /// An earlier lease may have sent as much as was allowed, a moment ago: for one window of the rate, ten
-    /// seconds at most, a twentieth goes out, evenly but for consent, so that no window holds more than the
-    /// limit plus 5 %.
+    /// An earlier lease may have sent as much as was allowed, a moment ago: for one window of the rate a
+    /// twentieth goes out, evenly but for consent, so that no window holds more than the limit plus 5 %.
     pub(crate) fn assume_spent(&mut self, now: Millis) {
-        let aged = self.per_ms.saturating_sub(CAREFUL_MS);
-        let at = Millis(now.0.saturating_sub(i64::try_from(aged).unwrap_or(i64::MAX)));
         let share = (self.count / 20).max(1);
         self.sent.clear();
-        self.sent.extend(std::iter::repeat_n(at, self.count - share));
-        let window = self.per_ms.min(CAREFUL_MS);
+        self.sent.extend(std::iter::repeat_n(now, self.count - share));
         let times = share.min(10);
-        let each_ms = window.div_ceil(u64::try_from(times).unwrap_or(1));
+        let each_ms = self.per_ms.div_ceil(u64::try_from(times).unwrap_or(1));
         let each = share.div_ceil(times);
-        self.careful = Some(Careful { until: now.plus(window), each, each_ms, ends: now, left: 0 });
+        self.careful = Some(Careful { until: now.plus(self.per_ms), each, each_ms, ends: now, left: 0 });
     }
 
-    /// What an earlier lease sent is known: it counts as sent just now, and as many more as may have been in
-    /// flight when it ended, whose rows were never written.
-    pub(crate) fn sent_before(&mut self, now: Millis, requests: u64, concurrency: u32) {
-        let unseen = if requests == 0 { 0 } else { u64::from(concurrency) };
-        let known = usize::try_from(requests.saturating_add(unseen)).unwrap_or(usize::MAX).min(self.count);
+    /// What an earlier lease sent is known, and as many more may have been in flight when it ended, whose rows
+    /// were never written. In a short window all of it counts as sent just now; where that leaves hardly
+    /// anything, [`Budget::assume_spent`] stands. In a long one each counts from its own time.
+    pub(crate) fn sent_before(&mut self, now: Millis, sent: &[Millis], concurrency: u32) {
+        let unseen = if sent.is_empty() { 0 } else { usize::try_from(concurrency).unwrap_or(usize::MAX) };
+        let known = sent.len().saturating_add(unseen).min(self.count);
         let share = (self.count / 20).max(1);
-        if known + share >= self.count {
+        let is_short = self.per_ms <= SHORT_MS;
+        if is_short && known + share >= self.count {
             return;
         }
         self.careful = None;
         self.sent.clear();
-        self.sent.extend(std::iter::repeat_n(now, known));
+        if is_short {
+            self.sent.extend(std::iter::repeat_n(now, known));
+            return;
+        }
+        let mut times: Vec<Millis> = sent.iter().map(|at| (*at).min(now)).collect();
+        times.sort_unstable();
+        self.sent.extend(times);
+        self.sent.extend(std::iter::repeat_n(now, unseen.min(self.count)));
+        self.trim();
     }
 
     pub(crate) fn ask(&self, now: Millis, how: Ask) -> Grant {
@@ -405,9 +411,9 @@ mod tests {
             let opened = killed.plus(down);
             let mut next = Slots::new(rate, 1);
             next.assume_spent(opened);
-            run(&mut next, opened, opened.plus(per_ms.min(10_000)));
+            run(&mut next, opened, opened.plus(per_ms));
             let allowed = count as usize + (count as usize / 20).max(1);
-            let window = per_ms.min(10_000);
+            let window = per_ms;
             for (first, beyond) in sent.iter().zip(sent.iter().skip(allowed)) {
                 prop_assert!(beyond.since(*first) >= window, "over {allowed} within {window} ms");
             }
@@ -417,11 +423,11 @@ mod tests {
     #[test]
     fn what_an_earlier_lease_sent_is_counted_and_no_more() {
         let how = Ask { in_flight: 0, slots: 8, tenths: 10, even: false, consent: false };
-        let sends = |known: Option<u64>| {
+        let sends = |known: Option<usize>| {
             let mut budget = Budget::new(Rate { count: 100, per_ms: 10_000 });
             budget.assume_spent(Millis(0));
             if let Some(known) = known {
-                budget.sent_before(Millis(0), known, 8);
+                budget.sent_before(Millis(0), &vec![Millis(0); known], 8);
             }
             let mut n = 0;
             while n < 200 && budget.ask(Millis(1), how) == Grant::Now {
@@ -434,5 +440,31 @@ mod tests {
         assert_eq!(sends(Some(0)), 100);
         assert_eq!(sends(Some(40)), 52);
         assert!(sends(Some(95)) <= 5);
+    }
+
+    /// One a second at most, for ten minutes; killed after each 20 s of sending, down for one.
+    #[test]
+    fn a_long_window_is_kept_over_several_kills() {
+        let rate = Rate { count: 100, per_ms: 60_000 };
+        let how = Ask { in_flight: 0, slots: 8, tenths: 10, even: false, consent: false };
+        let mut sent: Vec<Millis> = vec![];
+        for start in (0..300_000).step_by(21_000) {
+            let opened = Millis(start);
+            let mut budget = Budget::new(rate);
+            budget.assume_spent(opened);
+            let known: Vec<Millis> =
+                sent.iter().copied().filter(|at| opened.since(*at) < rate.per_ms).collect();
+            budget.sent_before(opened, &known, 8);
+            for now in (start..start + 20_000).step_by(10).map(Millis) {
+                if budget.ask(now, how) == Grant::Now {
+                    budget.spend(now);
+                    sent.push(now);
+                }
+            }
+        }
+        assert!(sent.len() > 300, "it goes on: {}", sent.len());
+        for (first, beyond) in sent.iter().zip(sent.iter().skip(100)) {
+            assert!(beyond.since(*first) >= 60_000, "over 100 in a minute, from {first:?} on");
+        }
     }
 }

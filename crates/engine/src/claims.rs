@@ -203,6 +203,7 @@ impl Desk {
             steps: 0,
             at,
             class_stays: cx.fault == Some(Fault::ClassNotLowered),
+            consent_stays: cx.fault == Some(Fault::OptInNotRaised),
         };
         let outcome = match failed {
             Some(Reason { code, text }) if code == "crash" => held.crashed(&text, cx.now),

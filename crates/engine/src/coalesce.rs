@@ -57,7 +57,8 @@ pub(crate) fn load(head: &Held, behind: &[Behind], alone: &BTreeSet<DeliveryId>)
 /// The one part of a delivery that is nothing but an update, and has not begun.
 fn update(parts: &[Part]) -> Option<&Part> {
     let [part] = parts else { return None };
-    let updates = matches!(part.operation, Operation::UpsertContact { .. } | Operation::SetFields { .. });
+    // An opt-in that travels with a contact is consent, and carried by nobody.
+    let updates = part.operation.class() == Class::Profile;
     (updates && part.is_open() && part.step.is_none()).then_some(part)
 }
 

@@ -16,8 +16,9 @@ pub enum Command {
     Settle { destination: DestinationId, fence: Fence, settlements: Vec<Settlement>, attempts: Vec<Attempt> },
     /// Give a `Tick` then; the earliest of all that were asked counts.
     WakeAt(Millis),
-    /// Keep the destination's standing: paused for a reason, or active again.
-    Stand { destination: DestinationId, paused: Option<Reason> },
+    /// Keep the destination's standing: paused for a reason, or active again. `fence`: what the engine decides
+    /// counts under this lease alone; without one it is an operator's word.
+    Stand { destination: DestinationId, fence: Option<Fence>, paused: Option<Reason> },
     /// Of a destination that was to be left: nothing is in flight, its desk is gone, its lease can be given up.
     Left { destination: DestinationId },
     /// Tell people; nothing needs to be kept.

@@ -144,12 +144,17 @@ impl Desk {
         self.let_go_of_waiting();
     }
 
-    /// Nothing is sent until resumed. What waits is let go, so it is claimed and mapped as known then.
+    /// By an answer of the destination: only while the lease is held.
     pub(crate) fn pause(&mut self, reason: Reason, cx: &mut Context) {
+        self.pause_under(Some(self.fence), reason, cx);
+    }
+
+    /// Nothing is sent until resumed. What waits is let go, so it is claimed and mapped as known then.
+    fn pause_under(&mut self, fence: Option<Fence>, reason: Reason, cx: &mut Context) {
         if self.paused.is_some() {
             return;
         }
-        cx.out.push(Command::Stand { destination: self.id, paused: Some(reason.clone()) });
+        cx.out.push(Command::Stand { destination: self.id, fence, paused: Some(reason.clone()) });
         self.paused = Some(reason);
         self.let_go_of_waiting();
     }
@@ -159,7 +164,7 @@ impl Desk {
         self.reauth_at = None;
         self.breaker.ask_now(cx.now);
         self.claims.offered();
-        cx.out.push(Command::Stand { destination: self.id, paused: None });
+        cx.out.push(Command::Stand { destination: self.id, fence: None, paused: None });
     }
 
     pub(crate) fn hear(&mut self, happened: Happened, cx: &mut Context) {
@@ -173,10 +178,10 @@ impl Desk {
                 let notice = self.quota.spent(cx.now, requests);
                 self.announce(notice, cx);
             }
-            Happened::Paused { reason, .. } => self.pause(reason, cx),
+            Happened::Paused { reason, .. } => self.pause_under(None, reason, cx),
             Happened::Resumed { .. } => self.resume(cx),
-            Happened::SentBefore { requests, .. } => {
-                self.budget.sent_before(cx.now, requests, self.limits.concurrency);
+            Happened::SentBefore { sent, .. } => {
+                self.budget.sent_before(cx.now, &sent, self.limits.concurrency);
             }
             Happened::Leaving { .. } => self.leaving = true,
             Happened::Opened { .. } | Happened::Closed { .. } | Happened::Tick => {}

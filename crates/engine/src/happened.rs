@@ -50,11 +50,11 @@ pub enum Happened {
         sink: Arc<dyn Sink>,
         paused: Option<Reason>,
     },
-    /// After `Opened`: so many requests an earlier lease sent within the window of the rate, by the store. Without
-    /// it the worst is assumed.
+    /// After `Opened`: when an earlier lease sent requests within the window of the rate, by the store. Without it
+    /// the worst is assumed.
     SentBefore {
         destination: DestinationId,
-        requests: u64,
+        sent: Vec<Millis>,
     },
     Closed {
         destination: DestinationId,

@@ -31,8 +31,9 @@ pub(crate) struct Held {
     /// Steps of the current part since it was claimed.
     pub(crate) steps: u32,
     pub(crate) at: Place,
-    /// A planted bug: [`crate::Fault::ClassNotLowered`].
+    /// Planted bugs: [`crate::Fault::ClassNotLowered`], [`crate::Fault::OptInNotRaised`].
     pub(crate) class_stays: bool,
+    pub(crate) consent_stays: bool,
 }
 
 /// Where a held delivery is.
@@ -123,13 +124,14 @@ impl Held {
         }
     }
 
-    /// Ends when no part is open; moves to a lower lane when what was urgent is done; else goes on.
+    /// Ends when no part is open; moves to a lower lane when what was urgent is done, and to that of consent
+    /// where the map made consent of an event of another class; else goes on.
     pub(crate) fn go_on(&mut self, now: Millis) -> Outcome {
         if let Some((state, reason)) = fold(&self.parts) {
             self.attempts = self.attempts.saturating_add(u32::from(self.exchanged));
             return Outcome::Ended { state, reason };
         }
-        if self.lower_class() > self.class { self.again(now, None) } else { Outcome::Progressed }
+        if self.class_of_open() == self.class { Outcome::Progressed } else { self.again(now, None) }
     }
 
     /// Counts a panic: tried again soon and alone, at [`CRASHES_MAX`] a dead letter.
@@ -205,16 +207,18 @@ impl Held {
     }
 
     fn again(&mut self, due: Millis, reason: Option<Reason>) -> Outcome {
-        let class = self.lower_class();
+        let class = self.class_of_open();
         Outcome::Again { due, queue: Queue::of(class, self.cause, self.attempts), class, reason }
     }
 
-    /// The most urgent class still open, once an operation as urgent as the delivery is done; the
-    /// event's class alone says nothing of what is open (a consent event sent on by `http`).
-    fn lower_class(&self) -> Class {
+    /// Consent while one is open: in its lane alone it keeps its place among the opt-outs of its person. Else the
+    /// most urgent class still open, once an operation as urgent as the delivery is done; the event's class
+    /// alone says nothing of what is open (a consent event sent on by `http`).
+    fn class_of_open(&self) -> Class {
         let urgent = self.parts.iter().any(|part| !part.is_open() && part.operation.class() <= self.class);
         let open = self.parts.iter().filter(|part| part.is_open()).map(|part| part.operation.class()).min();
         match open {
+            Some(Class::Consent) if !self.consent_stays => Class::Consent,
             Some(open) if urgent && !self.class_stays => open.max(self.class),
             _ => self.class,
         }

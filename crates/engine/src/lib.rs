@@ -61,6 +61,7 @@ pub enum Fault {
     NewestForgotten,
     NewestFirst,
     NeverProbed,
+    OptInNotRaised,
 }
 
 /// All destinations of this node.

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use mailspan_core::{DestinationId, Name, Reason, RouteId};
 use mailspan_egress::Egress;
-use mailspan_engine::{Happened, Standing};
+use mailspan_engine::{Fence, Happened, Standing};
 use mailspan_store::{NameKind, Store, Trouble};
 use tokio::sync::{Notify, Semaphore, mpsc, oneshot, watch};
 
@@ -84,11 +84,18 @@ impl Live {
     }
 }
 
+/// A standing to be kept: with a fence what the engine decided, without one an operator's word.
+pub struct Stood {
+    pub destination: DestinationId,
+    pub fence: Option<Fence>,
+    pub paused: Option<Reason>,
+}
+
 /// The ways into a running engine.
 pub struct Engine {
     pub happened: mpsc::Sender<Happened>,
     pub asks: mpsc::Sender<Ask>,
-    pub stands: mpsc::Sender<(DestinationId, Option<Reason>)>,
+    pub stands: mpsc::Sender<Stood>,
 }
 
 /// Shared by all; cheap to clone.
@@ -111,7 +118,7 @@ pub struct Shared {
     /// What is mapped and planned just now; nothing in a command that runs without a hub.
     pub flight: OnceLock<Arc<Flight>>,
     asks: Option<mpsc::Sender<Ask>>,
-    stands: Option<mpsc::Sender<(DestinationId, Option<Reason>)>>,
+    stands: Option<mpsc::Sender<Stood>>,
     /// Standings that the engine gave, and those of them that are kept.
     pub stood: AtomicU64,
     pub stood_kept: AtomicU64,
@@ -289,10 +296,10 @@ impl App {
     }
 
     /// A standing to be kept, after those before it.
-    pub fn stand(&self, destination: DestinationId, paused: Option<Reason>) {
+    pub fn stand(&self, stood: Stood) {
         let Some(stands) = &self.stands else { return };
         self.stood.fetch_add(1, Ordering::SeqCst);
-        if stands.try_send((destination, paused)).is_err() {
+        if stands.try_send(stood).is_err() {
             self.stood_kept.fetch_add(1, Ordering::SeqCst);
             tracing::error!("more standings wait than can be kept: the store does not answer");
         }

@@ -229,6 +229,18 @@ pub enum Sign {
         signed: String,
         timestamp_header: Option<String>,
     },
+    /// The secret cannot be opened: nothing may be sent, and what is for it waits.
+    Lost(mailspan_core::Reason),
+}
+
+impl Destination {
+    /// Why nothing may be sent to it until its configuration is another.
+    pub fn held(&self) -> Option<&mailspan_core::Reason> {
+        match &self.sign {
+            Some(Sign::Lost(why)) => Some(why),
+            _ => None,
+        }
+    }
 }
 
 pub struct Route {

@@ -17,6 +17,11 @@ const READERS: usize = 2;
 /// `sockaddr_un` holds 108 bytes, the last of them zero (unix(7)).
 const SOCKET_PATH_BYTES_MAX: usize = 107;
 
+/// How long a hub that starts waits for commands that hold its file, and how often it looks: they follow on
+/// each other where a script asks.
+const COMMAND_MS_MAX: u128 = 10_000;
+const COMMAND_LOOK_MS: u64 = 5;
+
 /// How long a command waits for its store to close.
 pub const CLOSE_MS_MAX: u64 = 30_000;
 
@@ -53,19 +58,35 @@ fn join(threads: Vec<JoinHandle<()>>) {
     }
 }
 
-/// Opens the store of the configuration, made where it is missing. [`OpenError::Held`] names the
-/// process that holds a file; a database may be held by several.
+/// Opens the store of the configuration, made where it is missing, for a command. [`OpenError::Held`] names
+/// the process that holds a file; a database may be held by several.
 pub async fn store(storage: &Storage, intake_queue_max: usize) -> Result<Opened, OpenError> {
     match storage {
-        Storage::Sqlite { path } => sqlite(path, intake_queue_max),
+        Storage::Sqlite { path } => sqlite(path, intake_queue_max, None),
         Storage::Postgres { url, .. } => postgres(url.expose(), intake_queue_max).await,
     }
 }
 
-fn sqlite(path: &Path, intake_queue_max: usize) -> Result<Opened, OpenError> {
+/// Opens it for a hub. A command that holds the file is waited for; another hub is not.
+pub async fn to_serve(storage: &Storage, intake_queue_max: usize) -> Result<Opened, OpenError> {
+    let Storage::Sqlite { path } = storage else { return store(storage, intake_queue_max).await };
+    let began = runtime::instant();
+    loop {
+        match sqlite(path, intake_queue_max, Some(socket_path(path))) {
+            Err(OpenError::Held(holder))
+                if holder.socket.is_none() && began.elapsed().as_millis() < COMMAND_MS_MAX =>
+            {
+                runtime::sleep(COMMAND_LOOK_MS).await;
+            }
+            other => return other,
+        }
+    }
+}
+
+fn sqlite(path: &Path, intake_queue_max: usize, socket: Option<PathBuf>) -> Result<Opened, OpenError> {
     let options = OpenOptions {
         readers: READERS,
-        socket: Some(socket_path(path)),
+        socket,
         intake_queue_max,
         ..OpenOptions::new(path.to_owned(), runtime::random_u128(), runtime::now())
     };

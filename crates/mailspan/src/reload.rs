@@ -4,12 +4,13 @@ use std::sync::Arc;
 
 use mailspan_core::DestinationId;
 use mailspan_engine::Happened;
-use mailspan_store::Store;
+use mailspan_store::{StandingRow, Store};
 
 use crate::app::{App, Live};
 use crate::config;
 use crate::deliver::start;
 use crate::hub::{Destination, Hub, Server};
+use crate::intake::system;
 use crate::runtime;
 use tokio::signal::unix::Signal;
 
@@ -111,6 +112,7 @@ async fn apply(app: &App, owner: u128, next: impl FnOnce(&Hub) -> Hub) -> Result
     let gone: Vec<DestinationId> =
         before.destinations.keys().filter(|id| !live.destinations.contains_key(*id)).copied().collect();
     let changed = changed + gone.len();
+    let any_gone = !gone.is_empty();
     // A desk is closed before its settings go: what it still claims is not mapped under settings that are
     // not there.
     for destination in gone {
@@ -121,8 +123,35 @@ async fn apply(app: &App, owner: u128, next: impl FnOnce(&Hub) -> Hub) -> Result
         app.tell(one).await;
     }
     app.lease_wake.notify_one();
+    if any_gone {
+        runtime::spawn(tell_disabled(app.clone()));
+    }
     app.round_wake.notify_one();
     Ok(changed)
+}
+
+/// Says which destinations are not in the configuration though deliveries wait for them: nothing else would.
+pub async fn tell_disabled(app: App) {
+    let rows = match app.store.destinations(None).await {
+        Ok(rows) => rows,
+        Err(trouble) => {
+            tracing::warn!(
+                "it is not known whether deliveries wait for destinations that are gone: {trouble}"
+            );
+            return;
+        }
+    };
+    let live = app.live();
+    let is_disabled =
+        |row: &&StandingRow| row.pending > 0 && !live.destinations.contains_key(&row.destination);
+    for StandingRow { tenant, name, pending, .. } in rows.iter().filter(is_disabled) {
+        tracing::warn!(
+            destination = %name, pending,
+            "disabled: not in the configuration, and deliveries wait for it; put it back, or \
+             `mailspan dead-letters discard --all --destination {name} --note WHY`"
+        );
+        system::disabled(&app, tenant, name, *pending).await;
+    }
 }
 
 fn read(before: &Hub) -> Result<Hub, String> {

@@ -84,7 +84,7 @@ pub async fn begin(hub: Hub) -> anyhow::Result<Serving> {
     for warning in &hub.warnings {
         tracing::warn!("{warning}");
     }
-    let opened = open::store(&hub.storage, hub.intake_queue).await.context("open the store")?;
+    let opened = open::to_serve(&hub.storage, hub.intake_queue).await.context("open the store")?;
     let socket = match &hub.storage {
         Storage::Sqlite { path } => Some(open::socket_path(path)),
         // Commands go to the database themselves, and so reach every node.
@@ -122,6 +122,7 @@ pub async fn begin(hub: Hub) -> anyhow::Result<Serving> {
         serving.share_database(role, owner);
     }
     runtime::spawn(reload::on_signal(app.clone(), owner, hangups));
+    runtime::spawn(reload::tell_disabled(app.clone()));
     if role.delivers() {
         serving.task(jobs::retention::run(app.clone()));
         serving.task(jobs::run::run(app.clone(), owner));

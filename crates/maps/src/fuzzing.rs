@@ -1,9 +1,9 @@
 //! Entry points for seeded tests and libFuzzer: any bytes end in a value or a reason.
 
 use bytes::Bytes;
-use mailspan_core::{Millis, RawRequest, clip};
+use mailspan_core::{Millis, RawRequest, Reason, clip};
 
-use crate::{Program, Purpose, guard};
+use crate::{PANICKED, Program, Purpose, guard};
 
 /// The guard alone; what it lets through is compiled.
 pub fn guard(data: &[u8]) {
@@ -30,5 +30,12 @@ pub fn run(data: &[u8]) {
         body: Bytes::copy_from_slice(data.get(cut + 1..).unwrap_or_default()),
         received_at: Millis(0),
     };
-    let _ = program.parse(&request);
+    sound(program.parse(&request));
+}
+
+/// A run that ended in a value or in a reason, and not in a panic that was caught: such a function is to be left out.
+pub fn sound<T>(result: Result<T, Reason>) {
+    if let Err(reason) = result {
+        assert!(!reason.text.contains(PANICKED), "leave out the function that broke: {}", reason.text);
+    }
 }

@@ -22,7 +22,7 @@ mod testing;
 
 pub use audience::audience;
 pub use crm::{CrmContext, crm};
-pub use program::Program;
+pub use program::{PANICKED, Program};
 
 /// What a program is for: decides its input and what it must return.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,6 +1,7 @@
 //! Compiling a program within bounds, and running it within bounds.
 
 use std::ops::ControlFlow;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, LazyLock};
 
 use mailspan_core::Reason;
@@ -21,6 +22,9 @@ pub struct Program {
     purpose: Purpose,
     compiled: Arc<vrl::compiler::Program>,
 }
+
+/// How the reason of a run begins that was ended by a fault of VRL itself.
+pub const PANICKED: &str = "a function that the program calls broke on this input";
 
 /// Times without an offset are read as UTC, never by the machine's zone.
 static UTC: LazyLock<TimeZone> = LazyLock::new(|| TimeZone::parse("UTC").unwrap_or_default());
@@ -49,8 +53,15 @@ impl Program {
         Ok(Program { text: text.into(), purpose, compiled: Arc::new(compiled) })
     }
 
-    /// Runs the program; the value is that of its last expression.
+    /// Runs the program; the value is that of its last expression. A function of VRL that panics on its input
+    /// is an error like any other: one event must not stop those behind it.
     pub(crate) fn run(&self, input: Value) -> Result<Value, Reason> {
+        // Nothing of the program is changed by a run, so nothing can be left half done.
+        catch_unwind(AssertUnwindSafe(|| self.resolve(input)))
+            .unwrap_or_else(|_| Err(self.failed(format!("{PANICKED}: guard its input, or do without it"))))
+    }
+
+    fn resolve(&self, input: Value) -> Result<Value, Reason> {
         let mut target = TargetValue {
             value: input,
             metadata: Value::Object(Default::default()),
@@ -88,4 +99,25 @@ fn can_be_boolean(compiled: &vrl::compiler::Program) -> bool {
     // VRL's empty type is said to contain every type.
     let returned = result.returns();
     result.kind().contains_boolean() || !returned.is_never() && returned.contains_boolean()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_function_that_panics_is_an_error_of_the_run() {
+        // Left out of what users may call, as it panics on large numbers; it stands for the next one like it.
+        let text = "format_number!(.n, scale: 2) == \"5.00\"";
+        let all = vrl::stdlib::all();
+        let compiled =
+            compile_with_external(text, &all, &ExternalEnv::default(), CompileConfig::default()).unwrap();
+        let program =
+            Program { text: text.into(), purpose: Purpose::Condition, compiled: Arc::new(compiled.program) };
+        let input = |n: f64| Value::from(&serde_json::json!({ "n": n }));
+        assert_eq!(program.run(input(5.0)), Ok(Value::Boolean(true)));
+        let reason = program.run(input(1e29)).expect_err("vrl does not panic on 1e29 any more: take another");
+        assert!(reason.code == "condition_failed" && reason.text.contains(PANICKED), "{reason:?}");
+        assert_eq!(program.run(input(5.0)), Ok(Value::Boolean(true)), "it goes on");
+    }
 }

@@ -44,6 +44,7 @@ fn main() {
         let routed = events.into_iter().map(|event| Routed {
             times: mailspan_core::LastTimes::of(&event),
             to: vec![Towards {
+                say: None,
                 route,
                 destination,
                 class: event.event_type.class(),
@@ -86,7 +87,14 @@ fn main() {
                 Attempt { at: Millis(1), took_ms: 1, items: 1, status: 200, request: None, answer: None };
             let (settlements, attempts) = (vec![one], vec![attempt]);
             let start = Instant::now();
-            let settle = Write::Settle { destination, fence: Fence(1), settlements, attempts, at: Millis(1) };
+            let settle = Write::Settle {
+                say: vec![],
+                destination,
+                fence: Fence(1),
+                settlements,
+                attempts,
+                at: Millis(1),
+            };
             journal.write(settle).unwrap();
             settling += micros(start);
         }

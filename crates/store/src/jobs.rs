@@ -54,6 +54,8 @@ pub struct Page {
     /// The last page: how it ended, with a remark.
     pub end: Option<(JobState, String)>,
     pub work: PageWork,
+    /// What the hub says of it, where this page is the last.
+    pub say: Option<crate::Say<JobRow>>,
 }
 
 #[derive(Debug)]
@@ -62,8 +64,8 @@ pub enum PageWork {
     Count { matched: u64 },
     /// Opened again where they still are in the state they were found in; nothing is made.
     Offer { items: Vec<PageItem>, again: bool },
-    /// Given up where they still are dead letters.
-    Discard { deliveries: Vec<DeliveryId>, note: String },
+    /// Given up where they still are dead letters, or pending for `unserved`, a destination that no process serves.
+    Discard { deliveries: Vec<DeliveryId>, unserved: Option<DestinationId>, note: String },
 }
 
 impl PageWork {

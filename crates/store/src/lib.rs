@@ -25,6 +25,7 @@ mod queue;
 mod reader;
 mod rounds;
 mod rows;
+mod said;
 pub mod sqlite;
 mod write;
 mod writer;
@@ -276,12 +277,13 @@ impl Store {
         }
     }
 
-    /// Exchanges with a destination since then; nothing where too many have been made to look back so far.
+    /// When exchanges with a destination were begun since then; nothing where too many have been made to look back
+    /// so far.
     pub async fn sent_since(
         &self,
         destination: DestinationId,
         since: Millis,
-    ) -> Result<Option<u64>, Trouble> {
+    ) -> Result<Option<Vec<Millis>>, Trouble> {
         match self {
             Store::Sqlite(sqlite) => {
                 sqlite.read(move |base| sqlite::walk::sent_since(base, destination, since)).await

@@ -182,7 +182,7 @@ mod tests {
     }
 
     fn work() -> Write {
-        Write::Discard { delivery: DeliveryId(1), note: String::new(), at: Millis(0) }
+        Write::Discard { unserved: None, delivery: DeliveryId(1), note: String::new(), at: Millis(0) }
     }
 
     fn push(queues: &Queues, write: Write) -> Result<(), Trouble> {

@@ -23,6 +23,8 @@ pub enum Write {
         settlements: Vec<Settlement>,
         attempts: Vec<Attempt>,
         at: Millis,
+        /// What the hub says of those that this write makes dead letters.
+        say: Vec<(mailspan_core::DeliveryId, Say<crate::DeliveryRow>)>,
     },
     /// Replay and backfill: opens again what exists for (event, route, destination), else makes it.
     /// `again`: operations that are done are done again.
@@ -31,17 +33,23 @@ pub enum Write {
         again: bool,
         at: Millis,
     },
-    /// A dead letter is given up with a note.
+    /// A dead letter is given up with a note; what is pending too, where it is for `unserved`, a destination that no
+    /// process serves.
     Discard {
         delivery: mailspan_core::DeliveryId,
+        unserved: Option<DestinationId>,
         note: String,
         at: Millis,
     },
-    /// The standing of a destination.
+    /// The standing of a destination. With a fence it is what the engine decided, and refused
+    /// (`Trouble::FenceLost`) under an old one; without one it is an operator's word.
     Stand {
         destination: DestinationId,
+        fence: Option<Fence>,
         paused: Option<Reason>,
         at: Millis,
+        /// What the hub says of it, where it is news.
+        say: Option<Box<Event>>,
     },
     /// Kept for the operator: a ring of the last 1,000 a source.
     Refused(Box<RefusedRequest>),
@@ -83,6 +91,8 @@ pub enum Write {
         state: crate::JobState,
         note: String,
         at: Millis,
+        /// What the hub says of it, where that ends it.
+        say: Option<Say<crate::JobRow>>,
     },
     /// One page of a job: its work and its cursor, both or none.
     Page(Box<crate::Page>),
@@ -171,6 +181,15 @@ pub struct Accepted {
     pub contacts: Vec<ContactOutcome>,
 }
 
+/// An event of the hub itself about a delivery that becomes a dead letter, or a job that ends, accepted with the
+/// write that makes it so: said once, whatever dies meanwhile.
+#[derive(Debug)]
+pub struct Say<Row> {
+    pub event: Box<Event>,
+    /// Its data, as JSON, from the row as written; nothing where it is not to be said.
+    pub data: fn(&Row) -> Option<String>,
+}
+
 /// One event, routed.
 #[derive(Debug)]
 pub struct Routed {
@@ -190,6 +209,8 @@ pub struct Towards {
     pub destination: DestinationId,
     pub class: Class,
     pub failed: Option<Reason>,
+    /// What the hub says of it, where it failed.
+    pub say: Option<Say<crate::DeliveryRow>>,
     /// False where the receiver does not care for order: due at once, whatever waits in its lane.
     pub ordered: bool,
 }

@@ -58,6 +58,7 @@ impl History {
         let routed = self.journal.unrouted(100).unwrap().into_iter().map(|event| Routed {
             times: mailspan_core::LastTimes::of(&event),
             to: vec![Towards {
+                say: None,
                 route,
                 destination,
                 class: event.event_type.class(),
@@ -109,7 +110,8 @@ impl History {
             });
         }
         let (destination, at) = (self.destination, Millis(self.at));
-        let settle = Write::Settle { destination, fence: Fence(1), settlements, attempts: vec![], at };
+        let settle =
+            Write::Settle { say: vec![], destination, fence: Fence(1), settlements, attempts: vec![], at };
         self.journal.write(settle).unwrap();
     }
 

@@ -1,13 +1,11 @@
 //! Which request an item needs next.
 
+use mailspan_core::limits::EXTERNAL_ID_CHARS_MAX;
 use mailspan_core::{Consent, Operation, Step, Verdict, fields};
 use serde_json::Value;
 
 use super::settings::Settings;
 use crate::contract::Item;
-
-/// MailingCore takes external ids of at most so many characters.
-const EXTERNAL_ID_CHARS_MAX: usize = 128;
 
 /// A request of MailingCore.
 #[derive(Debug, Clone, PartialEq, Eq)]

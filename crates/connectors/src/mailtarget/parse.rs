@@ -157,7 +157,11 @@ fn dedupe(
     };
     let time = match time {
         Some(time) => time.0.to_string(),
-        None => word(node.get("timestamp")).unwrap_or_default(),
+        // Without a time two opens of one mail would look the same.
+        None => match word(node.get("timestamp")) {
+            Some(text) => text,
+            None => return Dedupe::Body,
+        },
     };
     let mut fields = vec![kind, send, time, recipient.key()];
     fields.extend(url);

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value, json};
 
-use super::{Change, Contact, ContactKey, ContactWrite, Permission, Stated, Suppressed, WriteMode};
-use crate::limits::{CONTACT_LABEL_CHARS_MAX, EXTERNAL_ID_BYTES_MAX};
+use super::{Change, Contact, ContactKey, ContactWrite, Evidence, Permission, Stated, Suppressed, WriteMode};
+use crate::limits::{CONSENT_PAGE_CHARS_MAX, CONTACT_LABEL_CHARS_MAX, EXTERNAL_ID_BYTES_MAX};
 use crate::{Address, Event, EventType};
 
 /// The `contact` member of the hub's own contact events.
@@ -46,6 +46,7 @@ pub fn read_event(event: &Event, uid: String, bounces: bool) -> Option<ContactWr
             .or_else(|| label(member(&data, "external_id"), EXTERNAL_ID_BYTES_MAX)),
     };
     let mut write = ContactWrite::new(key, WriteMode::Follow, uid, event.time, event.source.as_str());
+    read_evidence(&mut write.evidence, &data);
     match event.event_type.as_str() {
         "contact.created" | "contact.updated" => {
             write.mode = WriteMode::Upsert;
@@ -125,6 +126,20 @@ fn read_members(write: &mut ContactWrite, data: &Value) {
     }
     write.standard = fields(member(data, "standard"));
     write.custom = fields(member(data, "custom"));
+}
+
+/// What proves the consent that an event tells of, as far as its sender says it.
+fn read_evidence(evidence: &mut Evidence, data: &Value) {
+    let first = |names: &[&str], chars: usize| {
+        let given = names.iter().find_map(|name| member(data, name).and_then(Value::as_str));
+        let text: String = given?.trim().chars().filter(|c| !c.is_control()).take(chars).collect();
+        (!text.is_empty()).then_some(text)
+    };
+    evidence.consent_version = first(&["consent_version"], CONTACT_LABEL_CHARS_MAX);
+    evidence.source = first(&["source"], CONTACT_LABEL_CHARS_MAX);
+    evidence.ip = first(&["consent_ip", "ip"], CONTACT_LABEL_CHARS_MAX);
+    evidence.page = first(&["consent_page", "page"], CONSENT_PAGE_CHARS_MAX);
+    evidence.user_agent = first(&["user_agent"], CONSENT_PAGE_CHARS_MAX);
 }
 
 fn fields(value: Option<&Value>) -> BTreeMap<String, Change<Value>> {

@@ -66,6 +66,7 @@ fn held(ops: &[Op]) -> Held {
         steps: 0,
         at: Place::Waiting,
         class_stays: false,
+        consent_stays: false,
     }
 }
 

@@ -57,6 +57,44 @@ fn a_superseded_opt_in_is_skipped_without_an_exchange() {
     assert_eq!((bench.settlements()[0].attempts, bench.sent().len()), (0, 0));
 }
 
+/// The map makes an opt-in of an activity: the opt-out that comes while it waits for the rate must find it in
+/// the lane of consent.
+#[test]
+fn an_opt_in_that_a_map_makes_of_an_activity_moves_to_the_lane_of_consent_before_it_is_sent() {
+    let mut signup = parcel(1, vec![consent(Consent::OptIn, 60), log("signed up")]);
+    signup.class = Class::Activity;
+    let mut bench = Bench::with(limits(), vec![signup.clone()]);
+    assert_eq!(again(&bench.settlements()[0]), (bench.now, Queue::Consent, Class::Consent));
+    assert_eq!((bench.settlements()[0].attempts, bench.sent().len()), (0, 0));
+    bench.settled(Ok(()));
+    assert_eq!(bench.claims(), 1, "it is due at once");
+    signup.class = Class::Consent;
+    bench.claimed(vec![signup]);
+    assert_eq!(bench.sent(), [[1]]);
+    bench.answer(bench.call(0), 200, done(1));
+    assert_eq!(again(&bench.settlements()[0]), (bench.now, Queue::Activity, Class::Activity));
+}
+
+#[test]
+fn a_replay_of_consent_takes_the_share_of_replays() {
+    let one = Limits { batch_max: 1, concurrency: 1, ..limits() };
+    let replay = |id| Parcel { cause: Cause::Replay, ..parcel(id, vec![consent(Consent::OptOut, 60)]) };
+    let mut parcels: Vec<Parcel> = (1..20).map(replay).collect();
+    parcels.extend((20..25).map(|id| parcel(id, vec![facts()])));
+    parcels.push(parcel(25, vec![consent(Consent::OptOut, 60)]));
+    let mut bench = Bench::with(one, parcels);
+    let mut order = bench.sent();
+    while let Some((call, _)) = bench.sends().first() {
+        bench.answer(*call, 200, done(1));
+        order.extend(bench.sent());
+    }
+    let replays_before =
+        |id: i64| order.iter().take_while(|sent| **sent != [id]).filter(|sent| sent[0] < 20).count();
+    assert_eq!(order.len(), 25);
+    assert_eq!(replays_before(25), 0, "consent of today goes first: {order:?}");
+    assert!(replays_before(24) <= 2, "profiles of today do not wait for the replay: {order:?}");
+}
+
 #[test]
 fn what_the_map_did_not_make_is_dead_and_what_crashed_is_tried_once_more() {
     let failed = |code: &str, crashes| Parcel {

@@ -59,12 +59,15 @@ pub fn row(random: &mut SplitMix64, id: i64, destinations: i64, persons: usize, 
     let at = Millis(now.0 - random.below(20_000) as i64);
     let operations = operations(random, at, id);
     let urgent = |operations: &Vec<Operation>| operations.iter().map(Operation::class).min();
-    let class = operations.as_ref().ok().and_then(urgent).unwrap_or(Class::Activity);
+    // Of some that state consent the type of the event says nothing of it.
+    let made = operations.as_ref().ok().and_then(urgent).unwrap_or(Class::Activity);
+    let class = if id % 4 == 0 && made == Class::Consent { Class::Activity } else { made };
     let cause =
         [Cause::Live, Cause::Live, Cause::Live, Cause::Backfill, Cause::Replay][random.below(5) as usize];
     Row {
         id,
         destination,
+        offered_as: class,
         person: (!random.chance(10)).then(|| random.below(persons as u64) as usize),
         class,
         cause,

@@ -17,6 +17,8 @@ pub struct Row {
     pub destination: DestinationId,
     pub person: Option<usize>,
     pub class: Class,
+    /// What the type of its event says.
+    pub offered_as: Class,
     pub cause: Cause,
     pub queue: Queue,
     pub state: State,

@@ -329,13 +329,13 @@ impl World {
                 settlements.iter().for_each(|settlement| self.saw(&shown(&settlement.outcome)));
                 self.write(Write::Settle { destination, fence, settlements });
             }
-            Command::Stand { destination, paused } => {
+            Command::Stand { destination, fence, paused } => {
                 node.paused.insert(destination, paused.is_some());
                 self.saw(paused.as_ref().map_or("resumed", |_| "paused"));
                 if paused.is_some() {
                     self.after(8_000, Ev::Resume(destination));
                 }
-                self.write(Write::Stand { destination, paused });
+                self.write(Write::Stand { destination, fence, paused });
             }
             Command::Left { destination } => return self.left(destination),
             Command::Announce { destination, what } => {

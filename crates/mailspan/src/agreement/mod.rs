@@ -18,20 +18,18 @@ use proptest::test_runner::{Config, TestRunner};
 use play::{Act, Play};
 use world::{Wire, World};
 
+use crate::runtime;
+
 /// Plays in the suite.
 const CASES: u32 = 200;
 /// Plays on one store: it grows.
 const CASES_OF_A_STORE: u64 = 400;
 
-fn runtime() -> tokio::runtime::Runtime {
-    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
-}
-
 #[test]
 fn three_systems_end_in_the_state_that_the_rules_demand() {
-    let cases = std::env::var("CASES").ok().and_then(|text| text.parse().ok()).unwrap_or(CASES);
+    let cases = runtime::env("CASES").and_then(|text| text.parse().ok()).unwrap_or(CASES);
     let config = Config { cases, failure_persistence: None, max_shrink_iters: 2_000, ..Config::default() };
-    let tokio = runtime();
+    let tokio = runtime::build().unwrap();
     let world: RefCell<Option<World>> = RefCell::new(None);
     let number = Cell::new(0_u64);
     let played = TestRunner::new(config).run(&play::any_play(), |acts| {
@@ -84,7 +82,7 @@ fn an_echo_that_comes_late_takes_nothing_back() {
 /// One play that a person can follow, so that the rules and the world are themselves looked at.
 #[track_caller]
 fn check(acts: &[Act]) {
-    let ended = runtime().block_on(async {
+    let ended = runtime::build().unwrap().block_on(async {
         let mut world = World::new().await;
         Play::new(&mut world, 1).run(acts).await
     });

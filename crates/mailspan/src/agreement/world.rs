@@ -3,15 +3,14 @@
 //! them is a function.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::Arc;
 
 use axum::Router;
 use axum::body::Body;
 use axum::http::{Request as HttpRequest, StatusCode};
 use mailspan_core::{Answer, DestinationId, Lost, Millis, Reason, Request};
 use mailspan_engine::{Command, Engine, Fence, Happened};
+use mailspan_sandbox::Faults;
 use mailspan_sandbox::mailingcore::MailingCore;
-use mailspan_sandbox::{Clock, Faults};
 use serde_json::{Value, json};
 use tokio::sync::{mpsc, watch};
 use tower::ServiceExt;
@@ -136,8 +135,7 @@ impl World {
         let app = App::new(live, opened.store.clone(), Some(app::Engine { happened, asks, stands }), stopped);
         let fence = start::lease(&app.store, "router", app.owner()).await.unwrap();
         start::open_desks(&app, app.owner()).await.unwrap();
-        let clock: Clock = Arc::new(runtime::now);
-        let account = MailingCore::new(KEY, Faults::default(), 7, clock);
+        let account = MailingCore::new(KEY, Faults::default(), 7, runtime::clock());
         account.add_endpoint("https://hub.example.com/in/core", SECRET);
         let hub = router::all(app.clone()).layer(axum::Extension(FromSocket));
         let mut world = World {

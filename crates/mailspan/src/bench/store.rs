@@ -292,7 +292,14 @@ fn settlement(destination: DestinationId, fence: Fence, claim: &Claim) -> Write 
         hand_on: None,
     };
     let attempt = Attempt { at, took_ms: 1, items: 1, status: 200, request: None, answer: None };
-    Write::Settle { destination, fence, settlements: vec![settlement], attempts: vec![attempt], at }
+    Write::Settle {
+        say: vec![],
+        destination,
+        fence,
+        settlements: vec![settlement],
+        attempts: vec![attempt],
+        at,
+    }
 }
 
 /// Runs all at once; the first error.

@@ -18,6 +18,7 @@ use tower::ServiceExt;
 
 use super::Common;
 use crate::app::{App, Live};
+use crate::config;
 use crate::http::auth::FromSocket;
 use crate::http::router;
 use crate::hub::Storage;
@@ -42,7 +43,10 @@ enum Way {
 impl Client {
     /// Connects to the hub of the configuration, or opens its store.
     pub async fn open(common: &Common) -> anyhow::Result<Client> {
-        let hub = super::load(common)?;
+        let hub = match super::load(common) {
+            Ok(hub) => hub,
+            Err(problems) => return Client::of_running(common).await.ok_or(problems),
+        };
         for _ in 0..LOOKS_MAX {
             match open::store(&hub.storage, hub.intake_queue).await {
                 Ok(opened) => return Client::in_process(hub, opened).await,
@@ -58,6 +62,18 @@ impl Client {
             }
         }
         bail!("the store is held by a process that answers no commands: is another command at work?")
+    }
+
+    /// Of a hub that runs on with an earlier text of a configuration that is wrong by now.
+    async fn of_running(common: &Common) -> Option<Client> {
+        let path = super::with_options(common, |options| config::sqlite_file(&common.config, options))?;
+        let socket = open::socket_path(&path);
+        UnixStream::connect(&socket).await.ok()?;
+        tracing::warn!(
+            "{} is not right (`mailspan check` says why): the running hub is asked, which has an earlier text",
+            common.config.display()
+        );
+        Some(Client::at_socket(socket))
     }
 
     async fn in_process(hub: crate::hub::Hub, opened: Opened) -> anyhow::Result<Client> {

@@ -1,19 +1,18 @@
 //! `mailspan contacts import` and `export`: files of contacts, read and written piece by piece.
 
 use std::fs::File;
-use std::io::{BufRead, BufReader, IsTerminal, Read, Write};
+use std::io::{IsTerminal, Read, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
-use clap::{Args, ValueEnum};
+use clap::Args;
 use mailspan_core::clip;
-use mailspan_core::limits::{IMPORT_COLUMNS_MAX, IMPORT_ROW_BYTES_MAX};
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use super::client::Client;
 use super::deliveries::segment;
 use super::{Common, table};
-use crate::contacts::import::row::column;
+use crate::contacts::import::file::{Format, Rows, formula};
 
 /// Rows of one request: a transaction of some tens of milliseconds, so live writes are not held up.
 const PAGE_ROWS: usize = 500;
@@ -54,12 +53,6 @@ pub struct Export {
     output: Option<PathBuf>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Format {
-    Csv,
-    Ndjson,
-}
-
 pub async fn import(common: &Common, client: &Client, command: &Import) -> anyhow::Result<()> {
     let name = command.file.display().to_string();
     let format = match command.format {
@@ -68,6 +61,8 @@ pub async fn import(common: &Common, client: &Client, command: &Import) -> anyho
         None if name.ends_with(".ndjson") || name.ends_with(".jsonl") => Format::Ndjson,
         None => bail!("{name} is neither .csv nor .ndjson: say --format csv or --format ndjson"),
     };
+    // A file that is no table begins no job.
+    let mut rows = Rows::open(&command.file, format)?;
     let body = json!({
         "file": name, "digest": digest(&command.file)?, "dry_run": command.dry_run,
         "consent_at": command.consent_at, "consent_note": command.consent_note,
@@ -88,15 +83,13 @@ pub async fn import(common: &Common, client: &Client, command: &Import) -> anyho
         ),
         None => None,
     };
-    let mut rows = Rows::open(&command.file, format)?;
     rows.skip(behind)?;
     loop {
         let page = rows.page(PAGE_ROWS)?;
         if page.is_empty() {
             break;
         }
-        let lines: Vec<u64> = page.iter().map(|(line, _)| *line).collect();
-        let values: Vec<Map<String, Value>> = page.into_iter().map(|(_, values)| values).collect();
+        let (lines, values): (Vec<u64>, Vec<Value>) = page.into_iter().unzip();
         let answer =
             client.post(&format!("{path}/rows"), &json!({ "after": behind, "rows": values })).await?;
         for refusal in answer["refused"].as_array().into_iter().flatten() {
@@ -154,178 +147,6 @@ fn digest(path: &Path) -> anyhow::Result<String> {
         }
     }
     Ok(mailspan_connectors::signature::hex(context.finish().as_ref()))
-}
-
-/// Rows of a file with the lines they begin at.
-struct Rows {
-    reader: BufReader<File>,
-    format: Format,
-    /// Of CSV: what each column means; nothing: passed over.
-    columns: Vec<Option<String>>,
-    line: u64,
-}
-
-impl Rows {
-    fn open(path: &Path, format: Format) -> anyhow::Result<Rows> {
-        let file = File::open(path).with_context(|| format!("open {}", path.display()))?;
-        let mut rows = Rows { reader: BufReader::new(file), format, columns: Vec::new(), line: 0 };
-        if format == Format::Csv {
-            let (_, header) =
-                rows.record()?.context("the file is empty: its first line names the columns")?;
-            for name in header {
-                let known = column(name.trim_start_matches('\u{feff}')).map_err(anyhow::Error::msg)?;
-                rows.columns.push(known);
-            }
-            if !rows.columns.iter().flatten().any(|name| name == "email") {
-                bail!("the first line names no column `email`: it must name the columns");
-            }
-        }
-        Ok(rows)
-    }
-
-    fn skip(&mut self, rows: u64) -> anyhow::Result<()> {
-        for _ in 0..rows {
-            if self.next()?.is_none() {
-                break;
-            }
-        }
-        Ok(())
-    }
-
-    fn page(&mut self, most: usize) -> anyhow::Result<Vec<(u64, Map<String, Value>)>> {
-        let mut page = Vec::with_capacity(most);
-        while page.len() < most {
-            match self.next()? {
-                Some(row) => page.push(row),
-                None => break,
-            }
-        }
-        Ok(page)
-    }
-
-    fn next(&mut self) -> anyhow::Result<Option<(u64, Map<String, Value>)>> {
-        match self.format {
-            Format::Csv => self.next_record(),
-            Format::Ndjson => self.next_object(),
-        }
-    }
-
-    fn next_record(&mut self) -> anyhow::Result<Option<(u64, Map<String, Value>)>> {
-        let Some((line, cells)) = self.record()? else { return Ok(None) };
-        if cells.len() != self.columns.len() {
-            let wanted = self.columns.len();
-            bail!(
-                "line {line} has {} cells, the first line names {wanted}: is a quote or a comma missing?",
-                cells.len()
-            );
-        }
-        let mut values = Map::new();
-        for (name, cell) in self.columns.iter().zip(cells) {
-            let Some(name) = name else { continue };
-            insert(&mut values, name, Value::String(plain(cell)));
-        }
-        Ok(Some((line, values)))
-    }
-
-    /// A line that is no object is a row too: the hub refuses it, with its line.
-    fn next_object(&mut self) -> anyhow::Result<Option<(u64, Map<String, Value>)>> {
-        loop {
-            let Some(text) = self.text_line()? else { return Ok(None) };
-            if text.trim().is_empty() {
-                continue;
-            }
-            let object: Map<String, Value> = serde_json::from_str(&text).unwrap_or_default();
-            let mut values = Map::new();
-            for (name, value) in object {
-                let line = self.line;
-                if let Some(known) = column(&name).map_err(|why| anyhow::anyhow!("line {line}: {why}"))? {
-                    insert(&mut values, &known, value);
-                }
-            }
-            return Ok(Some((self.line, values)));
-        }
-    }
-
-    fn text_line(&mut self) -> anyhow::Result<Option<String>> {
-        let mut bytes = Vec::new();
-        let most = IMPORT_ROW_BYTES_MAX as u64 + 1;
-        let read = (&mut self.reader).take(most).read_until(b'\n', &mut bytes)?;
-        if read == 0 {
-            return Ok(None);
-        }
-        self.line += 1;
-        if bytes.len() > IMPORT_ROW_BYTES_MAX {
-            bail!("line {} has more than {IMPORT_ROW_BYTES_MAX} bytes", self.line);
-        }
-        let text = String::from_utf8(bytes).with_context(|| format!("line {} is not UTF-8", self.line))?;
-        Ok(Some(text))
-    }
-
-    /// One record of CSV (RFC 4180): a quoted cell may go over lines. Bounded by lines and columns, which
-    /// the crate's own reader is not: one open quote would read the whole file.
-    fn record(&mut self) -> anyhow::Result<Option<(u64, Vec<String>)>> {
-        let mut text = String::new();
-        let mut began = 0;
-        loop {
-            let Some(line) = self.text_line()? else {
-                match text.trim().is_empty() {
-                    true => return Ok(None),
-                    false => bail!("a quote that line {began} opens is never closed"),
-                }
-            };
-            if text.is_empty() && line.trim().is_empty() {
-                continue;
-            }
-            if text.is_empty() {
-                began = self.line;
-            }
-            text.push_str(&line);
-            if text.len() > IMPORT_ROW_BYTES_MAX {
-                bail!("the row of line {began} has more than {IMPORT_ROW_BYTES_MAX} bytes: is a quote open?");
-            }
-            if text.matches('"').count().is_multiple_of(2) {
-                return Ok(Some((began, cells(&text, began)?)));
-            }
-        }
-    }
-}
-
-/// What an export writes as one JSON object becomes a column for each field.
-fn insert(values: &mut Map<String, Value>, name: &str, value: Value) {
-    let prefix = match name {
-        "standard_fields" => "standard_",
-        "custom_fields" => "custom_",
-        _ => {
-            values.insert(name.to_owned(), value);
-            return;
-        }
-    };
-    let object = match value {
-        Value::Object(object) => object,
-        Value::String(text) => serde_json::from_str(&text).unwrap_or_default(),
-        _ => Map::new(),
-    };
-    values.extend(object.into_iter().map(|(name, value)| (format!("{prefix}{name}"), value)));
-}
-
-/// Without the apostrophe that an export puts before what a spreadsheet would run.
-fn plain(cell: String) -> String {
-    match cell.strip_prefix('\'') {
-        Some(rest) if rest.starts_with(FORMULA) => rest.to_owned(),
-        _ => cell,
-    }
-}
-
-const FORMULA: [char; 6] = ['=', '+', '-', '@', '\t', '\r'];
-
-fn cells(text: &str, line: u64) -> anyhow::Result<Vec<String>> {
-    let mut reader = csv::ReaderBuilder::new().has_headers(false).flexible(true).from_reader(text.as_bytes());
-    let mut record = csv::StringRecord::new();
-    reader.read_record(&mut record).with_context(|| format!("line {line}"))?;
-    if record.len() > IMPORT_COLUMNS_MAX {
-        bail!("line {line} has more than {IMPORT_COLUMNS_MAX} cells");
-    }
-    Ok(record.iter().map(str::to_owned).collect())
 }
 
 /// Columns of an exported CSV; an import of it takes them back.
@@ -390,14 +211,15 @@ fn write_record(out: &mut impl Write, cells: impl Iterator<Item = String>) -> an
     Ok(())
 }
 
-/// A cell that a spreadsheet would run as a formula gets an apostrophe before it.
+/// A cell that a spreadsheet would run as a formula gets an apostrophe before it, as does what begins like such a
+/// cell: an import takes one away again.
 fn cell(value: &Value) -> String {
     let text = match value {
         Value::Null => String::new(),
         Value::String(text) => text.clone(),
         other => other.to_string(),
     };
-    match text.starts_with(FORMULA) {
+    match formula(&text) {
         true => format!("'{text}"),
         false => text,
     }

@@ -139,7 +139,13 @@ async fn send_sample(common: &Common, send: Send) -> anyhow::Result<ExitCode> {
         table::say(format_args!("HTTP {}", answer.status));
     }
     table::one(common, &value);
-    let taken = (200..300).contains(&answer.status);
+    let kept = value["accepted"] != 0 || value["quarantined"] == 0 || value["quarantined"].is_null();
+    if !kept {
+        tracing::warn!(
+            "nothing of it could be read (`mailspan quarantined` says why): name a FILE with a body as its platform posts it"
+        );
+    }
+    let taken = (200..300).contains(&answer.status) && kept;
     Ok(if taken { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 

@@ -201,9 +201,11 @@ async fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
 
 /// The configuration, or all of its problems.
 fn load(common: &Common) -> anyhow::Result<Hub> {
-    let environment = |name: &str| runtime::env(name);
-    let options =
-        config::Options { env: &environment, names: &runtime::env_names("MAILSPAN_"), dev: common.dev };
-    config::load(&common.config, &options)
+    with_options(common, |options| config::load(&common.config, options))
         .map_err(|problems| anyhow::anyhow!("the configuration is not right\n{problems}"))
+}
+
+fn with_options<T>(common: &Common, run: impl FnOnce(&config::Options) -> T) -> T {
+    let environment = |name: &str| runtime::env(name);
+    run(&config::Options { env: &environment, names: &runtime::env_names("MAILSPAN_"), dev: common.dev })
 }

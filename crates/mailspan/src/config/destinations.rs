@@ -222,7 +222,7 @@ fn digest(name: &Name, node: &Node, proof: &Proof, tls: &Tls) -> u64 {
             secrets.extend(several.iter().map(|named| &named.secret))
         }
         Some(Sign::Hmac { secret, .. } | Sign::MailingCore { secret, .. }) => secrets.push(&secret.secret),
-        None => {}
+        None | Some(Sign::Lost(_)) => {}
     }
     let section = node.json().to_string();
     let mut parts: Vec<&[u8]> =

@@ -32,7 +32,7 @@ mod tree;
 
 use std::fs;
 use std::io::Read;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use mailspan_core::limits::CONFIG_BYTES_MAX;
@@ -40,7 +40,7 @@ use mailspan_core::limits::CONFIG_BYTES_MAX;
 pub use report::Problems;
 pub use secrets::read_file as secret_file;
 
-use crate::hub::{Destination, Hub, Role, Route, Source, Storage};
+use crate::hub::{Destination, Hub, Map, Role, Route, Source, Storage};
 use reader::Reader;
 use report::{Draft, Place, draw};
 use tree::{Data, Node, Table};
@@ -91,6 +91,25 @@ pub fn load(file: &Path, options: &Options) -> Result<Hub, Problems> {
         }
     };
     read(&name, file.parent().unwrap_or(Path::new("")), &text, options)
+}
+
+/// The SQLite file that a configuration names, whatever else is wrong with it: where the hub can be found that
+/// still runs with an earlier text.
+pub fn sqlite_file(file: &Path, options: &Options) -> Option<PathBuf> {
+    let mut text = String::new();
+    fs::File::open(file).ok()?.take(CONFIG_BYTES_MAX).read_to_string(&mut text).ok()?;
+    let reader = Reader::new("", file.parent().unwrap_or(Path::new("")), &text, options);
+    let mut root = tree::parse(&text).ok()?;
+    env::apply(&reader, &mut root);
+    let empty = Table::default();
+    let table = match root.get("storage") {
+        Some(node) => reader.table(node, "write [storage]")?,
+        None => &empty,
+    };
+    match storage::storage(&reader, table)? {
+        Storage::Sqlite { path } => Some(path),
+        Storage::Postgres { .. } => None,
+    }
 }
 
 /// Reads the text of a file that is shown as `file_name`.
@@ -179,6 +198,7 @@ fn hub(reader: &Reader, root: &Table) -> Option<Hub> {
     };
     let (routes, made) = routes::routes(reader, list, &ends, &allow);
     idle(reader, &ends, &sources, &destinations, &routes);
+    coalesces_nothing(reader, &ends, &destinations, &routes);
     destinations.extend(made);
     Some(Hub {
         file: Path::new(reader.file).to_owned(),
@@ -194,6 +214,30 @@ fn hub(reader: &Reader, root: &Table) -> Option<Hub> {
         routes,
         warnings: Vec::new(),
     })
+}
+
+/// Updates are coalesced, and a body that is sent as it is is none.
+fn coalesces_nothing(
+    reader: &Reader,
+    ends: &routes::Ends,
+    destinations: &[Arc<Destination>],
+    routes: &[Arc<Route>],
+) {
+    for destination in destinations.iter().filter(|one| one.limits.coalesces && one.kind.name == "http") {
+        let makes_updates = |route: &Arc<Route>| {
+            route.to.contains(&destination.name) && matches!(route.map, Map::Crm | Map::Audience)
+        };
+        let Some(entry) = ends.destinations.entry(destination.name.as_str()) else { continue };
+        if !routes.iter().any(makes_updates) {
+            reader.warn(
+                &entry.key_at,
+                format_args!(
+                    "`destinations.{}` has `coalesce`, and no route sends it updates: it does nothing without `map = \"crm\"` on a route",
+                    entry.key
+                ),
+            );
+        }
+    }
 }
 
 /// Sources whose events go nowhere and destinations that get none: allowed, but seldom meant.

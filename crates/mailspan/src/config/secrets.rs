@@ -202,7 +202,12 @@ fn checked(reader: &Reader, at: &Place, text: String, name: String) -> Option<Na
         } else {
             format!("{name} is `whsec_` with nothing after it")
         };
-        reader.problem(at, message, "set it to a long random secret: `mailspan keys secret` makes one");
+        let makes = if key.len() == text.len() { "" } else { " --standard-webhooks" };
+        reader.problem(
+            at,
+            message,
+            &format!("set it to a long random secret: `mailspan keys secret{makes}` makes one"),
+        );
         return None;
     }
     Some(Named { name, secret: Secret::new(text) })

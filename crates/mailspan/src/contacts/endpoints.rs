@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use mailspan_connectors::registry::kind;
 use mailspan_connectors::signature::digest;
-use mailspan_core::{Millis, Name, Named, Rate, Secret};
+use mailspan_core::{Millis, Name, Named, Rate, Reason, Secret};
 use mailspan_egress::Target;
 use mailspan_engine::{Calendar, Limits, Trip};
 use mailspan_store::{EndpointRow, SealedRow, Store, Trouble};
@@ -76,24 +76,22 @@ pub fn about(id: &str, next: bool) -> String {
 }
 
 /// Puts every active endpoint of the store beside the destinations and routes of the file, and takes away
-/// those that were put there before. One whose secret cannot be opened is left out, with a line in the log.
+/// those that were put there before. One whose secret cannot be opened is held: its deliveries are made, and wait
+/// until it can be.
 pub async fn add(hub: Hub, store: &Store) -> Result<Hub, Trouble> {
     let mut hub = without(hub);
     let rows = store.endpoints().await?;
     if rows.is_empty() {
         return Ok(hub);
     }
-    let seals = match Seals::of(&hub.storage, &hub.store_keys) {
-        Ok(seals) => seals,
-        Err(why) => {
-            tracing::error!("webhook endpoints are not served: {why}");
-            return Ok(hub);
-        }
-    };
+    let seals = Seals::of(&hub.storage, &hub.store_keys).map_err(|why| why.to_string());
     let sealed = store.sealed_all().await?;
     for row in rows {
         match made(&row, &sealed, &seals) {
             Ok(Some((destination, route))) => {
+                if let Some(why) = destination.held() {
+                    tracing::error!(endpoint = %row.name, "a webhook endpoint waits: {}", why.text);
+                }
                 hub.destinations.push(Arc::new(destination));
                 hub.routes.push(Arc::new(route));
             }
@@ -120,24 +118,22 @@ pub fn route_name(id: &str) -> Name {
 fn made(
     row: &EndpointRow,
     sealed: &[SealedRow],
-    seals: &Seals,
+    seals: &Result<Seals, String>,
 ) -> Result<Option<(Destination, Route)>, String> {
     let endpoint: Endpoint =
         serde_json::from_str(&row.settings).map_err(|error| format!("its row cannot be read: {error}"))?;
     if !endpoint.active {
         return Ok(None);
     }
-    let find = |next: bool| {
-        let about = about(&endpoint.id, next);
-        sealed.iter().find(|sealed| sealed.tenant == row.tenant && sealed.about == about)
-    };
-    let current = find(false).ok_or("its secret is gone: rotate it")?;
-    let open = |row: &SealedRow| seals.open(row).map_err(|why| why.to_string());
-    let name = format!("endpoint {}", endpoint.id);
-    let secret = Named { name: name.clone(), secret: open(current)? };
-    let next = match (endpoint.next_from, find(true)) {
-        (Some(from), Some(row)) => Some((from, Named { name, secret: open(row)? })),
-        _ => None,
+    let sign = match secrets(row, &endpoint, sealed, seals) {
+        Ok((secret, next)) => Sign::MailingCore { secret, next, standard: endpoint.standard_webhooks },
+        Err(why) => {
+            let text = format!(
+                "the secret of this endpoint cannot be opened ({why}): give the store key back that it was sealed under, \
+                 or rotate the secret"
+            );
+            Sign::Lost(Reason::new("secret_lost", text))
+        }
     };
     let route = Route {
         name: route_name(&endpoint.id),
@@ -150,23 +146,48 @@ fn made(
         create_contacts: false,
         notify: None,
     };
-    let destination = destination(row, &endpoint, secret, next)?;
+    let destination = destination(row, &endpoint, sign)?;
     Ok(Some((destination, route)))
 }
 
-fn destination(
+/// What signs now, and what will from its time on.
+type Secrets = (Named, Option<(Millis, Named)>);
+
+fn secrets(
     row: &EndpointRow,
     endpoint: &Endpoint,
-    secret: Named,
-    next: Option<(Millis, Named)>,
-) -> Result<Destination, String> {
+    sealed: &[SealedRow],
+    seals: &Result<Seals, String>,
+) -> Result<Secrets, String> {
+    let find = |next: bool| {
+        let about = about(&endpoint.id, next);
+        sealed.iter().find(|sealed| sealed.tenant == row.tenant && sealed.about == about)
+    };
+    let seals = seals.as_ref().map_err(String::clone)?;
+    let current = find(false).ok_or("it is gone")?;
+    let open = |row: &SealedRow| seals.open(row).map_err(|why| why.to_string());
+    let name = format!("endpoint {}", endpoint.id);
+    let secret = Named { name: name.clone(), secret: open(current)? };
+    let next = match (endpoint.next_from, find(true)) {
+        (Some(from), Some(row)) => Some((from, Named { name, secret: open(row)? })),
+        _ => None,
+    };
+    Ok((secret, next))
+}
+
+fn destination(row: &EndpointRow, endpoint: &Endpoint, sign: Sign) -> Result<Destination, String> {
     let kind = kind("http").ok_or("kind `http` is not in this build")?;
     let of = kind.sink.as_ref().ok_or("kind `http` is no destination in this build")?;
     // Any answer but 2xx is a failure that is tried again (MailingCore, «webhook retries»); 410 says that
     // nobody will ever listen there.
     let own = json!({ "errors": { "300-599": "retry", "410": "refuse" } });
     let sink = (of.build)(&own).map_err(|bad| bad.text)?;
-    let number = number(row, &secret.secret, next.as_ref().map(|(_, next)| &next.secret));
+    let number = match &sign {
+        Sign::MailingCore { secret, next, .. } => {
+            number(row, secret.secret.expose(), next.as_ref().map(|(_, next)| &next.secret))
+        }
+        _ => number(row, "", None),
+    };
     let limits = Limits {
         rate: RATE,
         concurrency: CONCURRENCY,
@@ -198,7 +219,7 @@ fn destination(
         kind,
         target,
         auth: None,
-        sign: Some(Sign::MailingCore { secret, next, standard: endpoint.standard_webhooks }),
+        sign: Some(sign),
         headers: vec![("user-agent".to_owned(), Secret::new(USER_AGENT.to_owned()))],
         limits,
         sink,
@@ -212,8 +233,8 @@ fn destination(
 }
 
 /// Another one for another row or secret.
-fn number(row: &EndpointRow, secret: &Secret, next: Option<&Secret>) -> u64 {
+fn number(row: &EndpointRow, secret: &str, next: Option<&Secret>) -> u64 {
     let next = next.map(Secret::expose).unwrap_or_default();
-    let bytes = format!("{}\0{}\0{}\0{next}", row.name, row.settings, secret.expose());
+    let bytes = format!("{}\0{}\0{}\0{next}", row.name, row.settings, secret);
     digest(bytes.as_bytes()).0.iter().take(8).fold(0, |number, byte| number << 8 | u64::from(*byte))
 }

@@ -82,6 +82,11 @@ pub fn check_name(name: &str) -> Result<(), String> {
     if !(3..=64).contains(&chars) || name.trim() != name || name.chars().any(char::is_control) {
         return Err("the name of a custom field has 3 to 64 characters and no space at its ends".to_owned());
     }
+    if name.contains('@') {
+        return Err(
+            "the name of a custom field holds no address: an erasure could not take it out".to_owned()
+        );
+    }
     if STANDARD.iter().any(|(standard, _)| standard.eq_ignore_ascii_case(name)) {
         return Err(format!("`{name}` is a standard field: it need not be declared"));
     }
@@ -229,7 +234,7 @@ mod tests {
     #[test]
     fn names_are_checked() {
         assert!(check_name("special date").is_ok());
-        for bad in ["ab", "firstname", " padded ", &"x".repeat(65)] {
+        for bad in ["ab", "firstname", " padded ", "of ann@x.org", &"x".repeat(65)] {
             assert!(check_name(bad).is_err(), "{bad}");
         }
     }

@@ -5,5 +5,6 @@ pub mod door;
 pub mod endpoints;
 pub mod fields;
 pub mod import;
+pub mod rules;
 pub mod seal;
 pub mod tenants;

@@ -134,10 +134,14 @@ async fn condemn(app: &App, suspect: Suspect, owner: u128, why: &'static str) ->
             hand_on: None,
         }];
         let at = runtime::now();
-        app.store.write(Write::Settle { destination, fence, settlements, attempts: Vec::new(), at }).await?;
+        let live = app.live();
+        let say = live.destinations.get(&destination).and_then(|to| system::of_dead(&live, &to.tenant));
+        let say = say.into_iter().map(|say| (row.delivery, say)).collect();
+        let attempts = Vec::new();
+        app.store.write(Write::Settle { destination, fence, settlements, attempts, at, say }).await?;
         let id = row.delivery.0;
         tracing::error!(delivery = id, "dead letter: {why}; see `mailspan dead-letters show {id}`");
-        system::dead_letter(app, row.delivery).await;
+        app.route_wake.notify_one();
     }
     Ok(())
 }

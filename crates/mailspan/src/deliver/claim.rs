@@ -5,8 +5,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use mailspan_connectors::signature::digest;
 use mailspan_core::limits::OPERATIONS_MAX;
 use mailspan_core::{
-    Consent, ECHOED, Elsewhere, Event, Key, Operation, Parcel, Part, Person, PersonId, Reason, Verdict,
-    class_of, cloudevents,
+    Cause, Consent, ECHOED, Elsewhere, Event, Key, Operation, Parcel, Part, Person, PersonId, Reason,
+    Verdict, class_of, cloudevents, consent_of, counted_time, states_opt_in,
 };
 use mailspan_maps::CrmContext;
 use mailspan_store::Claim;
@@ -86,23 +86,28 @@ fn mapped(route: &Route, destination: &Destination, claim: &Claim) -> Result<Vec
         return Err(Reason::new("too_many_operations", text));
     }
     let map = map_digest(route);
-    let echo = echo(destination, &claim.event);
+    let left_out = echo(destination, &claim.event).or_else(|| gone(claim));
+    let void = void(claim);
     let part = |(n, operation): (usize, Operation)| Part {
         key: key(&claim.event, route, destination, n),
-        operation,
         step: None,
-        verdict: echo.clone(),
+        verdict: left_out.clone(),
+        operation,
         map,
     };
     let mut parts: Vec<Part> = operations.into_iter().enumerate().map(part).collect();
     // Progress belongs to the operations it was made with: under another map the parts start anew.
     let same =
         claim.progress.len() == parts.len() && claim.progress.iter().all(|progress| progress.map == map);
-    if same && echo.is_none() {
+    if same && left_out.is_none() {
         for (part, progress) in parts.iter_mut().zip(&claim.progress) {
             part.step.clone_from(&progress.step);
             part.verdict.clone_from(&progress.verdict);
         }
+    }
+    let is_sent = |part: &&mut Part| part.is_open() && matches!(part.operation, Operation::Send { .. });
+    for part in parts.iter_mut().filter(is_sent) {
+        part.verdict = void.clone().or(part.verdict.take());
     }
     Ok(parts)
 }
@@ -128,6 +133,29 @@ fn held_back(route: &Route, destination: &Destination, event: &Event) -> Option<
         step: None,
         verdict: Some(Verdict::skipped("echo", text)),
         map: map_digest(route),
+    })
+}
+
+/// What would make a contact of who was erased meanwhile is not sent: it would come after the erasure, as without an
+/// opt-in it is not urgent any more.
+fn gone(claim: &Claim) -> Option<Verdict> {
+    let makes = ["contact.created", "contact.updated", "contact.subscribed", "contact.confirmed"];
+    let is_gone = claim.person.as_ref().is_some_and(|person| person.erased);
+    (is_gone && makes.contains(&claim.event.event_type.as_str()))
+        .then(|| Verdict::skipped("erased", "the person was erased meanwhile"))
+}
+
+/// An opt-in that is older than the person's last opt-out is void, also where the event itself is sent: a receiver
+/// that takes what comes last for true must not be told of it after the opt-out. An event with a whole contact says
+/// more than that: it is sent in its order, and void only where it would be sent again.
+fn void(claim: &Claim) -> Option<Verdict> {
+    let out = claim.person.as_ref()?.opted_out_at?;
+    let by_type = consent_of(&claim.event.event_type) == Some(Consent::OptIn);
+    let again = claim.cause != Cause::Live;
+    let is_opt_in = by_type || (again && states_opt_in(&claim.event));
+    (out >= counted_time(&claim.event) && is_opt_in).then(|| {
+        let text = format!("the person opted out at {}, later than this opt-in happened", out.rfc3339());
+        Verdict::skipped("superseded", text)
     })
 }
 

@@ -304,11 +304,12 @@ async fn follow_standing(
     if kept != Some(app.stood.load(Ordering::SeqCst)) {
         return;
     }
+    let is_held = app.live().destinations.get(&destination).is_some_and(|settings| settings.held().is_some());
     match (paused, doing.paused) {
         (Some(reason), None) if reason.code == "operator" => {
             app.tell(Happened::Paused { destination, reason }).await
         }
-        (None, Some(_)) => app.tell(Happened::Resumed { destination }).await,
+        (None, Some(_)) if !is_held => app.tell(Happened::Resumed { destination }).await,
         _ => {}
     }
     // What was offered by a process whose word got lost.

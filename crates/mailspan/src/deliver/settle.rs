@@ -2,12 +2,13 @@
 
 use mailspan_core::{Attempt, DeliveryId, DestinationId, Outcome, Reason, Settlement, State};
 use mailspan_engine::{Fence, Happened, SettleFailed};
-use mailspan_store::{Trouble, Write, Wrote};
+use mailspan_store::{DeliveryRow, Say, Trouble, Write, Wrote};
 
 use crate::app::App;
 use crate::drill;
 use crate::intake::system;
 use crate::runtime;
+use crate::telemetry::quiet::quiet;
 
 /// Settlements of one write: a few milliseconds of the writer, so that intake does not wait for long.
 const SETTLEMENTS_MAX: usize = 256;
@@ -82,10 +83,15 @@ async fn keep(
     parts: &[Part],
 ) -> Result<Vec<DestinationId>, SettleFailed> {
     let (settlements, attempts) = joined(parts);
-    let write = Write::Settle { destination, fence, settlements, attempts, at: runtime::now() };
+    let say = said(app, destination, &settlements);
+    let says = !say.is_empty();
+    let write = Write::Settle { destination, fence, settlements, attempts, at: runtime::now(), say };
     let wrote = drill::begun("settle-in-commit", app.store.write(write)).await;
     if wrote.is_ok() {
         drill::point("settle-after-commit");
+        if says {
+            app.route_wake.notify_one();
+        }
     }
     match wrote {
         Ok(Wrote::Settled { promoted, mut offered, known_after_ms }) => {
@@ -100,6 +106,19 @@ async fn keep(
             Err(SettleFailed::Broken)
         }
     }
+}
+
+/// What is said of those that become dead letters, where a route takes it.
+fn said(
+    app: &App,
+    destination: DestinationId,
+    settlements: &[Settlement],
+) -> Vec<(DeliveryId, Say<DeliveryRow>)> {
+    let live = app.live();
+    let Some(settings) = live.destinations.get(&destination) else { return Vec::new() };
+    let is_dead = |one: &&Settlement| matches!(one.outcome, Outcome::Ended { state: State::Dead, .. });
+    let say = |one: &Settlement| Some((one.delivery, system::of_dead(&live, &settings.tenant)?));
+    settlements.iter().filter(is_dead).filter_map(say).collect()
 }
 
 fn joined(parts: &[Part]) -> (Vec<Settlement>, Vec<Attempt>) {
@@ -130,9 +149,6 @@ async fn told(
     }
     if outcome.is_ok() {
         count(app, destination, &ended);
-        for (id, _, _) in ended.iter().filter(|(_, state, _)| *state == State::Dead) {
-            system::dead_letter(app, *id).await;
-        }
     }
     for destination in outcome.unwrap_or_default() {
         app.tell(Happened::Offered { destination }).await;
@@ -156,7 +172,7 @@ fn count(app: &App, destination: DestinationId, ended: &[(DeliveryId, State, Opt
     for (delivery, state, reason) in ended {
         app.metrics.settled(&settings.name, state.name());
         if *state == State::Dead {
-            let why = reason.as_ref().map(ToString::to_string).unwrap_or_default();
+            let why = reason.as_ref().map(quiet).unwrap_or_default();
             tracing::warn!(
                 destination = %settings.name, delivery = delivery.0,
                 "dead letter: {why}; see `mailspan dead-letters show {}`", delivery.0

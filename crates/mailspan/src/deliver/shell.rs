@@ -11,13 +11,14 @@ use mailspan_engine::{CallId, Command, Engine, Happened, Notice, Standing};
 use mailspan_store::{Claim, Claimed, Trouble, Write};
 use tokio::sync::{mpsc, oneshot};
 
-use crate::app::{App, Live};
+use crate::app::{App, Live, Stood};
 use crate::deliver::flight::Flight;
 use crate::deliver::settle::Settles;
 use crate::deliver::{claim, sign};
 use crate::drill;
 use crate::intake::system;
 use crate::runtime;
+use crate::telemetry::quiet::quiet;
 
 /// How long a broken store is left alone before a standing is written again.
 const STAND_AGAIN_MS: u64 = 1_000;
@@ -112,7 +113,7 @@ fn carry_out(app: &App, command: Command) {
             app.tell(answered(call, answer)).await;
         }),
         Command::Left { destination } => app.left(destination),
-        Command::Stand { destination, paused } => app.stand(destination, paused),
+        Command::Stand { destination, fence, paused } => app.stand(Stood { destination, fence, paused }),
         Command::Announce { destination, what } => runtime::spawn(async move {
             announce(&app, destination, &what).await;
         }),
@@ -253,7 +254,7 @@ async fn announce(app: &App, destination: DestinationId, what: &Notice) {
     let Some(settings) = live.destinations.get(&destination) else { return };
     match what {
         Notice::BreakerOpened { reason, probe_at } => {
-            tracing::warn!(destination = %settings.name, "degraded, deliveries wait until {}: {reason}", probe_at.rfc3339());
+            tracing::warn!(destination = %settings.name, "degraded, deliveries wait until {}: {}; see `mailspan destinations list`", probe_at.rfc3339(), quiet(reason));
         }
         Notice::BreakerClosed => tracing::info!(destination = %settings.name, "works again"),
         Notice::QuotaInDanger { used, daily, resets } => tracing::warn!(
@@ -265,12 +266,25 @@ async fn announce(app: &App, destination: DestinationId, what: &Notice) {
 
 /// Keeps the standings of destinations, one after another, so that the last word is the one that stays.
 /// What cannot be written is tried again: a dead credential must not be used after a restart.
-pub async fn keep_standings(app: App, mut stands: mpsc::Receiver<(DestinationId, Option<Reason>)>) {
-    while let Some((destination, paused)) = stands.recv().await {
+pub async fn keep_standings(app: App, mut stands: mpsc::Receiver<Stood>) {
+    while let Some(Stood { destination, fence, paused }) = stands.recv().await {
         loop {
-            let write = Write::Stand { destination, paused: paused.clone(), at: runtime::now() };
+            let say = system::of_standing(&app.live(), destination, paused.as_ref());
+            let at = runtime::now();
+            let write = Write::Stand { destination, fence, paused: paused.clone(), at, say };
             match app.store.write(write).await {
-                Ok(_) => break,
+                Ok(_) => {
+                    tell_standing(&app, destination, paused.as_ref());
+                    break;
+                }
+                // Another process serves it, and finds out for itself.
+                Err(Trouble::FenceLost) => {
+                    tracing::warn!(
+                        destination = destination.0,
+                        "not paused: another process serves it since this one was silent"
+                    );
+                    break;
+                }
                 Err(trouble) if app.stopping() => {
                     tracing::error!("the standing of a destination was not kept: {trouble}");
                     return;
@@ -286,21 +300,21 @@ pub async fn keep_standings(app: App, mut stands: mpsc::Receiver<(DestinationId,
             // Where several share a store a claim before this found it paused.
             app.tell(Happened::Offered { destination }).await;
         }
-        tell_standing(&app, destination, paused.as_ref()).await;
+        app.route_wake.notify_one();
         app.has_moved();
     }
 }
 
-async fn tell_standing(app: &App, destination: DestinationId, paused: Option<&Reason>) {
+fn tell_standing(app: &App, destination: DestinationId, paused: Option<&Reason>) {
     let live = app.live();
     let Some(settings) = live.destinations.get(&destination) else { return };
     let name = &settings.name;
     match paused {
         Some(reason) => tracing::warn!(
             destination = %name,
-            "paused, its queue is kept: {reason}; mend it, then `mailspan destinations resume {name}`"
+            "paused, its queue is kept: {}; see `mailspan destinations list`, mend it, then `mailspan destinations resume {name}`",
+            quiet(reason)
         ),
         None => tracing::info!(destination = %name, "active again"),
     }
-    system::standing(app, &settings.tenant, name, paused).await;
 }

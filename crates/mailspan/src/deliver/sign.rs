@@ -20,6 +20,7 @@ pub fn sign(destination: &Destination, mut request: Request, now: Millis) -> Res
     }
     match &destination.sign {
         None => {}
+        Some(Sign::Lost(why)) => return Err(why.clone()),
         Some(Sign::StandardWebhooks { secrets }) => {
             let id = id_of(&request);
             let at = now.0 / 1_000;
@@ -124,7 +125,7 @@ pub fn added(destination: &Destination) -> Vec<(String, String)> {
         Some(Auth::Key { key }) => add("authorization", format!("Basic [{}]", key.name)),
     }
     match &destination.sign {
-        None => {}
+        None | Some(Sign::Lost(_)) => {}
         Some(Sign::StandardWebhooks { secrets }) => {
             let names: Vec<&str> = secrets.iter().map(|secret| secret.name.as_str()).collect();
             add("webhook-id", "[the idempotency key]".to_owned());

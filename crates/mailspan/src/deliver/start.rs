@@ -13,6 +13,7 @@ use crate::deliver::flown::Flown;
 use crate::deliver::leases::LEASE_MS;
 use crate::hub::Destination;
 use crate::runtime;
+use crate::telemetry::quiet::quiet;
 
 /// The lease of one piece of work. On SQLite the lock on the file proves that nobody else lives, so the
 /// store freed all leases when it was opened, and ours lasts as long as the lock. On PostgreSQL it lasts
@@ -53,8 +54,11 @@ pub async fn tell_opened(
     }
     let window = i64::try_from(settings.limits.rate.per_ms).unwrap_or(i64::MAX);
     let since = Millis(runtime::now().0.saturating_sub(window));
-    if let Some(requests) = app.store.sent_since(destination, since).await? {
-        app.tell(Happened::SentBefore { destination, requests }).await;
+    // The engine's clock may be ahead of the wall clock, which stands in the rows.
+    let ahead = runtime::steady().since(runtime::now());
+    if let Some(sent) = app.store.sent_since(destination, since).await? {
+        let sent = sent.into_iter().map(|at| at.plus(ahead)).collect();
+        app.tell(Happened::SentBefore { destination, sent }).await;
     }
     Ok(())
 }
@@ -79,10 +83,10 @@ pub async fn opened(
     fence: Fence,
     flight: Option<&Arc<Flight>>,
 ) -> Result<[Happened; 2], Trouble> {
-    let paused = store.standing(id).await?.and_then(|row| row.paused);
+    let paused = store.standing(id).await?.and_then(|row| row.paused).or_else(|| settings.held().cloned());
     if let Some(reason) = &paused {
         let name = &settings.name;
-        tracing::warn!(destination = %name, "still paused: {reason}; `mailspan destinations resume {name}`");
+        tracing::warn!(destination = %name, "still paused: {}; `mailspan destinations resume {name}`", quiet(reason));
     }
     let limits = settings.limits.clone();
     let sink: Arc<dyn Sink> = match flight {

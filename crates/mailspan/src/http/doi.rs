@@ -5,9 +5,9 @@ use axum::body::Body;
 use axum::extract::{Path, State};
 use axum::http::{Request, StatusCode};
 use axum::response::Response;
-use mailspan_core::contact::Turn;
+use mailspan_core::contact::{Evidence, Stated, Turn};
 use mailspan_core::limits::INTAKE_BODY_BYTES_MAX;
-use mailspan_store::{ConfirmationRow, Trouble};
+use mailspan_store::{ConfirmationRow, FactRow, Trouble};
 
 use crate::app::App;
 use crate::contacts::confirm;
@@ -15,6 +15,9 @@ use crate::contacts::door::{self, Origin};
 use crate::http::pages::{self, Words};
 use crate::http::{intake, limit, peer};
 use crate::runtime;
+
+/// Facts of a person that are read at once.
+const FACTS_PAGE: usize = 500;
 
 pub async fn show(State(app): State<App>, Path(token): Path<String>) -> Response {
     match find(&app, &token).await {
@@ -52,6 +55,15 @@ pub async fn confirm(State(app): State<App>, Path(token): Path<String>, request:
     write.evidence.user_agent =
         raw.header("user-agent").map(|agent| mailspan_core::clip(agent, 200).into_owned());
     write.evidence.page = Some("/doi".to_owned());
+    match asked(&app, &row).await {
+        Ok(Some(asked)) => {
+            write.evidence.source = asked.source;
+            write.evidence.consent_version = asked.consent_version;
+            write.evidence.text_hash = asked.text_hash;
+        }
+        Ok(None) => {}
+        Err(trouble) => return unavailable(&trouble),
+    }
     // A token that is used is worth nothing any more, so the request is kept as it came.
     let origin = Origin { tenant: &row.tenant, credential: "visitor", request: Some(&raw), cuts: Vec::new() };
     let outcomes = match door::write(&app, origin, vec![write]).await {
@@ -66,6 +78,18 @@ pub async fn confirm(State(app): State<App>, Path(token): Path<String>, request:
             page(&row, |words| words.unknown, StatusCode::NOT_FOUND)
         }
         _ => page(&row, |words| words.done, StatusCode::OK),
+    }
+}
+
+/// What is confirmed is what was asked for: the words, their version and where they stood.
+async fn asked(app: &App, row: &ConfirmationRow) -> Result<Option<Evidence>, Trouble> {
+    let (mut after, mut found) = (0, None);
+    loop {
+        let facts = app.store.facts_of(&row.tenant, row.person, after, FACTS_PAGE).await?;
+        let Some(last) = facts.last() else { return Ok(found) };
+        after = last.id;
+        let is_it = |fact: &FactRow| fact.what == Stated::Asked && fact.happened_at == row.asked_at;
+        found = facts.into_iter().rfind(is_it).map(|fact| fact.evidence).or(found);
     }
 }
 

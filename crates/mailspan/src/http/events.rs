@@ -65,9 +65,9 @@ async fn take(app: &App, request: Request<Body>) -> Result<Response, Problem> {
         && let Some(deliveries) = said(app, &accepted.ids, wait_ms).await?
     {
         answer.deliveries = Some(deliveries);
-        return Ok(intake::json(StatusCode::OK, &answer));
     }
-    let mut response = intake::json(StatusCode::ACCEPTED, &answer);
+    let status = if answer.deliveries.is_some() { StatusCode::OK } else { StatusCode::ACCEPTED };
+    let mut response = intake::json(status, &answer);
     if again {
         response.headers_mut().insert("idempotent-replayed", HeaderValue::from_static("true"));
     }

@@ -13,14 +13,19 @@ use serde::Serialize;
 
 use crate::app::{App, Live};
 use crate::http::limit::{self, BodyTrouble};
-use crate::http::peer;
 use crate::http::problem::Problem;
+use crate::http::{mailingcore, peer};
 use crate::hub::{Access, Source};
 use crate::intake::door::{Entered, answer_body, enter};
 use crate::runtime;
 
 /// The fallback of the router: the paths of sources are the configuration's.
 pub async fn any(State(app): State<App>, request: Request<Body>) -> Response {
+    if find(&app.live(), request.uri().path()).is_none()
+        && let Some(response) = mailingcore::nothing_at(request.uri().path(), runtime::now())
+    {
+        return response;
+    }
     match take(&app, request).await {
         Ok(response) => response,
         Err(problem) => problem.into_response(),

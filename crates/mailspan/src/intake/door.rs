@@ -10,11 +10,13 @@ use mailspan_connectors::contract::{Refusal, Verified};
 use mailspan_connectors::signature::digest;
 use mailspan_core::contact::{ContactWrite, Mirror, concerns_contacts, read_event};
 use mailspan_core::limits::REFUSED_BODY_BYTES_MAX;
-use mailspan_core::{Digest, Event, EventId, RawRequest};
-use mailspan_store::{Accepted, Idempotency, Receipt, RefusedRequest, Trouble, Write, Wrote};
+use mailspan_core::{Digest, Event, EventId, RawRequest, Reason, clip};
+use mailspan_store::{
+    Accepted, Arrived, FieldRow, Idempotency, Receipt, RefusedRequest, Trouble, Unread, Write, Wrote,
+};
 
 use crate::app::{App, Live};
-use crate::contacts::door;
+use crate::contacts::{door, rules};
 use crate::drill;
 use crate::http::intake::body_problem;
 use crate::http::problem::Problem;
@@ -22,6 +24,9 @@ use crate::hub::{Destination, Source};
 use crate::intake::receive::{NotReceived, Received, receive};
 use crate::intake::system;
 use crate::runtime;
+
+/// Of what was left out of a contact: enough to see what is wrong.
+const LEFT_OUT_CHARS_MAX: usize = 800;
 
 /// An API key that was checked, for kind `api`.
 pub struct Caller {
@@ -101,19 +106,41 @@ fn complaints(source: &Source, receipt: &Receipt) -> Vec<EventId> {
     receipt.arrivals.iter().map(|arrived| &arrived.event).filter(is_one).map(|event| event.id).collect()
 }
 
-/// What the events say of contacts is written with them.
+/// What the events say of contacts is written with them. What no other door would let in is left out of the contact,
+/// and named beside the event, which is kept as it came.
 pub async fn read_contacts(app: &App, receipt: &mut Receipt) -> Result<(), Trouble> {
+    let mut declared: Option<Vec<FieldRow>> = None;
     for arrived in &mut receipt.arrivals {
         if !concerns_contacts(&arrived.event.event_type) {
             continue;
         }
         let settings = app.tenants.settings(&app.store, &receipt.tenant).await?;
         let write = read_event(&arrived.event, door::new_uid(), settings.bounces_suppress);
+        let Some(mut write) = write else { continue };
+        if declared.is_none() && !write.custom.is_empty() {
+            declared = Some(app.store.field_kinds(&receipt.tenant).await?);
+        }
+        write.evidence.actor = Some(receipt.credential.clone());
+        let data = arrived.event.data.get();
+        let wrong = rules::screen(&mut write, data, declared.as_deref().unwrap_or_default());
+        if !wrong.is_empty() {
+            receipt.unreadable.push(left_out(arrived, &wrong));
+        }
         let found = receipt.round.is_some();
         let mirror = mirror(&app.live(), &arrived.event);
-        arrived.contact = write.map(|write| Box::new(ContactWrite { found, mirror, ..write }));
+        arrived.contact = Some(Box::new(ContactWrite { found, mirror, ..write }));
     }
     Ok(())
+}
+
+fn left_out(arrived: &Arrived, wrong: &[String]) -> Unread {
+    let text = format!(
+        "event {} is kept; left out of its contact: {}",
+        arrived.event.id,
+        clip(&wrong.join("; "), LEFT_OUT_CHARS_MAX)
+    );
+    let raw = clip(arrived.event.data.get(), 4_096).into_owned();
+    Unread { part: arrived.part, reason: Reason::new("contact_fields", text), raw }
 }
 
 /// Where the source is an account that the hub writes to as well, and the event is not the person's own word: what
@@ -139,7 +166,10 @@ fn whole_digest(request: &RawRequest) -> Digest {
         if name == "content-type" || name == "content-encoding" || name.starts_with("ce-") {
             bytes.extend_from_slice(name.as_bytes());
             bytes.push(0);
-            bytes.extend_from_slice(value);
+            // `application/json; charset=utf-8` says no more than `application/json`.
+            let kind = name == "content-type";
+            let value = if kind { value.split(|b| *b == b';').next().unwrap_or_default() } else { value };
+            bytes.extend_from_slice(value.trim_ascii());
             bytes.push(0);
         }
     }

@@ -7,6 +7,7 @@ use mailspan_core::limits::{EVENT_DATA_BYTES_MAX, EVENTS_PER_REQUEST_MAX};
 use mailspan_core::{Digest, Event, EventId, Millis, RawRequest, Reason};
 use mailspan_store::{Arrived, Cut, Receipt, Unread};
 
+use crate::contacts::door;
 use crate::http::limit::{self, BodyTrouble};
 use crate::hub::{Access, Source};
 
@@ -55,6 +56,11 @@ pub fn receive(
         let text = format!("more than {EVENTS_PER_REQUEST_MAX} events in one request: send several");
         return Err(NotReceived::BadBody(text));
     }
+    if let ([only], true) = (&parsed.arrivals[..], source.kind.name == "api" && parsed.unreadable.is_empty())
+        && is_reserved(only)
+    {
+        return Err(NotReceived::BadBody(format!("field \"type\": {RESERVED}")));
+    }
     let body_digest = digest(&request.body);
     let (arrivals, unreadable) = arrived_all(source, parsed, body_digest, request.received_at, ids);
     Ok(Received::Receipt(Box::new(Receipt {
@@ -82,11 +88,10 @@ pub fn arrived_all(
     let mut unreadable: Vec<Unread> = parsed.unreadable.into_iter().map(unread).collect();
     let mut arrivals = Vec::with_capacity(parsed.arrivals.len());
     for arrival in parsed.arrivals {
-        if arrival.event_type.as_str().starts_with("system.") {
-            let text = "types of the family `system` are the hub's own: name the event otherwise";
+        if is_reserved(&arrival) {
             let part = u32::try_from(arrival.part).unwrap_or(u32::MAX);
             let raw = mailspan_core::clip(arrival.data.get(), 4_096).into_owned();
-            unreadable.push(Unread { part, reason: Reason::new("reserved_type", text), raw });
+            unreadable.push(Unread { part, reason: Reason::new("reserved_type", RESERVED), raw });
             continue;
         }
         if arrival.data.get().len() > EVENT_DATA_BYTES_MAX {
@@ -99,6 +104,12 @@ pub fn arrived_all(
         arrivals.push(arrived(source, arrival, body_digest, received_at, ids()));
     }
     (arrivals, unreadable)
+}
+
+const RESERVED: &str = "types of the family `system` are the hub's own: name the event otherwise";
+
+fn is_reserved(arrival: &Arrival) -> bool {
+    arrival.event_type.as_str().starts_with("system.")
 }
 
 fn bad_body(bad: BadBody) -> NotReceived {
@@ -172,6 +183,12 @@ fn check_access(access: &Access, source: &Source, request: &RawRequest) -> Resul
 
 /// What proves the sender is replaced in the stored request by the name of what matched.
 fn cuts(source: &Source, credential: &str) -> Vec<Cut> {
+    let mut cuts = credential_cuts(source, credential);
+    cuts.push(door::without_idempotency_key());
+    cuts
+}
+
+fn credential_cuts(source: &Source, credential: &str) -> Vec<Cut> {
     match &source.access {
         Some(Access::Path { secret }) => {
             vec![Cut::Text { text: secret.secret.clone(), by: credential.to_owned() }]
@@ -195,11 +212,11 @@ fn parse(source: &Source, request: &RawRequest) -> Result<Parsed, BadBody> {
         return Err(BadBody { text: format!("the body is not JSON: {error}") });
     }
     let mut parsed = Parsed::default();
-    let whole = || String::from_utf8_lossy(&request.body).into_owned();
     let made = match program.parse(request) {
         Ok(made) => made,
         Err(reason) => {
-            parsed.unreadable.push(Unreadable { part: 0, reason, raw: whole() });
+            let raw = String::from_utf8_lossy(&request.body).into_owned();
+            parsed.unreadable.push(Unreadable { part: 0, reason, raw });
             return Ok(parsed);
         }
     };
@@ -213,7 +230,8 @@ fn parse(source: &Source, request: &RawRequest) -> Result<Parsed, BadBody> {
         };
         match event_from_json(text, part, dedupe) {
             Ok(arrival) => parsed.arrivals.push(arrival),
-            Err(reason) => parsed.unreadable.push(Unreadable { part, reason, raw: whole() }),
+            // Its own text: the whole body once an element would be the body's size squared.
+            Err(reason) => parsed.unreadable.push(Unreadable { part, reason, raw: text.clone() }),
         }
     }
     Ok(parsed)

@@ -1,27 +1,35 @@
 //! The hub's own events: what an operator should hear of, routed like any other.
+//!
+//! What follows from a write (a dead letter, a destination that was paused, a job that ended) is accepted with that
+//! write: said once, whatever dies meanwhile. What only the engine knows is said again until it is kept.
 
 use std::sync::Arc;
 
 use mailspan_connectors::signature::digest;
-use mailspan_core::{DeliveryId, Event, EventId, EventType, Name, RawValue, Reason, Subject};
+use mailspan_core::limits::SAY_TRIES_MAX;
+use mailspan_core::{DestinationId, Digest, Event, EventId, EventType, Name, RawValue, Reason, Subject};
 use mailspan_engine::Notice;
-use mailspan_store::{Arrived, DeliveryRow, JobState, Receipt};
+use mailspan_store::{Arrived, DeliveryRow, JobRow, JobState, Receipt, Say, Trouble};
 use serde_json::{Value, json};
 
-use crate::app::App;
+use crate::app::{App, Live};
 use crate::hub::{SYSTEM, Source};
 use crate::intake::door::keep;
 use crate::runtime;
 
-/// A delivery became a dead letter. One about a system event is only logged: a route of system events
-/// into a broken destination would feed itself.
-pub async fn dead_letter(app: &App, id: DeliveryId) {
-    let row: DeliveryRow = match app.store.delivery(id).await {
-        Ok(Some(row)) if !row.event_type.starts_with("system.") => row,
-        _ => return,
-    };
+/// Until it is tried again to keep an event.
+const AGAIN_MS: u64 = 1_000;
+
+/// What is to be said of a delivery of this tenant that becomes a dead letter; nothing where no route takes it. One
+/// about a system event is only logged: a route of system events into a broken destination would feed itself.
+pub fn of_dead(live: &Live, tenant: &Name) -> Option<Say<DeliveryRow>> {
+    let event = event(live, "system.dead_letter", tenant, &Value::Null)?;
+    Some(Say { event, data: dead_letter })
+}
+
+fn dead_letter(row: &DeliveryRow) -> Option<String> {
     let data = json!({
-        "delivery": id.0.to_string(),
+        "delivery": row.id.0.to_string(),
         "event_id": row.event_id,
         "type": row.event_type,
         "subject": row.subject,
@@ -30,26 +38,28 @@ pub async fn dead_letter(app: &App, id: DeliveryId) {
         "attempts": row.attempts,
         "reason": row.reason.as_ref().map(|reason| &reason.code),
         "text": row.reason.as_ref().map(|reason| &reason.text),
-        "next": format!("mailspan dead-letters show {}", id.0),
+        "next": format!("mailspan dead-letters show {}", row.id.0),
     });
-    say(app, "system.dead_letter", &row.tenant, &data).await;
+    (!row.event_type.starts_with("system.")).then(|| data.to_string())
 }
 
-/// A destination was paused, or sends again.
-pub async fn standing(app: &App, tenant: &Name, destination: &Name, paused: Option<&Reason>) {
+/// What is to be said of a destination that is paused, or sends again.
+pub fn of_standing(live: &Live, destination: DestinationId, paused: Option<&Reason>) -> Option<Box<Event>> {
+    let settings = live.destinations.get(&destination)?;
+    let name = &settings.name;
     let (event_type, next) = match paused {
         Some(_) => {
-            ("system.destination_paused", format!("mend it, then mailspan destinations resume {destination}"))
+            ("system.destination_paused", format!("mend it, then mailspan destinations resume {name}"))
         }
         None => ("system.destination_resumed", String::new()),
     };
     let data = json!({
-        "destination": destination,
+        "destination": name,
         "reason": paused.map(|reason| &reason.code),
         "text": paused.map(|reason| &reason.text),
         "next": next,
     });
-    say(app, event_type, tenant, &data).await;
+    event(live, event_type, &settings.tenant, &data)
 }
 
 /// A source is not asked any more: only an operator can help.
@@ -61,23 +71,28 @@ pub async fn source_paused(app: &App, tenant: &Name, source: &Name, credential: 
         "text": why.text,
         "next": format!("mend it, then mailspan sources poll {source}"),
     });
-    say(app, "system.source_paused", tenant, &data).await;
+    say(app, "system.source_paused", tenant, &data, None).await;
 }
 
-/// A breaker opened or closed, a quota is in danger.
-pub async fn notice(app: &App, tenant: &Name, destination: &Name, what: &Notice) {
-    let (event_type, data) = match what {
-        Notice::BreakerOpened { reason, probe_at } => (
-            "system.destination_degraded",
-            json!({ "destination": destination, "reason": reason.code, "text": reason.text, "probe_at": probe_at.rfc3339() }),
-        ),
-        Notice::BreakerClosed => ("system.destination_recovered", json!({ "destination": destination })),
-        Notice::QuotaInDanger { used, daily, resets } => (
-            "system.quota_in_danger",
-            json!({ "destination": destination, "used": used, "daily": daily, "resets": resets.rfc3339() }),
-        ),
-    };
-    say(app, event_type, tenant, &data).await;
+/// What is to be said of a job of this tenant that is over: done, failed or cancelled.
+pub fn of_job(live: &Live, tenant: &Name) -> Option<Say<JobRow>> {
+    let event = event(live, "system.job_ended", tenant, &Value::Null)?;
+    Some(Say { event, data: job_ended })
+}
+
+fn job_ended(row: &JobRow) -> Option<String> {
+    let failed = row.state == JobState::Failed;
+    let data = json!({
+        "job": row.id.to_string(),
+        "kind": row.kind,
+        "state": row.state.name(),
+        "failed": failed,
+        "done": row.done,
+        "total": row.total,
+        "text": row.note.as_ref().filter(|note| !note.is_empty()),
+        "next": if failed { format!("mailspan jobs show {}", row.id) } else { String::new() },
+    });
+    Some(data.to_string())
 }
 
 /// Somebody called a mail spam. Neither the log nor the event says who: the event that it names does.
@@ -85,44 +100,79 @@ pub async fn complaint(app: &App, source: &Source, event: EventId) {
     let next = format!("mailspan events show {event}");
     tracing::warn!(source = %source.name, %event, "a recipient complained of spam: {next}");
     let data = json!({ "source": source.name, "event_id": event, "next": next });
-    say(app, "system.complaint", &source.tenant, &data).await;
+    let once = digest(format!("complaint\0{event}").as_bytes());
+    say(app, "system.complaint", &source.tenant, &data, Some(once)).await;
 }
 
-/// A job is over: done, failed or cancelled.
-pub async fn job_ended(app: &App, id: i64) {
-    let row = match app.store.job(id).await {
-        Ok(Some(row)) if row.state.has_ended() => row,
-        _ => return,
-    };
-    let failed = row.state == JobState::Failed;
+/// A breaker opened or closed, a quota is in danger.
+pub async fn notice(app: &App, tenant: &Name, destination: &Name, what: &Notice) {
+    match what {
+        Notice::BreakerOpened { reason, probe_at } => {
+            let data = json!({ "destination": destination, "reason": reason.code, "text": reason.text, "probe_at": probe_at.rfc3339() });
+            say(app, "system.destination_degraded", tenant, &data, None).await;
+        }
+        Notice::BreakerClosed => {
+            let data = json!({ "destination": destination });
+            say(app, "system.destination_recovered", tenant, &data, None).await;
+        }
+        Notice::QuotaInDanger { used, daily, resets } => {
+            let resets = resets.rfc3339();
+            let data = json!({ "destination": destination, "used": used, "daily": daily, "resets": resets });
+            // A desk that is opened again on the same day finds the same: it is said once.
+            let once = digest(format!("quota\0{destination}\0{resets}").as_bytes());
+            say(app, "system.quota_in_danger", tenant, &data, Some(once)).await;
+        }
+    }
+}
+
+/// A destination left the configuration while deliveries wait for it. Said once a day, however often the hub is
+/// started without it.
+pub async fn disabled(app: &App, tenant: &Name, destination: &Name, pending: u64) {
     let data = json!({
-        "job": id.to_string(),
-        "kind": row.kind,
-        "state": row.state.name(),
-        "failed": failed,
-        "done": row.done,
-        "total": row.total,
-        "text": row.note.filter(|note| !note.is_empty()),
-        "next": if failed { format!("mailspan jobs show {id}") } else { String::new() },
+        "destination": destination,
+        "pending": pending,
+        "next": format!("put it back, or mailspan dead-letters discard --all --destination {destination} --note WHY"),
     });
-    say(app, "system.job_ended", &row.tenant, &data).await;
+    let day = runtime::now().0.div_euclid(86_400_000);
+    let once = digest(format!("disabled\0{destination}\0{day}").as_bytes());
+    say(app, "system.destination_disabled", tenant, &data, Some(once)).await;
 }
 
-/// Keeps the event where a route takes it; what nobody asked for is not written.
-async fn say(app: &App, event_type: &'static str, tenant: &Name, data: &Value) {
+/// Keeps an event that no write goes with; a store that is away is asked again. `once`: not where it was said before.
+async fn say(app: &App, event_type: &'static str, tenant: &Name, data: &Value, once: Option<Digest>) {
+    let Some(event) = event(&app.live(), event_type, tenant, data) else { return };
+    for _ in 0..SAY_TRIES_MAX {
+        match keep(app, Box::new(receipt((*event).clone(), once))).await {
+            Ok(_) => return,
+            Err(Trouble::Broken(why)) if !app.stopping() => {
+                tracing::warn!("an event of the hub itself waits: {why}");
+                runtime::sleep(AGAIN_MS).await;
+            }
+            Err(Trouble::Busy) if !app.stopping() => runtime::sleep(AGAIN_MS).await,
+            // It was kept, and the store could not say so.
+            Err(Trouble::Refused(reason)) if reason.code == "event_id_exists" => return,
+            Err(trouble) => {
+                tracing::warn!("an event of the hub itself could not be kept: {trouble}");
+                return;
+            }
+        }
+    }
+    tracing::error!("an event of the hub itself was given up: the store has been away for too long");
+}
+
+/// Nothing where no route takes it: what nobody asked for is not written.
+fn event(live: &Live, event_type: &'static str, tenant: &Name, data: &Value) -> Option<Box<Event>> {
     let (source, event_type) = (Name::new(SYSTEM), EventType::known(event_type));
-    if !app.live().hub.routes.iter().any(|route| route.takes(tenant, &source, &event_type)) {
-        return;
+    if !live.hub.routes.iter().any(|route| route.takes(tenant, &source, &event_type)) {
+        return None;
     }
     let now = runtime::now();
-    let text = data.to_string();
-    let digest = digest(text.as_bytes());
-    let Ok(data) = RawValue::from_string(text) else { return };
-    let event = Event {
+    let data = RawValue::from_string(data.to_string()).ok()?;
+    Some(Box::new(Event {
         seq: None,
         id: EventId::v7(now, runtime::random_u128()),
         tenant: tenant.clone(),
-        source: source.clone(),
+        source,
         event_type,
         subject: Subject::nobody(),
         time: now,
@@ -132,20 +182,20 @@ async fn say(app: &App, event_type: &'static str, tenant: &Name, data: &Value) {
         recipient_role: None,
         extensions: None,
         data: Arc::from(data),
-    };
-    let receipt = Receipt {
-        tenant: tenant.clone(),
-        source,
+    }))
+}
+
+fn receipt(event: Event, once: Option<Digest>) -> Receipt {
+    Receipt {
+        tenant: event.tenant.clone(),
+        source: event.source.clone(),
         credential: SYSTEM.to_owned(),
-        received_at: now,
-        digest,
+        received_at: event.received_at,
+        digest: digest(event.data.get().as_bytes()),
         packed: None,
-        arrivals: vec![Arrived { event, part: 0, dedupe: None, contact: None }],
+        arrivals: vec![Arrived { event, part: 0, dedupe: once, contact: None }],
         unreadable: Vec::new(),
         idempotency: None,
         round: None,
-    };
-    if let Err(trouble) = keep(app, Box::new(receipt)).await {
-        tracing::warn!("an event of the hub itself could not be kept: {trouble}");
     }
 }

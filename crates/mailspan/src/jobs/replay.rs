@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use mailspan_core::limits::{JOB_GROUPS_MAX, REPLAY_PAGE_MAX, REPLAYS_PENDING_MAX};
-use mailspan_core::{Cause, DeliveryId, DestinationId, Millis, Name, Offer, State};
+use mailspan_core::{Cause, Class, DeliveryId, DestinationId, Millis, Name, Offer, State};
 use mailspan_engine::{Fence, Happened};
 use mailspan_store::{
     JobRow, JobState, Page, PageItem, PageWork, Trouble, Walk, Walked, WalkedRow, Write, Wrote,
@@ -137,7 +137,7 @@ pub async fn step(app: &App, job: &JobRow, fence: Fence) -> Result<Stepped, Trou
             let after = DeliveryId(cursor.after[at]);
             let walked = app.store.walk(walk(job, &argument, &live, destination, after, room)).await?;
             cursor.after[at] = walked.after.0;
-            take(&live, job, &argument, &mut cursor, at, walked)
+            take(&live, job, &argument, &mut cursor, at, walked, destination)
         }
     };
     let has_ended = cursor.after.iter().all(|after| *after >= argument.last);
@@ -169,7 +169,11 @@ async fn next(
     open.sort_by_key(|at| cursor.after[*at]);
     let is_throttled = job.kind == REPLAY && !argument.dry_run;
     for at in &open {
-        let Some(destination) = live.destination_id(argument.destinations[*at].as_str()) else {
+        let name = &argument.destinations[*at];
+        let Some(destination) = (match live.destination_id(name.as_str()) {
+            None if job.kind == DISCARD => left_over(app, job, name).await?,
+            known => known,
+        }) else {
             return Ok(Next::Gone(*at));
         };
         let pending = if is_throttled { app.store.replays_pending(destination).await? } else { 0 };
@@ -179,6 +183,12 @@ async fn next(
         }
     }
     Ok(if open.is_empty() { Next::Nothing } else { Next::Full })
+}
+
+/// Of a destination that is not in the configuration any more what is left can be given up.
+async fn left_over(app: &App, job: &JobRow, name: &Name) -> Result<Option<DestinationId>, Trouble> {
+    let rows = app.store.destinations(Some(job.tenant.clone())).await?;
+    Ok(rows.into_iter().find(|row| row.name == *name).map(|row| row.destination))
 }
 
 fn walk(
@@ -215,6 +225,7 @@ fn take(
     cursor: &mut Cursor,
     at: usize,
     walked: Walked,
+    destination: DestinationId,
 ) -> PageWork {
     let mut rows = Vec::with_capacity(walked.rows.len());
     for row in walked.rows {
@@ -230,11 +241,12 @@ fn take(
     }
     if job.kind == DISCARD {
         let deliveries = rows.into_iter().map(|row| row.delivery).collect();
-        return PageWork::Discard { deliveries, note: argument.note.clone() };
+        let unserved = Some(destination).filter(|id| !live.destinations.contains_key(id));
+        return PageWork::Discard { deliveries, unserved, note: argument.note.clone() };
     }
     let ordered = |to: &DestinationId| live.destinations.get(to).is_none_or(|settings| settings.ordered);
     let item = |row: WalkedRow| {
-        let ordered = ordered(&row.offer.destination);
+        let ordered = row.offer.class == Class::Consent || ordered(&row.offer.destination);
         PageItem { offer: Offer { cause: Cause::Replay, ordered, ..row.offer }, state: row.state }
     };
     PageWork::Offer { items: rows.into_iter().map(item).collect(), again: argument.again }
@@ -252,7 +264,8 @@ async fn write(
         .map_err(|error| Trouble::Broken(format!("a cursor cannot be written: {error}")))?;
     let has_ended = end.is_some();
     let total = has_ended.then_some(cursor.matched);
-    let page = Page { job: job.id, fence, at: runtime::now(), cursor: text, total, end, work };
+    let say = system::of_job(&app.live(), &job.tenant).filter(|_| has_ended);
+    let page = Page { job: job.id, fence, at: runtime::now(), cursor: text, total, end, work, say };
     if let Wrote::Paged { destinations, .. } = app.store.write(Write::Page(Box::new(page))).await? {
         for destination in destinations {
             app.tell(Happened::Offered { destination }).await;
@@ -261,7 +274,7 @@ async fn write(
     }
     if has_ended {
         tracing::info!(job = job.id, kind = job.kind, matched = cursor.matched, "job ended");
-        system::job_ended(app, job.id).await;
+        app.route_wake.notify_one();
         return Ok(Stepped::Ended);
     }
     Ok(Stepped::Page)
@@ -293,7 +306,7 @@ pub async fn full(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use mailspan_core::{Class, RouteId, Seq};
+    use mailspan_core::{RouteId, Seq};
 
     fn argument(first: i64, last: i64) -> Argument {
         Argument {

@@ -20,7 +20,8 @@ pub fn after_round(now: Millis, every_ms: u64, random: u64) -> Millis {
 /// else full jitter on an exponential calendar, so that what broke together does not come back together.
 pub fn after_failure(now: Millis, failures: u32, asked_ms: Option<u64>, random: u64) -> Millis {
     let mut random = SplitMix64(random);
-    let wait = match asked_ms {
+    // A vendor that asks for no time at all is not to be asked without pause.
+    let wait = match asked_ms.filter(|asked| *asked > 0) {
         Some(asked) => {
             let asked = asked.min(POLL_RETRY_AFTER_MS_MAX);
             asked + random.below(asked / 10 + 1)
@@ -75,7 +76,8 @@ mod tests {
         check(5, None, 1_000, 80_000);
         check(u32::MAX, None, 1_000, 3_600_000);
         check(1, Some(7_000), 7_000, 7_700);
-        check(9, Some(0), 1_000, 1_000);
+        check(1, Some(0), 1_000, 5_000);
+        check(9, Some(0), 1_000, 1_280_000);
         check(1, Some(u64::MAX), 86_400_000, 95_040_000);
     }
 

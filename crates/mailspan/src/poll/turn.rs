@@ -96,13 +96,12 @@ async fn step(app: &App, of: &Polled<'_>, at: &mut Place, turned: &mut Turned) -
     };
     match read {
         // The connector asks otherwise: that is no failure of the vendor's.
-        Read::Again { cursor, after_ms: Some(0), reason } => {
+        Read::Again { cursor, after_ms: Some(0), reason } if cursor != at.cursor => {
             tracing::debug!(source = %of.source.name, "asked otherwise: {reason}");
-            let moved = cursor != at.cursor;
             at.cursor = cursor;
             note(app, of, at, now, now, Some(reason.to_string())).await?;
             turned.more = true;
-            Ok(moved)
+            Ok(true)
         }
         Read::Again { cursor, after_ms, reason } => {
             if app.stopping() {

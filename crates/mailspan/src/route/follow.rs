@@ -1,13 +1,14 @@
 //! The router's shell: reads what waits, decides, commits, wakes the engine.
 
-use mailspan_core::Event;
 use mailspan_core::limits::ROUTE_BATCH_MAX;
+use mailspan_core::{Event, EventId, Name, State};
 use mailspan_engine::{Fence, Happened};
 use mailspan_store::{Routed, Trouble, Write, Wrote};
 use tokio::sync::watch;
 
 use crate::app::{App, Live};
 use crate::drill;
+use crate::intake::system;
 use crate::runtime;
 
 /// How long a broken store is left alone.
@@ -61,6 +62,28 @@ fn within_budget(live: &Live, events: Vec<Event>) -> Vec<Routed> {
     routed
 }
 
+/// A delivery that its route's condition failed for.
+struct Dead {
+    destination: Name,
+    event: EventId,
+    why: String,
+}
+
+/// Those of a step, each with what is to be said of it in the same write.
+fn dead_letters(live: &Live, routed: &mut [Routed]) -> Vec<Dead> {
+    let mut dead = Vec::new();
+    for one in routed {
+        for towards in &mut one.to {
+            let Some(reason) = &towards.failed else { continue };
+            towards.say = system::of_dead(live, &one.event.tenant);
+            let settings = live.destinations.get(&towards.destination);
+            let destination = settings.map_or(Name::new(""), |settings| settings.name.clone());
+            dead.push(Dead { destination, event: one.event.id, why: reason.to_string() });
+        }
+    }
+    dead
+}
+
 /// Routes what waits, at most [`ROUTE_BATCH_MAX`] events; how many there were.
 pub async fn step(app: &App, fence: Fence) -> Result<usize, Trouble> {
     let events = app.store.unrouted(ROUTE_BATCH_MAX).await?;
@@ -68,14 +91,27 @@ pub async fn step(app: &App, fence: Fence) -> Result<usize, Trouble> {
         return Ok(0);
     }
     let live = app.live();
-    let Some(routed) = app.compute(move || within_budget(&live, events)).await else {
+    let deciding = live.clone();
+    let Some(mut routed) = app.compute(move || within_budget(&deciding, events)).await else {
         return Err(Trouble::Broken("a condition panicked".to_owned()));
     };
     let n = routed.len();
+    let dead = dead_letters(&live, &mut routed);
     drill::point("route-before-commit");
     let wrote = drill::begun("route-in-commit", app.store.write(Write::Route { fence, routed })).await?;
     drill::point("route-after-commit");
     app.metrics.routed(n as u64);
+    for Dead { destination, event, why } in &dead {
+        app.metrics.settled(destination, State::Dead.name());
+        tracing::warn!(
+            destination = %destination, event = %event,
+            "dead letter: {why}; see `mailspan dead-letters list --event {event}`"
+        );
+    }
+    if !dead.is_empty() {
+        // What was said of them waits to be routed.
+        app.route_wake.notify_one();
+    }
     if let Wrote::Offered { destinations } = wrote {
         for destination in destinations {
             app.tell(Happened::Offered { destination }).await;

@@ -4,7 +4,7 @@ pub mod explain;
 pub mod follow;
 
 use mailspan_connectors::contract::Kind;
-use mailspan_core::{Event, LastTimes, Name, Reason, json};
+use mailspan_core::{Class, Event, LastTimes, Name, Reason, json};
 use mailspan_store::{Routed, Towards};
 
 use crate::app::Live;
@@ -47,9 +47,12 @@ pub fn route(live: &Live, event: Event) -> Routed {
         let all = destinations(live, route, &event).into_iter();
         for destination in all.filter(|name| only.as_ref().is_none_or(|only| only == name)) {
             let Some(id) = live.destination_id(destination.as_str()) else { continue };
-            let ordered = live.destinations.get(&id).is_none_or(|settings| settings.ordered);
             let class = mailspan_core::class_of(&event);
-            to.push(Towards { route: route_id, destination: id, class, failed: failed.clone(), ordered });
+            // Consent keeps its order also where the receiver does not care for any.
+            let ordered =
+                class == Class::Consent || live.destinations.get(&id).is_none_or(|settings| settings.ordered);
+            let failed = failed.clone();
+            to.push(Towards { route: route_id, destination: id, class, failed, say: None, ordered });
         }
     }
     let counts = |word| u32::from(!event.test && event.event_type.as_str() == word);

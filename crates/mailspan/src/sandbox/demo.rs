@@ -18,6 +18,23 @@ use crate::{config, runtime, serve};
 
 /// People in the demo's CRM.
 const PEOPLE: usize = 40;
+/// How the configuration of a demo begins, and so its folder is known again.
+const FIRST_LINE: &str = "# Made by `mailspan demo`.";
+const CONFIGURATION: &str = "hub.toml";
+/// All that a demo writes.
+const FILES: [&str; 11] = [
+    CONFIGURATION,
+    "webhook.secret",
+    "hubspot.secret",
+    "hub.db",
+    "hub.db-wal",
+    "hub.db-shm",
+    "hub.db.lock",
+    "hub.db.sock",
+    "hub.db.flight",
+    "hub.db.key",
+    "hub.db.erased",
+];
 const OWNER: &str = "alice@example.com";
 /// Between two lines about what happened.
 const REPORT_MS: u64 = 5_000;
@@ -59,9 +76,9 @@ pub async fn run(demo: Demo) -> anyhow::Result<()> {
     runtime::spawn(super::serve(crm_at, hubspot.router(), stopped.clone()).await?);
     runtime::spawn(super::serve(receiver_at, receiver.router(), stopped.clone()).await?);
 
-    let file = demo.folder.join("hub.toml");
-    let environment = |name: &str| runtime::env(name);
-    let options = config::Options { env: &environment, names: &runtime::env_names("MAILSPAN_"), dev: false };
+    let file = demo.folder.join(CONFIGURATION);
+    // Variables are for the hub of whoever tries this: the demo touches nothing of it.
+    let options = config::Options { env: &|_: &str| None, names: &[], dev: false };
     let hub = config::load(&file, &options).map_err(|problems| anyhow::anyhow!("{problems}"))?;
     let serving = serve::begin(hub).await?;
 
@@ -91,7 +108,7 @@ struct Secrets {
     token: String,
 }
 
-/// Writes secrets and configuration; an earlier demo's store goes.
+/// Writes secrets and configuration; an earlier demo's store goes, and nothing that is not a demo's.
 fn prepare(demo: &Demo, crm_at: SocketAddr, receiver_at: SocketAddr) -> anyhow::Result<Secrets> {
     let folder = &demo.folder;
     if let Some(holder) = mailspan_store::holder(&folder.join("hub.db")).ok().flatten() {
@@ -102,16 +119,24 @@ fn prepare(demo: &Demo, crm_at: SocketAddr, receiver_at: SocketAddr) -> anyhow::
         );
     }
     std::fs::create_dir_all(folder).with_context(|| format!("make the folder {}", folder.display()))?;
-    for entry in std::fs::read_dir(folder)?.flatten() {
-        if entry.file_name().to_string_lossy().starts_with("hub.db") {
-            std::fs::remove_file(entry.path())
-                .with_context(|| format!("remove {}", entry.path().display()))?;
-        }
+    let made_by_us =
+        |file: &Path| std::fs::read_to_string(file).is_ok_and(|text| text.starts_with(FIRST_LINE));
+    let there: Vec<PathBuf> =
+        FILES.iter().map(|name| folder.join(name)).filter(|file| file.exists()).collect();
+    if !there.is_empty() && !made_by_us(&folder.join(CONFIGURATION)) {
+        bail!(
+            "{} is there already, and no demo made it: take an empty or a new --folder",
+            there.iter().map(|file| file.display().to_string()).collect::<Vec<_>>().join(", ")
+        );
+    }
+    for file in there.iter().filter(|file| !file.ends_with(CONFIGURATION)) {
+        std::fs::remove_file(file).with_context(|| format!("remove {}", file.display()))?;
     }
     let secrets = Secrets { webhook: new_secret("demo_"), token: new_secret("demo_") };
+    // First, so that a folder of ours is known again whatever comes between.
+    write(folder, CONFIGURATION, &configuration(demo.listen, crm_at, receiver_at))?;
     write(folder, "webhook.secret", &secrets.webhook)?;
     write(folder, "hubspot.secret", &secrets.token)?;
-    write(folder, "hub.toml", &configuration(demo.listen, crm_at, receiver_at))?;
     Ok(secrets)
 }
 
@@ -127,7 +152,7 @@ fn write(folder: &Path, name: &str, text: &str) -> anyhow::Result<()> {
 
 fn configuration(listen: SocketAddr, crm_at: SocketAddr, receiver_at: SocketAddr) -> String {
     format!(
-        r#"# Made by `mailspan demo`.
+        r#"{FIRST_LINE}
 
 [server]
 listen = "{listen}"
@@ -202,7 +227,7 @@ fn mailtarget(secret: &str, hubspot: &HubSpot) -> Mailtarget {
 }
 
 fn what_to_look_at(demo: &Demo, crm_at: SocketAddr, receiver_at: SocketAddr) -> String {
-    let config = demo.folder.join("hub.toml");
+    let config = demo.folder.join(CONFIGURATION);
     let config = config.display();
     format!(
         "

@@ -294,6 +294,7 @@ impl World {
             arrivals,
             unreadable: Vec::new(),
             idempotency: None,
+            round: None,
         };
         self.store.write(Write::Accept(Box::new(receipt))).await.unwrap();
         self.after(20, |epoch| Ev::Route { epoch });
@@ -395,9 +396,9 @@ impl World {
         attempts: Vec<Attempt>,
     ) {
         let deliveries = settlements.iter().map(|settlement| settlement.delivery).collect();
-        let write = Write::Settle { destination, fence, settlements, attempts, at: self.now };
+        let write = Write::Settle { destination, fence, settlements, attempts, at: self.now, say: vec![] };
         let outcome = match self.store.write(write).await {
-            Ok(Wrote::Settled { promoted, mut offered }) => {
+            Ok(Wrote::Settled { promoted, mut offered, .. }) => {
                 offered.extend(promoted.then_some(destination));
                 self.offered(offered);
                 Ok(())

@@ -3,3 +3,4 @@
 pub mod log;
 mod mask;
 pub mod metrics;
+pub mod quiet;

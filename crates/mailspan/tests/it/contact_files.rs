@@ -117,18 +117,103 @@ fn an_import_goes_on_where_it_was_cut_off() {
     assert_eq!(tenant.get("/contacts")["meta"]["total"], 3_000);
 }
 
+/// Lines of refused rows with a word of each reason.
+fn refused(hub: &mailspan_testkit::Hub) -> Vec<(i64, String)> {
+    let text = std::fs::read_to_string(hub.folder().join("r.ndjson")).unwrap_or_default();
+    let _ = std::fs::remove_file(hub.folder().join("r.ndjson"));
+    let rows = text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    rows.map(|row| (row["line"].as_i64().unwrap(), row["why"].as_str().unwrap().to_owned())).collect()
+}
+
+#[test]
+fn a_bad_row_holds_up_none_of_the_others() {
+    let (hub, _) = hub();
+    let tenant = Tenant::new(&hub, "acme");
+    let import = |name: &str, bytes: &[u8]| {
+        std::fs::write(hub.folder().join(name), bytes).unwrap();
+        hub.rows(&["contacts", "import", name, "--tenant", "acme", "--refused", "r.ndjson"])[0].clone()
+    };
+    let check = |done: &Value, rows: i64, wrong: &[(i64, &str)]| {
+        let found = refused(&hub);
+        assert_eq!(found.len(), wrong.len(), "{found:?}");
+        for ((line, why), (wanted, word)) in found.iter().zip(wrong) {
+            assert!(line == wanted && why.contains(word), "{line}: {why}");
+        }
+        let sum = ["created", "updated", "unchanged", "refused"].map(|name| done[name].as_i64().unwrap());
+        assert_eq!(sum.iter().sum::<i64>(), rows, "{done}");
+        assert_eq!(done["rows"], rows, "{done}");
+    };
+    let pipes = "email,external_id,attribute_size\nlo1@x.org,lo1,5\" pipe\nlo2@x.org,lo2,7\" pipe\nlo3@x.org,lo3,9 mm\n";
+    check(&import("pipes.csv", pipes.as_bytes()), 3, &[]);
+    assert_eq!(tenant.get("/contacts/lo2")["attributes"]["size"], "7\" pipe");
+    let mut csv = b"email,external_id\na1@x.org,a1\nshort@x.org\na2@x.org,a2\nbad@x.org,\xff\n".to_vec();
+    csv.extend_from_slice(
+        format!("long@x.org,{}\na3@x.org,a3\nopen@x.org,\"a4\n", "x".repeat(300_000)).as_bytes(),
+    );
+    csv.extend_from_slice(b"a5@x.org,a5\nb@x.org,bulk\n");
+    let wrong = [(3, "cells"), (5, "UTF-8"), (6, "bytes"), (8, "never closed"), (10, "external_id")];
+    check(&import("bad.csv", &csv), 9, &wrong);
+    for id in ["a1", "a2", "a3", "a5"] {
+        tenant.get(&format!("/contacts/{id}"));
+    }
+    let ndjson = "{\"email\":\"s1@x.org\",\"external_id\":\"s1\"}\nnot json\n{\"email\":\"s2@x.org\",\"x\":1}\n\
+        {\"email\":\"s3@x.org\",\"external_id\":\"s3\",\"locale\":\"klingon\"}\n\
+        {\"email\":\"s4@x.org\",\"attributes\":{\"a\":{\"b\":{\"c\":{\"d\":{\"e\":{\"f\":1}}}}}}}\n\
+        {\"email\":\"s5@x.org\",\"external_id\":\"s5\"}\n";
+    let wrong = [(2, "JSON"), (3, "`x`"), (4, "locale"), (5, "levels")];
+    check(&import("bad.ndjson", ndjson.as_bytes()), 6, &wrong);
+    tenant.get("/contacts/s5");
+    assert!(hub.rows(&["jobs", "list"]).iter().all(|job| job["state"] == "done"), "an import did not end");
+}
+
+#[test]
+fn a_dry_run_foresees_conflicts() {
+    let (hub, _) = hub();
+    let tenant = Tenant::new(&hub, "acme");
+    tenant.put(json!({ "email": "d1@x.org", "externalId": "d1" }));
+    tenant.put(json!({ "email": "d2@x.org", "externalId": "d2" }));
+    write(&hub, "d.csv", "email,external_id\nd1@x.org,other\nd2@x.org,d1\nd1@x.org,d1\nnew@x.org,n\n");
+    let sums = |more: &[&str]| {
+        let words = [&["contacts", "import", "d.csv", "--tenant", "acme"], more].concat();
+        let done = &hub.rows(&words)[0];
+        (done["created"].clone(), done["refused"].clone())
+    };
+    let dry = sums(&["--dry-run"]);
+    assert_eq!(dry, (json!(1), json!(2)));
+    assert_eq!(sums(&[]), dry, "the dry run said something else");
+}
+
+#[test]
+fn an_export_that_is_imported_where_it_came_from_changes_nothing() {
+    let (hub, _) = hub();
+    let tenant = Tenant::new(&hub, "acme");
+    tenant.put(json!({ "email": "in@x.org", "externalId": "in", "source": "'=x", "locale": "de" }));
+    tenant.put(json!({ "email": "out@x.org", "externalId": "out", "optIn": true, "attributes": { "n": 1 } }));
+    tenant.ask("PATCH", "/contacts/out", &json!({ "optIn": false }));
+    let before = tenant.get("/contacts")["data"].clone();
+    assert!(before[1]["unsubscribedAt"].is_string(), "{before}");
+    for format in ["csv", "ndjson"] {
+        let file = format!("out.{format}");
+        hub.run(&["contacts", "export", "--tenant", "acme", "--format", format, "--output", &file]);
+        let done = &hub.rows(&["contacts", "import", &file, "--tenant", "acme"])[0];
+        assert_eq!((&done["refused"], &done["unchanged"]), (&json!(0), &json!(2)), "{format}: {done}");
+        assert_eq!(tenant.get("/contacts")["data"], before, "{format}");
+    }
+}
+
 #[test]
 fn a_file_that_is_no_table_is_refused_with_its_line() {
     let (hub, _) = hub();
     for (text, named) in [
         ("", "empty"),
         ("name\nx\n", "name"),
-        ("email,opt_in\na@x.org\n", "line 2"),
-        ("email\n\"a@x.org\n", "never closed"),
+        ("email,email\na@x.org,b@x.org\n", "twice"),
+        ("email,external_id,externalId\na@x.org,1,2\n", "twice"),
     ] {
         let file = write(&hub, "bad.csv", text);
         let out = hub.run(&["contacts", "import", &file]);
         let said = String::from_utf8_lossy(&out.stderr).into_owned();
         assert!(!out.status.success() && said.contains(named), "{text:?}: {said}");
     }
+    assert_eq!(hub.rows(&["jobs", "list"]), Vec::<Value>::new(), "a file that is no table began a job");
 }

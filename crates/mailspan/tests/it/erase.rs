@@ -142,6 +142,58 @@ fn after_an_erasure_nothing_of_the_person_is_found() {
     }
 }
 
+/// What is about her without being hers: an operator's job of another tenant, a file's name, a friend's `source`, a
+/// header, the log, in which a vendor's answer was quoted.
+#[test]
+fn an_erasure_reaches_notes_names_and_the_log() {
+    let route =
+        "[[routes]]\nname = \"of-acme\"\ntenant = \"acme\"\nfrom = [\"contacts\"]\nto = [\"strict\"]\n";
+    let strict = Receiver::start();
+    let more = format!(
+        "[destinations.strict]\nkind = \"http\"\ntenant = \"acme\"\nurl = \"http://127.0.0.1:{}/x\"\n\n{route}",
+        strict.port
+    );
+    let (mut hub, _) = hub_with("retry = [\"50ms\"]", &more);
+    strict.answer(|seen| {
+        let erases = seen.json().to_string().contains("contact.erased");
+        let status = if erases { 200 } else { 422 };
+        (status, Vec::new(), r#"{"error":"customer u-erased-9 (login ann.erasable7) is locked"}"#.to_owned())
+    });
+    let tenant = Tenant::new(&hub, "acme");
+    assert_eq!(tenant.put(json!({ "email": ANN, "externalId": "u-erased-9", "optIn": true })).status, 200);
+    let friend = json!({ "email": BOB, "externalId": "u-bob-stays", "source": format!("ref {ANN}") });
+    let named = [("idempotency-key", "idem-ann.erasable7@gone.example")];
+    assert_eq!(tenant.ask_with("PUT", "/contacts", &named, &friend).status, 200);
+    let file = hub.folder().join("u-erased-9.csv");
+    std::fs::write(&file, format!("email,external_id\n{BOB},u-bob-stays\n")).unwrap();
+    hub.run(&["contacts", "import", "u-erased-9.csv", "--tenant", "acme"]);
+    std::fs::remove_file(&file).unwrap();
+    for url in ["http://127.0.0.1:9999/u-erased-9", "http://127.0.0.1:9999/?to=ann%40x.org"] {
+        let refused =
+            tenant.ask("POST", "/webhooks/endpoints", &json!({ "url": url, "events": ["contact.created"] }));
+        assert!(refused.status == 400 && refused.text().contains("erasure"), "{url}: {}", refused.text());
+    }
+    until(20, "no dead letter", || hub.rows(&["dead-letters", "list"]).pop());
+    hub.run(&["dead-letters", "replay", "--all", "--subject", ANN, "--dry-run"]);
+    let jobs = hub.run(&["jobs", "list", "--json"]).stdout;
+    assert!(
+        String::from_utf8_lossy(&jobs).contains(ANN),
+        "the job does not name her: the test looks for nothing"
+    );
+    hub.rows(&["contacts", "erase", ANN, "--tenant", "acme"]);
+    done(&hub);
+    let source = &tenant.get("/contacts/u-bob-stays")["source"];
+    assert_eq!(source, "ref [erased]");
+    let log = hub.log();
+    assert!(log.contains("dead letter: ") && log.contains("HTTP 422"), "{log}");
+    assert!(!log.contains("u-erased-9") && !log.contains("ann.erasable7"), "{log}");
+    assert_eq!(hub.stop(), Some(0));
+    assert!(hub.run(&["migrate", "--compact"]).status.success());
+    for needle in [ANN, "ann.erasable7", "u-erased-9"] {
+        assert_eq!(files_with(hub.folder(), needle), Vec::<String>::new(), "{needle} is still in a file");
+    }
+}
+
 fn check_certificate(row: &Value) {
     let certificate = &row["certificate"];
     assert_eq!(certificate["destinations"][0]["destination"], "crm", "{certificate}");

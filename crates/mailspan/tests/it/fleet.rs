@@ -9,14 +9,15 @@ use mailspan_testkit::{Hub, PostgresServer, Receiver, post, until};
 
 use crate::replay::{QUICK, audit, dead_letters, id_of, job};
 use crate::support::{AT, BINARY, SECRET, config, event, send, signed};
+use crate::told::Refusals;
 
 pub fn hub_on(url: &str, crm: &Receiver) -> Hub {
-    hub_with(url, crm, "retry = { calendar = [\"100ms\", \"300ms\"], for = \"1h\" }")
+    hub_with(url, crm, "retry = { calendar = [\"100ms\", \"300ms\"], for = \"1h\" }", "")
 }
 
-fn hub_with(url: &str, crm: &Receiver, destination: &str) -> Hub {
+fn hub_with(url: &str, crm: &Receiver, destination: &str, more: &str) -> Hub {
     let text =
-        config(crm, destination, "").replace("url = \"sqlite:hub.db\"", "url = { env = \"DATABASE_URL\" }");
+        config(crm, destination, more).replace("url = \"sqlite:hub.db\"", "url = { env = \"DATABASE_URL\" }");
     Hub::new(BINARY, &text, &[("MAILTARGET_SECRET", SECRET), ("DATABASE_URL", url)])
 }
 
@@ -53,7 +54,9 @@ fn a_fleet_loses_nothing_when_processes_are_killed_and_frozen() {
     let server = PostgresServer::start();
     let crm = Receiver::start();
     let url = server.database("fleet");
-    let mut hubs: Vec<Hub> = (0..3).map(|_| hub_on(&url, &crm)).collect();
+    let refusals = Refusals::start();
+    let calendar = "retry = { calendar = [\"100ms\", \"300ms\"], for = \"1h\" }";
+    let mut hubs: Vec<Hub> = (0..3).map(|_| hub_with(&url, &crm, calendar, &refusals.config)).collect();
     hubs.iter_mut().for_each(Hub::start);
     let stop = Arc::new(AtomicBool::new(false));
     let acknowledged = Arc::new(Mutex::new(Vec::new()));
@@ -109,6 +112,7 @@ fn a_fleet_loses_nothing_when_processes_are_killed_and_frozen() {
         );
     }
     until(30, "the audit does not add up", || (hubs[2].rows(&["audit"])[0]["adds_up"] == true).then_some(()));
+    println!("{} dead letters were each told of once", refusals.check(&hubs[2]));
 }
 
 #[test]
@@ -116,7 +120,7 @@ fn a_job_of_a_dead_process_goes_on_elsewhere() {
     let server = PostgresServer::start();
     let crm = Receiver::start();
     let url = server.database("jobs");
-    let mut hubs: Vec<Hub> = (0..2).map(|_| hub_with(&url, &crm, QUICK)).collect();
+    let mut hubs: Vec<Hub> = (0..2).map(|_| hub_with(&url, &crm, QUICK, "")).collect();
     hubs.iter_mut().for_each(Hub::start);
     crm.status(422);
     dead_letters(&hubs[0], "open", "o", 1_400, 1_400);

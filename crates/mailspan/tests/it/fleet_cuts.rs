@@ -8,12 +8,13 @@ use std::time::{Duration, Instant};
 use mailspan_testkit::{DELAY_MS, Hub, PostgresServer, Proxy, Receiver, post, until};
 
 use crate::support::{AT, BINARY, SECRET, config, event, send, signed};
+use crate::told::Refusals;
 
 /// The usual 50 a second would be outrun by the load: what waits then is no sign of a stall.
 const QUICK: &str = "retry = { calendar = [\"100ms\", \"300ms\"], for = \"1h\" }\nrate = \"1000/1s\"";
 
-fn hub_on(url: &str, crm: &Receiver) -> Hub {
-    let text = config(crm, QUICK, "").replace("sqlite:hub.db", url);
+fn hub_on(url: &str, crm: &Receiver, more: &str) -> Hub {
+    let text = config(crm, QUICK, more).replace("sqlite:hub.db", url);
     Hub::new(BINARY, &text, &[("MAILTARGET_SECRET", SECRET)])
 }
 
@@ -124,7 +125,8 @@ fn a_fleet_loses_nothing_when_its_database_restarts_and_its_connections_are_cut(
     server.database("cuts");
     let crm = Receiver::start();
     let url = server.behind(&proxy, "cuts");
-    let mut hubs: Vec<Hub> = (0..3).map(|_| hub_on(&url, &crm)).collect();
+    let refusals = Refusals::start();
+    let mut hubs: Vec<Hub> = (0..3).map(|_| hub_on(&url, &crm, &refusals.config)).collect();
     hubs.iter_mut().for_each(Hub::start);
     let load = Load::start(&hubs.iter().map(|hub| hub.port).collect::<Vec<_>>());
     until(20, "no load", || (load.count() > 50).then_some(()));
@@ -140,6 +142,7 @@ fn a_fleet_loses_nothing_when_its_database_restarts_and_its_connections_are_cut(
     load.serves_again(&crm, "a kill of the database");
     let acknowledged = load.end();
     check(&hubs[2], &crm, &acknowledged);
+    println!("{} dead letters were each told of once", refusals.check(&hubs[2]));
 }
 
 /// Cut off past its lease while an exchange of it is under way: the answer comes, and it may not settle it.
@@ -149,10 +152,10 @@ fn a_process_that_is_cut_off_past_its_lease_settles_nothing_afterwards() {
     let direct = server.database("fenced");
     let proxy = Proxy::start(server.socket());
     let crm = Receiver::start();
-    let mut cut_off = hub_on(&server.behind(&proxy, "fenced"), &crm);
+    let mut cut_off = hub_on(&server.behind(&proxy, "fenced"), &crm, "");
     cut_off.start();
     until(20, "it does not serve", || cut_off.log().contains("served by this process").then_some(()));
-    let mut other = hub_on(&direct, &crm);
+    let mut other = hub_on(&direct, &crm, "");
     other.start();
     // Answered late, but before the exchange is given up: its process is cut off meanwhile.
     crm.answer(|_| (200, vec![(DELAY_MS.to_owned(), "1500".to_owned())], "{}".to_owned()));

@@ -64,6 +64,35 @@ fn a_second_serve_on_one_file_ends_at_once_and_names_the_first() {
 }
 
 #[test]
+fn a_hub_waits_for_a_command_that_holds_the_file() {
+    let (mut hub, _crm) = hub();
+    assert_eq!(hub.stop(), Some(0));
+    let lock = hub.folder().join("hub.db.lock");
+    // As a command writes it: without the socket of a hub.
+    std::fs::write(&lock, "1\n0\n\n").unwrap();
+    let mut command = std::process::Command::new("flock").arg(&lock).args(["sleep", "2"]).spawn().unwrap();
+    let probe = || std::process::Command::new("flock").args(["-n", &lock.to_string_lossy(), "true"]).status();
+    until(5, "flock does not hold the file", || (!probe().unwrap().success()).then_some(()));
+    hub.start();
+    assert!(command.wait().unwrap().success());
+    assert_eq!(hub.rows(&["audit"])[0]["adds_up"], true);
+}
+
+#[test]
+fn a_demo_leaves_alone_what_no_demo_made() {
+    let (hub, _crm) = hub();
+    let before = std::fs::read_to_string(hub.folder().join("hub.toml")).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("hub.toml"), &before).unwrap();
+    std::fs::write(folder.path().join("hub.db"), "mine").unwrap();
+    let output = hub.run(&["demo", "--folder", folder.path().to_str().unwrap(), "--for", "1s"]);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(!output.status.success() && said.contains("no demo made it"), "{said}");
+    assert_eq!(std::fs::read_to_string(folder.path().join("hub.toml")).unwrap(), before);
+    assert_eq!(std::fs::read_to_string(folder.path().join("hub.db")).unwrap(), "mine");
+}
+
+#[test]
 fn a_stop_is_graceful_and_what_waits_is_sent_after_the_next_start() {
     let (mut hub, crm) = hub();
     crm.status(503);

@@ -9,12 +9,12 @@ use crate::support::hub_with;
 const PATH: &str = "/webhooks/contacts/email";
 
 /// A hub behind a proxy on loopback that says `https`.
-fn behind_proxy() -> Hub {
+pub fn behind_proxy() -> Hub {
     let (hub, _) = hub_with_proxy("");
     hub
 }
 
-fn hub_with_proxy(more: &str) -> (Hub, mailspan_testkit::Receiver) {
+pub fn hub_with_proxy(more: &str) -> (Hub, mailspan_testkit::Receiver) {
     let crm = mailspan_testkit::Receiver::start();
     let config = crate::support::config(&crm, "", more)
         .replace("[storage]", "trusted_proxies = [\"127.0.0.1\"]\n\n[storage]");
@@ -23,18 +23,18 @@ fn hub_with_proxy(more: &str) -> (Hub, mailspan_testkit::Receiver) {
     (hub, crm)
 }
 
-struct Form<'a> {
-    hub: &'a Hub,
-    key: String,
+pub struct Form<'a> {
+    pub hub: &'a Hub,
+    pub key: String,
 }
 
 impl Form<'_> {
-    fn new<'a>(hub: &'a Hub, tenant: &str) -> (Form<'a>, Tenant<'a>) {
+    pub fn new<'a>(hub: &'a Hub, tenant: &str) -> (Form<'a>, Tenant<'a>) {
         let tenant = Tenant::new(hub, tenant);
         (Form { hub, key: tenant.key.clone() }, tenant)
     }
 
-    fn query(&self, query: &str) -> Reply {
+    pub fn query(&self, query: &str) -> Reply {
         self.send(query, &[], b"")
     }
 

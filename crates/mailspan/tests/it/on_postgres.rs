@@ -53,6 +53,10 @@ const CASES: &[Case] = &[
         poll::a_source_whose_credential_is_refused_is_paused_and_named,
     ),
     ("poll::a_second_pull_costs_what_changed", poll::a_second_pull_costs_what_changed),
+    (
+        "poll::a_page_that_is_too_large_is_asked_for_in_smaller_ones",
+        poll::a_page_that_is_too_large_is_asked_for_in_smaller_ones,
+    ),
     ("poll::a_vendor_that_asks_for_time_gets_it", poll::a_vendor_that_asks_for_time_gets_it),
     (
         "poll::a_kill_at_any_point_of_a_page_loses_and_doubles_nothing",

@@ -163,6 +163,25 @@ pub fn a_second_pull_costs_what_changed() {
     pair.opt_out(7);
     let one = pair.poll();
     assert_eq!((&one["pages"], &one["found"], &one["again"]), (&json!(1), &json!(1), &json!(0)), "{one}");
+    // The same as a comparison: what was otherwise here is told by the exit code.
+    pair.opt_out(8);
+    let code = || pair.hub.run(&["reconcile", "core"]).status.code();
+    assert_eq!((code(), code()), (Some(3), Some(0)));
+}
+
+/// A hundred contacts of fifteen kilobytes are more than the megabyte that is read of an answer.
+#[test]
+pub fn a_page_that_is_too_large_is_asked_for_in_smaller_ones() {
+    let pair = pair(0, "every = \"1h\"");
+    for n in 0..100 {
+        let contact = json!({"email": email(n), "attributes": {"a": "x".repeat(15_000)}});
+        let made = pair.call("PUT", "/contacts", &contact);
+        assert!(made.status < 300, "{}", made.text());
+    }
+    let found = pair.poll();
+    assert!(found["pages"].as_u64() > Some(2), "{found}");
+    assert_eq!((&found["more"], &found["reason"]), (&json!(false), &Value::Null), "{found}");
+    assert_eq!(pair.events("contact.updated").len(), 100);
 }
 
 #[test]

@@ -114,3 +114,13 @@ pub fn many_reloads_at_once_end_with_the_last_file() {
     settled(&hub, 2);
     assert!(!hub.log().contains("panicked"), "{}", hub.log());
 }
+
+#[test]
+fn commands_reach_the_running_hub_while_the_file_is_wrong() {
+    let (hub, _crm) = waiting(2);
+    let wrong = text_of(&hub).replace("kind = \"http\"", "kind = \"htpp\"");
+    assert_ne!(wrong, text_of(&hub));
+    std::fs::write(hub.folder().join("hub.toml"), wrong).unwrap();
+    assert_eq!(hub.rows(&["deliveries", "list", "--state", "pending"]).len(), 2);
+    assert!(!hub.run(&["check"]).status.success());
+}

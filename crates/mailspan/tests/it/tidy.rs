@@ -84,3 +84,23 @@ fn json_features_that_change_every_crate_are_off() {
         assert!(!text.contains(&format!("serde_json feature \"{feature}\"")), "serde_json/{feature} is on");
     }
 }
+
+/// Each test that `docs/PROOFS.md` names is there: what is between back-ticks and looks like a test's name.
+#[test]
+fn every_test_that_the_proofs_name_exists() {
+    let text = std::fs::read_to_string(root().join("docs/PROOFS.md")).unwrap();
+    let mut files = Vec::new();
+    rust_files(&root().join("crates"), &mut files);
+    let code: String = files.iter().map(|path| std::fs::read_to_string(path).unwrap()).collect();
+    let is_test = |word: &str| {
+        word.contains('_') && word.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_')
+    };
+    let rows = text.lines().filter(|line| line.starts_with("| ") && !line.starts_with("| |"));
+    let cells = rows.filter_map(|line| line.trim_end_matches('|').rsplit('|').next());
+    let named: Vec<&str> =
+        cells.flat_map(|cell| cell.split('`').skip(1).step_by(2)).filter(|word| is_test(word)).collect();
+    assert!(named.len() > 100, "only {} tests are named: has the page another form?", named.len());
+    let is_there = |name: &&&str| code.contains(&format!("fn {name}("));
+    let missing: Vec<_> = named.iter().filter(|name| !is_there(name)).collect();
+    assert!(missing.is_empty(), "docs/PROOFS.md names tests that do not exist: {missing:?}");
+}

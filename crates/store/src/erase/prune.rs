@@ -23,7 +23,8 @@ pub(crate) fn request(request: &mut RequestRow, words: &Words, whose: Whose) -> 
     let mut changed = false;
     let texts = [&mut request.path, &mut request.query].into_iter();
     for text in texts.chain(request.headers.iter_mut().map(|(_, value)| value)) {
-        if let Some(kept) = words.cut(text, own) {
+        let in_name = || words.cut_anywhere(text).filter(|_| own);
+        if let Some(kept) = words.cut(text, own).or_else(in_name) {
             *text = kept;
             changed = true;
         }

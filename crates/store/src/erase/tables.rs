@@ -6,7 +6,7 @@ use super::prune::{self, Whose};
 use super::target::{Pass, Target};
 use super::words::ERASED_MARK;
 use crate::pack::{repack_request, squeeze, unpack_request, unsqueeze};
-use crate::sqlite::accept::ERASES;
+use crate::sqlite::accept::{ERASES, REQUEST_REDACTED};
 use crate::sqlite::contacts::{ERASED, ERASED_TEXT};
 use crate::sqlite::envelope;
 
@@ -136,6 +136,12 @@ impl Table {
         }
     }
 
+    /// Written by operators, who work across tenants from the default one: a row of that is looked into for every
+    /// tenant.
+    pub(crate) fn is_operators(self) -> bool {
+        matches!(self, Table::Jobs | Table::OperatorLog | Table::Keys)
+    }
+
     /// Rows of a page: few where they are large.
     pub(crate) fn page(self) -> i64 {
         match self {
@@ -169,7 +175,14 @@ impl Table {
             Table::Suppressions => &[Int("tenant"), Int("at"), Text("address"), Text("source")],
             Table::Jobs => &[Int("tenant"), Text("argument"), Text("cursor"), Text("note")],
             Table::OperatorLog => &[Int("tenant"), Text("note")],
-            Table::Contacts => &[Int("tenant"), Int("created_at"), Text("fields")],
+            Table::Contacts => &[
+                Int("tenant"),
+                Int("created_at"),
+                Text("fields"),
+                Text("source"),
+                Text("consent_version"),
+                Text("project"),
+            ],
             Table::Keys => &[Int("tenant"), Text("note")],
         }
     }
@@ -220,9 +233,9 @@ pub(crate) fn judge(
         Table::Ledger => fact(key, row, target),
         Table::Suppressions => suppression(row, target),
         Table::Contacts if row[1].int() > target.identity.learned_at => return None,
-        Table::Contacts => texts(row, target, &[2]),
-        Table::Jobs => texts(row, target, &[1, 2, 3]),
-        Table::OperatorLog | Table::Keys => texts(row, target, &[1]),
+        Table::Contacts => texts(row, target, &[2, 3, 4, 5]),
+        Table::Jobs => notes(row, target, &[1, 2, 3]),
+        Table::OperatorLog | Table::Keys => notes(row, target, &[1]),
     };
     let nothing =
         change.set.is_empty() && change.also.is_empty() && !change.unread && change.learned.is_none();
@@ -305,7 +318,7 @@ pub(crate) fn packed_request(row: &[Cell], target: &Target, whose: Whose) -> Cha
     };
     if prune::request(&mut request, &target.words, whose) {
         change.put(3, Cell::Blob(repack_request(&request)));
-        change.put(2, Cell::Int(1));
+        change.put(2, Cell::Int(row[2].int() | REQUEST_REDACTED));
     }
     change
 }
@@ -393,6 +406,20 @@ fn texts(row: &[Cell], target: &Target, columns: &[usize]) -> Change {
     let mut change = Change::default();
     for column in columns {
         cut_text(&mut change, row, *column, target, false);
+    }
+    change
+}
+
+/// What operators wrote: names of files, filters, reasons.
+fn notes(row: &[Cell], target: &Target, columns: &[usize]) -> Change {
+    let mut change = Change::default();
+    for column in columns {
+        let Some(text) = row[*column].text() else { continue };
+        let loosely = target.words.cut_anywhere(text);
+        let both = target.words.cut(loosely.as_deref().unwrap_or(text), false);
+        if let Some(kept) = both.or(loosely) {
+            change.put(*column, Cell::Text(kept));
+        }
     }
     change
 }

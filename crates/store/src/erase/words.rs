@@ -48,21 +48,22 @@ impl Words {
 
     /// The text without them; nothing where it holds none.
     pub(crate) fn cut(&self, text: &str, own: bool) -> Option<String> {
-        let places = self.places(text, own);
-        if places.is_empty() {
-            return None;
+        without(text, self.places(text, own))
+    }
+
+    /// The same with looser edges, for what operators name after a person: `import-ann@x.org.csv`. What merely looks
+    /// longer goes too: a note is worth less than a promise.
+    pub(crate) fn cut_anywhere(&self, text: &str) -> Option<String> {
+        let lower = text.to_ascii_lowercase();
+        let is_free = |from: usize, to: usize| {
+            !lower[..from].ends_with(char::is_alphanumeric) && !lower[to..].starts_with(char::is_alphanumeric)
+        };
+        let mut places = vec![];
+        for word in self.addresses.iter().chain(&self.distinct) {
+            find(&lower, word, &mut places, is_free);
         }
-        let mut kept = String::with_capacity(text.len());
-        let mut at = 0;
-        for (from, to) in places {
-            if from >= at {
-                kept.push_str(&text[at..from]);
-                kept.push_str(ERASED_MARK);
-            }
-            at = at.max(to);
-        }
-        kept.push_str(&text[at..]);
-        Some(kept)
+        places.sort_by_key(|(from, to)| (*from, usize::MAX - to));
+        without(text, places)
     }
 
     /// Byte ranges, the longer first of those that begin together.
@@ -80,6 +81,24 @@ impl Words {
         places.sort_by_key(|(from, to)| (*from, usize::MAX - to));
         places
     }
+}
+
+/// The text without these ranges, sorted; nothing where there are none.
+fn without(text: &str, places: Vec<(usize, usize)>) -> Option<String> {
+    if places.is_empty() {
+        return None;
+    }
+    let mut kept = String::with_capacity(text.len());
+    let mut at = 0;
+    for (from, to) in places {
+        if from >= at {
+            kept.push_str(&text[at..from]);
+            kept.push_str(ERASED_MARK);
+        }
+        at = at.max(to);
+    }
+    kept.push_str(&text[at..]);
+    Some(kept)
 }
 
 /// Has a character that is no letter beside some that are no digits, or is long.
@@ -157,6 +176,19 @@ mod tests {
         check(r"line\nana.perez7@example.org", false, r"line\n[erased]");
         for other in ["joana.perez7@example.org", "ana.perez7@example.org.uk", "x.ana.perez7@example.org"] {
             check(other, false, other);
+        }
+    }
+
+    #[test]
+    fn operators_name_things_after_a_person() {
+        for (text, expected) in [
+            ("/tmp/u-1001.csv", "/tmp/[erased].csv"),
+            ("idem-ANA.perez7@example.org_2", "idem-[erased]_2"),
+            (r#"{"subject":"ana.perez7@example.org"}"#, r#"{"subject":"[erased]"}"#),
+            ("17 of u-10011", "17 of u-10011"),
+        ] {
+            let cut = words().cut_anywhere(text);
+            assert_eq!(cut.as_deref().unwrap_or(text), expected);
         }
     }
 

@@ -17,7 +17,7 @@ use super::{crowd, ledger, rounds};
 use crate::NameKind;
 use crate::prepare::{Arrival, Identities};
 use crate::rounds::{Tally, count};
-use crate::sqlite::accept::{VOID, flags};
+use crate::sqlite::accept::{REQUEST_PROVES, VOID, flags};
 use crate::sqlite::counts::Place;
 use crate::sqlite::envelope;
 use crate::sqlite::route::UNMATCHED;
@@ -35,6 +35,8 @@ pub(crate) struct Door<'a> {
     /// The request itself is not kept: it names who is erased.
     pub hides_request: bool,
     asked: Option<Asked>,
+    /// A fact of consent comes with it: its raw request is the proof.
+    pub proves: bool,
     /// Of a page of a poll.
     pub tally: Tally,
     /// Answered without being looked into.
@@ -85,7 +87,9 @@ pub(crate) async fn accept(
     let kept = new_events(journal, &mut doors).await?;
     let kept = crowd::keep(journal, &mut doors, kept).await?;
     for one in &kept {
-        doors[one.door].accepted.ids.push(one.event.id);
+        let door = &mut doors[one.door];
+        door.accepted.ids.push(one.event.id);
+        door.proves |= one.identities.is_some() && consent_of(&one.event.event_type).is_some();
     }
     number_requests(&journal.base, &mut doors).await?;
     let base = &journal.base;
@@ -142,8 +146,21 @@ async fn door<'a>(
     });
     let lost = receipt.round.as_ref().and_then(|mark| rounds::check(locked, mark).err());
     let ended = lost.map(|fault| Err(fault.trouble())).or(ended);
-    let (asked, hides_request, tally) = (None, false, Tally::new());
-    Ok(Door { receipt, arrivals, tenant, source, request: 0, accepted, hides_request, asked, tally, ended })
+    let (asked, tally) = (None, Tally::new());
+    let (hides_request, proves, request) = (false, false, 0);
+    Ok(Door {
+        receipt,
+        arrivals,
+        tenant,
+        source,
+        request,
+        accepted,
+        hides_request,
+        asked,
+        proves,
+        tally,
+        ended,
+    })
 }
 
 /// Ends those whose key was answered before. Gives, for each that repeats another of this group, the other.
@@ -238,7 +255,8 @@ async fn new_events<'a>(journal: &mut Journal, doors: &mut [Door<'a>]) -> Result
 
 async fn number_requests(base: &Base, doors: &mut [Door<'_>]) -> Result<(), Fault> {
     let is_kept = |door: &Door| {
-        door.ended.is_none() && (!door.accepted.ids.is_empty() || door.accepted.quarantined > 0)
+        door.ended.is_none()
+            && (!door.accepted.ids.is_empty() || door.accepted.quarantined > 0 || door.proves)
     };
     let wanted = doors.iter().filter(|door| is_kept(door)).count();
     let numbers = base.numbers("requests_id", wanted).await?;
@@ -356,8 +374,9 @@ async fn keep_requests(base: &Base, doors: &[Door<'_>]) -> Result<(), Fault> {
     let credentials: Vec<_> = kept.iter().map(|(door, _)| clean(&door.receipt.credential)).collect();
     let packed: Vec<&[u8]> = kept.iter().map(|(_, packed)| *packed).collect();
     base.execute(
-        "INSERT INTO requests (id, tenant, source, received_at, digest, credential, packed)
-         SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bytea[], $6::text[], $7::bytea[])",
+        "INSERT INTO requests (id, tenant, source, received_at, digest, credential, packed, redacted)
+         SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bytea[], $6::text[], $7::bytea[],
+            $8::bigint[])",
         &[
             &of(|door| door.request),
             &of(|door| door.tenant),
@@ -366,6 +385,7 @@ async fn keep_requests(base: &Base, doors: &[Door<'_>]) -> Result<(), Fault> {
             &digests,
             &credentials,
             &packed,
+            &of(|door| if door.proves { REQUEST_PROVES } else { 0 }),
         ],
     )
     .await?;

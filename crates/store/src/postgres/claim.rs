@@ -75,8 +75,7 @@ pub(crate) async fn claim(
 const COLUMNS: &str =
     "d.id AS delivery, d.route, d.class, d.cause, d.attempts, d.crashes, d.since, d.progress,
             d.person, p.address, p.external_id, p.opens, p.clicks, p.opted_out_at, p.opted_in_at, p.erased,
-            (SELECT c.suppressed_at FROM contacts c WHERE c.person = coalesce(p.same_as, p.id)) IS NOT NULL
-                AS suppressed,
+            (SELECT k.suppressed_at FROM contacts k WHERE k.person = coalesce(p.same_as, p.id)) IS NOT NULL AS suppressed,
             p.delivered_at, p.opened_at, p.clicked_at, p.bounced_at";
 
 /// What waits behind these heads, in the order in which it would go, with the head it waits for; at most

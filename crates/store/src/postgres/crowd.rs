@@ -122,6 +122,7 @@ fn arrive<'a>(
     let ask = ask.and_then(|ask| Some(one.beside(seqs.pop()?, &ask.event)));
     one.flags |= if done.erased { ERASES } else { 0 };
     one.flags |= if done.facts.is_empty() { 0 } else { STATES_CONSENT };
+    door.proves |= !done.facts.is_empty();
     let mut events = vec![];
     if done.is_known_already(write) {
         unchanged(door, &one);

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, HashSet};
 
 use mailspan_core::contact::Suppressed;
-use mailspan_core::{Address, Millis, Subject};
+use mailspan_core::{Address, Millis, Name, Subject};
 use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
 
@@ -113,9 +113,12 @@ async fn walk(journal: &mut Journal, targets: &mut [Target]) -> Result<(), Fault
     }
     let last = rows.last().map(|(key, _)| *key);
     let is_end = (rows.len() as i64) < table.page();
+    let operators = journal.base.tenant(Name::default_tenant().as_str()).await?;
+    let operators = operators.filter(|_| table.is_operators());
     for (key, row) in rows {
+        let is_operators = operators.is_some_and(|id| row[0] == Cell::Int(id));
         for (place, target) in
-            targets.iter_mut().enumerate().filter(|(_, one)| Cell::Int(one.tenant) == row[0])
+            targets.iter_mut().enumerate().filter(|(_, one)| is_operators || Cell::Int(one.tenant) == row[0])
         {
             let (is_own, is_busy) = (own.contains(&(place, key)), waiting.contains(&key));
             if judge(table, key, &row, target, is_own, is_busy).is_none() {

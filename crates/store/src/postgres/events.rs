@@ -10,7 +10,7 @@ use super::base::{Base, Fault, clean, digest, get, millis};
 use super::persons;
 use crate::pack::unpack_request;
 use crate::prepare::identities;
-use crate::sqlite::accept::TEST;
+use crate::sqlite::accept::{REQUEST_REDACTED, TEST};
 use crate::sqlite::base::page;
 use crate::sqlite::envelope;
 use crate::sqlite::persons::BUCKET_BITS;
@@ -262,7 +262,7 @@ pub(crate) async fn request_of(base: &Base, id: EventId) -> Result<Option<Reques
         received_at: millis(&row, "received_at")?,
         credential: get(&row, "credential")?,
         digest: Digest(digest(&row, "digest")?).to_string(),
-        redacted: get::<i64, _>(&row, "redacted")? != 0,
+        redacted: get::<i64, _>(&row, "redacted")? & REQUEST_REDACTED != 0,
         ..request
     }))
 }

@@ -3,7 +3,7 @@
 //! A job's lease row is locked before its own row, and both before what a page changes.
 
 use mailspan_core::limits::{JOBS_KEPT_MAX, JOBS_OPEN_MAX};
-use mailspan_core::{DeliveryId, Millis, State};
+use mailspan_core::{DeliveryId, DestinationId, Millis, State};
 use tokio_postgres::Row;
 
 use super::base::{Base, Fault, clean, get};
@@ -101,8 +101,8 @@ pub(crate) async fn page(journal: &mut Journal, page: &Page) -> Result<Wrote, Fa
     let (done, destinations) = match &page.work {
         PageWork::Count { matched } => (*matched, vec![]),
         PageWork::Offer { items, again } => offer::reopen_page(journal, items, *again, page.at).await?,
-        PageWork::Discard { deliveries, note } => {
-            (discard(journal, deliveries, note, page.at).await?, vec![])
+        PageWork::Discard { deliveries, unserved, note } => {
+            (discard(journal, deliveries, *unserved, note, page.at).await?, vec![])
         }
     };
     let (state, note) = match &page.end {
@@ -133,14 +133,22 @@ pub(crate) async fn page(journal: &mut Journal, page: &Page) -> Result<Wrote, Fa
 }
 
 /// What is no dead letter any more is passed over.
-async fn discard(journal: &mut Journal, ids: &[DeliveryId], note: &str, at: Millis) -> Result<u64, Fault> {
+async fn discard(
+    journal: &mut Journal,
+    ids: &[DeliveryId],
+    unserved: Option<DestinationId>,
+    note: &str,
+    at: Millis,
+) -> Result<u64, Fault> {
     let asked: Vec<i64> = ids.iter().map(|id| id.0).collect();
-    let sql = "SELECT id FROM deliveries WHERE id = ANY($1) AND state = $2 ORDER BY id FOR UPDATE";
-    let dead = journal.base.rows(sql, &[&asked, &(State::Dead as i64)]).await?;
-    for row in &dead {
-        offer::discard(journal, DeliveryId(get(row, 0)?), note, at).await?;
+    let sql = "SELECT id FROM deliveries
+               WHERE id = ANY($1) AND (state = $2 OR (state = 0 AND destination = $3)) ORDER BY id FOR UPDATE";
+    let unserved_id = unserved.map(|of| of.0);
+    let found = journal.base.rows(sql, &[&asked, &(State::Dead as i64), &unserved_id]).await?;
+    for row in &found {
+        offer::discard(journal, DeliveryId(get(row, 0)?), unserved, note, at).await?;
     }
-    Ok(dead.len() as u64)
+    Ok(found.len() as u64)
 }
 
 const COLUMNS: &str = "id, tenant, kind, argument, cursor, done, total, state, note";

@@ -14,8 +14,8 @@ use super::names::TYPE;
 use super::retain::Cursors;
 use super::segments::Segments;
 use super::{
-    accept, contacts, counts, endpoints, erase, jobs, keys, offer, refused, retain, rounds, route, settle,
-    standing, tenants,
+    accept, contacts, counts, endpoints, erase, jobs, keys, offer, refused, retain, rounds, route, said,
+    settle, standing, tenants,
 };
 use crate::decided::{DECIDED, HELD_BACK};
 use crate::prepare::{Prepared, What, decides};
@@ -214,6 +214,12 @@ impl Journal {
                 }
                 What::Route { .. } | What::Write(_) => {}
             }
+            for event in crate::said::events(write) {
+                self.segments.roll(&self.base, event.received_at, None).await?;
+                let tenant = self.base.make_tenant(event.tenant.as_str()).await?;
+                self.base.make_number(tenant, NameKind::Source as u8, event.source.as_str()).await?;
+                self.base.make_number(tenant, TYPE, event.event_type.as_str()).await?;
+            }
         }
         Ok(())
     }
@@ -292,13 +298,22 @@ impl Journal {
 
     async fn apply_write(&mut self, write: &Write) -> Result<Wrote, Fault> {
         match write {
-            Write::Settle { destination, fence, settlements, attempts, at } => {
-                settle::settle(self, *destination, *fence, settlements, attempts, *at).await
+            Write::Settle { destination, fence, settlements, attempts, at, say } => {
+                settle::settle(self, *destination, *fence, settlements, attempts, *at, say).await
             }
             Write::Offer { offers, again, at } => offer::offer(self, offers, *again, *at).await,
-            Write::Discard { delivery, note, at } => offer::discard(self, *delivery, note, *at).await,
-            Write::Stand { destination, paused, at } => {
-                standing::stand(&self.base, *destination, paused.as_ref(), *at).await
+            Write::Discard { delivery, unserved, note, at } => {
+                offer::discard(self, *delivery, *unserved, note, *at).await
+            }
+            Write::Stand { destination, fence, paused, at, say } => {
+                let under =
+                    fence.map(|fence| leases::check(&self.leases, &of_destination(*destination), fence));
+                under.transpose()?;
+                let is_news = standing::stand(&self.base, *destination, paused.as_ref(), *at).await?;
+                if let Some(event) = say.as_ref().filter(|_| is_news) {
+                    said::say(self, event).await?;
+                }
+                Ok(Wrote::Done)
             }
             Write::Key(key) => keys::make(&self.base, key).await,
             Write::RevokeKey { id, at } => keys::revoke(&self.base, *id, *at).await,
@@ -315,8 +330,16 @@ impl Journal {
             Write::RoundNow { tenant, about, at } => rounds::now(&self.base, tenant, *about, *at).await,
             Write::Retain(keep) => retain::step(self, *keep).await,
             Write::Job(job) => jobs::make(&self.base, job).await,
-            Write::JobStand { id, state, note, at } => jobs::stand(self, *id, *state, note, *at).await,
-            Write::Page(page) => jobs::page(self, page).await,
+            Write::JobStand { id, state, note, at, say } => {
+                let wrote = jobs::stand(self, *id, *state, note, *at).await?;
+                said::say_job(self, *id, say.as_ref()).await?;
+                Ok(wrote)
+            }
+            Write::Page(page) => {
+                let wrote = jobs::page(self, page).await?;
+                said::say_job(self, page.job, page.say.as_ref()).await?;
+                Ok(wrote)
+            }
             Write::Tenant(tenant) => tenants::set(&self.base, tenant).await,
             Write::Field(field) => tenants::field(&self.base, field).await,
             Write::Sealed(write) => tenants::seal(&self.base, write).await,
@@ -333,6 +356,8 @@ impl Journal {
     /// Remembers which leases are held here, and whom else to wake.
     fn committed(&mut self, writes: &[Prepared], results: &[Result<Wrote, Trouble>]) {
         for (write, result) in writes.iter().zip(results) {
+            self.accepted |=
+                result.is_ok() && !self.taken.contains_key(ROUTER) && !crate::said::events(write).is_empty();
             match (&write.what, result) {
                 (What::Write(Write::Lease { name, owner, .. }), Ok(Wrote::Lease { fence })) => {
                     match fence {

@@ -42,10 +42,17 @@ pub(crate) fn needed(write: &Prepared) -> Vec<String> {
             let to = handed_on.map(|elsewhere| of_destination(elsewhere.destination));
             to.chain([of_destination(*destination)]).collect()
         }
+        What::Write(Write::Stand { destination, fence: Some(_), .. }) => vec![of_destination(*destination)],
         What::Write(Write::Offer { offers, .. }) => {
             offers.iter().map(|offer| of_destination(offer.destination)).collect()
         }
+        What::Write(Write::Discard { unserved, .. }) => {
+            unserved.iter().map(|of| of_destination(*of)).collect()
+        }
         What::Write(Write::Page(page)) => match &**page {
+            Page { work: PageWork::Discard { unserved, .. }, .. } => {
+                unserved.iter().map(|of| of_destination(*of)).collect()
+            }
             Page { work: PageWork::Offer { items, .. }, .. } => {
                 items.iter().map(|item| of_destination(item.offer.destination)).collect()
             }

@@ -37,6 +37,7 @@ mod refused;
 mod retain;
 mod rounds;
 mod route;
+mod said;
 mod segments;
 mod settle;
 mod standing;

@@ -5,7 +5,7 @@
 
 use std::collections::HashSet;
 
-use mailspan_core::{DeliveryId, DestinationId, Event, Millis, Offer, Queue, Reason, State};
+use mailspan_core::{Class, DeliveryId, DestinationId, Event, Millis, Offer, Queue, Reason, State};
 
 use super::base::{Base, Fault, clean, get};
 use super::events;
@@ -15,7 +15,7 @@ use super::persons::{self, Who};
 use crate::PageItem;
 use crate::prepare::{identities, states_consent};
 use crate::sqlite::lanes::{ANSWERS_CONSENT, nobody};
-use crate::sqlite::offer::{Existing, all_is_done, done_kept};
+use crate::sqlite::offer::{Existing, all_is_done, discardable, done_kept};
 use crate::sqlite::persons::Found;
 use crate::write::Wrote;
 
@@ -183,30 +183,31 @@ async fn make(journal: &mut Journal, offer: &Offer, at: Millis) -> Result<Vec<De
 pub(crate) async fn discard(
     journal: &mut Journal,
     id: DeliveryId,
+    unserved: Option<DestinationId>,
     note: &str,
     at: Millis,
 ) -> Result<Wrote, Fault> {
     let base = &journal.base;
-    let sql = "SELECT state, destination, tenant FROM deliveries WHERE id = $1 FOR UPDATE";
+    let sql =
+        "SELECT state, destination, tenant, due, person, class FROM deliveries WHERE id = $1 FOR UPDATE";
     let Some(row) = base.row(sql, &[&id.0]).await? else {
         return Err(Fault::refused("not_found", format!("there is no delivery {}", id.0)));
     };
     let (state, destination, tenant): (i64, i64, i64) = (get(&row, 0)?, get(&row, 1)?, get(&row, 2)?);
-    if state != State::Dead as i64 {
-        let state = State::from_number(state).map_or("unknown", State::name);
-        return Err(Fault::refused(
-            "not_dead",
-            format!("delivery {} is {state}: only a dead letter can be discarded", id.0),
-        ));
-    }
+    let before = discardable(id, state, unserved == Some(DestinationId(destination)))
+        .map_err(|fault| Fault::Trouble(fault.trouble()))?;
     let reason = Reason::new("discarded", note);
     base.execute(
-        "UPDATE deliveries SET state = $2, reason_code = $3, reason = $4, changed_at = $5, progress = NULL
+        "UPDATE deliveries SET state = $2, due = NULL, reason_code = $3, reason = $4, changed_at = $5, progress = NULL
          WHERE id = $1",
         &[&id.0, &(State::Discarded as i64), &reason.code, &clean(&reason.text), &at.0],
     )
     .await?;
+    if get::<Option<i64>, _>(&row, 3)?.is_some() {
+        let class = Class::from_number(get(&row, 5)?).unwrap_or(Class::Activity);
+        lanes::promote(base, &[Lane { person: get(&row, 4)?, destination, class }], at).await?;
+    }
     super::standing::log(base, tenant, at, "discard", id.0, note).await?;
-    journal.counts.moved(destination, State::Dead, State::Discarded);
+    journal.counts.moved(destination, before, State::Discarded);
     Ok(Wrote::Done)
 }

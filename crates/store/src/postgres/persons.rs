@@ -180,9 +180,9 @@ pub(crate) async fn by_subject(
     let row = base
         .row(
             "SELECT id AS person, address, external_id, opens, clicks, opted_out_at, opted_in_at, erased,
-                (SELECT c.suppressed_at FROM contacts c WHERE c.person = coalesce(persons.same_as, persons.id))
-                    IS NOT NULL AS suppressed
-             FROM persons WHERE id = $1",
+                (SELECT k.suppressed_at FROM contacts k WHERE k.person = coalesce(p.same_as, p.id)) IS NOT NULL
+                    AS suppressed
+             FROM persons p WHERE id = $1",
             &[&id],
         )
         .await?;

@@ -172,7 +172,7 @@ impl Postgres {
         &self,
         destination: DestinationId,
         since: Millis,
-    ) -> Result<Option<u64>, Trouble> {
+    ) -> Result<Option<Vec<Millis>>, Trouble> {
         let link = self.link().await?;
         let found = walk::sent_since(link.base()?, destination, since).await;
         link.end(found).await

@@ -9,6 +9,7 @@ use mailspan_core::{Millis, Seq, State};
 use super::base::{Base, Fault, get};
 use super::journal::Journal;
 use super::{events, persons};
+use crate::sqlite::accept::REQUEST_PROVES;
 use crate::sqlite::counts::Place;
 use crate::sqlite::persons::BUCKET_BITS;
 use crate::sqlite::retain::{OPERATOR_LOG_MS, ROWS_LOOKED_AT_MAX};
@@ -22,6 +23,7 @@ const EVENTS_DROPPED_MAX: usize = RETENTION_ROWS_MAX / 3;
 pub(crate) struct Cursors {
     table: usize,
     event: i64,
+    request: i64,
     attempt: i64,
     transmission: Option<(i64, Vec<u8>)>,
 }
@@ -39,7 +41,7 @@ pub(crate) async fn step(journal: &mut Journal, keep: Keep) -> Result<Wrote, Fau
     loop {
         let rows = match journal.cursors.table {
             0 => drop_events(journal, events).await?,
-            1 => drop_requests(&journal.base, requests).await?,
+            1 => drop_requests(journal, requests).await?,
             2 => drop_attempts(journal, requests).await?,
             3 => {
                 let until = older_than(keep.dedupe_ms);
@@ -182,9 +184,35 @@ async fn persons_of(base: &Base, seqs: &[i64]) -> Result<HashMap<i64, i64>, Faul
     Ok(persons)
 }
 
-/// Raw requests, and the quarantined elements that came with them.
-async fn drop_requests(base: &Base, until: Millis) -> Result<usize, Fault> {
-    Ok(drop_low(base, "requests", until).await? + drop_low(base, "unreadable", until).await?)
+/// Raw requests, and the quarantined elements that came with others of that time. What a fact of consent came with
+/// is its proof, and stays as long as it.
+async fn drop_requests(journal: &mut Journal, until: Millis) -> Result<usize, Fault> {
+    let base = &journal.base;
+    let elements = drop_low(base, "unreadable", until).await?;
+    let sql = "SELECT id, received_at, redacted FROM requests WHERE id > $1 ORDER BY id LIMIT $2";
+    let rows = base.rows(sql, &[&journal.cursors.request, &(ROWS_LOOKED_AT_MAX as i64)]).await?;
+    let mut is_end = rows.len() < ROWS_LOOKED_AT_MAX;
+    let mut going: Vec<i64> = vec![];
+    for row in &rows {
+        if get::<i64, _>(row, 1)? >= until.0 {
+            is_end = true;
+            break;
+        }
+        if going.len() == RETENTION_ROWS_MAX {
+            is_end = false;
+            break;
+        }
+        journal.cursors.request = get(row, 0)?;
+        if get::<i64, _>(row, 2)? & REQUEST_PROVES == 0 {
+            going.push(journal.cursors.request);
+        }
+    }
+    let gone = base.execute("DELETE FROM requests WHERE id = ANY($1)", &[&going]).await? as usize;
+    if is_end {
+        journal.cursors.request = 0;
+        return Ok(elements + gone);
+    }
+    Ok((elements + gone).max(1))
 }
 
 /// Deletes from the low end of a table whose `received_at` grows with its id.

@@ -8,8 +8,8 @@ use mailspan_engine::Fence;
 use super::base::{Base, Fault, get};
 use super::journal::Journal;
 use super::lanes::{self, Lane, New};
-use super::leases;
 use super::persons::{self, Who};
+use super::{leases, said};
 use crate::NameKind;
 use crate::prepare::{Identities, states_consent};
 use crate::sqlite::lanes::{ANSWERS_CONSENT, nobody};
@@ -64,7 +64,22 @@ pub(crate) async fn route(
             failed: towards.failed.as_ref(),
         }));
     }
+    let mut sayings = vec![];
+    for one in placed.iter().filter(|one| !one.routed.event.test) {
+        for towards in one.towards() {
+            let Some(say) = &towards.say else { continue };
+            let of = (one.seq.0, towards.route.0, towards.destination.0);
+            if said::delivery(base, of.0, of.1, of.2).await?.is_none() {
+                sayings.push((of, say));
+            }
+        }
+    }
     let mut destinations = lanes::make(journal, &news).await?;
+    for ((event, route, destination), say) in sayings {
+        if let Some(delivery) = said::delivery(&journal.base, event, route, destination).await? {
+            said::say_dead(journal, delivery, say).await?;
+        }
+    }
     destinations.sort();
     destinations.dedup();
     Ok(Wrote::Offered { destinations })

@@ -13,14 +13,15 @@ use mailspan_engine::Fence;
 use super::base::{Base, Fault, clean, get};
 use super::journal::Journal;
 use super::lanes::{self, Lane, New};
-use super::{leases, ledger, unsubscribes};
+use super::{leases, ledger, said, unsubscribes};
+use crate::DeliveryRow;
 use crate::sqlite::lanes::ANSWERS_CONSENT;
 use crate::sqlite::leases::of_destination;
 use crate::sqlite::ledger::verdict;
 use crate::sqlite::settle::{
     QUARTERS_KEPT, consent_verdict, ends_well, keeps_progress, packed, quarter, tells_consent,
 };
-use crate::write::Wrote;
+use crate::write::{Say, Wrote};
 
 /// Refused whole under an old fence. What is no longer pending was settled before: it is left as it is.
 pub(crate) async fn settle(
@@ -30,6 +31,7 @@ pub(crate) async fn settle(
     settlements: &[Settlement],
     attempts: &[Attempt],
     at: Millis,
+    say: &[(DeliveryId, Say<DeliveryRow>)],
 ) -> Result<Wrote, Fault> {
     leases::check(&journal.leases, &of_destination(destination), fence)?;
     if settlements.iter().any(|one| matches!(one.outcome, Outcome::Ended { state: State::Pending, .. })) {
@@ -51,6 +53,11 @@ pub(crate) async fn settle(
             .collect();
         told.extend(told_now(&journal.base, &changes, destination).await?);
         promoted |= settle_run(journal, &changes, at).await?;
+        for settlement in changes.iter().map(|change| change.settlement) {
+            if let Some((delivery, say)) = say.iter().find(|(delivery, _)| *delivery == settlement.delivery) {
+                said::say_dead(journal, *delivery, say).await?;
+            }
+        }
         offered.extend(hand_on(journal, &changes, at).await?);
         rest = &rest[run..];
     }

@@ -28,12 +28,13 @@ pub(crate) async fn name(base: &Base, tenant: &Name, kind: NameKind, name: &Name
     Ok(Wrote::Key { id })
 }
 
+/// False where it stood so before.
 pub(crate) async fn stand(
     base: &Base,
     destination: DestinationId,
     paused: Option<&Reason>,
     at: Millis,
-) -> Result<Wrote, Fault> {
+) -> Result<bool, Fault> {
     let known = base.row("SELECT 1 FROM destinations WHERE id = $1", &[&destination.0]).await?;
     if known.is_none() {
         return Err(Fault::refused("not_found", format!("there is no destination {}", destination.0)));
@@ -54,7 +55,7 @@ pub(crate) async fn stand(
         let (what, note) = paused.map_or(("resume", ""), |reason| ("pause", reason.text.as_str()));
         log(base, 0, at, what, destination.0, note).await?;
     }
-    Ok(Wrote::Done)
+    Ok(changed > 0)
 }
 
 /// What operators (and the hub for them) decided; tenant 0 where the row itself names it.

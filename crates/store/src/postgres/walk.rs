@@ -10,6 +10,7 @@ use super::base::{Base, Fault, get};
 use super::{events, persons};
 use crate::sqlite::offer;
 use crate::sqlite::settle::quarter;
+use crate::sqlite::walk::sent_of;
 use crate::{Walk, Walked, WalkedRow};
 
 const COLUMNS: &str = "id, event, route, destination, tenant, person, state, reason_code";
@@ -123,21 +124,18 @@ pub(crate) async fn replays_pending(base: &Base, destination: DestinationId) -> 
     Ok(usize::try_from(pending).unwrap_or(0))
 }
 
-/// Exchanges with a destination since then; nothing where the last [`ATTEMPTS_BACK_MAX`] of all do not reach
-/// back so far.
+/// When exchanges with a destination were begun since then; nothing where the last [`ATTEMPTS_BACK_MAX`] of all do
+/// not reach back so far.
 pub(crate) async fn sent_since(
     base: &Base,
     destination: DestinationId,
     since: Millis,
-) -> Result<Option<u64>, Fault> {
-    let sql = "SELECT count(*), min(at), count(*) FILTER (WHERE destination = $1 AND at >= $2)
-               FROM (SELECT destination, at FROM attempts ORDER BY id DESC LIMIT $3) AS last";
-    let row = base.row(sql, &[&destination.0, &since.0, &(ATTEMPTS_BACK_MAX as i64)]).await?;
-    let Some(row) = row else { return Ok(Some(0)) };
-    let (looked_at, oldest, sent): (i64, Option<i64>, i64) = (get(&row, 0)?, get(&row, 1)?, get(&row, 2)?);
-    let all =
-        usize::try_from(looked_at).unwrap_or(0) < ATTEMPTS_BACK_MAX || oldest.is_some_and(|at| at < since.0);
-    Ok(all.then(|| u64::try_from(sent).unwrap_or(0)))
+) -> Result<Option<Vec<Millis>>, Fault> {
+    let sql = "SELECT destination, at FROM attempts ORDER BY id DESC LIMIT $1";
+    let rows = base.rows(sql, &[&(ATTEMPTS_BACK_MAX as i64)]).await?;
+    let last: Vec<(i64, i64)> =
+        rows.iter().map(|row| Ok((get(row, 0)?, get(row, 1)?))).collect::<Result<_, Fault>>()?;
+    Ok(sent_of(&last, destination, since))
 }
 
 /// Exchanges with a destination in the quarters of an hour from that time on, the one it stands in whole; known

@@ -26,6 +26,10 @@ pub(crate) const ERASES: i64 = 8;
 /// It is older than the erasure of whoever it is about, and goes nowhere.
 pub(crate) const VOID: i64 = 16;
 
+/// Flags of a raw request, as stored in `redacted`: something was taken out of it; a fact of consent came with it.
+pub(crate) const REQUEST_REDACTED: i64 = 1;
+pub(crate) const REQUEST_PROVES: i64 = 2;
+
 const ANSWER_VERSION: i64 = 1;
 
 pub(crate) fn accept(journal: &mut Journal, receipt: &Receipt, arrivals: &[Arrival]) -> Result<Wrote, Fault> {
@@ -79,6 +83,7 @@ pub(crate) fn accept(journal: &mut Journal, receipt: &Receipt, arrivals: &[Arriv
             count(&mut tally, &arrived.event, accepted.unchanged > unchanged);
         }
     }
+    let proves = !stated.is_empty() || crowd.as_ref().is_some_and(|crowd| !crowd.facts.is_empty());
     if let Some(crowd) = &crowd {
         let (base, counts) = (&journal.base, &mut journal.counts);
         contacts::keep(base, counts, tenant, &crowd.audience, &crowd.facts, receipt.received_at)?;
@@ -92,9 +97,9 @@ pub(crate) fn accept(journal: &mut Journal, receipt: &Receipt, arrivals: &[Arriv
     if let Some(mark) = &receipt.round {
         rounds::keep(&journal.base, mark, &tally)?;
     }
-    if !accepted.ids.is_empty() || accepted.quarantined > 0 {
+    if !accepted.ids.is_empty() || accepted.quarantined > 0 || proves {
         journal.marks.request = door.request;
-        keep_request(&journal.base, &door, receipt)?;
+        keep_request(&journal.base, &door, receipt, proves)?;
     }
     if let Some(asked) = &receipt.idempotency {
         keep_answer(&journal.base, tenant, asked, receipt, &accepted)?;
@@ -274,11 +279,11 @@ fn keep_unreadable(base: &Base, door: &Door, receipt: &Receipt) -> Result<(), Fa
     Ok(())
 }
 
-fn keep_request(base: &Base, door: &Door, receipt: &Receipt) -> Result<(), Fault> {
+fn keep_request(base: &Base, door: &Door, receipt: &Receipt, proves: bool) -> Result<(), Fault> {
     let (Some(packed), Some(_)) = (&receipt.packed, door.kept_request) else { return Ok(()) };
     base.sql(
-        "INSERT INTO requests (id, tenant, source, received_at, digest, credential, packed)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+        "INSERT INTO requests (id, tenant, source, received_at, digest, credential, packed, redacted)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
     )?
     .execute(params![
         door.request,
@@ -288,6 +293,7 @@ fn keep_request(base: &Base, door: &Door, receipt: &Receipt) -> Result<(), Fault
         receipt.digest.0,
         receipt.credential,
         packed,
+        if proves { REQUEST_PROVES } else { 0 },
     ])?;
     Ok(())
 }

@@ -4,7 +4,7 @@ use mailspan_core::limits::PAGE_ROWS_MAX;
 use mailspan_core::{Class, Digest, Event, EventId, EventType, Millis, Seq};
 use rusqlite::{OptionalExtension, Row, params};
 
-use super::accept::TEST;
+use super::accept::{REQUEST_REDACTED, TEST};
 use super::base::{Base, Fault, page};
 use super::recent::Recent;
 use super::route::{UNMATCHED, transmission_hash};
@@ -231,7 +231,7 @@ pub(crate) fn request_of(base: &Base, id: EventId) -> Result<Option<RequestRow>,
         received_at: Millis(row.get(1)?),
         credential: row.get(2)?,
         digest: Digest(row.get(3)?).to_string(),
-        redacted: row.get::<_, i64>(4)? != 0,
+        redacted: row.get::<_, i64>(4)? & REQUEST_REDACTED != 0,
         ..request
     }))
 }

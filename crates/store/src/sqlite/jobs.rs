@@ -1,7 +1,7 @@
 //! Jobs: long work page by page, each page and its cursor in one transaction.
 
 use mailspan_core::limits::{JOBS_KEPT_MAX, JOBS_OPEN_MAX};
-use mailspan_core::{DeliveryId, Millis, State};
+use mailspan_core::{DeliveryId, DestinationId, Millis, State};
 use rusqlite::{OptionalExtension, Row, params};
 
 use super::base::{Base, Fault, page as page_rows};
@@ -87,7 +87,9 @@ pub(crate) fn page(journal: &mut Journal, page: &Page) -> Result<Wrote, Fault> {
     let (done, destinations) = match &page.work {
         PageWork::Count { matched } => (*matched, vec![]),
         PageWork::Offer { items, again } => offer::reopen_page(journal, items, *again, page.at)?,
-        PageWork::Discard { deliveries, note } => (discard(journal, deliveries, note, page.at)?, vec![]),
+        PageWork::Discard { deliveries, unserved, note } => {
+            (discard(journal, deliveries, *unserved, note, page.at)?, vec![])
+        }
     };
     let base = &journal.base;
     let (state, note) = match &page.end {
@@ -112,16 +114,24 @@ pub(crate) fn page(journal: &mut Journal, page: &Page) -> Result<Wrote, Fault> {
     Ok(Wrote::Paged { done, destinations })
 }
 
-/// What is no dead letter any more is passed over.
-fn discard(journal: &mut Journal, ids: &[DeliveryId], note: &str, at: Millis) -> Result<u64, Fault> {
+/// What is no dead letter any more is passed over, but for what is pending for `unserved`.
+fn discard(
+    journal: &mut Journal,
+    ids: &[DeliveryId],
+    unserved: Option<DestinationId>,
+    note: &str,
+    at: Millis,
+) -> Result<u64, Fault> {
     let mut done = 0;
     for id in ids {
-        let is_dead = journal
+        let can_be = journal
             .base
-            .sql("SELECT 1 FROM deliveries WHERE id = ?1 AND state = ?2")?
-            .exists(params![id.0, State::Dead as i64])?;
-        if is_dead {
-            offer::discard(journal, *id, note, at)?;
+            .sql(
+                "SELECT 1 FROM deliveries WHERE id = ?1 AND (state = ?2 OR (state = 0 AND destination = ?3))",
+            )?
+            .exists(params![id.0, State::Dead as i64, unserved.map(|of| of.0)])?;
+        if can_be {
+            offer::discard(journal, *id, unserved, note, at)?;
             done += 1;
         }
     }

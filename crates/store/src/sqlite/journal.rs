@@ -14,7 +14,7 @@ use super::retain::Cursors;
 use super::segments::Segments;
 use super::{
     accept, audit, claim, deliveries, endpoints, erase, events, jobs, keys, leases, ledger, offer, persons,
-    refused, retain, rounds, route, settle, standing, tenants,
+    refused, retain, rounds, route, said, settle, standing, tenants,
 };
 use crate::prepare::{Prepared, What, prepare, prepare_name};
 use crate::write::{Trouble, Write, Wrote};
@@ -243,13 +243,22 @@ impl Journal {
 
     fn apply_write(&mut self, write: &Write) -> Result<Wrote, Fault> {
         match write {
-            Write::Settle { destination, fence, settlements, attempts, at } => {
-                settle::settle(self, *destination, *fence, settlements, attempts, *at)
+            Write::Settle { destination, fence, settlements, attempts, at, say } => {
+                settle::settle(self, *destination, *fence, settlements, attempts, *at, say)
             }
             Write::Offer { offers, again, at } => offer::offer(self, offers, *again, *at),
-            Write::Discard { delivery, note, at } => offer::discard(self, *delivery, note, *at),
-            Write::Stand { destination, paused, at } => {
-                standing::stand(&self.base, *destination, paused.as_ref(), *at)
+            Write::Discard { delivery, unserved, note, at } => {
+                offer::discard(self, *delivery, *unserved, note, *at)
+            }
+            Write::Stand { destination, fence, paused, at, say } => {
+                let under = fence
+                    .map(|fence| leases::check(&self.base, &leases::of_destination(*destination), fence));
+                under.transpose()?;
+                let is_news = standing::stand(&self.base, *destination, paused.as_ref(), *at)?;
+                if let Some(event) = say.as_ref().filter(|_| is_news) {
+                    said::say(self, event)?;
+                }
+                Ok(Wrote::Done)
             }
             Write::Refused(request) => refused::keep(self, request),
             Write::Key(key) => keys::make(&self.base, key),
@@ -259,8 +268,16 @@ impl Journal {
             Write::Lease { name, owner, now, until } => leases::take(&self.base, name, *owner, *now, *until),
             Write::Renew { names, owner, until } => leases::renew(&self.base, names, *owner, *until),
             Write::Job(job) => jobs::make(&self.base, job),
-            Write::JobStand { id, state, note, at } => jobs::stand(&self.base, *id, *state, note, *at),
-            Write::Page(page) => jobs::page(self, page),
+            Write::JobStand { id, state, note, at, say } => {
+                let wrote = jobs::stand(&self.base, *id, *state, note, *at)?;
+                said::say_job(self, *id, say.as_ref())?;
+                Ok(wrote)
+            }
+            Write::Page(page) => {
+                let wrote = jobs::page(self, page)?;
+                said::say_job(self, page.job, page.say.as_ref())?;
+                Ok(wrote)
+            }
             Write::Round(mark) => rounds::write(&self.base, mark),
             Write::RoundNow { tenant, about, at } => rounds::now(&self.base, tenant, *about, *at),
             Write::Retain(keep) => retain::step(self, *keep),
@@ -370,7 +387,8 @@ mod tests {
             times: Default::default(),
         };
         let twice = Write::Route { fence: Fence(1), routed: vec![routed(&event), routed(&event)] };
-        let discard = Write::Discard { delivery: DeliveryId(9), note: String::new(), at: Millis(0) };
+        let discard =
+            Write::Discard { unserved: None, delivery: DeliveryId(9), note: String::new(), at: Millis(0) };
         let results = group(&mut journal, vec![accept(2), discard, twice, accept(3), accept(2)]);
         let refused: Vec<_> = results.iter().map(Result::is_err).collect();
         assert_eq!(refused, [false, true, true, false, false], "{results:?}");

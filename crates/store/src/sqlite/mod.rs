@@ -38,6 +38,7 @@ pub(crate) mod retain;
 pub(crate) mod rounds;
 pub(crate) mod route;
 mod runs;
+mod said;
 pub(crate) mod segments;
 pub(crate) mod settle;
 pub(crate) mod standing;

@@ -185,32 +185,58 @@ fn make(journal: &mut Journal, offer: &Offer, at: Millis) -> Result<bool, Fault>
     Ok(lanes::make(journal, &new)? == Made::Head)
 }
 
-/// Gives a dead letter up. Anything else is refused: what is pending goes on, what is done is done.
-pub(crate) fn discard(journal: &mut Journal, id: DeliveryId, note: &str, at: Millis) -> Result<Wrote, Fault> {
+/// Gives a dead letter up, or what is pending for `unserved`. Anything else is refused: what is pending goes on, what
+/// is done is done.
+pub(crate) fn discard(
+    journal: &mut Journal,
+    id: DeliveryId,
+    unserved: Option<DestinationId>,
+    note: &str,
+    at: Millis,
+) -> Result<Wrote, Fault> {
     let base = &journal.base;
-    let found: Option<(i64, i64, i64)> = base
-        .sql("SELECT state, destination, tenant FROM deliveries WHERE id = ?1")?
-        .query_row([id.0], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
+    let found: Option<(i64, i64, i64, Option<i64>, i64, i64)> = base
+        .sql("SELECT state, destination, tenant, due, person, class FROM deliveries WHERE id = ?1")?
+        .query_row([id.0], |row| {
+            Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?, row.get(5)?))
+        })
         .optional()?;
-    let Some((state, destination, tenant)) = found else {
+    let Some((state, destination, tenant, due, person, class)) = found else {
         return Err(Fault::refused("not_found", format!("there is no delivery {}", id.0)));
     };
-    if state != State::Dead as i64 {
-        let state = State::from_number(state).map_or("unknown", State::name);
-        return Err(Fault::refused(
-            "not_dead",
-            format!("delivery {} is {state}: only a dead letter can be discarded", id.0),
-        ));
-    }
+    let before = discardable(id, state, unserved == Some(DestinationId(destination)))?;
     let reason = Reason::new("discarded", note);
     base.sql(
-        "UPDATE deliveries SET state = ?2, reason_code = ?3, reason = ?4, changed_at = ?5, progress = NULL
+        "UPDATE deliveries SET state = ?2, due = NULL, reason_code = ?3, reason = ?4, changed_at = ?5,
+            progress = NULL
          WHERE id = ?1",
     )?
     .execute(params![id.0, State::Discarded as i64, reason.code, reason.text, at.0])?;
+    if due.is_some() {
+        let class = Class::from_number(class).unwrap_or(Class::Activity);
+        lanes::promote(base, Lane { person, destination, class }, at)?;
+    }
     super::standing::log(base, tenant, at, "discard", id.0, note)?;
-    journal.counts.moved(destination, State::Dead, State::Discarded);
+    journal.counts.moved(destination, before, State::Discarded);
     Ok(Wrote::Done)
+}
+
+/// Its state, where it can be given up.
+pub(crate) fn discardable(id: DeliveryId, state: i64, is_unserved: bool) -> Result<State, Fault> {
+    let state = State::from_number(state).ok_or_else(|| Fault::unreadable("delivery", id.0))?;
+    match state {
+        State::Dead => Ok(state),
+        State::Pending if is_unserved => Ok(state),
+        _ => Err(Fault::refused(
+            "not_dead",
+            format!(
+                "delivery {} is {}: only a dead letter can be discarded, or what waits for a destination that is not \
+                 in the configuration any more",
+                id.0,
+                state.name()
+            ),
+        )),
+    }
 }
 
 /// What a replay of a row offers: in the class of its event, as when it was routed first. In order,

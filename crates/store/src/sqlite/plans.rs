@@ -118,6 +118,7 @@ fn a_day_of_work(journal: &mut Journal) {
             // One in seven is unmatched.
             Some(Seq(seq)) if seq % 7 == 0 => vec![],
             _ => vec![Towards {
+                say: None,
                 route,
                 destination,
                 class: event.event_type.class(),
@@ -159,7 +160,9 @@ fn a_day_of_work(journal: &mut Journal) {
     let attempts =
         vec![Attempt { at: Millis(10), took_ms: 1, items: 1, status: 200, request: None, answer: None }];
     let at = Millis(10_000);
-    journal.write(Write::Settle { destination, fence: Fence(1), settlements, attempts, at }).unwrap();
+    journal
+        .write(Write::Settle { say: vec![], destination, fence: Fence(1), settlements, attempts, at })
+        .unwrap();
     let class = Class::Activity;
     let offers = (1..=200).map(|n| Offer {
         event: Seq(n),
@@ -246,9 +249,9 @@ fn a_job(journal: &mut Journal, destination: DestinationId, at: Millis) {
     super::walk::replays_pending(&journal.base, destination).unwrap();
     super::jobs::running(&journal.base).unwrap();
     super::jobs::list(&journal.base, &JobFilter::default()).unwrap();
-    let work = PageWork::Discard { deliveries: vec![DeliveryId(1)], note: String::new() };
+    let work = PageWork::Discard { unserved: None, deliveries: vec![DeliveryId(1)], note: String::new() };
     let (cursor, end) = ("{}".to_owned(), Some((JobState::Done, String::new())));
-    let page = Page { job: 1, fence: Fence(1), at, cursor, total: None, end, work };
+    let page = Page { say: None, job: 1, fence: Fence(1), at, cursor, total: None, end, work };
     journal.write(Write::Page(Box::new(page))).unwrap();
 }
 

@@ -4,6 +4,7 @@ use mailspan_core::limits::RETENTION_ROWS_MAX;
 use mailspan_core::{Millis, State};
 use rusqlite::{OptionalExtension, params};
 
+use super::accept::REQUEST_PROVES;
 use super::base::{Base, Fault};
 use super::counts::Place;
 use super::journal::Journal;
@@ -21,6 +22,7 @@ pub(crate) const OPERATOR_LOG_MS: i64 = 3 * 365 * 86_400_000;
 pub(crate) struct Cursors {
     table: usize,
     event: i64,
+    request: i64,
     attempt: i64,
     transmission: Option<(i64, Vec<u8>)>,
 }
@@ -33,7 +35,7 @@ pub(crate) fn step(journal: &mut Journal, keep: Keep) -> Result<Wrote, Fault> {
     loop {
         let rows = match journal.cursors.table {
             0 => drop_events(journal, events)?,
-            1 => drop_requests(&journal.base, requests)?,
+            1 => drop_requests(journal, requests)?,
             2 => drop_attempts(journal, requests)?,
             3 => {
                 let (marks, until) = (journal.marks, older_than(keep.dedupe_ms));
@@ -149,11 +151,43 @@ fn person_of(base: &Base, seq: i64, of_delivery: Option<i64>) -> Result<Option<i
     }
 }
 
-/// Raw requests, and the quarantined elements that came with them.
-fn drop_requests(base: &Base, until: Millis) -> Result<usize, Fault> {
-    let requests = drop_low(base, "requests", until)?;
-    let elements = drop_low(base, "unreadable", until)?;
-    Ok(requests + elements)
+/// Raw requests, and the quarantined elements that came with others of that time. What a fact of consent came with
+/// is its proof, and stays as long as it.
+fn drop_requests(journal: &mut Journal, until: Millis) -> Result<usize, Fault> {
+    let elements = drop_low(&journal.base, "unreadable", until)?;
+    let (old, is_end) = old_requests(&journal.base, journal.cursors.request, until)?;
+    let mut rows = elements;
+    for (id, flags) in old {
+        if rows >= elements + RETENTION_ROWS_MAX {
+            return Ok(rows);
+        }
+        journal.cursors.request = id;
+        if flags & REQUEST_PROVES == 0 {
+            rows += journal.base.sql("DELETE FROM requests WHERE id = ?1")?.execute([id])?;
+            mark_dropped(&journal.base, "requests", id)?;
+        }
+    }
+    if is_end {
+        journal.cursors.request = 0;
+        return Ok(rows);
+    }
+    Ok(rows.max(1))
+}
+
+/// The next old requests after the cursor with their flags, and whether none is left behind them.
+fn old_requests(base: &Base, after: i64, until: Millis) -> Result<(Vec<(i64, i64)>, bool), Fault> {
+    let mut statement =
+        base.sql("SELECT id, received_at, redacted FROM requests WHERE id > ?1 ORDER BY id LIMIT ?2")?;
+    let mut rows = statement.query(params![after, ROWS_LOOKED_AT_MAX as i64])?;
+    let mut old = vec![];
+    while let Some(row) = rows.next()? {
+        if row.get::<_, i64>(1)? >= until.0 {
+            return Ok((old, true));
+        }
+        old.push((row.get(0)?, row.get(2)?));
+    }
+    let is_end = old.len() < ROWS_LOOKED_AT_MAX;
+    Ok((old, is_end))
 }
 
 /// Deletes from the low end of a table whose `received_at` grows with its id.

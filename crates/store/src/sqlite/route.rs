@@ -7,8 +7,8 @@ use rusqlite::{OptionalExtension, params};
 use super::base::{Base, Fault};
 use super::journal::Journal;
 use super::lanes::{self, ANSWERS_CONSENT, Lane, Made, New};
-use super::leases;
 use super::persons::{self, Found};
+use super::{leases, said};
 use crate::NameKind;
 use crate::prepare::{Identities, first_16, states_consent};
 use crate::write::{Routed, Towards, Trouble, Wrote};
@@ -82,8 +82,12 @@ fn route_one(
             ordered: towards.ordered,
             failed: towards.failed.as_ref(),
         };
-        if lanes::make(journal, &new)? == Made::Head {
-            destinations.push(towards.destination);
+        match (lanes::make(journal, &new)?, &towards.say) {
+            (Made::Head, _) => destinations.push(towards.destination),
+            (Made::Dead, Some(say)) => {
+                said::say_dead(journal, mailspan_core::DeliveryId(journal.marks.delivery), say)?;
+            }
+            _ => {}
         }
     }
     Ok(())

@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use mailspan_core::{
-    Attempt, Cause, Class, DestinationId, Elsewhere, Millis, Outcome, Progress, Queue, Reason, Seq,
-    Settlement, State, Verdict,
+    Attempt, Cause, Class, DeliveryId, DestinationId, Elsewhere, Millis, Outcome, Progress, Queue, Reason,
+    Seq, Settlement, State, Verdict,
 };
 use mailspan_engine::Fence;
 use rusqlite::{OptionalExtension, params};
@@ -13,8 +13,9 @@ use super::base::{Base, Fault};
 use super::counts::Counts;
 use super::journal::Journal;
 use super::lanes::{self, ANSWERS_CONSENT, Lane, Made, New};
-use super::{leases, ledger, unsubscribes};
-use crate::write::Wrote;
+use super::{leases, ledger, said, unsubscribes};
+use crate::DeliveryRow;
+use crate::write::{Say, Wrote};
 
 /// Refused whole under an old fence. What is no longer pending was settled before: it is left as it is.
 pub(crate) fn settle(
@@ -24,6 +25,7 @@ pub(crate) fn settle(
     settlements: &[Settlement],
     attempts: &[Attempt],
     at: Millis,
+    say: &[(DeliveryId, Say<DeliveryRow>)],
 ) -> Result<Wrote, Fault> {
     leases::check(&journal.base, &leases::of_destination(destination), fence)?;
     let first_attempt = journal.marks.attempt + 1;
@@ -44,6 +46,9 @@ pub(crate) fn settle(
             told.insert(change.row.event.0);
         }
         promoted |= settle_one(&journal.base, &mut journal.counts, &change)?;
+        if let Some((delivery, say)) = say.iter().find(|(delivery, _)| *delivery == settlement.delivery) {
+            said::say_dead(journal, *delivery, say)?;
+        }
         if let Some(elsewhere) = settlement.hand_on
             && lanes::make(journal, &handed_on(&change.row, elsewhere, at))? == Made::Head
         {

@@ -21,12 +21,13 @@ pub(crate) fn name(base: &Base, tenant: &Name, kind: NameKind, name: &Name) -> R
     Ok(Wrote::Key { id })
 }
 
+/// False where it stood so before.
 pub(crate) fn stand(
     base: &Base,
     destination: DestinationId,
     paused: Option<&Reason>,
     at: Millis,
-) -> Result<Wrote, Fault> {
+) -> Result<bool, Fault> {
     let known = base.sql("SELECT 1 FROM destinations WHERE id = ?1")?.exists([destination.0])?;
     if !known {
         return Err(Fault::refused("not_found", format!("there is no destination {}", destination.0)));
@@ -41,7 +42,7 @@ pub(crate) fn stand(
         let (what, note) = paused.map_or(("resume", ""), |reason| ("pause", reason.text.as_str()));
         log(base, 0, at, what, destination.0, note)?;
     }
-    Ok(Wrote::Done)
+    Ok(changed > 0)
 }
 
 /// What operators (and the hub for them) decided; tenant 0 where the row itself names it.

@@ -108,24 +108,24 @@ pub(crate) fn replays_pending(base: &Base, destination: DestinationId) -> Result
     Ok(usize::try_from(pending).unwrap_or(0))
 }
 
-/// Exchanges with a destination since then; nothing where the last [`ATTEMPTS_BACK_MAX`] of all do not reach
-/// back so far.
+/// When exchanges with a destination were begun since then; nothing where the last [`ATTEMPTS_BACK_MAX`] of all do
+/// not reach back so far.
 pub(crate) fn sent_since(
     base: &Base,
     destination: DestinationId,
     since: Millis,
-) -> Result<Option<u64>, Fault> {
-    let (looked_at, oldest, sent): (i64, Option<i64>, i64) = base
-        .sql(
-            "SELECT count(*), min(at), count(*) FILTER (WHERE destination = ?1 AND at >= ?2)
-             FROM (SELECT destination, at FROM attempts ORDER BY id DESC LIMIT ?3)",
-        )?
-        .query_row(params![destination.0, since.0, ATTEMPTS_BACK_MAX as i64], |row| {
-            Ok((row.get(0)?, row.get(1)?, row.get(2)?))
-        })?;
-    let all =
-        usize::try_from(looked_at).unwrap_or(0) < ATTEMPTS_BACK_MAX || oldest.is_some_and(|at| at < since.0);
-    Ok(all.then(|| u64::try_from(sent).unwrap_or(0)))
+) -> Result<Option<Vec<Millis>>, Fault> {
+    let mut statement = base.sql("SELECT destination, at FROM attempts ORDER BY id DESC LIMIT ?1")?;
+    let rows = statement.query_map([ATTEMPTS_BACK_MAX as i64], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    let last: Vec<(i64, i64)> = rows.collect::<Result<_, _>>()?;
+    Ok(sent_of(&last, destination, since))
+}
+
+/// Of the last exchanges of all, each with its destination and its time.
+pub(crate) fn sent_of(last: &[(i64, i64)], destination: DestinationId, since: Millis) -> Option<Vec<Millis>> {
+    let is_whole = last.len() < ATTEMPTS_BACK_MAX || last.iter().any(|(_, at)| *at < since.0);
+    let sent = last.iter().filter(|(of, at)| *of == destination.0 && *at >= since.0);
+    is_whole.then(|| sent.map(|(_, at)| Millis(*at)).collect())
 }
 
 /// Exchanges with a destination in the quarters of an hour from that time on, the one it stands in whole; known

@@ -35,7 +35,8 @@ pub async fn what_waits_behind_a_head_is_carried_with_it(hub: Harness) {
     };
     let settlements = vec![carried(3), carried(2), carried(1)];
     let attempts = vec![attempt];
-    let settle = Write::Settle { destination: crm, fence, settlements, attempts, at: Millis(NOW.0 + 5) };
+    let settle =
+        Write::Settle { say: vec![], destination: crm, fence, settlements, attempts, at: Millis(NOW.0 + 5) };
     let wrote = hub.store.write(settle).await.unwrap();
     assert!(matches!(wrote, Wrote::Settled { promoted: true, .. }), "6 is the head now");
     let rows = hub.all().await;
@@ -53,7 +54,8 @@ pub async fn what_waits_behind_a_head_is_carried_with_it(hub: Harness) {
 
     // Given a second time it changes nothing; opened again it names nobody.
     let settlements = vec![carried(3), carried(2), carried(1)];
-    let again = Write::Settle { destination: crm, fence, settlements, attempts: vec![], at: NOW };
+    let again =
+        Write::Settle { say: vec![], destination: crm, fence, settlements, attempts: vec![], at: NOW };
     assert!(matches!(hub.store.write(again).await.unwrap(), Wrote::Settled { promoted: false, .. }));
     assert_eq!(hub.audit_adds_up().await.coalesced, 2);
     let offer = hub.store.offer_of(DeliveryId(1)).await.unwrap().unwrap();
@@ -103,7 +105,7 @@ pub async fn what_was_spent_today_outlives_the_process(hub: Harness) {
         };
         let settlements = vec![settlement(DeliveryId(1), again, vec![])];
         let attempts = vec![attempt; times];
-        let settle = Write::Settle { destination: crm, fence, settlements, attempts, at };
+        let settle = Write::Settle { say: vec![], destination: crm, fence, settlements, attempts, at };
         hub.store.write(settle).await.unwrap();
     }
     let hub = hub.reopened().await;

@@ -1,15 +1,13 @@
-//! Router, lanes, settlements, replays, leases.
+//! Router, lanes, settlements, replays.
 
 use mailspan_core::{
     Attempt, Cause, Class, DeliveryId, Elsewhere, EventId, Millis, Name, Offer, Outcome, Progress, Queue,
-    RawValue, Reason, Room, Settlement, State, Step, Subject, Verdict,
+    Reason, Settlement, State, Step, Subject, Verdict,
 };
 use mailspan_engine::Fence;
-use mailspan_store::{Claim, DeliveryFilter, FactFilter, Trouble, Walk, Write, Wrote};
+use mailspan_store::{DeliveryFilter, FactFilter, Trouble, Write, Wrote};
 
 use crate::harness::{Harness, NOW, ended, event, routed, settlement};
-use crate::jobs;
-use crate::nodes::take;
 
 pub async fn an_event_goes_through_its_places(hub: Harness) {
     let crm = hub.destination("crm").await;
@@ -91,7 +89,7 @@ pub async fn a_settle_under_an_old_fence_is_refused_whole(hub: Harness) {
         let attempts =
             vec![Attempt { at: NOW, took_ms: 1, items: 1, status: 200, request: None, answer: None }];
         let settlements = vec![ended(delivery, State::Delivered)];
-        Write::Settle { destination: crm, fence: Fence(fence), settlements, attempts, at: NOW }
+        Write::Settle { say: vec![], destination: crm, fence: Fence(fence), settlements, attempts, at: NOW }
     };
     assert_eq!(hub.store.write(settle(1)).await.unwrap_err(), Trouble::FenceLost);
     assert_eq!(hub.all().await[0].state, State::Pending);
@@ -221,7 +219,7 @@ pub async fn only_a_dead_letter_is_discarded(hub: Harness) {
     hub.accept(vec![event(1, "app.x", "a@b.co")]).await;
     hub.route_all(crm).await;
     let id = hub.all().await[0].id;
-    let discard = |delivery| Write::Discard { delivery, note: "typo".to_owned(), at: NOW };
+    let discard = |delivery| Write::Discard { unserved: None, delivery, note: "typo".to_owned(), at: NOW };
     for (delivery, code) in [(id, "not_dead"), (DeliveryId(99), "not_found")] {
         match hub.store.write(discard(delivery)).await {
             Err(Trouble::Refused(reason)) => assert_eq!(reason.code, code),
@@ -250,6 +248,7 @@ pub async fn attempts_are_found_from_their_delivery(hub: Harness) {
         answer: (status != 200).then(|| "busy".to_owned()),
     };
     let settle = |settlements, attempt| Write::Settle {
+        say: vec![],
         destination: crm,
         fence,
         settlements,
@@ -300,73 +299,6 @@ pub async fn a_claim_says_when_to_come_again(hub: Harness) {
     assert_eq!((claims.len(), next), (5, None));
 }
 
-pub async fn the_newest_of_a_queue_come_beside_the_oldest(hub: Harness) {
-    let crm = hub.destination("crm").await;
-    // Each a millisecond later than the one before; the last two of persons who have one before.
-    let at = |n: u64, who: u64| {
-        let mut arrived = event(n, "app.x", &format!("a{who}@b.co"));
-        arrived.event.received_at = Millis(NOW.0 - 100 + n as i64);
-        arrived
-    };
-    hub.accept((1..=9).map(|n| at(n, n)).chain([at(10, 1), at(11, 9)]).collect()).await;
-    hub.route_all(crm).await;
-    let rows = hub.all().await;
-    let claim = async |oldest, newest, held: &[usize]| {
-        let room = Room { oldest: [0, 0, oldest, 0, 0, 0], newest: [0, 0, newest, 0, 0, 0] };
-        let mut held: Vec<_> = held.iter().map(|n| rows[n - 1].id).collect();
-        held.sort();
-        let claimed = hub.store.claim_beside(crm, room, NOW, held).await.unwrap();
-        let number = |claim: &Claim| rows.iter().position(|row| row.id == claim.delivery).unwrap() + 1;
-        let of = |newest| claimed.claims.iter().filter(|one| one.newest == newest).map(number).collect();
-        let (old, new): (Vec<_>, Vec<_>) = (of(false), of(true));
-        (old, new, claimed.came[Queue::Activity as usize])
-    };
-    assert_eq!(claim(3, 2, &[]).await, (vec![1, 2, 3], vec![9, 8], 3));
-    assert_eq!(claim(0, 3, &[8, 1]).await, (vec![], vec![9, 7], 0), "what is held takes room");
-    assert_eq!(claim(7, 4, &[]).await, (vec![1, 2, 3, 4, 5], vec![9, 8, 7, 6], 7), "each comes once");
-
-    // The next of a lane is due since it came: it has no place before what is older, nor before what is newer.
-    let done = |n: usize| ended(rows[n - 1].id, State::Delivered);
-    hub.settle(crm, vec![done(1), done(9)]).await.unwrap();
-    assert_eq!(claim(2, 3, &[]).await, (vec![2, 3], vec![11, 10, 8], 2));
-    // What is due later is at neither end.
-    let later = Outcome::Again {
-        due: Millis(NOW.0 + 9),
-        queue: Queue::Activity,
-        class: Class::Activity,
-        reason: None,
-    };
-    hub.settle(crm, vec![settlement(rows[10].id, later, vec![])]).await.unwrap();
-    assert_eq!(claim(1, 1, &[]).await, (vec![2], vec![10], 1));
-}
-
-pub async fn a_replay_stands_in_the_class_that_the_router_gave(hub: Harness) {
-    let crm = hub.destination("crm").await;
-    let contact = |n, event_type, data: &str| {
-        let mut arrived = event(n, event_type, &format!("a{n}@b.co"));
-        arrived.event.data = RawValue::from_string(data.to_owned()).unwrap().into();
-        arrived
-    };
-    hub.accept(vec![
-        contact(1, "contact.created", r#"{"opt_in": true}"#),
-        contact(2, "contact.created", r#"{"locale": "de"}"#),
-        contact(3, "contact.updated", r#"{"contact": {"opt_in": false}, "changed": ["opt_in"]}"#),
-        contact(4, "email.opened", r#"{"opt_in": true}"#),
-    ])
-    .await;
-    hub.route_all(crm).await;
-    let expected = [Class::Consent, Class::Profile, Class::Consent, Class::Activity];
-    let rows = hub.all().await;
-    let mut single = vec![];
-    for row in &rows {
-        single.push(hub.store.offer_of(row.id).await.unwrap().unwrap().class);
-    }
-    assert_eq!(single, expected);
-    let walk = Walk { states: State::ALL.to_vec(), ..jobs::walk(crm) };
-    let walked = hub.store.walk(walk).await.unwrap();
-    assert_eq!(walked.rows.iter().map(|row| row.offer.class).collect::<Vec<_>>(), expected);
-}
-
 pub async fn a_send_to_two_people_is_marked(hub: Harness) {
     let crm = hub.destination("crm").await;
     let sent = |n, subject: &str, transmission: &str| {
@@ -388,73 +320,6 @@ pub async fn a_send_to_two_people_is_marked(hub: Harness) {
     }
     let claims = hub.claim(crm).await;
     assert!(claims.iter().any(|claim| claim.several_recipients && claim.event.id == EventId(4)));
-}
-
-pub async fn leases_only_grow(hub: Harness) {
-    let lease = |owner, now, until| Write::Lease {
-        name: "job/1".to_owned(),
-        owner,
-        now: Millis(now),
-        until: Millis(until),
-    };
-    let cases = [
-        (lease(1, 0, 10), Some(1)),
-        (lease(2, 5, 20), None),
-        (lease(1, 9, 30), Some(1)),
-        (lease(2, 30, 40), Some(2)),
-        (lease(1, 35, 50), None),
-        (lease(1, 40, 50), Some(3)),
-    ];
-    for (write, expected) in cases {
-        let shown = format!("{write:?}");
-        match hub.store.write(write).await.unwrap() {
-            Wrote::Lease { fence } => assert_eq!(fence, expected.map(Fence), "{shown}"),
-            other => panic!("{other:?}"),
-        }
-    }
-    // After a restart nobody else lives: the lease is free, and still grows.
-    let hub = hub.reopened().await;
-    match hub.store.write(lease(9, 41, 60)).await.unwrap() {
-        Wrote::Lease { fence } => assert_eq!(fence, Some(Fence(4))),
-        other => panic!("{other:?}"),
-    }
-}
-
-pub async fn a_paused_destination_says_so(hub: Harness) {
-    let crm = hub.destination("crm").await;
-    assert_eq!(hub.destination("crm").await, crm);
-    hub.accept(vec![event(1, "app.x", "a@b.co")]).await;
-    hub.route_all(crm).await;
-    let reason = Reason::new("unauthorized", "token `CRM_TOKEN` was refused");
-    hub.store.write(Write::Stand { destination: crm, paused: Some(reason.clone()), at: NOW }).await.unwrap();
-    let row = hub.store.standing(crm).await.unwrap().unwrap();
-    assert_eq!((row.paused, row.pending, row.dead, row.oldest), (Some(reason), 1, 0, Some(NOW)));
-    hub.store.write(Write::Stand { destination: crm, paused: None, at: NOW }).await.unwrap();
-    assert_eq!(hub.store.destinations(None).await.unwrap()[0].paused, None);
-    assert_eq!(hub.store.destinations(Some(Name::new("nobody"))).await.unwrap().len(), 0);
-    let sizes = hub.store.sizes().await.unwrap();
-    assert_eq!((sizes.destinations[0].pending, sizes.unrouted), (1, 0));
-    assert!(sizes.file_bytes + sizes.wal_bytes > 0);
-}
-
-pub async fn what_was_sent_lately_is_counted(hub: Harness) {
-    let crm = hub.destination("crm").await;
-    let other = hub.destination("other").await;
-    assert_eq!(hub.store.sent_since(crm, NOW).await.unwrap(), Some(0));
-    let fence = hub.lease(&format!("destination/{}", crm.0)).await;
-    let attempt = |at: i64| Attempt {
-        at: NOW.plus(at as u64),
-        took_ms: 1,
-        items: 1,
-        status: 200,
-        request: None,
-        answer: None,
-    };
-    let attempts = vec![attempt(0), attempt(10), attempt(20)];
-    let write = Write::Settle { destination: crm, fence, settlements: vec![], attempts, at: NOW };
-    hub.store.write(write).await.unwrap();
-    assert_eq!(hub.store.sent_since(crm, NOW.plus(10)).await.unwrap(), Some(2));
-    assert_eq!(hub.store.sent_since(other, NOW).await.unwrap(), Some(0));
 }
 
 pub async fn what_is_handed_on_is_offered_once_with_its_settlement(hub: Harness) {
@@ -508,73 +373,4 @@ pub async fn what_is_handed_on_is_offered_once_with_its_settlement(hub: Harness)
     let wrote = hub.settle(crm, vec![told(rows[0].id, done())]).await.unwrap();
     assert!(matches!(wrote, Wrote::Settled { offered, .. } if offered.is_empty()));
     assert_eq!(hub.audit_adds_up().await.delivered, 4);
-}
-
-pub async fn leases_are_renewed_together_and_only_by_their_owner(hub: Harness) {
-    let take = async |name: &str, owner| {
-        let until = Millis(NOW.0 + 1_000);
-        let write = Write::Lease { name: name.to_owned(), owner, now: NOW, until };
-        match hub.store.write(write).await.unwrap() {
-            Wrote::Lease { fence } => fence.map(|fence| fence.0),
-            other => panic!("{other:?}"),
-        }
-    };
-    let renew = async |names: &[&str], owner, until| {
-        let names = names.iter().map(|name| (*name).to_owned()).collect();
-        match hub.store.write(Write::Renew { names, owner, until: Millis(until) }).await.unwrap() {
-            Wrote::Renewed { fences } => fences.into_iter().map(|fence| fence.map(|fence| fence.0)).collect(),
-            other => panic!("{other:?}"),
-        }
-    };
-    assert_eq!((take("a", 1).await, take("b", 1).await, take("c", 2).await), (Some(1), Some(1), Some(1)));
-    let far = NOW.0 + 5_000_000;
-    let fences: Vec<Option<i64>> = renew(&["c", "b", "never", "a"], 1, far).await;
-    assert_eq!(fences, [None, Some(1), None, Some(1)], "in the order of the names");
-    let until = async |name: &str| {
-        hub.store.leases().await.unwrap().into_iter().find(|row| row.name == name).unwrap().until.0
-    };
-    assert_eq!((until("a").await, until("b").await, until("c").await), (far, far, NOW.0 + 1_000));
-    assert!(hub.store.leases().await.unwrap().iter().all(|row| row.name != "never"), "a renewal makes none");
-    // Run out and not taken by another: it goes on under its fence. Beside other writes it is the same.
-    let fences: Vec<Option<i64>> = renew(&["a"], 1, NOW.0 - 1).await;
-    assert_eq!(fences, [Some(1)]);
-    let (fences, made) = tokio::join!(renew(&["a", "b"], 1, far), hub.destination("crm"));
-    let fences: Vec<Option<i64>> = fences;
-    assert_eq!(fences, [Some(1), Some(1)]);
-
-    hub.accept(vec![event(1, "email.opened", "a@b.co")]).await;
-    let before = hub.store.look(vec![made]).await.unwrap();
-    hub.route_all(made).await;
-    hub.lease(&format!("destination/{}", made.0)).await;
-    let reason = Reason::new("operator", "paused by hand");
-    hub.store.write(Write::Stand { destination: made, paused: Some(reason.clone()), at: NOW }).await.unwrap();
-    let after = hub.store.look(vec![made]).await.unwrap();
-    assert_eq!((before.unrouted, after.unrouted), (true, false));
-    assert_eq!(after.standings[&made], (Some(reason), 1));
-    assert_eq!(after.leases, hub.store.leases().await.unwrap());
-    assert_eq!(hub.store.look(vec![]).await.unwrap().standings.len(), 0);
-}
-
-pub async fn a_lease_that_is_given_up_is_free(hub: Harness) {
-    let give_up = |name: &str, owner| Write::Release { name: name.to_owned(), owner };
-    let shown = async || {
-        let rows = hub.store.leases().await.unwrap();
-        rows.into_iter().map(|row| (row.name, row.owner, row.until.0)).collect::<Vec<_>>()
-    };
-    for (name, owner) in [("destination/7", 1), ("node/01", 1), ("node/02", 2)] {
-        assert!(take(&hub, name, owner, 0, 50).await.is_some());
-    }
-    let row = |name: &str, owner, until| (name.to_owned(), owner, until);
-    let nodes = [row("node/01", 1, 50), row("node/02", 2, 50)];
-    let all = [vec![row("destination/7", 1, 50)], nodes.to_vec()].concat();
-    assert_eq!(shown().await, all);
-    // Of another, and of one that there is not: nothing changes.
-    for (name, owner) in [("destination/7", 2), ("node/02", 1), ("destination/8", 1)] {
-        hub.store.write(give_up(name, owner)).await.unwrap();
-    }
-    assert_eq!(shown().await, all);
-    hub.store.write(give_up("destination/7", 1)).await.unwrap();
-    hub.store.write(give_up("node/01", 1)).await.unwrap();
-    assert_eq!(shown().await, [row("destination/7", 1, 0), row("node/02", 2, 50)]);
-    assert_eq!(take(&hub, "destination/7", 2, 1, 50).await, Some(Fence(2)), "the fence grows all the same");
 }

@@ -93,7 +93,7 @@ async fn a_life(hub: &Harness) -> DestinationId {
             request,
             answer: Some(format!("ok {ANN}")),
         }];
-        let write = Write::Settle { destination: crm, fence, settlements, attempts, at: NOW };
+        let write = Write::Settle { say: vec![], destination: crm, fence, settlements, attempts, at: NOW };
         hub.store.write(write).await.unwrap();
     }
     crm

@@ -90,7 +90,7 @@ async fn route(hub: &Harness, crm: DestinationId, own: DestinationId) {
         let mut one = routed(event, route, to);
         if n % 5 == 0 && to.is_some() {
             let failed = (n % 3 == 0).then(|| Reason::new("condition", "a \0 in it"));
-            one.to.push(Towards { route, destination: own, class, failed, ordered: n % 2 == 0 });
+            one.to.push(Towards { say: None, route, destination: own, class, failed, ordered: n % 2 == 0 });
         }
         one
     });
@@ -120,18 +120,21 @@ async fn settle_some(hub: &Harness, crm: DestinationId) {
         let settlements: Vec<Settlement> = claims.iter().enumerate().map(settle).collect();
         let (request, answer) = (Some(b"{}".to_vec()), Some("no \0 way".to_owned()));
         let attempts = vec![Attempt { at: NOW, took_ms: 1, items: 3, status: 422, request, answer }];
-        let write = Write::Settle { destination: crm, fence, settlements, attempts, at: NOW };
+        let write = Write::Settle { say: vec![], destination: crm, fence, settlements, attempts, at: NOW };
         hub.store.write(write).await.unwrap();
     }
     let rows = hub.all().await;
     let dead = rows.iter().find(|row| row.state == State::Dead).unwrap();
     let note = "given up".to_owned();
-    hub.store.write(Write::Discard { delivery: dead.id, note, at: NOW }).await.unwrap();
+    hub.store.write(Write::Discard { unserved: None, delivery: dead.id, note, at: NOW }).await.unwrap();
 }
 
 async fn records(hub: &Harness, own: DestinationId) {
     let paused = Some(Reason::new("operator", "by hand"));
-    hub.store.write(Write::Stand { destination: own, paused, at: NOW }).await.unwrap();
+    hub.store
+        .write(Write::Stand { fence: None, say: None, destination: own, paused, at: NOW })
+        .await
+        .unwrap();
     let refused = RefusedRequest {
         tenant: Name::default_tenant(),
         source: Name::new("mailtarget"),
@@ -208,7 +211,10 @@ pub async fn goes_on(hub: &Harness) {
     }
     let own = hub.destination("own").await;
     let crm = hub.destination("crm").await;
-    hub.store.write(Write::Stand { destination: own, paused: None, at: NOW }).await.unwrap();
+    hub.store
+        .write(Write::Stand { fence: None, say: None, destination: own, paused: None, at: NOW })
+        .await
+        .unwrap();
     hub.route_all(crm).await;
     for destination in [crm, own] {
         loop {
@@ -224,7 +230,11 @@ pub async fn goes_on(hub: &Harness) {
     assert_eq!((after.pending, after.waiting), (0, 0), "{after:?}");
     assert_eq!(after.dead, before.dead);
     assert!(after.delivered > before.delivered + before.pending);
-    let key = match hub.store.write(Write::Stand { destination: own, paused: None, at: NOW }).await {
+    let key = match hub
+        .store
+        .write(Write::Stand { fence: None, say: None, destination: own, paused: None, at: NOW })
+        .await
+    {
         Ok(_) => {
             hub.store.name(&Name::default_tenant(), mailspan_store::NameKind::Source, &Name::new("new")).await
         }

@@ -142,8 +142,14 @@ impl Harness {
         settlements: Vec<Settlement>,
     ) -> Result<Wrote, Trouble> {
         let fence = self.lease(&format!("destination/{}", destination.0)).await;
-        let write =
-            Write::Settle { destination, fence, settlements, attempts: vec![], at: Millis(NOW.0 + 5) };
+        let write = Write::Settle {
+            say: vec![],
+            destination,
+            fence,
+            settlements,
+            attempts: vec![],
+            at: Millis(NOW.0 + 5),
+        };
         self.store.write(write).await
     }
 
@@ -216,7 +222,8 @@ impl Harness {
 
 pub fn routed(event: Event, route: RouteId, to: Option<DestinationId>) -> Routed {
     let class = event.event_type.class();
-    let to = to.map(|destination| Towards { route, destination, class, failed: None, ordered: true });
+    let to =
+        to.map(|destination| Towards { say: None, route, destination, class, failed: None, ordered: true });
     let (opens, clicks) = (u32::from(event.event_type.as_str() == "email.opened"), 0);
     let times = mailspan_core::LastTimes::of(&event);
     Routed { event, to: to.into_iter().collect(), opens, clicks, times }

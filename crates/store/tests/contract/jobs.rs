@@ -72,6 +72,7 @@ pub fn walk(destination: DestinationId) -> Walk {
 
 pub fn page(job: i64, fence: Fence, work: PageWork) -> Page {
     Page {
+        say: None,
         job,
         fence,
         at: Millis(NOW.0 + 9),
@@ -185,7 +186,7 @@ pub async fn a_job_that_was_stopped_takes_no_page(hub: Harness) {
     let job = hub.job().await;
     let fence = hub.lease(&format!("job/{job}")).await;
     let all = hub.walked(walk(crm)).await;
-    let stand = |state| Write::JobStand { id: job, state, note: "why".to_owned(), at: NOW };
+    let stand = |state| Write::JobStand { say: None, id: job, state, note: "why".to_owned(), at: NOW };
     hub.store.write(stand(JobState::Paused)).await.unwrap();
     assert_eq!(code(hub.page(page(job, fence, offers(&all))).await), "job_not_running");
     assert_eq!(hub.store.running_jobs().await.unwrap().len(), 0);
@@ -194,7 +195,8 @@ pub async fn a_job_that_was_stopped_takes_no_page(hub: Harness) {
     hub.store.write(stand(JobState::Cancelled)).await.unwrap();
     assert_eq!(hub.page(page(job, fence, offers(&all))).await.unwrap_err(), Trouble::FenceLost);
     assert_eq!(code(hub.store.write(stand(JobState::Running)).await), "job_ended");
-    let unknown = Write::JobStand { id: 99, state: JobState::Paused, note: String::new(), at: NOW };
+    let unknown =
+        Write::JobStand { say: None, id: 99, state: JobState::Paused, note: String::new(), at: NOW };
     assert_eq!(code(hub.store.write(unknown).await), "not_found");
     let row = hub.store.job(job).await.unwrap().unwrap();
     assert_eq!((row.state, row.note.as_deref(), row.done), (JobState::Cancelled, Some("why"), 0));
@@ -210,11 +212,11 @@ pub async fn a_page_discards_or_only_counts(hub: Harness) {
     let rows = hub.walked(walk(crm)).await.rows;
     let note = "an old campaign".to_owned();
     hub.store
-        .write(Write::Discard { delivery: rows[0].delivery, note: note.clone(), at: NOW })
+        .write(Write::Discard { unserved: None, delivery: rows[0].delivery, note: note.clone(), at: NOW })
         .await
         .unwrap();
     let deliveries = rows.iter().map(|row| row.delivery).collect();
-    let work = PageWork::Discard { deliveries, note: note.clone() };
+    let work = PageWork::Discard { unserved: None, deliveries, note: note.clone() };
     assert_eq!(hub.page(page(job, fence, work)).await.unwrap().0, 2, "what was discarded is passed over");
     assert_eq!(hub.audit_adds_up().await.discarded, 3);
     assert!(hub.all().await.iter().all(|row| row.reason.as_ref().unwrap().text == note));
@@ -245,7 +247,8 @@ pub async fn a_replay_keeps_the_story_before(hub: Harness) {
     for status in [200, 201] {
         let attempts = vec![Attempt { at: NOW, took_ms: 3, items: 1, status, request: None, answer: None }];
         let one = Settlement { attempt: Some(0), ..ended(id, State::Delivered) };
-        let settle = Write::Settle { destination: crm, fence, settlements: vec![one], attempts, at: NOW };
+        let settle =
+            Write::Settle { say: vec![], destination: crm, fence, settlements: vec![one], attempts, at: NOW };
         hub.store.write(settle).await.unwrap();
         let offers = vec![offer.clone()];
         hub.store.write(Write::Offer { offers, again: true, at: NOW }).await.unwrap();
@@ -278,7 +281,14 @@ pub async fn a_job_is_taken_over_with_its_cursor(url: String) {
     let new = take(&one, &lease, 1, 200, 300).await.unwrap();
     let claims = other.claim(crm).await;
     let settlements = claims.iter().map(|claim| ended(claim.delivery, State::Delivered)).collect();
-    let settle = Write::Settle { destination: crm, fence: served, settlements, attempts: vec![], at: NOW };
+    let settle = Write::Settle {
+        say: vec![],
+        destination: crm,
+        fence: served,
+        settlements,
+        attempts: vec![],
+        at: NOW,
+    };
     let last = Page { end: Some((JobState::Done, String::new())), ..page(job, new, offers(&rest)) };
     let (paged, settled) = tokio::join!(one.page(last), other.store.write(settle));
     settled.unwrap();

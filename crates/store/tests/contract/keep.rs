@@ -67,6 +67,28 @@ pub async fn retention_keeps_the_audit_adding_up(hub: Harness) {
     assert_eq!(hub.audit_adds_up().await.dropped_events, 120);
 }
 
+/// The raw request that a fact of consent came with is its proof; others go at their time. An erasure reaches it still.
+pub async fn what_proves_a_fact_stays(hub: Harness) {
+    hub.destination("crm").await;
+    for (n, event_type) in
+        [(1, "email.opened"), (2, "contact.unsubscribed"), (3, "email.opened"), (4, "contact.subscribed")]
+    {
+        let mut one = receipt(vec![event(n, event_type, "a@b.co")]);
+        one.packed = Some(pack_request(&request(), &[]));
+        let arrived = &mut one.arrivals[0];
+        arrived.contact = mailspan_core::contact::read_event(&arrived.event, format!("c{n:024}"), true)
+            .filter(|_| n == 4)
+            .map(Box::new);
+        hub.store.write(Write::Accept(Box::new(one))).await.unwrap();
+    }
+    retain(&hub, 31 * DAY).await;
+    for (n, stays) in [(1, false), (2, true), (3, false), (4, true)] {
+        let found = hub.store.request_of(EventId(n)).await.unwrap();
+        assert_eq!(found.as_ref().is_some(), stays, "request of event {n}");
+        assert!(!found.is_some_and(|row| row.redacted), "nothing was taken out of {n}");
+    }
+}
+
 pub async fn what_needs_a_human_stays(hub: Harness) {
     let crm = hub.destination("crm").await;
     hub.accept((0..4).map(|n| event(n, "app.x", &format!("a{n}@b.co"))).collect()).await;
@@ -77,7 +99,10 @@ pub async fn what_needs_a_human_stays(hub: Harness) {
     retain(&hub, 500 * DAY).await;
     let audit = hub.audit_adds_up().await;
     assert_eq!((audit.dead, audit.pending, audit.waiting, audit.dropped_events), (1, 2, 1, 1));
-    hub.store.write(Write::Discard { delivery: rows[0].id, note: String::new(), at: NOW }).await.unwrap();
+    hub.store
+        .write(Write::Discard { unserved: None, delivery: rows[0].id, note: String::new(), at: NOW })
+        .await
+        .unwrap();
     retain(&hub, 500 * DAY).await;
     assert_eq!(hub.audit_adds_up().await.dropped_events, 2);
 }

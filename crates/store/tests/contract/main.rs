@@ -10,6 +10,7 @@ mod coalesce;
 mod consent;
 mod contacts;
 mod deliver;
+mod ends;
 mod erasures;
 mod full;
 mod full_contacts;
@@ -18,11 +19,13 @@ mod jobs;
 mod keep;
 mod late;
 mod later;
+mod leases;
 mod moving;
 mod nodes;
 mod on_postgres;
 mod open;
 mod rounds;
+mod said;
 mod same;
 mod scans;
 mod stores;
@@ -96,6 +99,26 @@ mod on_sqlite {
         run(sqlite, deliver::a_settle_under_an_old_fence_is_refused_whole);
     }
     #[test]
+    fn a_dead_letter_is_said_with_its_settlement_and_once() {
+        run(sqlite, said::a_dead_letter_is_said_with_its_settlement_and_once);
+    }
+    #[test]
+    fn a_condition_that_fails_is_said_with_its_dead_letter() {
+        run(sqlite, said::a_condition_that_fails_is_said_with_its_dead_letter);
+    }
+    #[test]
+    fn a_pause_under_an_old_fence_is_refused_and_says_nothing() {
+        run(sqlite, said::a_pause_under_an_old_fence_is_refused_and_says_nothing);
+    }
+    #[test]
+    fn the_end_of_a_job_is_said_with_it() {
+        run(sqlite, said::the_end_of_a_job_is_said_with_it);
+    }
+    #[test]
+    fn what_waits_for_nobody_can_be_given_up() {
+        run(sqlite, said::what_waits_for_nobody_can_be_given_up);
+    }
+    #[test]
     fn a_lane_has_one_head_and_lanes_run_beside_each_other() {
         run(sqlite, deliver::a_lane_has_one_head_and_lanes_run_beside_each_other);
     }
@@ -129,17 +152,17 @@ mod on_sqlite {
     }
     #[test]
     fn leases_are_renewed_together_and_only_by_their_owner() {
-        run(sqlite, deliver::leases_are_renewed_together_and_only_by_their_owner);
+        run(sqlite, leases::leases_are_renewed_together_and_only_by_their_owner);
     }
 
     #[test]
     fn the_newest_of_a_queue_come_beside_the_oldest() {
-        run(sqlite, deliver::the_newest_of_a_queue_come_beside_the_oldest);
+        run(sqlite, ends::the_newest_of_a_queue_come_beside_the_oldest);
     }
 
     #[test]
     fn a_replay_stands_in_the_class_that_the_router_gave() {
-        run(sqlite, deliver::a_replay_stands_in_the_class_that_the_router_gave);
+        run(sqlite, ends::a_replay_stands_in_the_class_that_the_router_gave);
     }
 
     #[test]
@@ -152,7 +175,7 @@ mod on_sqlite {
     }
     #[test]
     fn leases_only_grow() {
-        run(sqlite, deliver::leases_only_grow);
+        run(sqlite, leases::leases_only_grow);
     }
     #[test]
     fn a_page_and_its_cursor_are_one() {
@@ -196,16 +219,20 @@ mod on_sqlite {
     }
     #[test]
     fn a_paused_destination_says_so() {
-        run(sqlite, deliver::a_paused_destination_says_so);
+        run(sqlite, leases::a_paused_destination_says_so);
     }
 
     #[test]
     fn what_was_sent_lately_is_counted() {
-        run(sqlite, deliver::what_was_sent_lately_is_counted);
+        run(sqlite, leases::what_was_sent_lately_is_counted);
     }
     #[test]
     fn retention_keeps_the_audit_adding_up() {
         run(sqlite, keep::retention_keeps_the_audit_adding_up);
+    }
+    #[test]
+    fn what_proves_a_fact_stays() {
+        run(sqlite, keep::what_proves_a_fact_stays);
     }
     #[test]
     fn what_needs_a_human_stays() {
@@ -237,7 +264,7 @@ mod on_sqlite {
     }
     #[test]
     fn a_lease_that_is_given_up_is_free() {
-        run(sqlite, deliver::a_lease_that_is_given_up_is_free);
+        run(sqlite, leases::a_lease_that_is_given_up_is_free);
     }
     #[test]
     fn a_closed_store_says_so() {

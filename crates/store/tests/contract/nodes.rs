@@ -192,7 +192,14 @@ async fn a_lease_is_held_by_one_and_taken_over(url: String) {
     assert_eq!(take(&other, &owned, 2, 150, 300).await, Some(Fence(2)));
     let settle = |fence| {
         let settlements = vec![ended(delivery, State::Delivered)];
-        Write::Settle { destination: crm, fence: Fence(fence), settlements, attempts: vec![], at: NOW }
+        Write::Settle {
+            say: vec![],
+            destination: crm,
+            fence: Fence(fence),
+            settlements,
+            attempts: vec![],
+            at: NOW,
+        }
     };
     assert_eq!(one.store.write(settle(1)).await.unwrap_err(), Trouble::FenceLost);
     assert_eq!(one.all().await[0].state, State::Pending);
@@ -304,10 +311,16 @@ async fn the_owner_is_woken(url: String) {
 
     // The owner of a destination is told what an operator decided elsewhere.
     let reason = mailspan_core::Reason::new("operator", "by hand");
-    one.store.write(Write::Stand { destination: crm, paused: Some(reason), at: NOW }).await.unwrap();
+    one.store
+        .write(Write::Stand { fence: None, say: None, destination: crm, paused: Some(reason), at: NOW })
+        .await
+        .unwrap();
     while heard.next().await != Heard::Stood {}
     assert_eq!(other.claim(crm).await.len(), 0, "it holds at once, whoever has heard of it");
-    one.store.write(Write::Stand { destination: crm, paused: None, at: NOW }).await.unwrap();
+    one.store
+        .write(Write::Stand { fence: None, say: None, destination: crm, paused: None, at: NOW })
+        .await
+        .unwrap();
     assert_eq!(other.claim(crm).await.len(), 1);
 }
 

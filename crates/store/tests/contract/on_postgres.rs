@@ -13,8 +13,8 @@ use mailspan_store::{Store, Trouble, Write};
 
 use crate::harness::{Harness, event, postgres, receipt};
 use crate::{
-    accept, afterwards, audience, coalesce, consent, contacts, deliver, erasures, jobs, keep, later, nodes,
-    open, rounds, unsubscribes,
+    accept, afterwards, audience, coalesce, consent, contacts, deliver, ends, erasures, jobs, keep, later,
+    leases, nodes, open, rounds, said, unsubscribes,
 };
 use mailspan_testkit::PostgresServer;
 
@@ -30,6 +30,19 @@ const AT_ONCE: usize = 3;
 
 fn cases() -> Vec<Case> {
     vec![
+        ("a_dead_letter_is_said_with_its_settlement_and_once", |hub| {
+            Box::pin(said::a_dead_letter_is_said_with_its_settlement_and_once(hub))
+        }),
+        ("a_condition_that_fails_is_said_with_its_dead_letter", |hub| {
+            Box::pin(said::a_condition_that_fails_is_said_with_its_dead_letter(hub))
+        }),
+        ("a_pause_under_an_old_fence_is_refused_and_says_nothing", |hub| {
+            Box::pin(said::a_pause_under_an_old_fence_is_refused_and_says_nothing(hub))
+        }),
+        ("the_end_of_a_job_is_said_with_it", |hub| Box::pin(said::the_end_of_a_job_is_said_with_it(hub))),
+        ("what_waits_for_nobody_can_be_given_up", |hub| {
+            Box::pin(said::what_waits_for_nobody_can_be_given_up(hub))
+        }),
         ("a_page_and_its_cursor_are_kept_together_and_only_differences_make_events", |hub| {
             Box::pin(rounds::a_page_and_its_cursor_are_kept_together_and_only_differences_make_events(hub))
         }),
@@ -101,22 +114,23 @@ fn cases() -> Vec<Case> {
             Box::pin(deliver::attempts_are_found_from_their_delivery(hub))
         }),
         ("leases_are_renewed_together_and_only_by_their_owner", |hub| {
-            Box::pin(deliver::leases_are_renewed_together_and_only_by_their_owner(hub))
+            Box::pin(leases::leases_are_renewed_together_and_only_by_their_owner(hub))
         }),
         ("the_newest_of_a_queue_come_beside_the_oldest", |hub| {
-            Box::pin(deliver::the_newest_of_a_queue_come_beside_the_oldest(hub))
+            Box::pin(ends::the_newest_of_a_queue_come_beside_the_oldest(hub))
         }),
         ("a_replay_stands_in_the_class_that_the_router_gave", |hub| {
-            Box::pin(deliver::a_replay_stands_in_the_class_that_the_router_gave(hub))
+            Box::pin(ends::a_replay_stands_in_the_class_that_the_router_gave(hub))
         }),
         ("a_claim_says_when_to_come_again", |hub| Box::pin(deliver::a_claim_says_when_to_come_again(hub))),
         ("a_send_to_two_people_is_marked", |hub| Box::pin(deliver::a_send_to_two_people_is_marked(hub))),
-        ("leases_only_grow", |hub| Box::pin(deliver::leases_only_grow(hub))),
-        ("a_paused_destination_says_so", |hub| Box::pin(deliver::a_paused_destination_says_so(hub))),
-        ("what_was_sent_lately_is_counted", |hub| Box::pin(deliver::what_was_sent_lately_is_counted(hub))),
+        ("leases_only_grow", |hub| Box::pin(leases::leases_only_grow(hub))),
+        ("a_paused_destination_says_so", |hub| Box::pin(leases::a_paused_destination_says_so(hub))),
+        ("what_was_sent_lately_is_counted", |hub| Box::pin(leases::what_was_sent_lately_is_counted(hub))),
         ("retention_keeps_the_audit_adding_up", |hub| {
             Box::pin(keep::retention_keeps_the_audit_adding_up(hub))
         }),
+        ("what_proves_a_fact_stays", |hub| Box::pin(keep::what_proves_a_fact_stays(hub))),
         ("what_needs_a_human_stays", |hub| Box::pin(keep::what_needs_a_human_stays(hub))),
         ("what_stays_hides_nothing_behind_it", |hub| Box::pin(keep::what_stays_hides_nothing_behind_it(hub))),
         ("numbers_are_never_given_twice", |hub| Box::pin(keep::numbers_are_never_given_twice(hub))),
@@ -188,7 +202,7 @@ fn cases() -> Vec<Case> {
         ("an_envelope_with_later_fields_passes_through_unharmed", |hub| {
             Box::pin(later::an_envelope_with_later_fields_passes_through_unharmed(hub))
         }),
-        ("a_lease_that_is_given_up_is_free", |hub| Box::pin(deliver::a_lease_that_is_given_up_is_free(hub))),
+        ("a_lease_that_is_given_up_is_free", |hub| Box::pin(leases::a_lease_that_is_given_up_is_free(hub))),
         ("a_closed_store_says_so", |hub| Box::pin(open::a_closed_store_says_so(hub))),
     ]
 }

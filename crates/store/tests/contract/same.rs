@@ -108,7 +108,7 @@ async fn route(hub: &Harness, two: &Two, random: &mut SplitMix64) -> Write {
             if random.chance(70) {
                 let (route, class, ordered) = (two.route, event.event_type.class(), random.chance(85));
                 let failed = random.chance(10).then(|| Reason::new("bad", "a \0 in it"));
-                to.push(Towards { route, destination, class, failed, ordered });
+                to.push(Towards { say: None, route, destination, class, failed, ordered });
             }
         }
         let times = mailspan_core::LastTimes::of(&event);
@@ -159,7 +159,7 @@ async fn settle(hub: &Harness, two: &Two, random: &mut SplitMix64, at: Millis) -
     let answer = random.chance(50).then(|| "no \0 way".to_owned());
     let attempt = Attempt { at, took_ms: 1, items: 1, status: 200, request: None, answer };
     let (destination, attempts) = (two.destinations[place], vec![attempt]);
-    Write::Settle { destination, fence: Fence(1), settlements, attempts, at }
+    Write::Settle { say: vec![], destination, fence: Fence(1), settlements, attempts, at }
 }
 
 fn outcome(row: &DeliveryRow, random: &mut SplitMix64, at: Millis) -> Outcome {

@@ -21,6 +21,7 @@ async fn route_to(hub: &Harness, to: &[DestinationId]) {
             destination: *destination,
             class,
             failed: None,
+            say: None,
             ordered: true,
         };
         Routed { to: to.iter().map(towards).collect(), ..routed(event, route, None) }

@@ -26,7 +26,7 @@ pub(super) struct Node {
 
 pub(super) enum Write {
     Settle { destination: DestinationId, fence: Fence, settlements: Vec<Settlement> },
-    Stand { destination: DestinationId, paused: Option<Reason> },
+    Stand { destination: DestinationId, fence: Option<Fence>, paused: Option<Reason> },
 }
 
 impl World {
@@ -175,11 +175,16 @@ impl World {
             Write::Settle { destination, fence, settlements } => {
                 Some(self.store.settle(*destination, *fence, settlements, self.now))
             }
-            Write::Stand { destination, paused: Some(reason) } => {
+            Write::Stand { destination, fence: Some(fence), .. }
+                if self.store.fences[destination] != *fence =>
+            {
+                None
+            }
+            Write::Stand { destination, paused: Some(reason), .. } => {
                 self.store.paused.insert(*destination, reason.clone());
                 None
             }
-            Write::Stand { destination, paused: None } => {
+            Write::Stand { destination, paused: None, .. } => {
                 self.store.paused.remove(destination);
                 None
             }

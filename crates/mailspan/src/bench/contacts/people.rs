@@ -3,7 +3,7 @@
 use mailspan_store::floor::BareContact;
 use serde_json::{Value, json};
 
-use crate::http::mailingcore::input::LOCALES;
+use crate::contacts::rules::LOCALES;
 
 const DOMAIN: &str = "@bench.example.com";
 /// Not a divisor of any number of contacts that the bench takes: its multiples meet each contact once, in an

@@ -1,5 +1,7 @@
 //! Imports: rows of a file become writes, page by page, under a job that can go on where it stopped.
 
+mod cells;
+pub mod file;
 pub mod row;
 
 use mailspan_core::Millis;

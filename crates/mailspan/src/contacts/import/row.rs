@@ -3,19 +3,16 @@
 use std::collections::BTreeMap;
 
 use mailspan_core::contact::{Change, ContactKey, ContactWrite, Evidence, Permission, Stated, WriteMode};
-use mailspan_core::limits::{CONTACT_ATTRIBUTES_BYTES_MAX, CONTACT_LABEL_CHARS_MAX};
+use mailspan_core::limits::CONTACT_LABEL_CHARS_MAX;
 use mailspan_core::{Address, Millis, clip};
 use mailspan_store::FieldRow;
 use serde_json::{Map, Value};
 
 use super::Argument;
-use crate::contacts::{door, fields};
-
-/// Characters of an external id, as in the API.
-const EXTERNAL_ID_CHARS_MAX: usize = 128;
+use crate::contacts::{door, fields, rules};
 
 /// Columns that a file may have, beside `standard_NAME`, `custom_NAME` and `attribute_NAME`.
-pub const COLUMNS: [&str; 15] = [
+pub const COLUMNS: [&str; 17] = [
     "email",
     "external_id",
     "locale",
@@ -25,7 +22,9 @@ pub const COLUMNS: [&str; 15] = [
     "consent_version",
     "consent_ip",
     "consent_page",
+    "consent_text",
     "consent_text_hash",
+    "unsubscribed_at",
     "source",
     "project_id",
     "attributes",
@@ -47,7 +46,7 @@ pub fn column(name: &str) -> Result<Option<String>, String> {
     if COLUMNS.contains(&snake.as_str()) {
         return Ok(Some(snake));
     }
-    let shown_only = ["id", "tenant_id", "suppressed_at", "unsubscribed_at", "created_at", "updated_at"];
+    let shown_only = ["id", "tenant_id", "suppressed_at", "created_at", "updated_at"];
     if shown_only.contains(&snake.as_str()) {
         return Ok(None);
     }
@@ -88,24 +87,23 @@ pub fn write(
     job: i64,
 ) -> Result<ContactWrite, String> {
     let text = |name: &str| values.get(name).map(shown).filter(|text| !text.trim().is_empty());
+    known_columns(values)?;
     let email = text("email").ok_or("email: is required")?;
     let address = Address::parse(&email).map_err(|why| format!("email: {why}"))?;
-    let external_id = label("external_id", text("external_id"), EXTERNAL_ID_CHARS_MAX)?;
+    let external_id = checked("external_id", text("external_id"), rules::external_id)?;
     let key = ContactKey::Subject { address: Some(address.clone()), external_id: external_id.clone() };
-    let agreed_at = match text("consent_at") {
-        None => argument.consent_at,
-        Some(text) => Some(
-            Millis::parse_rfc3339(text.trim()).ok_or("consent_at: is a time like 2026-06-30T12:00:00Z")?,
-        ),
-    };
-    let at = agreed_at.unwrap_or(argument.asked_at);
+    let stated = stated(text("opt_in"), text("permission"))?;
+    let agreed_at = time("consent_at", text("consent_at"), argument)?.or(argument.consent_at);
+    let left_at = time("unsubscribed_at", text("unsubscribed_at"), argument)?;
+    let left_at = left_at.filter(|_| stated == [Stated::OptOut]);
+    let at = left_at.or(agreed_at).unwrap_or(argument.asked_at);
     if at > argument.asked_at {
         return Err("consent_at: is in the future".to_owned());
     }
     let mut write = ContactWrite::new(key, WriteMode::Upsert, door::new_uid(), at, "import");
     write.address = Some(address);
     write.external_id = external_id.map_or(Change::Keep, Change::Set);
-    write.locale = label("locale", text("locale"), 20)?.map_or(Change::Keep, Change::Set);
+    write.locale = checked("locale", text("locale"), rules::locale)?.map_or(Change::Keep, Change::Set);
     let source = label("source", text("source"), CONTACT_LABEL_CHARS_MAX)?;
     let version = label("consent_version", text("consent_version"), CONTACT_LABEL_CHARS_MAX)?;
     write.project =
@@ -117,14 +115,15 @@ pub fn write(
         page: label("consent_page", text("consent_page"), 255)?,
         source: source.clone(),
         consent_version: version.clone(),
-        text_hash: label("consent_text_hash", text("consent_text_hash"), CONTACT_LABEL_CHARS_MAX)?,
+        text_hash: rules::text_hash(text("consent_text").as_deref(), text("consent_text_hash").as_deref())
+            .map_err(|why| format!("consent_text_hash: {why}"))?,
         user_agent: None,
         note: argument.consent_note.clone(),
         former: None,
     };
     write.source = source.map_or(Change::Keep, Change::Set);
     write.consent_version = version.map_or(Change::Keep, Change::Set);
-    write.stated = stated(text("opt_in"), text("permission"))?;
+    write.stated = stated;
     if write.stated.iter().any(grants) && !proven(&write.evidence, agreed_at) {
         let text = "opt_in: needs consent_at and one of source, consent_version, consent_page, consent_ip (or \
                     --consent-at and --consent-note for all rows): who agreed, when and to what must be kept";
@@ -179,11 +178,42 @@ fn stated(opt_in: Option<String>, permission: Option<String>) -> Result<Vec<Stat
     })
 }
 
-fn label(name: &str, text: Option<String>, max: usize) -> Result<Option<String>, String> {
-    let Some(text) = text.map(|text| text.trim().to_owned()) else { return Ok(None) };
-    if text.chars().count() > max || text.chars().any(char::is_control) {
-        return Err(format!("{name}: has at most {max} characters, none of them a control character"));
+/// A member that no column is called would be lost without a word.
+fn known_columns(values: &Map<String, Value>) -> Result<(), String> {
+    let is_known = |name: &str| column(name).is_ok_and(|known| known.as_deref() == Some(name));
+    match values.keys().find(|name| !is_known(name)) {
+        Some(name) => Err(format!("there is no column `{}`", clip(name, 60))),
+        None => Ok(()),
     }
+}
+
+fn time(name: &str, text: Option<String>, argument: &Argument) -> Result<Option<Millis>, String> {
+    let Some(text) = text else { return Ok(None) };
+    match Millis::parse_rfc3339(text.trim()) {
+        None => Err(format!("{name}: is a time like 2026-06-30T12:00:00Z")),
+        Some(at) if at > argument.asked_at => Err(format!("{name}: is in the future")),
+        Some(at) => Ok(Some(at)),
+    }
+}
+
+/// An exported row of somebody who is not opted in and never unsubscribed: it says so by an empty
+/// `unsubscribed_at`, and states nothing of who is not opted in here either.
+pub fn is_silent(values: &Map<String, Value>, write: &ContactWrite) -> bool {
+    write.stated == [Stated::OptOut]
+        && values.get("unsubscribed_at").is_some_and(|value| shown(value).trim().is_empty())
+}
+
+fn label(name: &str, text: Option<String>, max: usize) -> Result<Option<String>, String> {
+    checked(name, text, |text| rules::label(text, max))
+}
+
+fn checked(
+    name: &str,
+    text: Option<String>,
+    check: impl Fn(&str) -> Result<(), String>,
+) -> Result<Option<String>, String> {
+    let Some(text) = text.map(|text| text.trim().to_owned()) else { return Ok(None) };
+    check(&text).map_err(|why| format!("{name}: {why}"))?;
     Ok(Some(text))
 }
 
@@ -201,6 +231,9 @@ fn attributes(values: &Map<String, Value>) -> Result<Change<BTreeMap<String, Val
         Some(Value::String(text)) => {
             let object: Map<String, Value> =
                 serde_json::from_str(text).map_err(|_| "attributes: is a JSON object")?;
+            if let Ok(node) = mailspan_core::json::parse(text.as_bytes()) {
+                rules::exact(&node).map_err(|why| format!("attributes: {why}"))?;
+            }
             given = true;
             members.extend(object);
         }
@@ -212,10 +245,7 @@ fn attributes(values: &Map<String, Value>) -> Result<Change<BTreeMap<String, Val
             members.insert(name.to_owned(), value.clone());
         }
     }
-    let bytes = serde_json::to_string(&members).map_or(0, |text| text.len());
-    if bytes > CONTACT_ATTRIBUTES_BYTES_MAX {
-        return Err(format!("attributes: have {bytes} bytes, at most {CONTACT_ATTRIBUTES_BYTES_MAX}"));
-    }
+    rules::attributes(&members).map_err(|why| format!("attributes: {why}"))?;
     Ok(if given { Change::Set(members) } else { Change::Keep })
 }
 

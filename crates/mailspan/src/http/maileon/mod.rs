@@ -101,7 +101,8 @@ async fn take(app: &App, request: Request<Body>) -> Result<Answer, Answer> {
     }
     let declared = app.store.field_kinds(&tenant).await?;
     let ip = peer::client(&parts, &live.hub.server.trusted_proxies).map(|ip: IpAddr| ip.to_string());
-    let from = write::From { app, tenant: &tenant, raw: &raw, ip, declared: &declared, settings: &settings };
+    let (declared, settings, actor) = (&declared, &settings, caller.name.as_str());
+    let from = write::From { app, tenant: &tenant, raw: &raw, ip, declared, settings, actor };
     let write = write::write(&params, &from).map_err(|text| answer(StatusCode::BAD_REQUEST, text))?;
     let stored = params.without_key(&raw, &caller.name);
     let cuts = vec![Cut::Text { text: Secret::new(params.key().to_owned()), by: caller.name.clone() }];

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use mailspan_core::contact::{Change, ContactKey, ContactWrite, Evidence, Permission, WriteMode};
-use mailspan_core::limits::EXTERNAL_ID_BYTES_MAX;
+use mailspan_core::limits::CONTACT_LABEL_CHARS_MAX;
 use mailspan_core::{Address, Name, RawRequest, clip};
 use mailspan_store::FieldRow;
 use serde_json::Value;
@@ -12,7 +12,7 @@ use super::params::Params;
 use crate::app::App;
 use crate::contacts::confirm::{self, Asking};
 use crate::contacts::tenants::Settings;
-use crate::contacts::{door, fields};
+use crate::contacts::{door, fields, rules};
 
 /// Characters of `src`, `subscription_page` and `doimailing`.
 const LABEL_CHARS_MAX: usize = 255;
@@ -25,6 +25,8 @@ pub struct From<'a> {
     pub ip: Option<String>,
     pub declared: &'a [FieldRow],
     pub settings: &'a Settings,
+    /// The name of the key.
+    pub actor: &'a str,
 }
 
 /// The write, or the first thing that is wrong.
@@ -35,7 +37,10 @@ pub fn write(params: &Params, from: &From) -> Result<ContactWrite, String> {
         2 => WriteMode::CreateOnly,
         _ => return Err("sync_mode: is 1 (update) or 2 (ignore)".to_owned()),
     };
-    let external_id = text(params, "external_id", EXTERNAL_ID_BYTES_MAX)?;
+    let external_id = text(params, "external_id", LABEL_CHARS_MAX)?;
+    if let Some(id) = &external_id {
+        rules::external_id(id).map_err(|why| format!("external_id: {why}"))?;
+    }
     // The address decides here, as at Maileon: an external id is a value of the contact.
     let key = ContactKey::Subject { address: Some(address.clone()), external_id: None };
     let mut write = ContactWrite::new(key, mode, door::new_uid(), from.raw.received_at, "intake");
@@ -49,17 +54,24 @@ pub fn write(params: &Params, from: &From) -> Result<ContactWrite, String> {
     write.standard = read_fields(params, "standard_", fields::standard)?;
     write.custom = read_fields(params, "custom_", |name, value| fields::custom(from.declared, name, value))?;
     if let Some(Change::Set(Value::String(locale))) = write.standard.get("LOCALE") {
-        write.locale = Change::Set(locale.split('_').next().unwrap_or_default().to_owned());
+        write.locale = rules::language(locale).map_or(Change::Keep, Change::Set);
     }
     let source = text(params, "src", LABEL_CHARS_MAX)?;
     let page = text(params, "subscription_page", LABEL_CHARS_MAX)?;
     let mailing = text(params, "doimailing", LABEL_CHARS_MAX)?;
+    let version = text(params, "consent_version", CONTACT_LABEL_CHARS_MAX)?;
+    let ip = text(params, "consent_ip", CONTACT_LABEL_CHARS_MAX)?;
+    let text_hash = rules::text_hash(Some(params.get("consent_text")), Some(params.get("consent_text_hash")))
+        .map_err(|why| format!("consent_text_hash: {why}"))?;
+    write.consent_version = version.clone().map_or(Change::Keep, Change::Set);
     let short = source.as_deref().map(|source| clip(source, 63).into_owned());
     write.source = short.map_or(Change::Keep, Change::Set);
     write.evidence = Evidence {
         origin: "intake".to_owned(),
-        actor: None,
-        ip: from.ip.clone(),
+        actor: Some(from.actor.to_owned()),
+        ip: ip.or_else(|| from.ip.clone()),
+        consent_version: version.clone(),
+        text_hash,
         page: page.clone(),
         source: source.clone(),
         user_agent: from.raw.header("user-agent").map(|agent| clip(agent, 200).into_owned()),

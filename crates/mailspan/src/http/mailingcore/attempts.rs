@@ -128,6 +128,9 @@ pub async fn test(State(app): State<App>, call: Call, id: Id) -> Result<Json<Tes
     let destination = live.hub.destination(&endpoint.id).cloned().ok_or_else(|| {
         ApiError::new(StatusCode::CONFLICT, "the endpoint is switched off: switch it on, then test it")
     })?;
+    if let Some(why) = destination.held() {
+        return Err(ApiError::new(StatusCode::CONFLICT, why.text.clone()));
+    }
     let event = sample(&call);
     let key = mailspan_core::Key::derive(event.id, "test", &endpoint.id, 0);
     let request = Request {

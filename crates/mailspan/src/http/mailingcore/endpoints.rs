@@ -4,11 +4,12 @@ use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::Response;
+use mailspan_core::contact::ContactKey;
 use mailspan_core::{Millis, Name, Secret};
 use mailspan_maps::mailingcore::TYPES;
 use mailspan_store::{EndpointRow, EndpointWrite, Write};
 use serde::{Deserialize, Serialize};
-use url::Url;
+use url::{Url, form_urlencoded};
 use utoipa::ToSchema;
 
 use super::contacts::{answer, id_of};
@@ -27,6 +28,10 @@ type Id = Result<Path<String>, axum::extract::rejection::PathRejection>;
 /// Characters of a secret: a shorter one can be guessed, a short one is warned about.
 const SECRET_CHARS: (usize, usize, usize) = (16, 32, 256);
 const URL_BYTES_MAX: usize = 2_048;
+/// Words of a URL that are looked up: more segments and parameters than an address of a webhook has.
+const URL_WORDS_MAX: usize = 32;
+/// Shorter words may be anybody's.
+const OWN_WORD_BYTES_MIN: usize = 6;
 
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
@@ -122,6 +127,7 @@ pub async fn create(State(app): State<App>, call: Call) -> Result<Response, ApiE
     call.needs("webhooks:manage")?;
     let input: EndpointInput = json(&call.raw.body)?;
     let url = checked_url(&input.url, &app.live().hub)?;
+    names_nobody(&app, &call, &url).await?;
     let events = checked_events(&input.events)?;
     let secret = secret(input.secret)?;
     if of_tenant(&app, &call).await?.len() >= ENDPOINTS_MAX {
@@ -385,6 +391,33 @@ fn checked_url(text: &str, hub: &Hub) -> Result<String, ApiError> {
         _ => return Err(bad("must be https")),
     }
     Ok(url.to_string())
+}
+
+/// An endpoint is the tenant's and stays when a person is erased: its URL must not name one. Words that may be
+/// anybody's are let through, as an erasure leaves them in what is not the person's own.
+async fn names_nobody(app: &App, call: &Call, text: &str) -> Result<(), ApiError> {
+    let bad = |what: &str| ApiError::bad(format!("url: holds {what}: an erasure could not take it out"));
+    let Ok(url) = Url::parse(text) else { return Ok(()) };
+    if [url.path(), url.query().unwrap_or_default()]
+        .iter()
+        .any(|part| part.contains('@') || part.contains("%40"))
+    {
+        return Err(bad("an address"));
+    }
+    let is_own = |word: &&str| {
+        word.len() >= OWN_WORD_BYTES_MIN
+            && !word.bytes().all(|byte| byte.is_ascii_digit())
+            && !word.bytes().all(|byte| byte.is_ascii_alphabetic())
+    };
+    let words = format!("{}/{}", url.path(), url.query().unwrap_or_default());
+    for word in words.split(['/', '?', '&', '=']).filter(is_own).take(URL_WORDS_MAX) {
+        let word = form_urlencoded::parse(word.as_bytes()).next().map(|(word, _)| word.into_owned());
+        let Some(id) = word else { continue };
+        if app.store.contact(&call.tenant, &ContactKey::ExternalId(id)).await?.is_some() {
+            return Err(bad("the external id of a contact"));
+        }
+    }
+    Ok(())
 }
 
 fn new_id() -> String {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use mailspan_core::contact::{Change, ContactKey, ContactWrite, Evidence, Permission, WriteMode};
-use mailspan_core::limits::{CONTACT_ATTRIBUTES_BYTES_MAX, CONTACT_ATTRIBUTES_DEPTH_MAX};
+use mailspan_core::limits::{CONSENT_PAGE_CHARS_MAX, CONTACT_LABEL_CHARS_MAX};
 use mailspan_core::{Address, clip};
 use mailspan_store::FieldRow;
 use serde::{Deserialize, Deserializer};
@@ -12,14 +12,7 @@ use utoipa::ToSchema;
 
 use super::errors::ApiError;
 use super::gate::Call;
-use crate::contacts::{door, fields};
-
-/// Locales that contacts may have (MailingCore, «contacts overview»).
-pub const LOCALES: [&str; 6] = ["es", "en", "it", "fr", "ca", "de"];
-/// Characters of `externalId`.
-const EXTERNAL_ID_CHARS_MAX: usize = 128;
-/// Characters of `consentVersion`, `source` and `projectId`.
-const LABEL_CHARS_MAX: usize = 64;
+use crate::contacts::{door, fields, rules};
 
 /// A contact to be written. What is absent is left as it is; `null` clears.
 #[derive(Debug, Clone, Default, Deserialize, ToSchema)]
@@ -50,6 +43,18 @@ pub struct ContactInput {
     #[serde(deserialize_with = "given")]
     #[schema(value_type = Option<String>, max_length = 64)]
     pub project_id: Option<Option<String>>,
+    /// The words that were agreed to: kept by their SHA-256, in the evidence of the consent.
+    #[schema(value_type = Option<String>)]
+    pub consent_text: Option<String>,
+    /// Their SHA-256, where the words themselves are not given: 64 hexadecimal digits.
+    #[schema(value_type = Option<String>, min_length = 64, max_length = 64)]
+    pub consent_text_hash: Option<String>,
+    /// The form or page of the consent.
+    #[schema(value_type = Option<String>, max_length = 255)]
+    pub consent_page: Option<String>,
+    /// The address of the person's machine; without it, that of the caller is kept.
+    #[schema(value_type = Option<String>, max_length = 64)]
+    pub consent_ip: Option<String>,
     /// 1 none, 2 single, 3 confirmed, 4 double, 5 double plus, 6 other; 4 and 5 are never lowered, save by another
     /// address (2). Who has opted out is opted in by `optIn` alone.
     #[schema(minimum = 1, maximum = 6)]
@@ -87,6 +92,7 @@ pub fn json<T: serde::de::DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> 
     if root.as_object().is_none() {
         return Err(ApiError::bad("the body is an object"));
     }
+    rules::exact(&root).map_err(ApiError::bad)?;
     let mut reader = serde_json::Deserializer::from_slice(body);
     serde_path_to_error::deserialize(&mut reader).map_err(|error| {
         let path = error.path().to_string();
@@ -119,7 +125,7 @@ impl ContactInput {
         if aim.key.is_none() && self.email.is_none() {
             wrong.push("email: is required".to_owned());
         }
-        let external_id = text(&mut wrong, "externalId", &self.external_id, EXTERNAL_ID_CHARS_MAX);
+        let external_id = text(&mut wrong, "externalId", &self.external_id, rules::external_id);
         let key = aim.key.clone().unwrap_or_else(|| ContactKey::Subject {
             address: address.clone(),
             external_id: match &external_id {
@@ -132,9 +138,9 @@ impl ContactInput {
         write.address = address;
         write.external_id = external_id;
         write.locale = locale(&mut wrong, &self.locale);
-        write.consent_version = text(&mut wrong, "consentVersion", &self.consent_version, LABEL_CHARS_MAX);
-        write.source = text(&mut wrong, "source", &self.source, LABEL_CHARS_MAX);
-        write.project = text(&mut wrong, "projectId", &self.project_id, LABEL_CHARS_MAX);
+        write.consent_version = text(&mut wrong, "consentVersion", &self.consent_version, label);
+        write.source = text(&mut wrong, "source", &self.source, label);
+        write.project = text(&mut wrong, "projectId", &self.project_id, label);
         write.attributes = attributes(&mut wrong, &self.attributes);
         write.opt_in = self.opt_in;
         if let Some(number) = self.permission {
@@ -155,15 +161,24 @@ impl ContactInput {
         write.custom = read_fields(&mut wrong, "customFields", &self.custom_fields, |name, value| {
             fields::custom(aim.declared, name, value)
         });
-        write.evidence = self.evidence(aim);
+        write.evidence = self.evidence(aim, &mut wrong);
         if wrong.is_empty() { Ok(write) } else { Err(wrong) }
     }
 
-    fn evidence(&self, aim: &Aim) -> Evidence {
+    fn evidence(&self, aim: &Aim, wrong: &mut Vec<String>) -> Evidence {
+        let hash = rules::text_hash(self.consent_text.as_deref(), self.consent_text_hash.as_deref());
+        let mut given = |name: &str, value: &Option<String>, max: usize| {
+            let text = value.as_deref().map(str::trim).filter(|text| !text.is_empty())?;
+            keep(wrong, name, rules::label(text, max)).map(|()| text.to_owned())
+        };
+        let page = given("consentPage", &self.consent_page, CONSENT_PAGE_CHARS_MAX);
+        let ip = given("consentIp", &self.consent_ip, CONTACT_LABEL_CHARS_MAX);
         Evidence {
             origin: aim.origin.to_owned(),
             actor: Some(aim.call.caller.name.clone()),
-            ip: aim.call.ip.clone(),
+            ip: ip.or_else(|| aim.call.ip.clone()),
+            page,
+            text_hash: keep(wrong, "consentTextHash", hash).flatten(),
             source: self.source.clone().flatten(),
             consent_version: self.consent_version.clone().flatten(),
             user_agent: aim.call.raw.header("user-agent").map(|agent| clip(agent, 200).into_owned()),
@@ -172,11 +187,20 @@ impl ContactInput {
     }
 }
 
+fn label(text: &str) -> Result<(), String> {
+    rules::label(text, CONTACT_LABEL_CHARS_MAX)
+}
+
 fn keep<T>(wrong: &mut Vec<String>, name: &str, read: Result<T, String>) -> Option<T> {
     read.map_err(|why| wrong.push(format!("{name}: {why}"))).ok()
 }
 
-fn text(wrong: &mut Vec<String>, name: &str, value: &Option<Option<String>>, max: usize) -> Change<String> {
+fn text(
+    wrong: &mut Vec<String>,
+    name: &str,
+    value: &Option<Option<String>>,
+    check: impl Fn(&str) -> Result<(), String>,
+) -> Change<String> {
     match value {
         None => Change::Keep,
         Some(None) => Change::Clear,
@@ -184,15 +208,10 @@ fn text(wrong: &mut Vec<String>, name: &str, value: &Option<Option<String>>, max
             wrong.push(format!("{name}: is empty: leave it out, or write null to clear it"));
             Change::Keep
         }
-        Some(Some(text)) if text.chars().count() > max => {
-            wrong.push(format!("{name}: has at most {max} characters"));
-            Change::Keep
+        Some(Some(text)) => {
+            let text = text.trim().to_owned();
+            keep(wrong, name, check(&text)).map_or(Change::Keep, |()| Change::Set(text))
         }
-        Some(Some(text)) if text.chars().any(char::is_control) => {
-            wrong.push(format!("{name}: has a control character"));
-            Change::Keep
-        }
-        Some(Some(text)) => Change::Set(text.trim().to_owned()),
     }
 }
 
@@ -200,12 +219,8 @@ fn locale(wrong: &mut Vec<String>, value: &Option<Option<String>>) -> Change<Str
     match value {
         None => Change::Keep,
         Some(None) => Change::Clear,
-        Some(Some(locale)) if LOCALES.contains(&locale.as_str()) => Change::Set(locale.clone()),
-        Some(Some(locale)) => {
-            let known = LOCALES.join(", ");
-            wrong.push(format!("locale: `{}` is not one of {known}", clip(locale, 20)));
-            Change::Keep
-        }
+        Some(Some(locale)) => keep(wrong, "locale", rules::locale(locale))
+            .map_or(Change::Keep, |()| Change::Set(locale.clone())),
     }
 }
 
@@ -214,28 +229,14 @@ fn attributes(wrong: &mut Vec<String>, value: &Option<Option<Value>>) -> Change<
         None => Change::Keep,
         Some(None) => Change::Clear,
         Some(Some(Value::Object(members))) => {
-            let bytes = serde_json::to_string(members).map_or(0, |text| text.len());
-            if bytes > CONTACT_ATTRIBUTES_BYTES_MAX {
-                wrong.push(format!("attributes: have {bytes} bytes, at most {CONTACT_ATTRIBUTES_BYTES_MAX}"));
-            }
-            if members.values().any(|value| depth(value) >= CONTACT_ATTRIBUTES_DEPTH_MAX) {
-                wrong.push(format!("attributes: have more than {CONTACT_ATTRIBUTES_DEPTH_MAX} levels"));
-            }
-            Change::Set(members.clone().into_iter().collect())
+            let members = members.clone().into_iter().collect();
+            keep(wrong, "attributes", rules::attributes(&members))
+                .map_or(Change::Keep, |()| Change::Set(members))
         }
         Some(Some(_)) => {
             wrong.push("attributes: is an object".to_owned());
             Change::Keep
         }
-    }
-}
-
-/// Levels below a value; the parser has bounded them.
-fn depth(value: &Value) -> usize {
-    match value {
-        Value::Array(items) => 1 + items.iter().map(depth).max().unwrap_or(0),
-        Value::Object(members) => 1 + members.values().map(depth).max().unwrap_or(0),
-        _ => 0,
     }
 }
 

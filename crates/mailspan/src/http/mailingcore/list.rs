@@ -9,7 +9,7 @@ use serde::Deserialize;
 use utoipa::IntoParams;
 
 use super::errors::ApiError;
-use super::input::LOCALES;
+use crate::contacts::rules::LOCALES;
 
 /// The first page, and the most: more would be no contacts of anybody.
 const PAGES: (usize, usize) = (1, u32::MAX as usize);

@@ -16,13 +16,16 @@ pub mod rates;
 pub mod shape;
 pub mod suppressions;
 
+use axum::response::Response;
 use axum::{Router, middleware};
+use mailspan_core::Millis;
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::{Modify, OpenApi};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::app::App;
+use errors::ApiError;
 
 #[derive(OpenApi)]
 #[openapi(
@@ -53,6 +56,13 @@ pub fn routes(app: &App) -> (Router<App>, utoipa::openapi::OpenApi) {
         .method_not_allowed_fallback(gate::wrong_method)
         .layer(middleware::from_fn_with_state(app.clone(), gate::pass));
     (router, document)
+}
+
+/// An unknown path below one of this API, in its own words.
+pub fn nothing_at(path: &str, now: Millis) -> Option<Response> {
+    let first = path.trim_start_matches('/').split('/').next().unwrap_or_default();
+    let is_below = matches!(first, "contacts" | "suppressions") || path.starts_with("/webhooks/endpoints/");
+    is_below.then(|| ApiError::not_found("the path").at(path, now))
 }
 
 fn operations() -> OpenApiRouter<App> {

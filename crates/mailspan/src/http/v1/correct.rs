@@ -45,7 +45,7 @@ pub async fn correct(
     let (accepted, _) = door::keep(&app, Box::new(receipt)).await?;
     let event_id = accepted.ids.first().ok_or_else(|| Problem::bad("the corrected event was not kept"))?;
     let note = format!("replaced by event {event_id}");
-    app.store.write(Write::Discard { delivery: row.id, note, at: now }).await?;
+    app.store.write(Write::Discard { delivery: row.id, unserved: None, note, at: now }).await?;
     app.has_moved();
     let mut value = shown(&find(&app, &caller, &id).await?);
     value["replaced_by"] = json!(event_id);

@@ -3,9 +3,9 @@
 use axum::Json;
 use axum::extract::{RawQuery, State};
 use axum::http::StatusCode;
-use mailspan_core::{Cause, DeliveryId, Name, Offer, State as DeliveryState};
+use mailspan_core::{Cause, Class, DeliveryId, DestinationId, Name, Offer, State as DeliveryState};
 use mailspan_engine::Happened;
-use mailspan_store::{AttemptRow, DeliveryFilter, DeliveryRow, Write, Wrote};
+use mailspan_store::{AttemptRow, DeliveryFilter, DeliveryRow, Store, Write, Wrote};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -140,7 +140,9 @@ pub async fn replay(
     let Some(destination) = live.destinations.get(&offer.destination) else {
         return Err(gone("destination", &row.destination));
     };
-    let offer = Offer { cause: Cause::Replay, ordered: destination.ordered, ..offer };
+    // Consent keeps its order also where the receiver does not care for any.
+    let ordered = destination.ordered || offer.class == Class::Consent;
+    let offer = Offer { cause: Cause::Replay, ordered, ..offer };
     if row.state == DeliveryState::Pending {
         return Err(Problem::new(
             StatusCode::CONFLICT,
@@ -165,13 +167,25 @@ pub async fn replay(
     Ok(Json(shown(&find(&app, &caller, &id).await?)))
 }
 
+/// By this process's configuration, or, where several share a store, by another one that holds its lease.
+pub(super) async fn is_served(app: &App, destination: DestinationId) -> Result<bool, Problem> {
+    if app.live().destinations.contains_key(&destination) {
+        return Ok(true);
+    }
+    if matches!(app.store, Store::Sqlite(_)) {
+        return Ok(false);
+    }
+    let (name, now) = (format!("destination/{}", destination.0), runtime::now());
+    Ok(app.store.leases().await?.iter().any(|lease| lease.name == name && lease.until > now))
+}
+
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Discard {
     note: String,
 }
 
-/// Gives a dead letter up, with a note.
+/// Gives a dead letter up, with a note; also what waits for a destination that is not in the configuration any more.
 pub async fn discard(
     State(app): State<App>,
     caller: Caller,
@@ -180,6 +194,12 @@ pub async fn discard(
 ) -> Result<Json<Value>, Problem> {
     caller.needs("operate")?;
     let row = find(&app, &caller, &id).await?;
-    app.store.write(Write::Discard { delivery: row.id, note: body.note, at: runtime::now() }).await?;
+    let offer = app.store.offer_of(row.id).await?.filter(|_| row.state == DeliveryState::Pending);
+    let unserved = match offer.map(|offer| offer.destination) {
+        Some(destination) if !is_served(&app, destination).await? => Some(destination),
+        _ => None,
+    };
+    let at = runtime::now();
+    app.store.write(Write::Discard { delivery: row.id, unserved, note: body.note, at }).await?;
     Ok(Json(shown(&find(&app, &caller, &id).await?)))
 }

@@ -16,6 +16,7 @@ use crate::http::body::OptionalJson;
 use crate::http::path::Segment;
 use crate::http::problem::Problem;
 use crate::hub::Destination;
+use crate::intake::system;
 use crate::runtime;
 
 /// How long a command waits until what it did is kept.
@@ -39,6 +40,10 @@ pub async fn list(State(app): State<App>, caller: Caller) -> Result<Json<Value>,
         };
         if let Some(doing) = doing {
             add_doing(&mut value, &doing, backlog);
+        }
+        if let Some(why) = destination.held() {
+            value["state"] = json!("paused");
+            value["reason"] = json!(why.text);
         }
         if let Some(every) = destination.resync {
             let round = rounds.iter().find(|round| id.is_some_and(|id| id.0 == round.about));
@@ -137,7 +142,10 @@ pub async fn resume(
     Segment(name): Segment,
 ) -> Result<Json<Value>, Problem> {
     caller.needs("operate")?;
-    let (destination, _) = find(&app, &caller, &name)?;
+    let (destination, settings) = find(&app, &caller, &name)?;
+    if let Some(why) = settings.held() {
+        return Err(Problem::new(StatusCode::CONFLICT, "held", why.text.clone()));
+    }
     stand(&app, destination, None, Happened::Resumed { destination }).await?;
     Ok(Json(json!({ "id": name, "state": "active" })))
 }
@@ -151,7 +159,10 @@ async fn stand(
     told: Happened,
 ) -> Result<(), Problem> {
     if !app.serves(destination) {
-        app.store.write(Write::Stand { destination, paused, at: runtime::now() }).await?;
+        let say = system::of_standing(&app.live(), destination, paused.as_ref());
+        let at = runtime::now();
+        app.store.write(Write::Stand { destination, fence: None, paused, at, say }).await?;
+        app.route_wake.notify_one();
         return Ok(());
     }
     let mut moved = app.moved.subscribe();
@@ -206,10 +217,11 @@ pub async fn test(
     let shown = format!("{} {}{}", probe.method, destination.target.base_url, probe.path);
     let value = match exchange(&app, &destination, probe).await {
         Ok(answer) => {
-            let reached = !matches!(answer.status, 401 | 403 | 500..);
+            // 501: it knows no such harmless request (RFC 9110, 15.6.2), like a 405.
+            let reached = !matches!(answer.status, 401 | 403 | 500 | 502..);
             let says = match answer.status {
                 401 | 403 => "the credential was refused",
-                500.. => "it was reached and is in trouble itself",
+                500 | 502.. => "it was reached and is in trouble itself",
                 200..=299 => "it works",
                 _ => {
                     "it was reached and the credential was not refused; it has no answer to this harmless request"

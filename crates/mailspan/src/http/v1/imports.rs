@@ -3,12 +3,12 @@
 use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode};
-use mailspan_core::contact::{ContactKey, ContactWrite, Turn};
+use mailspan_core::contact::{Contact, ContactKey, ContactWrite, Turn};
 use mailspan_core::limits::CONTACTS_BULK_MAX;
 use mailspan_core::{Address, Millis, Name, clip};
-use mailspan_store::{FieldRow, JobFilter, JobRow, JobState, NewJob, Page, PageWork, Write, Wrote};
+use mailspan_store::{FieldRow, JobFilter, JobRow, JobState, NewJob, Page, PageWork, Write, Wrote, conflict};
 use serde::Deserialize;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use crate::app::App;
 use crate::contacts::door::{self, Origin};
@@ -37,7 +37,8 @@ pub struct Begin {
 pub struct Rows {
     /// Rows of the file before these.
     after: u64,
-    rows: Vec<Map<String, Value>>,
+    /// An object each, by column; a text in its place says why a row could not be read: it counts as refused.
+    rows: Vec<Value>,
 }
 
 /// Begins, or goes on with the same file where an import of it has not ended.
@@ -138,12 +139,7 @@ struct Work<'a> {
 }
 
 impl Work<'_> {
-    async fn page(
-        &mut self,
-        caller: &Caller,
-        mut cursor: Cursor,
-        rows: &[Map<String, Value>],
-    ) -> Result<Cursor, Problem> {
+    async fn page(&mut self, caller: &Caller, mut cursor: Cursor, rows: &[Value]) -> Result<Cursor, Problem> {
         let (mut writes, mut places) = (Vec::with_capacity(rows.len()), Vec::with_capacity(rows.len()));
         for (place, values) in rows.iter().enumerate() {
             let place = cursor.rows + place as u64 + 1;
@@ -176,11 +172,22 @@ impl Work<'_> {
     }
 
     /// Who is suppressed is not brought back by a file: not made, and not opted in.
-    async fn read(&self, values: &Map<String, Value>) -> Result<Result<ContactWrite, String>, Problem> {
+    async fn read(&self, row: &Value) -> Result<Result<ContactWrite, String>, Problem> {
+        let values = match row {
+            Value::Object(values) => values,
+            Value::String(why) => return Ok(Err(clip(why, 300).into_owned())),
+            _ => return Ok(Err("is a JSON object".to_owned())),
+        };
         let mut write = match row::write(values, self.argument, self.declared, self.job.id) {
             Ok(write) => write,
             Err(why) => return Ok(Err(why)),
         };
+        if row::is_silent(values, &write) {
+            let known = self.app.store.contact(&self.job.tenant, &write.key).await?;
+            if !known.is_some_and(|row| row.contact.opt_in) {
+                write.stated.clear();
+            }
+        }
         let Some(address) = write.address.clone() else { return Ok(Ok(write)) };
         let Some(row) = self.app.store.suppression_of(&self.job.tenant, &address).await? else {
             return Ok(Ok(write));
@@ -211,23 +218,38 @@ impl Work<'_> {
             let ContactKey::Subject { address, external_id } = &write.key else { continue };
             let by_id = match external_id {
                 Some(id) => self.find(&ContactKey::ExternalId(id.clone())).await?,
-                None => false,
+                None => None,
             };
             let by_address = match address {
                 Some(address) => self.find(&ContactKey::Address(Address::clone(address))).await?,
-                None => false,
+                None => None,
             };
-            turns.push(if by_id || by_address { Turn::Updated } else { Turn::Created });
+            turns.push(foreseen(by_id.as_ref(), by_address.as_ref(), external_id.is_some()));
         }
         Ok(turns)
     }
 
-    async fn find(&self, key: &ContactKey) -> Result<bool, Problem> {
-        Ok(self.app.store.contact(&self.job.tenant, key).await?.is_some())
+    async fn find(&self, key: &ContactKey) -> Result<Option<Contact>, Problem> {
+        Ok(self.app.store.contact(&self.job.tenant, key).await?.map(|row| row.contact))
     }
 
-    fn refuse(&mut self, row: u64, values: &Map<String, Value>, why: &str) {
+    fn refuse(&mut self, row: u64, values: &Value, why: &str) {
         self.refused.push(json!({ "row": row, "email": values.get("email"), "why": why }));
+    }
+}
+
+/// As a write would find them: an address of another contact, and an external id beside the one it has, are refused.
+fn foreseen(by_id: Option<&Contact>, by_address: Option<&Contact>, has_id: bool) -> Turn {
+    match (by_id, by_address) {
+        (None, None) => Turn::Created,
+        (Some(one), Some(other)) if one.uid != other.uid => {
+            Turn::Refused(conflict("address_conflict", "the address belongs to another contact"))
+        }
+        (None, Some(other)) if has_id && other.external_id.is_some() => Turn::Refused(conflict(
+            "external_id_conflict",
+            "the contact of this address has another external id",
+        )),
+        _ => Turn::Updated,
     }
 }
 
@@ -241,7 +263,7 @@ async fn keep(
     let fence = start::lease(&app.store, &format!("job/{}", job.id), app.owner()).await?;
     let cursor = serde_json::to_string(cursor).map_err(|error| Problem::bad(error.to_string()))?;
     let work = PageWork::Count { matched: done };
-    let page = Page { job: job.id, fence, at: runtime::now(), cursor, total: None, end, work };
+    let page = Page { say: None, job: job.id, fence, at: runtime::now(), cursor, total: None, end, work };
     app.store.write(Write::Page(Box::new(page))).await?;
     Ok(())
 }

@@ -4,7 +4,7 @@ use axum::Json;
 use axum::extract::{RawQuery, State};
 use axum::http::StatusCode;
 use mailspan_core::{Millis, Name, Span, State as DeliveryState};
-use mailspan_store::{JobFilter, JobRow, JobState, NewJob, Write, Wrote};
+use mailspan_store::{JobFilter, JobRow, JobState, NewJob, StandingRow, Write, Wrote};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -13,6 +13,7 @@ use crate::http::auth::Caller;
 use crate::http::body::JsonBody;
 use crate::http::path::{Segment, Segments};
 use crate::http::problem::Problem;
+use crate::http::v1::deliveries::is_served;
 use crate::http::v1::query::{Query, page};
 use crate::intake::system;
 use crate::jobs::replay::{self, Argument, Cursor, DISCARD, REPLAY};
@@ -83,17 +84,24 @@ async fn argument(app: &App, caller: &Caller, ask: Ask, kind: &str) -> Result<(N
         let detail = format!("{what} `{name}` is not in the configuration");
         Problem::new(StatusCode::CONFLICT, "not_configured", detail)
     };
-    let named = match &ask.destination {
-        Some(name) => Some(live.hub.destination(name.as_str()).ok_or_else(|| gone("destination", name))?),
+    let named = ask.destination.as_ref().and_then(|name| live.hub.destination(name.as_str()));
+    let left = match ask.destination.as_ref().filter(|_| named.is_none()) {
+        Some(name) => Some(left_over(app, name, kind).await?.ok_or_else(|| gone("destination", name))?),
         None => None,
     };
+    if kind == DISCARD && ask.note.trim().is_empty() && !ask.dry_run {
+        return Err(Problem::bad("field \"note\": say why they are given up (--note); it is kept with each"));
+    }
     let tenant = caller
         .tenant
         .clone()
         .or(ask.tenant.clone())
         .or(named.map(|destination| destination.tenant.clone()))
+        .or(left.as_ref().map(|row| row.tenant.clone()))
         .unwrap_or_else(Name::default_tenant);
-    if let Some(name) = ask.destination.as_ref().filter(|_| named.is_some_and(|one| one.tenant != tenant)) {
+    let is_of_another = named.is_some_and(|one| one.tenant != tenant)
+        || left.as_ref().is_some_and(|row| row.tenant != tenant);
+    if let Some(name) = ask.destination.as_ref().filter(|_| is_of_another) {
         return Err(gone("destination", name));
     }
     let route = ask.route.as_ref();
@@ -101,7 +109,7 @@ async fn argument(app: &App, caller: &Caller, ask: Ask, kind: &str) -> Result<(N
     {
         return Err(gone("route", name));
     }
-    let states = states(&ask, kind)?;
+    let states = states(&ask, kind, left.is_some())?;
     let now = runtime::now();
     let since = ask.since.as_deref().map(|text| instant("since", text, now)).transpose()?;
     let until = ask.until.as_deref().map(|text| instant("until", text, now)).transpose()?;
@@ -134,8 +142,24 @@ async fn argument(app: &App, caller: &Caller, ask: Ask, kind: &str) -> Result<(N
     Ok((tenant, argument))
 }
 
-/// The states asked for; those that make no sense are refused with what to do.
-fn states(ask: &Ask, kind: &str) -> Result<Vec<DeliveryState>, Problem> {
+/// A destination that is not in the configuration any more and has deliveries left, which can be discarded.
+async fn left_over(app: &App, name: &Name, kind: &str) -> Result<Option<StandingRow>, Problem> {
+    let rows = app.store.destinations(None).await?;
+    let row = rows.into_iter().find(|row| row.name == *name && row.pending + row.dead > 0);
+    let Some(row) = row.filter(|_| kind == DISCARD) else { return Ok(None) };
+    if is_served(app, row.destination).await? {
+        let detail = format!("destination `{name}` is served by another process: ask there");
+        return Err(Problem::new(StatusCode::CONFLICT, "served_elsewhere", detail));
+    }
+    Ok(Some(row))
+}
+
+/// The states asked for; those that make no sense are refused with what to do. `is_left`: of a destination that is
+/// not in the configuration any more.
+fn states(ask: &Ask, kind: &str, is_left: bool) -> Result<Vec<DeliveryState>, Problem> {
+    if ask.states.is_empty() && is_left {
+        return Ok(vec![DeliveryState::Pending, DeliveryState::Dead]);
+    }
     if ask.states.is_empty() {
         return Ok(vec![DeliveryState::Dead]);
     }
@@ -286,10 +310,9 @@ pub async fn stand(
         JobState::Cancelled => format!("cancelled by {}", caller.name),
         _ => String::new(),
     };
-    app.store.write(Write::JobStand { id: row.id, state, note, at: runtime::now() }).await?;
+    let say = system::of_job(&app.live(), &row.tenant).filter(|_| state.has_ended());
+    app.store.write(Write::JobStand { id: row.id, state, note, at: runtime::now(), say }).await?;
     app.job_wake.notify_one();
-    if state.has_ended() {
-        system::job_ended(&app, row.id).await;
-    }
+    app.route_wake.notify_one();
     Ok(Json(shown(&app, &find(&app, &caller, &id).await?).await?))
 }

@@ -51,12 +51,33 @@ pub async fn create(
             return Err(Problem::bad(format!("there is no scope `{given}`: there are {}", names.join(", "))));
         }
     }
-    let tenant = body.tenant.as_deref().map_or_else(Name::default_tenant, Name::new);
+    let tenant = tenant(&app, body.tenant.as_deref()).await?;
     let expires_at = body.expires.map(|span| runtime::now().plus(span.ms));
     let made = make(&app, tenant, body.scopes.clone(), body.note, expires_at).await?;
     let expires_at = expires_at.map(|at| at.rfc3339());
     let value = json!({ "id": made.id, "key": made.text, "scopes": body.scopes, "expires_at": expires_at });
     Ok((StatusCode::CREATED, Json(value)))
+}
+
+/// One that was made, or that the configuration names: a mistyped one would see nothing, for ever.
+async fn tenant(app: &App, given: Option<&str>) -> Result<Name, Problem> {
+    let Some(given) = given else { return Ok(Name::default_tenant()) };
+    let mut known: Vec<Name> = app.store.tenants().await?.into_iter().map(|row| row.name).collect();
+    known.push(Name::default_tenant());
+    let hub = &app.live().hub;
+    known.extend(hub.sources.iter().map(|source| source.tenant.clone()));
+    known.extend(hub.destinations.iter().map(|destination| destination.tenant.clone()));
+    known.sort();
+    known.dedup();
+    if let Some(tenant) = known.iter().find(|name| name.as_str() == given) {
+        return Ok(tenant.clone());
+    }
+    let names: Vec<&str> = known.iter().map(Name::as_str).collect();
+    let given = mailspan_core::clip(given, 40);
+    Err(Problem::bad(format!(
+        "there is no tenant `{given}`: there are {}; `mailspan tenants create` makes one",
+        names.join(", ")
+    )))
 }
 
 /// A key that was made; its text is nowhere else.

@@ -30,12 +30,13 @@ impl Query {
         self.0.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
     }
 
-    /// Rows of a page: 100 where nothing is said, 1,000 at most.
+    /// Rows of a page: 100 where nothing is said, 1 to 1,000.
     pub fn limit(&self) -> Result<usize, Problem> {
         let Some(text) = self.get("limit") else { return Ok(PAGE_ROWS) };
-        let limit: usize =
-            text.parse().map_err(|_| Problem::bad("parameter `limit`: expected a whole number"))?;
-        Ok(limit.clamp(1, PAGE_ROWS_MAX))
+        let limit = text.parse().ok().filter(|limit| (1..=PAGE_ROWS_MAX).contains(limit));
+        limit.ok_or_else(|| {
+            Problem::bad(format!("parameter `limit`: expected a whole number from 1 to {PAGE_ROWS_MAX}"))
+        })
     }
 
     /// The cursor of the page before.

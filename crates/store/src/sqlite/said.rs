@@ -1,0 +1,38 @@
+//! The hub's own events about a write, in its transaction.
+
+use mailspan_core::{DeliveryId, Event};
+
+use super::accept::accept;
+use super::base::Fault;
+use super::journal::Journal;
+use super::{deliveries, jobs};
+use crate::said::{of_dead, of_job, receipt};
+use crate::write::Say;
+use crate::{DeliveryRow, JobRow};
+
+pub(crate) fn say(journal: &mut Journal, event: &Event) -> Result<(), Fault> {
+    let Some((receipt, arrivals)) = receipt(event, &journal.base.key) else { return Ok(()) };
+    accept(journal, &receipt, &arrivals).map(|_| ())
+}
+
+/// Of a delivery that was just written.
+pub(crate) fn say_dead(
+    journal: &mut Journal,
+    delivery: DeliveryId,
+    say_it: &Say<DeliveryRow>,
+) -> Result<(), Fault> {
+    let row = deliveries::by_id(&journal.base, delivery)?;
+    match row.and_then(|row| of_dead(say_it, &row)) {
+        Some(event) => say(journal, &event),
+        None => Ok(()),
+    }
+}
+
+/// Of a job that was just written.
+pub(crate) fn say_job(journal: &mut Journal, job: i64, say_it: Option<&Say<JobRow>>) -> Result<(), Fault> {
+    let Some(say_it) = say_it else { return Ok(()) };
+    match jobs::by_id(&journal.base, job)?.and_then(|row| of_job(say_it, &row)) {
+        Some(event) => say(journal, &event),
+        None => Ok(()),
+    }
+}
