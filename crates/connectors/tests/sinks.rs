@@ -1,7 +1,6 @@
 //! The sinks against their fixtures: these operations, this request; this answer, these verdicts.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use mailspan_connectors::contract::{Item, Known, Plan, Question, Sink};
 use mailspan_connectors::hubspot::{Missing, prepare};

@@ -32,6 +32,11 @@ pub struct Event {
     pub extensions: Option<Arc<RawValue>>,
 }
 
+/// What an account told, and the hub had written there itself: kept, and sent nowhere.
+pub const ECHOED: &str = "contact.echoed";
+/// What happened before the person was erased: kept without saying of whom, and sent nowhere.
+pub const OUTLIVED: &str = "contact.outlived";
+
 /// Metadata is trusted for the `to` recipient only (design, section 4).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RecipientRole {

@@ -20,12 +20,12 @@ pub mod xml;
 
 use std::borrow::Cow;
 
-pub use consent::{class_of, class_of_type, consent_of, stated_opt_in, states_opt_in};
+pub use consent::{class_of, class_of_type, consent_of, counted_time, stated_opt_in, states_opt_in};
 pub use delivery::{
     Attempt, Behind, Cause, Elsewhere, Offer, Outcome, Parcel, Part, Progress, Queue, Room, Settlement,
     State, fold,
 };
-pub use event::{Class, Event, EventType, RecipientRole};
+pub use event::{Class, ECHOED, Event, EventType, OUTLIVED, RecipientRole};
 pub use ids::{DeliveryId, DestinationId, Digest, EventId, Key, Name, PersonId, RequestId, RouteId, Seq};
 pub use operation::{Consent, Fields, Operation, fields};
 pub use person::{LastTimes, Person, superseded};

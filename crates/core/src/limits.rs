@@ -198,8 +198,14 @@ pub const CONTACT_ATTRIBUTES_BYTES_MAX: usize = 16 << 10;
 pub const CONTACT_ATTRIBUTES_DEPTH_MAX: usize = 5;
 /// Contacts of one bulk request (MailingCore, `CONTACTS_BULK_MAX`).
 pub const CONTACTS_BULK_MAX: usize = 1_000;
-/// Facts of one person that the fold looks at: a person who changed their mind every day for years.
-pub const FACTS_MAX: usize = 4_096;
+/// Facts of one person that are read one by one, the newest: a person who changed their mind every week for
+/// years. Of a person with more, the latest of each kind and level are read beside them, which fold to the same
+/// as all; so a write reads these rows, and the index of that one person beyond.
+pub const FACTS_MAX: usize = 256;
+/// How far the clock of an account may be from ours where what it tells is compared with what was written there.
+pub const ECHO_SKEW_MS: i64 = 60_000;
+/// Facts of one person that are compared with what an account tells: its opt-ins and opt-outs of late.
+pub const ECHO_FACTS_MAX: usize = 32;
 /// Rows that numbered pages of contacts reach: behind them only a cursor goes on, as each page would be
 /// counted from the start.
 pub const CONTACT_PAGES_MAX: u64 = 100_000;

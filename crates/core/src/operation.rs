@@ -97,6 +97,8 @@ pub mod fields {
     pub const CUSTOM: &str = "custom";
     /// In `set_fields`: the hub's own suppression of the address was set (`true`) or lifted (`false`).
     pub const SUPPRESSED: &str = "suppressed";
+    /// Beside it: `bounce`, `complaint`, `unsubscribe` or `manual`.
+    pub const SUPPRESSED_FOR: &str = "suppressed_for";
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

@@ -12,9 +12,9 @@ pub struct Person {
     /// When the last known opt-out or complaint happened.
     pub opted_out_at: Option<Millis>,
     pub opted_in_at: Option<Millis>,
-    /// Its address must not be mailed, whatever its contact says.
-    pub suppressed: bool,
     pub erased: bool,
+    /// The address must not be mailed: while that lasts, no opt-in is told to anybody.
+    pub suppressed: bool,
 }
 
 /// When something last happened to a person, by the time that the events say: whatever the order of
@@ -48,12 +48,13 @@ fn is_hard(event: &Event) -> bool {
     data.is_ok_and(|data| data.get("bounce").and_then(crate::json::Node::as_str) == Some("hard"))
 }
 
-/// An opt-in older than the person's last opt-out is void, however late it is tried (invariant 7).
+/// An opt-in older than the person's last opt-out is void, however late it is tried (invariant 7), and so is
+/// one of a person who is suppressed.
 /// Judged when planning, so a retry, a replay and an import fall under one rule.
 pub fn superseded(operation: &Operation, person: &Person) -> bool {
     match operation {
         Operation::SetConsent { consent: Consent::OptIn, at, .. } => {
-            person.opted_out_at.is_some_and(|out| out >= *at)
+            person.suppressed || person.opted_out_at.is_some_and(|out| out >= *at)
         }
         _ => false,
     }

@@ -2,7 +2,8 @@
 
 use mailspan_core::json::{self, Node, Value};
 use mailspan_core::{
-    Consent, Event, Fields, LastTimes, Millis, Operation, Person, clip, consent_of, fields, stated_opt_in,
+    Consent, Event, Fields, LastTimes, Millis, Operation, Person, clip, consent_of, counted_time, fields,
+    stated_opt_in,
 };
 use serde_json::Value as Json;
 
@@ -26,9 +27,12 @@ const PLAIN: [&str; 6] = [
 /// * `contact.created`, `.updated`, `.subscribed`, `.confirmed`: one `upsert_contact` with what the event says.
 ///   `opt_in` and `permission` are in it only where the event states them ([`stated_opt_in`]) and nothing newer
 ///   is known of the person: an opt-out at the same time or later voids an opt-in, a later opt-in voids an
-///   opt-out. Where `suppressed_at` changed, or somebody whose address is suppressed is opted in, a `set_fields`
-///   with `suppressed` follows.
-/// * `contact.unsubscribed`, `email.complained`: `set_consent`. A hard `email.bounced`: `set_fields` with
+///   opt-out. An opt-in of somebody who is suppressed is told as none (`opt_in` false), and a `set_fields` with
+///   `suppressed` follows: who is so here may not be so there. Where `suppressed_at` changed, it follows with
+///   `suppressed_for`; where nothing else did, that alone.
+/// * `contact.suppression_changed`: of an address that is no contact, that `set_fields` alone.
+/// * `contact.unsubscribed`, `email.complained`: `set_consent`, and that `set_fields` where the hub suppressed the
+///   address by it. An unsubscription that the hub suppresses for a complaint is one. A hard `email.bounced`: `set_fields` with
 ///   `email_status`. `contact.erased`: `erase_contact`.
 pub fn audience(event: &Event, person: Option<&Person>, times: LastTimes) -> Vec<Operation> {
     let data = json::parse(event.data.get().as_bytes()).ok();
@@ -37,20 +41,32 @@ pub fn audience(event: &Event, person: Option<&Person>, times: LastTimes) -> Vec
         Some(reason) => format!("{what}: {reason}"),
         None => format!("{what}, reported by {}", event.source),
     };
-    let consent =
-        |consent, what| Operation::SetConsent { consent, at: event.time, reason: Some(reason(what)) };
+    let consent = |consent, what| Operation::SetConsent {
+        consent,
+        at: counted_time(event),
+        reason: Some(reason(what)),
+    };
     match event.event_type.as_str() {
         "contact.created" | "contact.updated" | "contact.subscribed" | "contact.confirmed" => {
-            let contact = upsert(event, data, person);
-            // Who is suppressed here may not be so there: an address that was erased, or never was a contact there.
-            let comes_in = contact.get(fields::OPT_IN).and_then(Json::as_bool) == Some(true);
-            let is_blocked = comes_in && person.is_some_and(|person| person.suppressed);
-            let blocked = || is_blocked.then(|| suppressed(true));
-            let mut operations = vec![Operation::UpsertContact { fields: contact }];
-            operations.extend(data.and_then(suppression).or_else(blocked));
+            let mut operations = Vec::new();
+            let mut blocked = None;
+            if !data.is_some_and(only_suppresses) {
+                let (fields, is_blocked) = upsert(event, data, person);
+                operations.push(Operation::UpsertContact { fields });
+                // Who is suppressed here may not be so there: an address that was erased, or never was a contact there.
+                blocked = is_blocked.then(|| suppressed(true, None));
+            }
+            operations.extend(data.and_then(suppression).or(blocked));
             operations
         }
-        "contact.unsubscribed" => vec![consent(Consent::OptOut, "unsubscribed")],
+        "contact.suppression_changed" => data.and_then(suppression).into_iter().collect(),
+        "contact.unsubscribed" if text(data, "suppressed_for").as_deref() == Some("complaint") => {
+            vec![consent(Consent::DoNotContact, "spam complaint")]
+        }
+        "contact.unsubscribed" => {
+            let suppression = data.and_then(suppression);
+            [consent(Consent::OptOut, "unsubscribed")].into_iter().chain(suppression).collect()
+        }
         "contact.erased" => vec![Operation::EraseContact],
         "email.complained" => vec![consent(Consent::DoNotContact, "spam complaint")],
         "email.bounced" if text(data, "bounce").as_deref() == Some("hard") => {
@@ -66,7 +82,8 @@ fn text(data: Option<&Node<'_>>, key: &str) -> Option<String> {
     (!text.is_empty()).then(|| clip(text, 500).into_owned())
 }
 
-fn upsert(event: &Event, data: Option<&Node<'_>>, person: Option<&Person>) -> Fields {
+/// What is written of the contact, and whether an opt-in was held back as its address is suppressed now.
+fn upsert(event: &Event, data: Option<&Node<'_>>, person: Option<&Person>) -> (Fields, bool) {
     let mut found = Fields::new();
     let member = |name: &str| contact::member(data, name);
     let address = || event.subject.address.as_ref().map(|address| Json::from(address.as_str()));
@@ -86,12 +103,17 @@ fn upsert(event: &Event, data: Option<&Node<'_>>, person: Option<&Person>) -> Fi
         Some(Consent::OptIn) => Some(true),
         _ => data.and_then(|data| stated_opt_in(&event.event_type, data)),
     };
-    if let Some(opt_in) = stated.filter(|opt_in| is_newest(*opt_in, event.time, person)) {
+    let mut is_blocked = false;
+    if let Some(opt_in) = stated.filter(|opt_in| is_newest(*opt_in, counted_time(event), person)) {
+        let is_suppressed = person.is_some_and(|person| person.suppressed)
+            || member("suppressed_at").is_some_and(|at| !at.is_null());
+        is_blocked = opt_in && person.is_some_and(|person| person.suppressed);
+        let opt_in = opt_in && !is_suppressed;
         found.insert(fields::OPT_IN.to_owned(), opt_in.into());
         let level = member(fields::PERMISSION).filter(|level| is_permission(level) && opt_in);
         found.extend(level.map(|level| (fields::PERMISSION.to_owned(), level)));
     }
-    found
+    (found, is_blocked)
 }
 
 /// False where something newer is known of the person: at equal times the opt-out wins.
@@ -109,16 +131,30 @@ fn is_permission(level: &Json) -> bool {
 
 /// Where the hub's own suppression of the address was set or lifted by this event.
 fn suppression(data: &Node<'_>) -> Option<Operation> {
-    let changed = data.get("changed").and_then(Node::as_array)?;
-    changed.iter().find(|item| item.as_str() == Some("suppressed_at"))?;
+    let changed = changed(data);
     let contact = data.get("contact").filter(|contact| contact.as_object().is_some()).unwrap_or(data);
     let set = contact.get("suppressed_at").is_some_and(|at| at.value != Value::Null);
-    Some(suppressed(set))
+    // Who moved away from a suppressed address has not had another one lifted.
+    if !changed.contains(&"suppressed_at") || !set && changed.contains(&"email") {
+        return None;
+    }
+    Some(suppressed(set, text(Some(data), fields::SUPPRESSED_FOR).filter(|_| set)))
 }
 
-fn suppressed(set: bool) -> Operation {
-    let fields = Fields::from([(fields::SUPPRESSED.to_owned(), set.into())]);
+fn suppressed(set: bool, reason: Option<String>) -> Operation {
+    let mut fields = Fields::from([(fields::SUPPRESSED.to_owned(), set.into())]);
+    fields.extend(reason.map(|reason| (fields::SUPPRESSED_FOR.to_owned(), reason.into())));
     Operation::SetFields { fields, record: None }
+}
+
+fn changed<'n>(data: &'n Node<'_>) -> Vec<&'n str> {
+    let list = data.get("changed").and_then(Node::as_array).unwrap_or_default();
+    list.iter().filter_map(Node::as_str).collect()
+}
+
+/// Nothing else of the contact changed.
+fn only_suppresses(data: &Node<'_>) -> bool {
+    changed(data) == ["suppressed_at"]
 }
 
 fn undeliverable(event: &Event, data: Option<&Node<'_>>, times: LastTimes) -> Operation {

@@ -3,7 +3,8 @@
 use mailspan_core::json::{self, Node};
 use mailspan_core::limits::EXTERNAL_ID_BYTES_MAX;
 use mailspan_core::{
-    Consent, Event, Fields, LastTimes, Millis, Operation, Person, RecipientRole, clip, consent_of, fields,
+    Consent, Event, Fields, LastTimes, Millis, Operation, Person, RecipientRole, clip, consent_of,
+    counted_time, fields,
 };
 
 use crate::contact;
@@ -157,7 +158,7 @@ impl<'a> Facts<'a> {
     }
 
     fn set_consent(&self, consent: Consent, reason: String) -> Operation {
-        Operation::SetConsent { consent, at: self.event.time, reason: Some(reason) }
+        Operation::SetConsent { consent, at: counted_time(self.event), reason: Some(reason) }
     }
 }
 

@@ -3,20 +3,24 @@
 use std::sync::Arc;
 
 use mailspan_core::contact::{ContactKey, ContactWrite};
-use mailspan_core::{Digest, Event, EventId, EventType, Millis, Reason, Seq, Subject};
+use mailspan_core::{Digest, Event, EventId, EventType, Millis, RawValue, Reason, Seq, Subject};
 
-use crate::audience::{Done, NewFact};
+use crate::audience::{Done, HeldBack, NewFact};
 use crate::write::Trouble;
 
 /// The types that the store decides on.
-pub(crate) const DECIDED: [&str; 6] = [
+pub(crate) const DECIDED: [&str; 7] = [
     "contact.created",
     "contact.updated",
     "contact.subscribed",
     "contact.confirmed",
     "contact.unsubscribed",
     "contact.erased",
+    "contact.suppression_changed",
 ];
+
+/// The types under which it keeps what other sources tell and does not count.
+pub(crate) const HELD_BACK: [&str; 2] = [mailspan_core::ECHOED, mailspan_core::OUTLIVED];
 
 /// The event as the store decides it; nothing where nothing is to be said.
 pub(crate) fn decided(event: &Event, done: &Done) -> Result<Option<Event>, Trouble> {
@@ -27,6 +31,21 @@ pub(crate) fn decided(event: &Event, done: &Done) -> Result<Option<Event>, Troub
     let subject = if known { done.subject.clone() } else { event.subject.clone() };
     let event_type = EventType::known(event_type);
     Ok(Some(Event { event_type, subject, data: Arc::from(data), ..event.clone() }))
+}
+
+/// An event of another source that says nothing that counts, under the type that says so.
+pub(crate) fn held_back(event: &Event, why: HeldBack) -> Event {
+    match why {
+        HeldBack::Echo => Event { event_type: EventType::known(mailspan_core::ECHOED), ..event.clone() },
+        HeldBack::Erased => Event {
+            event_type: EventType::known(mailspan_core::OUTLIVED),
+            subject: Subject::nobody(),
+            transmission: None,
+            extensions: None,
+            data: Arc::from(RawValue::NULL.to_owned()),
+            ..event.clone()
+        },
+    }
 }
 
 /// An erasure that somebody else asked for, by all that the erased person was known by: destinations find whom to

@@ -63,14 +63,29 @@ pub fn call_of(settings: &Settings, item: &Item) -> Result<Call, Verdict> {
         },
         Operation::SetConsent { .. } => whom(item).map(Call::Unsubscribe).ok_or_else(no_person),
         Operation::EraseContact => whom(item).map(Call::Delete).ok_or_else(no_person),
-        Operation::SetFields { .. } => {
-            Err(Verdict::skipped("no_fields", "Maileon keeps its own bounces and blocks, and takes none"))
-        }
+        Operation::SetFields { fields, .. } => suppression_call(item, fields, is_unknown),
         Operation::LogActivity { .. } | Operation::NotifyOwner { .. } => {
             Err(Verdict::skipped("no_call", "Maileon is told of contacts, not of activities or tasks"))
         }
         Operation::Send { .. } => {
             Err(Verdict::reject("no_call", "a map for Maileon returns operations, not bodies"))
+        }
+    }
+}
+
+/// Who must not be mailed is unsubscribed: Maileon has no list that others may write to. It brings nobody back.
+fn suppression_call(item: &Item, set: &mailspan_core::Fields, is_unknown: bool) -> Result<Call, Verdict> {
+    match set.get(fields::SUPPRESSED).and_then(Value::as_bool) {
+        Some(true) if is_unknown => {
+            address_of(item).map(|address| Call::Mark { address }).ok_or_else(no_person)
+        }
+        Some(true) => whom(item).map(Call::Unsubscribe).ok_or_else(no_person),
+        Some(false) => {
+            let text = "a suppression that is lifted opts nobody in: Maileon is told of the next opt-in";
+            Err(Verdict::skipped("no_call", text))
+        }
+        None => {
+            Err(Verdict::skipped("no_fields", "Maileon keeps its own bounces and blocks, and takes none"))
         }
     }
 }

@@ -94,7 +94,9 @@ fn not_found(settings: &Settings, call: Option<&Call>, item: &Item, shown: &str)
     let marks = settings.push_suppressions && item.address().is_some();
     match (call, item.operation) {
         (Some(Call::Move { .. }), _) => unknown(),
-        (Some(Call::Unsubscribe(_)), Operation::SetConsent { .. }) if marks => unknown(),
+        (Some(Call::Unsubscribe(_)), Operation::SetConsent { .. } | Operation::SetFields { .. }) if marks => {
+            unknown()
+        }
         (Some(Call::Unsubscribe(_) | Call::Delete(_) | Call::Mark { .. }), _) => nobody(),
         _ => Verdict::reject(
             "no_address",

@@ -136,13 +136,20 @@ fn suppression_call(settings: &Settings, item: &Item, set: &mailspan_core::Field
     }
     match suppressed {
         Some(false) => Ok(Call::Lift { address: address_of(item).ok_or_else(no_person)? }),
-        Some(true) => suppress(item, "manual"),
+        Some(true) => suppress(item, reason_for(set)),
         None => suppress(item, "bounce"),
     }
 }
 
 fn suppress(item: &Item, reason: &'static str) -> Result<Call, Verdict> {
     Ok(Call::Suppress { address: address_of(item).ok_or_else(no_person)?, reason })
+}
+
+/// The hub's own reason, in the words of MailingCore, which are the same.
+fn reason_for(set: &mailspan_core::Fields) -> &'static str {
+    let given = set.get(fields::SUPPRESSED_FOR).and_then(Value::as_str);
+    let known = ["bounce", "complaint", "unsubscribe"].into_iter().find(|word| Some(*word) == given);
+    known.unwrap_or("manual")
 }
 
 pub fn reason_of(consent: Consent) -> &'static str {

@@ -4,11 +4,8 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
-use super::data::contact_json;
 use super::facts::{Fact, Permission, Standing, Stated, standing};
-use super::found;
-use super::{CONFIRM, ERASED};
-use super::{Change, Contact, ContactFields, ContactWrite, Suppressed, WriteMode};
+use super::{Change, Contact, ContactFields, ContactWrite, ERASED, Suppressed, WriteMode, found, told};
 use crate::{Millis, Reason};
 
 /// What the store knows before a write.
@@ -53,18 +50,17 @@ pub struct Applied {
 
 /// Pure and total. `learned`: when the hub learned of it, the time of the row.
 pub fn apply(known: &Known, write: &ContactWrite, learned: Millis) -> Applied {
-    let before = known.contact.as_ref();
-    let differing;
-    let write = match write.found {
+    match write.found {
         true if found::is_erased(known) => {
-            return refused(known, Reason::new(ERASED, "who has this address was erased"));
+            refused(known, Reason::new(ERASED, "who has this address was erased"))
         }
-        true => {
-            differing = found::differing(known, write);
-            &differing
-        }
-        false => write,
-    };
+        true => written(known, &found::differing(known, write), learned),
+        false => written(known, write, learned),
+    }
+}
+
+fn written(known: &Known, write: &ContactWrite, learned: Millis) -> Applied {
+    let before = known.contact.as_ref();
     if write.erase {
         return erase(known, write);
     }
@@ -99,7 +95,7 @@ pub fn apply(known: &Known, write: &ContactWrite, learned: Millis) -> Applied {
             facts,
             suppression,
             standing,
-            event: None,
+            event: suppression.map(|now| told::strangers_event(now, &write.evidence.origin)),
             ask: false,
         };
     }
@@ -108,7 +104,7 @@ pub fn apply(known: &Known, write: &ContactWrite, learned: Millis) -> Applied {
     after.permission = standing.permission;
     after.suppressed_at = suppressed_at;
     after.unsubscribed_at = standing.opted_out_at.filter(|_| standing.has_left());
-    let names = before.map(|before| differences(before, &after)).unwrap_or_default();
+    let names = before.map(|before| told::differences(before, &after)).unwrap_or_default();
     let turn = match before {
         None => Turn::Created,
         Some(_) if names.is_empty() => Turn::Unchanged,
@@ -117,7 +113,8 @@ pub fn apply(known: &Known, write: &ContactWrite, learned: Millis) -> Applied {
     if turn == Turn::Updated {
         after.updated_at = learned;
     }
-    let event = event(&turn, before, &after, &names, &write.evidence.origin);
+    let suppressed = suppression.unwrap_or(known.suppressed).map(|(reason, _)| reason);
+    let event = told::event(&turn, before, &after, &names, suppressed, &write.evidence.origin);
     let ask = asks(before, write);
     Applied { turn, after: Some(after), facts, suppression, standing, event, ask }
 }
@@ -181,8 +178,14 @@ fn ends_consent(fact: Stated) -> bool {
 
 /// A wish that is fulfilled already states nothing.
 fn stated(known: &Known, write: &ContactWrite) -> Vec<Stated> {
-    let now = standing(&known.facts);
+    let mut before = known.facts.clone();
     let mut facts: Vec<Stated> = write.stated.clone();
+    if moves(known.contact.as_ref(), write) {
+        facts.push(Stated::Moved);
+        before.push(Fact { at: write.at, what: Stated::Moved });
+    }
+    let now = standing(&before);
+    facts.extend(wished_level(&before, &now, write));
     match write.opt_in {
         Some(true) if !now.opt_in() => facts.push(Stated::OptIn(None)),
         // Said where nothing was said yet too: an older opt-in that comes late must not win.
@@ -198,6 +201,24 @@ fn stated(known: &Known, write: &ContactWrite) -> Vec<Stated> {
         facts.push(Stated::Asked);
     }
     facts
+}
+
+/// The contact gets another address than it had.
+fn moves(before: Option<&Contact>, write: &ContactWrite) -> bool {
+    let old = before.and_then(|contact| contact.address.as_ref()).filter(|_| write.mode != WriteMode::Follow);
+    old.zip(write.address.as_ref()).is_some_and(|(old, new)| old.key() != new.key())
+}
+
+/// Nothing where it would change nothing: what is repeated every hour must not push out what was agreed to.
+fn wished_level(before: &[Fact], now: &Standing, write: &ContactWrite) -> Option<Stated> {
+    let wish = Stated::Level(write.permission?);
+    let has_opted_out = !now.opt_in() && now.opted_out_at.is_some();
+    if has_opted_out && write.opt_in != Some(true) {
+        return None;
+    }
+    let mut all = before.to_vec();
+    all.push(Fact { at: write.at, what: wish });
+    (standing(&all).permission != now.permission).then_some(wish)
 }
 
 /// The same whatever the order of arrival: an unsubscribe is the weakest reason, and void where the person
@@ -300,50 +321,6 @@ fn set_fields(fields: &mut BTreeMap<String, Value>, changes: &BTreeMap<String, C
     }
 }
 
-fn differences(before: &Contact, after: &Contact) -> Vec<&'static str> {
-    let pairs = [
-        ("email", before.address != after.address),
-        ("external_id", before.external_id != after.external_id),
-        ("locale", before.locale != after.locale),
-        ("opt_in", before.opt_in != after.opt_in),
-        ("permission", before.permission != after.permission),
-        ("consent_version", before.consent_version != after.consent_version),
-        ("source", before.source != after.source),
-        ("project_id", before.project != after.project),
-        ("attributes", before.fields.attributes != after.fields.attributes),
-        ("standard", before.fields.standard != after.fields.standard),
-        ("custom", before.fields.custom != after.fields.custom),
-        ("suppressed_at", before.suppressed_at != after.suppressed_at),
-        ("unsubscribed_at", before.unsubscribed_at != after.unsubscribed_at),
-    ];
-    pairs.into_iter().filter(|(_, differs)| *differs).map(|(name, _)| name).collect()
-}
-
-fn event(
-    turn: &Turn,
-    before: Option<&Contact>,
-    after: &Contact,
-    names: &[&'static str],
-    origin: &str,
-) -> Option<(&'static str, Value)> {
-    let was_in = before.is_some_and(|before| before.opt_in);
-    let event_type = match turn {
-        Turn::Created => "contact.created",
-        Turn::Updated if was_in && !after.opt_in => "contact.unsubscribed",
-        // The person's own word, through the link that was sent.
-        Turn::Updated if origin == CONFIRM => "contact.confirmed",
-        Turn::Updated if !was_in && after.opt_in => "contact.subscribed",
-        Turn::Updated => "contact.updated",
-        _ => return None,
-    };
-    let old_address = before.and_then(|before| before.address.as_ref()).filter(|_| names.contains(&"email"));
-    let mut data = json!({ "contact": contact_json(after), "changed": names, "origin": origin });
-    if let Some(address) = old_address {
-        data["previous"] = json!({ "email": address.as_str() });
-    }
-    Some((event_type, data))
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -431,6 +408,40 @@ mod tests {
             prop_assert_eq!(again.turn, Turn::Unchanged);
             prop_assert!(again.event.is_none() && again.facts.is_empty() && again.suppression.is_none());
         }
+    }
+
+    /// Levels wished one after the other, each with what was said of `opt_in`.
+    fn check_wishes(wishes: &[(Option<bool>, Permission)], expected: Permission) {
+        let mut known = after(Known::default(), &write(0, WriteMode::Upsert)).0;
+        for (at, (opt_in, level)) in (1..).zip(wishes) {
+            let wish =
+                ContactWrite { opt_in: *opt_in, permission: Some(*level), ..write(at, WriteMode::Upsert) };
+            known = after(known, &wish).0;
+        }
+        assert_eq!(known.contact.unwrap().permission, expected, "{wishes:?}");
+        assert!(known.facts.len() <= 2 * wishes.len());
+    }
+
+    #[test]
+    fn a_level_alone_brings_nobody_back() {
+        use Permission::{Confirmed, Double, DoublePlus, None as Nothing, Single};
+        check_wishes(&[(None, Confirmed)], Confirmed);
+        check_wishes(&[(Some(true), Double), (Some(false), Nothing), (None, Double)], Nothing);
+        check_wishes(&[(Some(true), Double), (Some(false), Nothing), (Some(true), Confirmed)], Confirmed);
+        check_wishes(&[(Some(true), DoublePlus), (Some(true), Single), (None, Confirmed)], DoublePlus);
+    }
+
+    #[test]
+    fn who_is_no_contact_is_told_of_when_suppressed() {
+        let block = ContactWrite { suppress: Change::Set(Suppressed::Bounce), ..write(3, WriteMode::Follow) };
+        let (known, applied) = after(Known::default(), &block);
+        let (event_type, data) = applied.event.unwrap();
+        assert_eq!((event_type, &data["suppressed_for"]), ("contact.suppression_changed", &"bounce".into()));
+        assert!(data["contact"]["suppressed_at"].is_string());
+        let lift = ContactWrite { suppress: Change::Clear, ..write(4, WriteMode::Follow) };
+        let (_, applied) = after(known, &lift);
+        let data = applied.event.unwrap().1;
+        assert_eq!((&data["contact"]["suppressed_at"], data.get("suppressed_for")), (&Value::Null, None));
     }
 
     #[test]

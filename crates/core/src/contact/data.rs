@@ -93,12 +93,6 @@ fn by_program(data: &Value) -> bool {
     data.get("reason").and_then(Value::as_str) == Some("api")
 }
 
-/// True for an unsubscription that a program made through the API of the account, as the hub itself does.
-pub fn is_by_program(event: &Event) -> bool {
-    event.event_type.as_str() == "contact.unsubscribed"
-        && serde_json::from_str(event.data.get()).is_ok_and(|data| by_program(&data))
-}
-
 /// Who lists what changed speaks of consent only where it is among it: the rest is repetition.
 fn is_new(data: &Value) -> bool {
     match data.get("changed").and_then(Value::as_array) {

@@ -58,6 +58,8 @@ impl TryFrom<u8> for Permission {
 pub enum Stated {
     /// A double opt-in was asked for; changes no state.
     Asked,
+    /// The contact got another address: what was confirmed before was the one that it had.
+    Moved,
     /// A level, given by whoever keeps the list.
     Level(Permission),
     /// Agreed; without a level at least single.
@@ -81,6 +83,7 @@ impl Stated {
             Stated::Suppressed => 5,
             Stated::SuppressionLifted => 6,
             Stated::Level(_) => 7,
+            Stated::Moved => 8,
         }
     }
 
@@ -96,6 +99,7 @@ impl Stated {
             5 => Stated::Suppressed,
             6 => Stated::SuppressionLifted,
             7 => Stated::Level(level?),
+            8 => Stated::Moved,
             _ => return None,
         })
     }
@@ -119,6 +123,7 @@ impl Stated {
             Stated::Suppressed => "suppressed",
             Stated::SuppressionLifted => "suppression_lifted",
             Stated::Level(_) => "permission",
+            Stated::Moved => "address_changed",
         }
     }
 }
@@ -156,10 +161,16 @@ impl Standing {
 
 /// Folds facts in the order in which they happened: the same whatever the order of arrival, and
 /// however often one arrives. An opt-out ends every level before it, at equal times too; a level that
-/// the person confirmed (4, 5) is lowered by nothing else.
+/// the person confirmed (4, 5) is lowered by nothing else, but is a single opt-in (2) where the address has
+/// changed since. Of each kind and level only the latest counts: what the store hands over may be these alone.
 pub fn standing(facts: &[Fact]) -> Standing {
     let mut facts = facts.to_vec();
     facts.sort_unstable();
+    let moved_at = facts.iter().filter(|fact| fact.what == Stated::Moved).map(|fact| fact.at).max();
+    let of_address = |at: Millis, level: Permission| match moved_at {
+        Some(moved) if level.is_double() && at < moved => Permission::Single,
+        _ => level,
+    };
     let mut now = Standing::nothing_said();
     for fact in facts {
         match fact.what {
@@ -169,16 +180,17 @@ pub fn standing(facts: &[Fact]) -> Standing {
             }
             Stated::OptIn(level) => {
                 // Who agrees has at least agreed, whatever level was written beside it.
-                now.permission = raised(now.permission, level.filter(|level| *level != Permission::None));
+                let level = level.filter(|level| *level != Permission::None);
+                now.permission = raised(now.permission, level.map(|level| of_address(fact.at, level)));
                 now.opted_in_at = Some(fact.at);
             }
             Stated::Level(level) => {
-                if !now.opt_in() && level != Permission::None {
+                if level != Permission::None {
                     now.opted_in_at = Some(fact.at);
                 }
-                now.permission = raised(now.permission, Some(level));
+                now.permission = raised(now.permission, Some(of_address(fact.at, level)));
             }
-            Stated::Asked | Stated::Suppressed | Stated::SuppressionLifted => {}
+            Stated::Asked | Stated::Moved | Stated::Suppressed | Stated::SuppressionLifted => {}
         }
     }
     now
@@ -226,11 +238,21 @@ mod tests {
         check(&[(1, Stated::OptIn(None)), (2, Stated::Asked)], Permission::Single);
     }
 
+    #[test]
+    fn a_confirmation_is_of_an_address() {
+        let double = Stated::OptIn(Some(Permission::Double));
+        check(&[(1, double), (2, Stated::Moved)], Permission::Single);
+        check(&[(3, Stated::Moved), (2, double), (3, double)], Permission::Double);
+        check(&[(1, Stated::Level(Permission::Confirmed)), (2, Stated::Moved)], Permission::Confirmed);
+        check(&[(1, double), (2, Stated::OptOut), (3, Stated::Moved)], Permission::None);
+    }
+
     fn any_fact() -> impl proptest::strategy::Strategy<Value = Fact> {
         use proptest::prelude::*;
         let level = prop::sample::select(&Permission::ALL[..]);
         let what = prop_oneof![
             Just(Stated::Asked),
+            Just(Stated::Moved),
             level.clone().prop_map(Stated::Level),
             prop::option::of(level).prop_map(Stated::OptIn),
             Just(Stated::SuppressionLifted),
@@ -257,6 +279,10 @@ mod tests {
             }
             other.reverse();
             proptest::prop_assert_eq!(standing(&other), known);
+            // Of each kind and level the latest is enough.
+            let is_latest = |fact: &&Fact| !facts.iter().any(|one| one.what == fact.what && one.at > fact.at);
+            let latest: Vec<Fact> = facts.iter().filter(is_latest).copied().collect();
+            proptest::prop_assert_eq!(standing(&latest), known);
             if let (Some(out), true) = (known.opted_out_at, known.opt_in()) {
                 proptest::prop_assert!(known.opted_in_at > Some(out));
             }

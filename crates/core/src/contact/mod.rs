@@ -4,6 +4,7 @@ mod apply;
 mod data;
 mod facts;
 mod found;
+mod told;
 
 use std::collections::BTreeMap;
 
@@ -13,7 +14,7 @@ use serde_json::Value;
 use crate::{Address, DestinationId, Event, Millis};
 
 pub use apply::{Applied, Known, Turn, apply};
-pub use data::{concerns_contacts, contact_json, is_by_program, read_event};
+pub use data::{concerns_contacts, contact_json, read_event};
 pub use facts::{Fact, Permission, Standing, Stated, standing};
 
 /// The name of the hub's own source of contact events: API, intake, import and hosted pages.
@@ -121,6 +122,9 @@ pub struct ContactWrite {
     pub custom: BTreeMap<String, Change<Value>>,
     /// The state that is wished: a fact is written where nothing says so yet.
     pub opt_in: Option<bool>,
+    /// The level that is wished: a fact where it changes something. It opts nobody in who has opted out, unless
+    /// `opt_in` says so too.
+    pub permission: Option<Permission>,
     /// Facts that are appended whatever the state is; `at` and evidence are those of the write.
     pub stated: Vec<Stated>,
     /// Suppresses the address for this reason, or lifts a suppression.
@@ -132,10 +136,19 @@ pub struct ContactWrite {
     pub found: bool,
     /// Asks for a confirmation (double opt-in).
     pub ask: Option<Box<Ask>>,
+    /// Where it comes from an account that the hub writes to.
+    pub mirror: Option<Mirror>,
     pub evidence: Evidence,
-    /// Destinations that write into the account which reports this. Where one of them was told of an opt-out at
-    /// that time, what is reported is that: it states nothing anew.
-    pub echo_of: Vec<DestinationId>,
+}
+
+/// An account that tells of changes, its hub's own among them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mirror {
+    /// Through which the hub writes to it.
+    pub destinations: Vec<DestinationId>,
+    /// It shows what it holds, or says that the change was made through its API: an opt-out that the hub states
+    /// already is no news. Else only what the hub was writing there at that time is none.
+    pub repeats: bool,
 }
 
 /// Why an address must not be mailed. The numbers are stored.
@@ -211,6 +224,9 @@ pub struct Evidence {
     pub text_hash: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user_agent: Option<String>,
+    /// Keyed hash (hexadecimal) of the address that the contact left.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub former: Option<String>,
     /// What the words above do not say.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub note: Option<String>,
@@ -234,13 +250,14 @@ impl ContactWrite {
             standard: BTreeMap::new(),
             custom: BTreeMap::new(),
             opt_in: None,
+            permission: None,
             stated: Vec::new(),
             suppress: Change::Keep,
             erase: false,
             found: false,
             ask: None,
+            mirror: None,
             evidence: Evidence { origin: origin.to_owned(), ..Evidence::default() },
-            echo_of: Vec::new(),
         }
     }
 }

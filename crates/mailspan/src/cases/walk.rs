@@ -64,7 +64,9 @@ pub async fn requests(live: &Live, case: &Case) -> Result<Vec<Made>, String> {
     Ok(made)
 }
 
-async fn of_event(live: &Live, case: &Case, event: Event, made: &mut Vec<Made>) -> Result<(), String> {
+async fn of_event(live: &Live, case: &Case, mut event: Event, made: &mut Vec<Made>) -> Result<(), String> {
+    // A case is received when it has happened, not before.
+    event.received_at = event.received_at.max(event.time);
     let routed = route::route(live, event);
     let person = person(case, &routed.event, u64::from(routed.opens), u64::from(routed.clicks));
     for towards in routed.to {

@@ -5,8 +5,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use mailspan_connectors::signature::digest;
 use mailspan_core::limits::OPERATIONS_MAX;
 use mailspan_core::{
-    Cause, Consent, Elsewhere, Event, Key, Operation, Parcel, Part, Person, PersonId, Reason, Verdict,
-    class_of, cloudevents, consent_of, states_opt_in,
+    Cause, Consent, ECHOED, Elsewhere, Event, Key, Operation, Parcel, Part, Person, PersonId, Reason,
+    Verdict, class_of, cloudevents, consent_of, counted_time, states_opt_in,
 };
 use mailspan_maps::CrmContext;
 use mailspan_store::Claim;
@@ -75,6 +75,9 @@ fn elsewhere(live: &Live, claim: &Claim) -> Option<Elsewhere> {
 
 fn mapped(route: &Route, destination: &Destination, claim: &Claim) -> Result<Vec<Part>, Reason> {
     drill::poison(&claim.event.subject);
+    if let Some(part) = held_back(route, destination, &claim.event) {
+        return Ok(vec![part]);
+    }
     let made = catch_unwind(AssertUnwindSafe(|| operations(route, destination, claim)));
     let operations = made.unwrap_or_else(|panic| Err(Reason::new("crash", panic_text(&*panic))))?;
     if operations.len() > OPERATIONS_MAX {
@@ -118,6 +121,21 @@ fn echo(destination: &Destination, event: &Event) -> Option<Verdict> {
     })
 }
 
+/// What an account tells of the hub's own writes goes nowhere, and its story says why.
+fn held_back(route: &Route, destination: &Destination, event: &Event) -> Option<Part> {
+    if event.event_type.as_str() != ECHOED {
+        return None;
+    }
+    let text = format!("`{}` tells what the hub had written there", event.source);
+    Some(Part {
+        key: key(event, route, destination, 0),
+        operation: Operation::SetConsent { consent: Consent::OptOut, at: event.time, reason: None },
+        step: None,
+        verdict: Some(Verdict::skipped("echo", text)),
+        map: map_digest(route),
+    })
+}
+
 /// What would make a contact of who was erased meanwhile is not sent: it would come after the erasure, as without an
 /// opt-in it is not urgent any more.
 fn gone(claim: &Claim) -> Option<Verdict> {
@@ -135,7 +153,7 @@ fn void(claim: &Claim) -> Option<Verdict> {
     let by_type = consent_of(&claim.event.event_type) == Some(Consent::OptIn);
     let again = claim.cause != Cause::Live;
     let is_opt_in = by_type || (again && states_opt_in(&claim.event));
-    (out >= claim.event.time && is_opt_in).then(|| {
+    (out >= counted_time(&claim.event) && is_opt_in).then(|| {
         let text = format!("the person opted out at {}, later than this opt-in happened", out.rfc3339());
         Verdict::skipped("superseded", text)
     })

@@ -62,7 +62,7 @@ async fn round(app: &App, list: &mut Option<List>, seen: &mut i64) -> Result<u64
     if page(app).await? {
         return Ok(STEP_MS);
     }
-    certify(app).await?;
+    certify(app, list).await?;
     Ok(ASKING_MS)
 }
 
@@ -93,10 +93,15 @@ async fn page(app: &App) -> Result<bool, Trouble> {
     }
 }
 
-/// Writes the certificate of those where all is done.
-async fn certify(app: &App) -> Result<(), Trouble> {
-    let open = app.store.erasures(None, true, None, ERASURES_TOGETHER_MAX).await?;
-    for row in open.iter().filter(|row| row.stage == ErasureStage::Certifying) {
+/// Writes the certificate of those where all is done. The walk may have found former addresses: they are in the list
+/// by then.
+async fn certify(app: &App, list: &mut Option<List>) -> Result<(), Trouble> {
+    let mut open = app.store.erasures(None, true, None, ERASURES_TOGETHER_MAX).await?;
+    open.retain(|row| row.stage == ErasureStage::Certifying);
+    if let Some(list) = list.as_mut().filter(|_| !open.is_empty()) {
+        list.bring_up(&app.store).await?;
+    }
+    for row in &open {
         let (verdicts, now) = (app.store.erasure_verdicts(row.id).await?, runtime::now());
         let certificate = certificate::write(&app.live(), row, &verdicts, now).to_string();
         app.store.write(Write::Certify(Certified { id: row.id, certificate, at: now })).await?;
@@ -109,7 +114,7 @@ async fn certify(app: &App) -> Result<(), Trouble> {
 /// All that can be done without a hub that delivers: what the hub holds.
 pub async fn drive(app: &App) -> Result<(), Trouble> {
     while page(app).await? {}
-    certify(app).await
+    certify(app, &mut None).await
 }
 
 /// Erases a person of a tenant; false where there is nobody of that name.

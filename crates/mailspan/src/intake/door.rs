@@ -8,20 +8,21 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use mailspan_connectors::contract::{Refusal, Verified};
 use mailspan_connectors::signature::digest;
-use mailspan_core::contact::{ContactWrite, concerns_contacts, is_by_program, read_event};
+use mailspan_core::contact::{ContactWrite, Mirror, concerns_contacts, read_event};
 use mailspan_core::limits::REFUSED_BODY_BYTES_MAX;
-use mailspan_core::{DestinationId, Digest, EventId, Name, RawRequest, Reason, clip};
+use mailspan_core::{Digest, Event, EventId, RawRequest, Reason, clip};
 use mailspan_store::{
     Accepted, Arrived, FieldRow, Idempotency, Receipt, RefusedRequest, Trouble, Unread, Write, Wrote,
 };
 
-use crate::app::App;
+use crate::app::{App, Live};
 use crate::contacts::{door, rules};
 use crate::drill;
 use crate::http::intake::body_problem;
 use crate::http::problem::Problem;
-use crate::hub::Source;
+use crate::hub::{Destination, Source};
 use crate::intake::receive::{NotReceived, Received, receive};
+use crate::intake::system;
 use crate::runtime;
 
 /// Of what was left out of a contact: enough to see what is wrong.
@@ -79,7 +80,13 @@ pub async fn enter(
     if let Some(Caller { key_id, idempotency_key: Some(key), .. }) = caller {
         receipt.idempotency = Some(Idempotency { api_key: key_id, key, body: whole_digest(&request) });
     }
+    let complaints = complaints(source, &receipt);
     let entered = keep(app, receipt).await;
+    if let Ok((accepted, false)) = &entered {
+        for id in complaints.iter().filter(|id| accepted.ids.contains(id)) {
+            system::complaint(app, source, *id).await;
+        }
+    }
     app.metrics.acknowledged(began.elapsed());
     match entered {
         Ok((accepted, again)) => {
@@ -88,6 +95,15 @@ pub async fn enter(
         }
         Err(trouble) => Entered::Other(Problem::from(trouble).into_response()),
     }
+}
+
+/// Of a mailing platform whose complaints somebody has to look at: enough of them, and it stops sending.
+fn complaints(source: &Source, receipt: &Receipt) -> Vec<EventId> {
+    if source.kind.name != "mailingcore" {
+        return Vec::new();
+    }
+    let is_one = |event: &&Event| !event.test && event.event_type.as_str() == "email.complained";
+    receipt.arrivals.iter().map(|arrived| &arrived.event).filter(is_one).map(|event| event.id).collect()
 }
 
 /// What the events say of contacts is written with them. What no other door would let in is left out of the contact,
@@ -111,8 +127,8 @@ pub async fn read_contacts(app: &App, receipt: &mut Receipt) -> Result<(), Troub
             receipt.unreadable.push(left_out(arrived, &wrong));
         }
         let found = receipt.round.is_some();
-        let echo_of = if is_by_program(&arrived.event) { accounts(app, &receipt.source) } else { vec![] };
-        arrived.contact = Some(Box::new(ContactWrite { found, echo_of, ..write }));
+        let mirror = mirror(&app.live(), &arrived.event);
+        arrived.contact = Some(Box::new(ContactWrite { found, mirror, ..write }));
     }
     Ok(())
 }
@@ -127,11 +143,20 @@ fn left_out(arrived: &Arrived, wrong: &[String]) -> Unread {
     Unread { part: arrived.part, reason: Reason::new("contact_fields", text), raw }
 }
 
-/// Destinations of the account that a source reports from.
-fn accounts(app: &App, source: &Name) -> Vec<DestinationId> {
-    let live = app.live();
-    let own = live.destinations.iter().filter(|(_, settings)| settings.echo_of.contains(source));
-    own.map(|(id, _)| *id).collect()
+/// Where the source is an account that the hub writes to as well, and the event is not the person's own word: what
+/// MailingCore's webhook says was done on its page or with one click is that, whoever had written there before.
+pub fn mirror(live: &Live, event: &Event) -> Option<Mirror> {
+    let is_same = |one: &Destination| one.tenant == event.tenant && one.echo_of.contains(&event.source);
+    let destinations: Vec<_> =
+        live.destinations.iter().filter(|(_, one)| is_same(one)).map(|(id, _)| *id).collect();
+    if destinations.is_empty() {
+        return None;
+    }
+    let data: serde_json::Value = serde_json::from_str(event.data.get()).unwrap_or_default();
+    let is = |name: &str, word: &str| data[name].as_str() == Some(word);
+    let own_word = is("reason", "hosted_page") || is("reason", "one_click");
+    let repeats = is("reason", "api") || is("kind", "poll");
+    (!own_word).then_some(Mirror { destinations, repeats })
 }
 
 /// Of all that makes the events: in binary CloudEvents the headers are half of them.

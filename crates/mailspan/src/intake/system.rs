@@ -13,7 +13,7 @@ use mailspan_store::{Arrived, DeliveryRow, JobRow, JobState, Receipt, Say, Troub
 use serde_json::{Value, json};
 
 use crate::app::{App, Live};
-use crate::hub::SYSTEM;
+use crate::hub::{SYSTEM, Source};
 use crate::intake::door::keep;
 use crate::runtime;
 
@@ -93,6 +93,15 @@ fn job_ended(row: &JobRow) -> Option<String> {
         "next": if failed { format!("mailspan jobs show {}", row.id) } else { String::new() },
     });
     Some(data.to_string())
+}
+
+/// Somebody called a mail spam. Neither the log nor the event says who: the event that it names does.
+pub async fn complaint(app: &App, source: &Source, event: EventId) {
+    let next = format!("mailspan events show {event}");
+    tracing::warn!(source = %source.name, %event, "a recipient complained of spam: {next}");
+    let data = json!({ "source": source.name, "event_id": event, "next": next });
+    let once = digest(format!("complaint\0{event}").as_bytes());
+    say(app, "system.complaint", &source.tenant, &data, Some(once)).await;
 }
 
 /// A breaker opened or closed, a quota is in danger.

@@ -10,6 +10,7 @@ mod bench;
 mod browser;
 mod coalesce;
 mod commands;
+mod consent;
 mod contact_files;
 mod contacts;
 mod crash;

@@ -9,7 +9,8 @@ use crate::crm::event;
 
 fn person(from: &Value) -> Option<Person> {
     let at = |place: usize| from["opts"][place].as_i64().map(Millis);
-    from.is_object().then(|| known(at(0), at(1)))
+    let suppressed = from["suppressed"] == true;
+    from.is_object().then(|| Person { suppressed, ..known(at(0), at(1)) })
 }
 
 fn known(opted_out_at: Option<Millis>, opted_in_at: Option<Millis>) -> Person {
@@ -54,6 +55,33 @@ fn upserted(event: &Event, person: &Person) -> Fields {
         Some(Operation::UpsertContact { fields }) => fields,
         other => panic!("{other:?}"),
     }
+}
+
+/// What is effective leaves the hub: agreed, and not suppressed.
+#[test]
+fn an_opt_in_of_somebody_suppressed_is_told_as_none() {
+    let told = |name: &str, contact: Value, suppressed: bool| {
+        let person = Person { suppressed, ..known(None, None) };
+        let event = event(&json!({"type": name, "data": {"contact": contact}}));
+        upserted(&event, &person).get(fields::OPT_IN).cloned()
+    };
+    for name in ["contact.created", "contact.updated", "contact.subscribed", "contact.confirmed"] {
+        let agreed = json!({"opt_in": true, "permission": 4});
+        assert_eq!(told(name, agreed.clone(), false), Some(true.into()), "{name}");
+        assert_eq!(told(name, agreed, true), Some(false.into()), "{name}");
+        let at = json!({"opt_in": true, "suppressed_at": "2026-01-01T00:00:00Z"});
+        assert_eq!(told(name, at, false), Some(false.into()), "{name}: suppressed when it was told");
+    }
+}
+
+/// Neither undoes what was taken back after it was received.
+#[test]
+fn an_opt_in_of_tomorrow_counts_today() {
+    let event = event(&json!({
+        "type": "contact.subscribed", "time": "2099-01-01T00:00:00Z", "received_at": "2026-05-08T00:00:00Z", "data": {}
+    }));
+    let out = Millis::parse_rfc3339("2026-05-08T00:00:01Z");
+    assert_eq!(upserted(&event, &known(out, None)).get(fields::OPT_IN), None);
 }
 
 proptest! {

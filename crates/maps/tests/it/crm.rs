@@ -19,7 +19,8 @@ pub fn event(from: &Value) -> Event {
         event_type: EventType::parse(from["type"].as_str().unwrap()).unwrap(),
         subject: Subject::read(from["subject"].as_str().unwrap_or("ann@x.example")),
         time: Millis::parse_rfc3339(from["time"].as_str().unwrap_or("2026-05-08T03:14:15Z")).unwrap(),
-        received_at: Millis(0),
+        received_at: Millis::parse_rfc3339(from["received_at"].as_str().unwrap_or("2027-01-01T00:00:00Z"))
+            .unwrap(),
         test: false,
         transmission: None,
         recipient_role: role,

@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 
 use mailspan_core::Millis;
-use mailspan_core::contact::ContactWrite;
+use mailspan_core::contact::{ContactWrite, Suppressed};
 
-use super::{Audience, Done, Hash, PersonRow};
+use super::{Audience, Done, Hash, PersonRow, Suppression};
 use crate::erase::Identity;
 
 /// What a person was known by before the erasure.
@@ -17,8 +17,9 @@ pub(crate) struct Known {
 }
 
 impl Audience {
-    /// The contact, and all identities of the person and of those merged into it.
-    pub(super) fn erase(&mut self, person: i64) {
+    /// The contact, and all identities of the person and of those merged into it; `at`: when it was asked for.
+    /// Addresses that the person had before must not be mailed either, whoever names them later.
+    pub(super) fn erase(&mut self, person: i64, at: Millis, source: &str) {
         let mut known = Known::default();
         known.identity.v = 1;
         if let Some(contact) = self.contacts.get(&person) {
@@ -43,6 +44,12 @@ impl Audience {
             known.identity.addresses.extend(row.address.clone());
             known.identity.external_ids.extend(row.external_id.clone());
             known.identity.persons.insert(one);
+            for former in self.former.get(&one).cloned().unwrap_or_default() {
+                if known.hashes.insert(former, one).is_none() {
+                    let (reason, source) = (Suppressed::Erasure, Some(source.to_owned()));
+                    self.suppressions.set(former, Suppression { address: None, reason, source, at });
+                }
+            }
             let row = PersonRow { address: None, external_id: None, erased: true, ..row };
             self.persons.set(one, row);
             self.erased.insert(one);

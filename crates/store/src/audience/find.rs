@@ -159,7 +159,7 @@ impl Audience {
         if row.used_at.is_some() {
             return Err(conflict("token_used", "this link was used already"));
         }
-        if row.expires_at <= write.at {
+        if row.expires_at <= write.at || self.moved.contains(&row.person) {
             return Err(conflict("token_expired", "this link has expired: ask for a new one"));
         }
         Ok(row.person)

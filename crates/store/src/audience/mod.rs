@@ -2,6 +2,7 @@
 //! are applied here one after the other, and the back end writes what has changed: so both match and merge by
 //! the same code, and neither asks the database once a write.
 
+mod echo;
 mod erase;
 mod find;
 mod turn;
@@ -15,7 +16,7 @@ use mailspan_core::{Address, Millis};
 use crate::sqlite::IdentityKey;
 
 pub(crate) use erase::Known;
-pub(crate) use turn::{Done, NewFact};
+pub(crate) use turn::{Done, HeldBack, NewFact};
 
 /// A keyed hash of an identity.
 pub(crate) type Hash = [u8; 16];
@@ -115,8 +116,6 @@ pub(crate) struct Audience {
     facts: HashMap<i64, Vec<Fact>>,
     /// Who is `same_as` a person.
     merged: HashMap<i64, Vec<i64>>,
-    /// Persons of whom an opt-out was written into the account that now reports one, with the time of that.
-    echoes: HashSet<(i64, Millis)>,
     /// Persons erased in this transaction: all their identities and deliveries go.
     pub erased: BTreeSet<i64>,
     /// What the persons of each erasure were known by, under the person that was asked for.
@@ -127,6 +126,25 @@ pub(crate) struct Audience {
     free: Vec<i64>,
     /// The latest `updated_at` of the tenant: none is earlier than one before it.
     floor: Millis,
+    /// When whoever was known by a hash was erased: what happened before is about nobody.
+    pub gone: HashMap<Hash, Millis>,
+    /// Addresses that persons had before, as far as nobody else has them now; read where somebody is erased.
+    pub former: HashMap<i64, Vec<Hash>>,
+    /// What the hub wrote to accounts that tell of their changes, by person; read where one tells.
+    pub written: HashMap<i64, Vec<Written>>,
+    /// Persons whose address changed in this transaction: links that were mailed before confirm nothing.
+    pub moved: BTreeSet<i64>,
+}
+
+/// An opt-in or opt-out of the hub and its way to a destination.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Written {
+    pub destination: i64,
+    pub opts_in: bool,
+    /// When the hub learned of it: it was not written before.
+    pub from: Millis,
+    /// When it was settled there; nothing while it is on its way.
+    pub until: Option<Millis>,
 }
 
 impl Audience {
@@ -143,13 +161,21 @@ impl Audience {
             uids: HashMap::new(),
             facts: HashMap::new(),
             merged: HashMap::new(),
-            echoes: HashSet::new(),
             erased: BTreeSet::new(),
             known: BTreeMap::new(),
             made: HashSet::new(),
             free,
             floor,
+            gone: HashMap::new(),
+            former: HashMap::new(),
+            written: HashMap::new(),
+            moved: BTreeSet::new(),
         }
+    }
+
+    /// Persons that were read.
+    pub(crate) fn read_persons(&self) -> Vec<i64> {
+        self.persons.now.keys().copied().collect()
     }
 
     /// The identities, ids and tokens that these writes speak of.
@@ -189,17 +215,6 @@ impl Audience {
 
     pub(crate) fn read_fact(&mut self, person: i64, fact: Fact) {
         self.facts.entry(person).or_default().push(fact);
-    }
-
-    /// Of writes that may be echoes: whom they are about, and those merged into that person.
-    pub(crate) fn may_echo<'w>(&self, writes: &[&'w ContactWrite]) -> Vec<(i64, Vec<i64>, &'w ContactWrite)> {
-        let reports = writes.iter().filter(|write| !write.echo_of.is_empty());
-        let found = reports.filter_map(|write| Some((self.followed(write).ok().flatten()?, *write)));
-        found.map(|(person, write)| (person, self.all_of(person), write)).collect()
-    }
-
-    pub(crate) fn read_echo(&mut self, person: i64, at: Millis) {
-        self.echoes.insert((person, at));
     }
 
     /// Persons that are spoken of and not read yet; empty after two rounds.

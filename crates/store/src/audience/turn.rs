@@ -22,10 +22,21 @@ pub(crate) struct Done {
     pub subject: Subject,
     /// A person was erased.
     pub erased: bool,
-    /// It is of a time before the erasure of whoever it is about: nothing is kept of it, and nobody is told.
-    pub void: bool,
+    /// What the event is kept as, where it says nothing that counts.
+    pub held_back: Option<HeldBack>,
     /// Why the address was suppressed by this write.
     suppressed: Option<Suppressed>,
+    /// Keyed hash of the address that the contact left.
+    former: Option<Hash>,
+}
+
+/// Why an event of another source is no news. It is kept under a type of its own, and goes nowhere.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum HeldBack {
+    /// An account tells what the hub wrote there.
+    Echo,
+    /// It happened before the person was erased: whom it names is cut out.
+    Erased,
 }
 
 /// A row of the ledger.
@@ -54,6 +65,7 @@ impl Done {
     fn refused(reason: Reason) -> Done {
         let outcome = ContactOutcome { turn: Turn::Refused(reason), contact: None, asked: false };
         let (facts, subject) = (vec![], Subject::nobody());
+        let (held_back, suppressed, former) = (None, None, None);
         Done {
             outcome,
             person: None,
@@ -61,15 +73,10 @@ impl Done {
             event: None,
             subject,
             erased: false,
-            void: false,
-            suppressed: None,
+            held_back,
+            suppressed,
+            former,
         }
-    }
-
-    /// Of something older than the erasure.
-    fn void() -> Done {
-        let outcome = ContactOutcome { turn: Turn::Ignored, contact: None, asked: false };
-        Done { outcome, void: true, ..Done::refused(Reason::new("", "")) }
     }
 
     /// Found by asking, and nothing of it is news: no event tells of it.
@@ -82,11 +89,21 @@ impl Done {
         write.found && stays && self.facts.is_empty() && self.suppressed.is_none()
     }
 
-    /// The evidence of one of the facts; a suppression names its reason.
+    fn held_back(why: HeldBack, contact: Option<Contact>) -> Done {
+        let turn = if why == HeldBack::Erased { Turn::Ignored } else { Turn::Unchanged };
+        let outcome = ContactOutcome { turn, contact, asked: false };
+        Done { outcome, held_back: Some(why), ..Done::refused(Reason::new("", "")) }
+    }
+
+    /// The evidence of one of the facts; a suppression names its reason, a change of address the old one by hash.
     pub(crate) fn evidence(&self, what: Stated, evidence: &Evidence) -> String {
         match (what, self.suppressed) {
             (Stated::Suppressed, Some(reason)) if evidence.note.is_none() => {
                 evidence_json(&Evidence { note: Some(reason.name().to_owned()), ..evidence.clone() })
+            }
+            (Stated::Moved, _) => {
+                let former = self.former.as_ref().map(|hash| crate::erase::hex(hash));
+                evidence_json(&Evidence { former, ..evidence.clone() })
             }
             _ => evidence_json(evidence),
         }
@@ -97,16 +114,19 @@ impl Audience {
     /// Applies one write. `decides`: a refusal is the whole answer. Else the event is a fact that happened: what it
     /// states of consent is kept for whoever has the address, though the rest is refused.
     pub(crate) fn write(&mut self, write: &ContactWrite, learned: Millis, decides: bool) -> Done {
-        if !decides && self.is_before_erasure(write) {
-            return Done::void();
+        // Nothing has happened later than it was learned of, whatever a sender's clock says.
+        let filled = ContactWrite { at: write.at.min(learned), ..self.filled(write) };
+        if !decides && let Some(why) = self.holds_back(&filled) {
+            let contact = self.as_it_is(write).contact.filter(|_| why == HeldBack::Echo);
+            return Done::held_back(why, contact);
         }
-        let done = self.try_write(&self.filled(write), learned);
+        let done = self.try_write(&filled, learned);
         match done {
             Ok(done) => done,
             Err(reason) if decides || reason.code == ERASED => Done::refused(reason),
             Err(reason) => {
                 let (key, uid) = (write.key.clone(), write.uid.clone());
-                let mut follow = ContactWrite::new(key, WriteMode::Follow, uid, write.at, "");
+                let mut follow = ContactWrite::new(key, WriteMode::Follow, uid, filled.at, "");
                 follow.opt_in = write.opt_in;
                 follow.stated = write.stated.clone();
                 follow.suppress = write.suppress.clone();
@@ -123,14 +143,6 @@ impl Audience {
                 }
             }
         }
-    }
-
-    /// What happened before an erasure and comes after it neither brings the person back nor counts for whoever
-    /// has the address by now.
-    fn is_before_erasure(&self, write: &ContactWrite) -> bool {
-        let address = write.address.as_ref().or(find::parts(&write.key).0);
-        let row = address.and_then(|address| self.suppressions.get(&self.hash_of(address)));
-        !write.erase && row.is_some_and(|row| row.reason == Suppressed::Erasure && write.at <= row.at)
     }
 
     /// Of a duplicate: the contact as it is.
@@ -159,11 +171,6 @@ impl Audience {
         }
         if person.is_none() && find::follows(write) {
             person = self.followed(write)?;
-        }
-        if !write.echo_of.is_empty() && person.is_some_and(|person| self.echoes.contains(&(person, write.at)))
-        {
-            let echo = ContactWrite { stated: vec![], suppress: Change::Keep, ..write.clone() };
-            return self.turn(&echo, person, learned);
         }
         self.turn(write, person, learned)
     }
@@ -215,8 +222,9 @@ impl Audience {
             person,
             subject,
             erased: write.erase && person.is_some(),
-            void: false,
+            held_back: None,
             suppressed: applied.suppression.flatten().map(|(reason, _)| reason),
+            former: before.and_then(|contact| contact.address).map(|address| self.hash_of(&address)),
             facts: applied.facts,
             // Nobody was erased: nobody is told.
             event: applied.event.filter(|_| !write.erase || person.is_some()),
@@ -233,11 +241,15 @@ impl Audience {
         learned: Millis,
     ) {
         let Some(person) = person else { return };
+        if applied.facts.contains(&Stated::Moved) {
+            self.moved.extend(self.all_of(person));
+        }
         let facts = applied.facts.iter().map(|&what| Fact { at: write.at, what });
         self.facts.entry(person).or_default().extend(facts);
         self.move_times(person, applied);
         if write.erase {
-            return self.erase(person);
+            let source = write.evidence.source.as_ref().unwrap_or(&write.evidence.origin);
+            return self.erase(person, write.at, source);
         }
         if let super::ContactKey::Token(token) = &write.key
             && let Some(row) = self.confirmations.get(token).cloned()
@@ -358,7 +370,7 @@ impl Audience {
     }
 
     /// Of the person and those merged into it.
-    fn facts_of(&self, person: i64) -> Vec<Fact> {
+    pub(super) fn facts_of(&self, person: i64) -> Vec<Fact> {
         self.all_of(person).iter().filter_map(|one| self.facts.get(one)).flatten().copied().collect()
     }
 

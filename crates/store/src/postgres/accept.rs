@@ -32,6 +32,8 @@ pub(crate) struct Door<'a> {
     /// 0: nothing of it is kept.
     request: i64,
     pub accepted: Accepted,
+    /// The request itself is not kept: it names who is erased.
+    pub hides_request: bool,
     asked: Option<Asked>,
     /// A fact of consent comes with it: its raw request is the proof.
     pub proves: bool,
@@ -144,16 +146,18 @@ async fn door<'a>(
     });
     let lost = receipt.round.as_ref().and_then(|mark| rounds::check(locked, mark).err());
     let ended = lost.map(|fault| Err(fault.trouble())).or(ended);
-    let tally = Tally::new();
+    let (asked, tally) = (None, Tally::new());
+    let (hides_request, proves, request) = (false, false, 0);
     Ok(Door {
         receipt,
         arrivals,
         tenant,
         source,
-        request: 0,
+        request,
         accepted,
-        asked: None,
-        proves: false,
+        hides_request,
+        asked,
+        proves,
         tally,
         ended,
     })
@@ -273,7 +277,10 @@ async fn keep_events(base: &Base, doors: &[Door<'_>], kept: &[Kept<'_>]) -> Resu
     }
     let of = |value: &dyn Fn(&Kept) -> i64| kept.iter().map(value).collect::<Vec<i64>>();
     let ids: Vec<Vec<u8>> = kept.iter().map(|one| one.event.id.0.to_be_bytes().to_vec()).collect();
-    let request = |one: &Kept| doors[one.door].receipt.packed.as_ref().map(|_| doors[one.door].request);
+    let request = |one: &Kept| {
+        let door = &doors[one.door];
+        door.receipt.packed.as_ref().filter(|_| !door.hides_request).map(|_| door.request)
+    };
     let requests: Vec<Option<i64>> = kept.iter().map(request).collect();
     let packed: Vec<&[u8]> = kept.iter().map(|one| &*one.packed).collect();
     let seqs = of(&|one| one.seq);
@@ -356,7 +363,7 @@ async fn keep_unreadable(base: &Base, doors: &[Door<'_>]) -> Result<(), Fault> {
 
 async fn keep_requests(base: &Base, doors: &[Door<'_>]) -> Result<(), Fault> {
     let kept: Vec<(&Door, &[u8])> = open(doors)
-        .filter(|(_, door)| door.request > 0)
+        .filter(|(_, door)| door.request > 0 && !door.hides_request)
         .filter_map(|(_, door)| Some((door, door.receipt.packed.as_deref()?)))
         .collect();
     if kept.is_empty() {
@@ -393,7 +400,7 @@ async fn keep_consent(base: &Base, doors: &[Door<'_>], kept: &[Kept<'_>]) -> Res
             continue;
         };
         let door = &doors[one.door];
-        whos.push(Who { tenant: door.tenant, subject: &event.subject, hashes, seq: None });
+        whos.push(Who { tenant: door.tenant, subject: &event.subject, hashes, event: None });
         let (tenant, seq, digest) = (door.tenant, one.seq, door.receipt.digest);
         facts.push(ledger::New { tenant, person: None, what, event, seq, digest });
     }

@@ -1,6 +1,6 @@
 //! The audience: what writes of contacts touch is read, and what they changed is written, a statement a table.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use mailspan_core::contact::{ContactWrite, Fact, Permission, Stated, Suppressed};
 use mailspan_core::limits::FACTS_MAX;
@@ -14,7 +14,7 @@ use super::persons::lock_rows;
 use crate::audience::{Asked, Audience, Confirmation, Hash, Known, NewFact, PersonRow, Suppression};
 use crate::prepare::{Prepared, What};
 use crate::sqlite::contact_rows::fields_json;
-use crate::sqlite::contacts::{CONTACT_VERSION, ECHO_MS, ERASED, ERASED_TEXT};
+use crate::sqlite::contacts::{CONTACT_VERSION, ERASED, ERASED_TEXT};
 use crate::sqlite::counts::{Counts, Place};
 use crate::sqlite::leases::of_destination;
 use crate::write::Write;
@@ -65,27 +65,8 @@ pub(crate) async fn open(base: &Base, tenant: i64, writes: &[&ContactWrite]) -> 
     for row in &rows {
         audience.suppressions.read(digest(row, "hash")?, suppression_of(row)?);
     }
-    for (person, persons, write) in audience.may_echo(writes) {
-        if is_echo(base, &persons, write).await? {
-            audience.read_echo(person, write.at);
-        }
-    }
+    super::no_news::read(base, tenant, writes, &asked, &mut audience).await?;
     Ok(audience)
-}
-
-/// As on SQLite.
-async fn is_echo(base: &Base, persons: &[i64], write: &ContactWrite) -> Result<bool, Fault> {
-    let destinations: Vec<i64> = write.echo_of.iter().map(|id| id.0).collect();
-    let what = [Stated::OptOut.number(), Stated::DoNotContact.number()];
-    let (delivered, pending) = (State::Delivered.name(), State::Pending as i64);
-    let since = write.at.0.saturating_sub(ECHO_MS);
-    let sql = "SELECT 1 FROM ledger l WHERE l.person = ANY($1) AND l.what = ANY($2) AND (
-            EXISTS (SELECT 1 FROM ledger_answers a
-                WHERE a.fact = l.id AND a.destination = ANY($3) AND a.verdict = $4 AND a.at >= $5)
-            OR EXISTS (SELECT 1 FROM deliveries d
-                WHERE d.event = l.event AND d.destination = ANY($3) AND d.state = $6 AND d.attempts > 0)) LIMIT 1";
-    let found = base.row(sql, &[&persons, &&what[..], &destinations, &delivered, &since, &pending]).await?;
-    Ok(found.is_some())
 }
 
 /// Until none is spoken of that is not read: two rounds, as no merge leads to another. Bounded, should a row be
@@ -101,7 +82,7 @@ async fn read_all_persons(base: &Base, audience: &mut Audience) -> Result<(), Fa
     Ok(())
 }
 
-async fn read_identities(
+pub(super) async fn read_identities(
     base: &Base,
     tenant: i64,
     hashes: &BTreeSet<Hash>,
@@ -164,21 +145,36 @@ async fn read_persons(base: &Base, persons: &[i64], audience: &mut Audience) -> 
             },
         );
     }
-    let facts = base
-        .rows(
-            "SELECT l.person, l.id, l.happened_at, l.what, l.permission FROM unnest($1::bigint[]) AS p (id)
-             CROSS JOIN LATERAL (SELECT * FROM ledger l WHERE l.person = p.id ORDER BY l.happened_at DESC LIMIT $2) AS l",
-            &[&new, &(FACTS_MAX as i64)],
-        )
-        .await?;
-    for row in &facts {
-        let what = Stated::from_numbers(get(row, 3)?, get(row, 4)?);
-        let what = what.ok_or_else(|| Fault::unreadable("fact", get(row, 1).unwrap_or_default()))?;
-        audience.read_fact(get(row, 0)?, Fact { at: Millis(get(row, 2)?), what });
-    }
+    read_facts(base, &new, audience).await?;
     let sql = format!("SELECT {CONTACT_COLUMNS} FROM contacts c WHERE c.person = ANY($1)");
     for row in &base.rows(&sql, &[&new]).await? {
         audience.read_contact(get(row, "person")?, contact_of(row)?);
+    }
+    Ok(())
+}
+
+/// The newest, and of a person with more than these the latest of each kind and level. A fact happened no later
+/// than it was learned of.
+async fn read_facts(base: &Base, persons: &[i64], audience: &mut Audience) -> Result<(), Fault> {
+    let newest = "SELECT l.person, l.id, least(l.happened_at, l.learned_at), l.what, l.permission
+         FROM unnest($1::bigint[]) AS p (id)
+         CROSS JOIN LATERAL (SELECT * FROM ledger l WHERE l.person = p.id ORDER BY l.happened_at DESC LIMIT $2) AS l";
+    let latest = "SELECT l.person, max(l.id), max(least(l.happened_at, l.learned_at)), l.what, l.permission
+         FROM ledger l WHERE l.person = ANY($1) GROUP BY l.person, l.what, l.permission";
+    let mut counts: BTreeMap<i64, usize> = BTreeMap::new();
+    let mut rows = base.rows(newest, &[&persons, &(FACTS_MAX as i64)]).await?;
+    for row in &rows {
+        *counts.entry(get(row, 0)?).or_default() += 1;
+    }
+    let many: Vec<i64> =
+        counts.into_iter().filter(|(_, count)| *count >= FACTS_MAX).map(|(person, _)| person).collect();
+    if !many.is_empty() {
+        rows.extend(base.rows(latest, &[&many]).await?);
+    }
+    for row in &rows {
+        let what = Stated::from_numbers(get(row, 3)?, get(row, 4)?);
+        let what = what.ok_or_else(|| Fault::unreadable("fact", get(row, 1).unwrap_or_default()))?;
+        audience.read_fact(get(row, 0)?, Fact { at: Millis(get(row, 2)?), what });
     }
     Ok(())
 }
@@ -229,6 +225,11 @@ pub(crate) async fn keep(
     keep_persons(base, tenant, audience).await?;
     keep_contacts(base, tenant, audience).await?;
     keep_suppressions(base, tenant, audience).await?;
+    if !audience.moved.is_empty() {
+        let moved: Vec<i64> = audience.moved.iter().copied().collect();
+        let sql = "UPDATE confirmations SET expires_at = asked_at WHERE person = ANY($1) AND used_at IS NULL";
+        base.execute(sql, &[&moved]).await?;
+    }
     for (token, row) in audience.confirmations.written() {
         base.execute(
             "INSERT INTO confirmations (token, tenant, person, asked_at, expires_at, used_at, gives, mailing, source, page)

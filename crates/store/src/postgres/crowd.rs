@@ -10,11 +10,11 @@ use super::accept::{Door, Kept};
 use super::base::Fault;
 use super::journal::Journal;
 use super::{contacts, persons};
-use crate::audience::{Audience, Known, NewFact};
-use crate::decided::{decided, erases, facts_of};
+use crate::audience::{Audience, HeldBack, Known, NewFact};
+use crate::decided::{decided, erases, facts_of, held_back};
 use crate::prepare::decides;
 use crate::rounds::key;
-use crate::sqlite::accept::{ERASES, STATES_CONSENT, VOID};
+use crate::sqlite::accept::{ERASES, STATES_CONSENT, VOID, flags};
 use crate::sqlite::envelope;
 
 /// A tenant's part of the group.
@@ -101,19 +101,31 @@ fn arrive<'a>(
 ) -> Result<(), Fault> {
     let receipt = door.receipt;
     let done = crowd.audience.write(write, receipt.received_at, decides(receipt));
+    if let Some(why) = done.held_back {
+        // It says whom it is about.
+        door.hides_request =
+            why == HeldBack::Erased && receipt.arrivals.len() + receipt.unreadable.len() == 1;
+        if write.found {
+            unchanged(door, &one);
+        } else {
+            let event = held_back(&one.event, why);
+            one.flags = flags(&event, false) | if why == HeldBack::Erased { VOID } else { 0 };
+            one.packed = Cow::Owned(envelope::pack(&event));
+            one.event = Cow::Owned(event);
+            after.push(one);
+        }
+        door.accepted.contacts.push(done.outcome);
+        return Ok(());
+    }
     let (arrived, learned) = (one.event.id, one.event.received_at);
     let ask = write.ask.as_ref().filter(|_| done.outcome.asked);
     let ask = ask.and_then(|ask| Some(one.beside(seqs.pop()?, &ask.event)));
     one.flags |= if done.erased { ERASES } else { 0 };
     one.flags |= if done.facts.is_empty() { 0 } else { STATES_CONSENT };
     door.proves |= !done.facts.is_empty();
-    one.flags |= if done.void { VOID } else { 0 };
     let mut events = vec![];
     if done.is_known_already(write) {
-        door.accepted.unchanged += 1;
-        if let Some(sums) = door.tally.get_mut(&key(&one.event)) {
-            sums.1 += 1;
-        }
+        unchanged(door, &one);
     } else if !decides(receipt) {
         if let Some(event) = erases(&one.event, &done, write) {
             one.packed = Cow::Owned(envelope::pack(&event));
@@ -129,10 +141,18 @@ fn arrive<'a>(
     let (seq, id): (i64, EventId) = events.first().map_or((0, arrived), |one| (one.seq, one.event.id));
     if let Some(person) = done.person.filter(|_| done.erased) {
         let known = crowd.audience.take_known(person, &done, write, receipt.received_at);
-        crowd.erasures.push((known, seq, write.at));
+        crowd.erasures.push((known, seq, write.at.min(receipt.received_at)));
     }
     crowd.facts.extend(facts_of(&done, write, learned, Seq(seq), id, receipt.digest));
     after.extend(events);
     door.accepted.contacts.push(done.outcome);
     Ok(())
+}
+
+/// Found by asking, and no news.
+fn unchanged(door: &mut Door, one: &Kept) {
+    door.accepted.unchanged += 1;
+    if let Some(sums) = door.tally.get_mut(&key(&one.event)) {
+        sums.1 += 1;
+    }
 }

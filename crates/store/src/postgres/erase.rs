@@ -3,7 +3,8 @@
 
 use std::collections::{BTreeMap, HashSet};
 
-use mailspan_core::{Millis, Name, Subject};
+use mailspan_core::contact::Suppressed;
+use mailspan_core::{Address, Millis, Name, Subject};
 use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
 
@@ -290,7 +291,32 @@ async fn learn(base: &Base, subject: &Subject, target: &mut Target) -> Result<()
     if id.external_id.is_some() && number_of(base, target.tenant, &id).await?.is_none() {
         theirs.external_id = id.external_id;
     }
+    let is_new = |address: &Address| !target.identity.addresses.contains(address.as_str());
+    if let Some(address) = theirs.address.as_ref().filter(|address| is_new(address)) {
+        let hash = base.key.hash(b"address", address.key().as_bytes());
+        keep_former(base, target, hash).await?;
+    }
     target.learn(&theirs);
+    Ok(())
+}
+
+/// An address that the person had: not to be mailed either, and erased in a store that comes back from a back-up.
+async fn keep_former(base: &Base, target: &Target, hash: [u8; 16]) -> Result<(), Fault> {
+    let (tenant, at) = (target.tenant, target.identity.learned_at);
+    base.execute(
+        "INSERT INTO erased (tenant, hash, person, at) VALUES ($1, $2, $3, $4)
+         ON CONFLICT (tenant, hash) DO NOTHING",
+        &[&tenant, &&hash[..], &target.identity.person, &at],
+    )
+    .await?;
+    base.execute(
+        "INSERT INTO suppressions (tenant, hash, address, reason, source, at)
+         VALUES ($1, $2, NULL, $3, 'erasure', $4)
+         ON CONFLICT (tenant, hash) DO UPDATE SET address = NULL, reason = excluded.reason,
+            source = excluded.source, at = excluded.at",
+        &[&tenant, &&hash[..], &(Suppressed::Erasure as i64), &at],
+    )
+    .await?;
     Ok(())
 }
 
@@ -343,12 +369,12 @@ pub(crate) async fn keep(
 pub(crate) async fn erased(
     base: &Base,
     asked: &[(i64, [u8; 16])],
-) -> Result<BTreeMap<(i64, [u8; 16]), (i64, i64)>, Fault> {
+) -> Result<BTreeMap<(i64, [u8; 16]), (i64, i64, Millis)>, Fault> {
     let tenants: Vec<i64> = asked.iter().map(|one| one.0).collect();
     let hashes: Vec<&[u8]> = asked.iter().map(|one| &one.1[..]).collect();
     let rows = base
         .rows(
-            "SELECT d.tenant, d.hash, d.person, e.event FROM unnest($1::bigint[], $2::bytea[]) AS a (tenant, hash)
+            "SELECT d.tenant, d.hash, d.person, e.event, d.at FROM unnest($1::bigint[], $2::bytea[]) AS a (tenant, hash)
              JOIN erased d ON d.tenant = a.tenant AND d.hash = a.hash JOIN erasures e ON e.person = d.person",
             &[&tenants, &hashes],
         )
@@ -357,7 +383,7 @@ pub(crate) async fn erased(
     for row in &rows {
         let key = (get(row, 0)?, digest(row, "hash")?);
         let (person, event): (i64, i64) = (get(row, 2)?, get(row, 3)?);
-        let known = found.entry(key).or_insert((person, event));
+        let known = found.entry(key).or_insert((person, event, Millis(get(row, 4)?)));
         known.1 = known.1.max(event);
     }
     Ok(found)

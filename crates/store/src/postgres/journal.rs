@@ -17,7 +17,7 @@ use super::{
     accept, contacts, counts, endpoints, erase, jobs, keys, offer, refused, retain, rounds, route, said,
     settle, standing, tenants,
 };
-use crate::decided::DECIDED;
+use crate::decided::{DECIDED, HELD_BACK};
 use crate::prepare::{Prepared, What, decides};
 use crate::sqlite::counts::Counts;
 use crate::sqlite::jobs::lease_of;
@@ -171,8 +171,9 @@ impl Journal {
                             self.base.make_number(tenant, TYPE, ask.event.event_type.as_str()).await?;
                         }
                     }
-                    if receipt.arrivals.iter().any(|arrived| arrived.contact.is_some()) && decides(receipt) {
-                        for event_type in DECIDED {
+                    if receipt.arrivals.iter().any(|arrived| arrived.contact.is_some()) {
+                        let types = if decides(receipt) { &DECIDED[..] } else { &HELD_BACK[..] };
+                        for event_type in types {
                             self.base.make_number(tenant, TYPE, event_type).await?;
                         }
                     }

@@ -1,7 +1,7 @@
 //! The compliance log: facts of consent, appended, and what each destination answered.
 
 use mailspan_core::contact::Stated;
-use mailspan_core::{Consent, Digest, Event, EventId, Millis, Seq};
+use mailspan_core::{Consent, Digest, Event, EventId, Millis, Seq, counted_time};
 
 use super::base::{Base, Fault, clean, digest, get, millis};
 use super::persons::{self, Latest};
@@ -53,9 +53,9 @@ pub(crate) async fn append(base: &Base, facts: &[New<'_>]) -> Result<(), Fault> 
     let mut stated = Latest::default();
     for fact in facts {
         match (fact.person, fact.what) {
-            (Some(person), Consent::OptIn) => stated.opt_in(person, fact.event.time),
+            (Some(person), Consent::OptIn) => stated.opt_in(person, counted_time(fact.event)),
             (Some(person), Consent::OptOut | Consent::DoNotContact) => {
-                stated.opt_out(person, fact.event.time);
+                stated.opt_out(person, counted_time(fact.event));
             }
             (None, _) => {}
         }

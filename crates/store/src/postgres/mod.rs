@@ -28,6 +28,7 @@ mod ledger;
 mod migrate;
 pub(crate) mod moving;
 mod names;
+mod no_news;
 mod offer;
 mod open;
 mod persons;

@@ -159,7 +159,7 @@ async fn make(journal: &mut Journal, offer: &Offer, at: Millis) -> Result<Vec<De
     let tenant = base.made_tenant(event.tenant.as_str()).await?;
     let hashes = identities(&event.subject, &base.key);
     let persons =
-        persons::find_or_make(base, &[Who { tenant, subject: &event.subject, hashes, seq: None }]).await?;
+        persons::find_or_make(base, &[Who { tenant, subject: &event.subject, hashes, event: None }]).await?;
     base.execute("DELETE FROM without_delivery WHERE seq = $1", &[&offer.event.0]).await?;
     let new = New {
         event: offer.event,

@@ -19,8 +19,9 @@ pub(crate) struct Who<'a> {
     pub tenant: i64,
     pub subject: &'a Subject,
     pub hashes: Identities,
-    /// The place of its event in the journal: who was erased after it is not made again.
-    pub seq: Option<Seq>,
+    /// The place of its event in the journal, and its time: who was erased after it came, or after it happened,
+    /// is not made again.
+    pub event: Option<(Seq, Millis)>,
 }
 
 type Known = HashMap<(i64, [u8; 16]), i64>;
@@ -56,8 +57,8 @@ pub(crate) async fn find_or_make(base: &Base, whos: &[Who<'_>]) -> Result<Vec<Fo
 struct Made<'a> {
     /// Numbers to give, the next one last.
     numbers: Vec<i64>,
-    /// Persons who were erased, with the `seq` of it, by what they were known by.
-    erased: BTreeMap<(i64, [u8; 16]), (i64, i64)>,
+    /// Persons who were erased, with the `seq` and time of it, by what they were known by.
+    erased: BTreeMap<(i64, [u8; 16]), (i64, i64, Millis)>,
     persons: Vec<(i64, i64, &'a Subject)>,
     identities: Vec<(i64, [u8; 16], i64)>,
     /// Known persons that got a second identity; what stood first stays.
@@ -74,8 +75,10 @@ impl<'a> Made<'a> {
             (Some(person), _) => person,
             (None, None) => return Found::Nobody,
             (None, Some(hash)) => {
-                let erased = self.erased.get(&(tenant, hash)).zip(who.seq);
-                if let Some(((person, _), _)) = erased.filter(|((_, event), seq)| seq.0 < *event) {
+                if let Some(((person, event, gone), (seq, at))) =
+                    self.erased.get(&(tenant, hash)).zip(who.event)
+                    && (seq.0 < *event || at <= *gone)
+                {
                     return Found::Erased(*person);
                 }
                 let Some(id) = self.numbers.pop() else { return Found::Nobody };
@@ -213,7 +216,7 @@ pub(crate) async fn numbers_of(base: &Base, tenant: Option<&Name>, subject: &str
 }
 
 /// From columns `person`, `address`, `external_id`, `opens`, `clicks`, `opted_out_at`, `opted_in_at`,
-/// `erased`; `None` where they are empty (a left join that found nobody).
+/// `erased`, `suppressed`; `None` where they are empty (a left join that found nobody).
 pub(crate) fn person_of(row: &Row) -> Result<Option<Person>, Fault> {
     let Some(opens) = get::<Option<i64>, _>(row, "opens")? else { return Ok(None) };
     let address: Option<String> = get(row, "address")?;
@@ -228,7 +231,7 @@ pub(crate) fn person_of(row: &Row) -> Result<Option<Person>, Fault> {
         opted_out_at: maybe_millis(row, "opted_out_at")?,
         opted_in_at: maybe_millis(row, "opted_in_at")?,
         erased: get::<i64, _>(row, "erased")? != 0,
-        suppressed: get::<bool, _>(row, "suppressed")?,
+        suppressed: get(row, "suppressed")?,
     }))
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use mailspan_core::{Cause, Class, LastTimes, Millis, Seq, Subject};
+use mailspan_core::{Cause, Class, LastTimes, Millis, Seq, Subject, counted_time};
 use mailspan_engine::Fence;
 
 use super::base::{Base, Fault, get};
@@ -105,9 +105,10 @@ async fn place<'a>(
     let mut whos = vec![];
     for (one, hashes) in routed.iter().zip(identities) {
         let tenant = base.made_tenant(one.event.tenant.as_str()).await?;
-        let who = Who { tenant, subject: &one.event.subject, hashes: *hashes, seq: one.event.seq };
+        let event = one.event.seq.map(|seq| (seq, counted_time(&one.event)));
+        let who = Who { tenant, subject: &one.event.subject, hashes: *hashes, event };
         // Who is erased is not made again.
-        let nobody = Who { tenant, subject: &nobody, hashes: Identities::default(), seq: None };
+        let nobody = Who { tenant, subject: &nobody, hashes: Identities::default(), event: None };
         whos.push(if is_erasure(&one.event) { nobody } else { who });
     }
     let mut persons = persons::find_or_make(base, &whos).await?;

@@ -12,8 +12,8 @@ use super::names::TYPE;
 use super::route::UNMATCHED;
 use super::{contacts, envelope, ledger, persons, rounds};
 use crate::NameKind;
-use crate::audience::{Audience, NewFact};
-use crate::decided::{decided, erases, facts_of};
+use crate::audience::{Audience, HeldBack, NewFact};
+use crate::decided::{decided, erases, facts_of, held_back};
 use crate::prepare::{Arrival, decides, first_16};
 use crate::rounds::{Tally, count};
 use crate::write::{Accepted, Arrived, Idempotency, Receipt, Wrote};
@@ -45,7 +45,9 @@ pub(crate) fn accept(journal: &mut Journal, receipt: &Receipt, arrivals: &[Arriv
     let source = journal.base.number_or_new(tenant, NameKind::Source as u8, receipt.source.as_str())?;
     journal.segments.roll(&journal.base, &journal.marks, receipt.received_at)?;
     let request = journal.marks.request + 1;
-    let door = Door { tenant, source, request, kept_request: receipt.packed.as_ref().map(|_| request) };
+    let kept_request = receipt.packed.as_ref().map(|_| request);
+    let alone = receipt.arrivals.len() + receipt.unreadable.len() == 1;
+    let mut door = Door { tenant, source, request, kept_request, alone };
 
     let quarantined = receipt.unreadable.len() as u64;
     let mut accepted = Accepted { ids: vec![], duplicates: 0, quarantined, unchanged: 0, contacts: vec![] };
@@ -66,7 +68,7 @@ pub(crate) fn accept(journal: &mut Journal, receipt: &Receipt, arrivals: &[Arriv
             (Some(write), Some(crowd)) if !is_new => accepted.contacts.push(crowd.audience.as_it_is(write)),
             (Some(write), Some(crowd)) => {
                 let one = Arriving { arrived, packed: &arrival.packed, write };
-                keep_contact(journal, &door, receipt, &one, crowd, &mut accepted)?;
+                keep_contact(journal, &mut door, receipt, &one, crowd, &mut accepted)?;
             }
             _ if is_new => {
                 let flags = flags(&arrived.event, arrival.identities.is_some());
@@ -115,6 +117,8 @@ struct Door {
     request: i64,
     /// Nothing where the request itself is not kept.
     kept_request: Option<i64>,
+    /// Of one event.
+    alone: bool,
 }
 
 /// The contacts that a receipt speaks of.
@@ -140,7 +144,7 @@ fn is_new(journal: &mut Journal, arrival: &Arrival) -> Result<bool, Fault> {
 /// Applies what the event says of a contact, and keeps the events and facts that come of it.
 fn keep_contact(
     journal: &mut Journal,
-    door: &Door,
+    door: &mut Door,
     receipt: &Receipt,
     one: &Arriving,
     crowd: &mut Crowd,
@@ -149,9 +153,24 @@ fn keep_contact(
     let Arriving { arrived, packed, write } = one;
     let decides = decides(receipt);
     let done = crowd.audience.write(write, receipt.received_at, decides);
+    if let Some(why) = done.held_back {
+        if door.alone && why == HeldBack::Erased {
+            // It says whom it is about.
+            door.kept_request = None;
+        }
+        if write.found {
+            accepted.unchanged += 1;
+        } else {
+            let event = held_back(&arrived.event, why);
+            let flags = flags(&event, false) | if why == HeldBack::Erased { VOID } else { 0 };
+            keep_event(journal, door, &event, arrived.part, &envelope::pack(&event), flags)?;
+            accepted.ids.push(event.id);
+        }
+        accepted.contacts.push(done.outcome);
+        return Ok(());
+    }
     let mut flags = flags(&arrived.event, !done.facts.is_empty());
     flags |= if done.erased { ERASES } else { 0 };
-    flags |= if done.void { VOID } else { 0 };
     let mut told = None;
     if done.is_known_already(write) {
         accepted.unchanged += 1;
@@ -175,7 +194,8 @@ fn keep_contact(
     let (seq, id) = told.unwrap_or((Seq(0), arrived.event.id));
     if let Some(person) = done.person.filter(|_| done.erased) {
         let known = crowd.audience.take_known(person, &done, write, receipt.received_at);
-        contacts::keep_erasure(&journal.base, door.tenant, seq.0, write.at, known)?;
+        let at = write.at.min(receipt.received_at);
+        contacts::keep_erasure(&journal.base, door.tenant, seq.0, at, known)?;
     }
     crowd.facts.extend(facts_of(&done, write, arrived.event.received_at, seq, id, receipt.digest));
     accepted.contacts.push(done.outcome);
@@ -260,7 +280,7 @@ fn keep_unreadable(base: &Base, door: &Door, receipt: &Receipt) -> Result<(), Fa
 }
 
 fn keep_request(base: &Base, door: &Door, receipt: &Receipt, proves: bool) -> Result<(), Fault> {
-    let Some(packed) = &receipt.packed else { return Ok(()) };
+    let (Some(packed), Some(_)) = (&receipt.packed, door.kept_request) else { return Ok(()) };
     base.sql(
         "INSERT INTO requests (id, tenant, source, received_at, digest, credential, packed, redacted)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",

@@ -40,7 +40,7 @@ pub(crate) fn claim(
 /// What a delivery is mapped from.
 const COLUMNS: &str = "d.id, d.route, d.class, d.cause, d.attempts, d.crashes, d.since, d.progress,
             d.person, p.address, p.external_id, p.opens, p.clicks, p.opted_out_at, p.opted_in_at, p.erased,
-            EXISTS (SELECT 1 FROM contacts k WHERE k.person = coalesce(p.same_as, p.id) AND k.suppressed_at IS NOT NULL),
+            EXISTS (SELECT 1 FROM contacts c WHERE c.person = coalesce(p.same_as, p.id) AND c.suppressed_at IS NOT NULL),
             p.delivered_at, p.opened_at, p.clicked_at, p.bounced_at";
 
 /// What waits behind these heads, in the order in which it would go, with the head it waits for; at most

@@ -11,8 +11,6 @@ use crate::audience::{Asked, Audience, Confirmation, Hash, Known, NewFact, Perso
 use mailspan_core::limits::FACTS_MAX;
 
 pub(crate) const CONTACT_VERSION: i64 = 1;
-/// How much later by an account's clock than by ours what we wrote there may be reported.
-pub(crate) const ECHO_MS: i64 = 120_000;
 pub(crate) const ERASED: &str = "erased";
 pub(crate) const ERASED_TEXT: &str = "the person was erased";
 
@@ -38,37 +36,8 @@ pub(crate) fn open(base: &Base, tenant: i64, writes: &[&ContactWrite]) -> Result
             audience.suppressions.read(hash, row);
         }
     }
-    for (person, persons, write) in audience.may_echo(writes) {
-        if is_echo(base, &persons, write)? {
-            audience.read_echo(person, write.at);
-        }
-    }
+    super::no_news::read(base, tenant, writes, &asked, &mut audience)?;
     Ok(audience)
-}
-
-/// Whether one of the destinations was told of an opt-out of these persons no longer than [`ECHO_MS`] before, or
-/// may have been: it was tried, and what became of it is not known.
-fn is_echo(base: &Base, persons: &[i64], write: &ContactWrite) -> Result<bool, Fault> {
-    let mut statement = base.sql(
-        "SELECT 1 FROM ledger l INDEXED BY ledger_person
-         WHERE l.person = ?1 AND l.what IN (?2, ?3) AND (
-            EXISTS (SELECT 1 FROM ledger_answers a
-                WHERE a.fact = l.id AND a.destination = ?4 AND a.verdict = ?5 AND a.at >= ?6)
-            OR EXISTS (SELECT 1 FROM deliveries d
-                WHERE d.event = l.event AND d.destination = ?4 AND d.state = ?7 AND d.attempts > 0))",
-    )?;
-    let (out, complaint) = (Stated::OptOut.number(), Stated::DoNotContact.number());
-    let (delivered, pending) = (State::Delivered.name(), State::Pending as i64);
-    let since = write.at.0.saturating_sub(ECHO_MS);
-    for (person, destination) in
-        persons.iter().flat_map(|one| write.echo_of.iter().map(move |id| (one, id.0)))
-    {
-        let given = params![person, out, complaint, destination, delivered, since, pending];
-        if statement.exists(given)? {
-            return Ok(true);
-        }
-    }
-    Ok(false)
 }
 
 /// Until none is spoken of that is not read: two rounds, as no merge leads to another. Bounded, should a row be
@@ -86,7 +55,12 @@ fn read_persons(base: &Base, audience: &mut Audience) -> Result<(), Fault> {
     Ok(())
 }
 
-fn read_identity(base: &Base, tenant: i64, hash: Hash, audience: &mut Audience) -> Result<(), Fault> {
+pub(super) fn read_identity(
+    base: &Base,
+    tenant: i64,
+    hash: Hash,
+    audience: &mut Audience,
+) -> Result<(), Fault> {
     let mut statement = base.sql("SELECT person FROM identities WHERE tenant = ?1 AND hash = ?2")?;
     let person: Option<i64> = statement.query_row(params![tenant, hash], |row| row.get(0)).optional()?;
     if let Some(person) = person {
@@ -151,12 +125,23 @@ fn read_person(base: &Base, person: i64, audience: &mut Audience) -> Result<(), 
     Ok(())
 }
 
-/// The newest by the time they happened.
+/// The newest, and of a person with more than these the latest of each kind and level. A fact happened no later
+/// than it was learned of.
 fn facts(base: &Base, person: i64) -> Result<Vec<Fact>, Fault> {
-    let mut statement = base.sql(
-        "SELECT id, happened_at, what, permission FROM ledger INDEXED BY ledger_person
-         WHERE person = ?1 ORDER BY happened_at DESC LIMIT ?2",
-    )?;
+    let newest =
+        "SELECT id, min(happened_at, learned_at), what, permission FROM ledger INDEXED BY ledger_person
+         WHERE person = ?1 ORDER BY happened_at DESC LIMIT ?2";
+    let mut facts = read_facts(base, newest, person)?;
+    if facts.len() >= FACTS_MAX {
+        let latest = "SELECT max(id), max(min(happened_at, learned_at)), what, permission
+             FROM ledger INDEXED BY ledger_person WHERE person = ?1 GROUP BY what, permission LIMIT ?2";
+        facts.extend(read_facts(base, latest, person)?);
+    }
+    Ok(facts)
+}
+
+fn read_facts(base: &Base, sql: &str, person: i64) -> Result<Vec<Fact>, Fault> {
+    let mut statement = base.sql(sql)?;
     let mut rows = statement.query(params![person, FACTS_MAX as i64])?;
     let mut facts = vec![];
     while let Some(row) = rows.next()? {
@@ -216,6 +201,10 @@ pub(crate) fn keep(
     keep_persons(base, tenant, audience)?;
     keep_contacts(base, tenant, audience)?;
     keep_suppressions(base, tenant, audience)?;
+    for person in &audience.moved {
+        base.sql("UPDATE confirmations SET expires_at = asked_at WHERE person = ?1 AND used_at IS NULL")?
+            .execute([person])?;
+    }
     for (token, row) in audience.confirmations.written() {
         base.sql(
             "INSERT INTO confirmations (token, tenant, person, asked_at, expires_at, used_at, gives, mailing, source, page)

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 
+use mailspan_core::contact::Suppressed;
 use mailspan_core::{Millis, Name};
 use rusqlite::types::Value;
 use rusqlite::{OptionalExtension, Row, params};
@@ -312,7 +313,29 @@ fn learn(base: &Base, subject: &mailspan_core::Subject, target: &mut Target) -> 
     if is_free(hashes.external_id)? {
         theirs.external_id.clone_from(&subject.external_id);
     }
+    let is_new = |address: &mailspan_core::Address| !target.identity.addresses.contains(address.as_str());
+    if let Some(hash) = hashes.address.filter(|_| theirs.address.as_ref().is_some_and(is_new)) {
+        keep_former(base, target, hash)?;
+    }
     target.learn(&theirs);
+    Ok(())
+}
+
+/// An address that the person had: not to be mailed either, and erased in a store that comes back from a back-up.
+fn keep_former(base: &Base, target: &Target, hash: [u8; 16]) -> Result<(), Fault> {
+    let (tenant, at) = (target.tenant, target.identity.learned_at);
+    base.sql(
+        "INSERT INTO erased (tenant, hash, person, at) VALUES (?1, ?2, ?3, ?4)
+         ON CONFLICT (tenant, hash) DO NOTHING",
+    )?
+    .execute(params![tenant, hash, target.identity.person, at])?;
+    base.sql(
+        "INSERT INTO suppressions (tenant, hash, address, reason, source, at)
+         VALUES (?1, ?2, NULL, ?3, 'erasure', ?4)
+         ON CONFLICT (tenant, hash) DO UPDATE SET address = NULL, reason = excluded.reason,
+            source = excluded.source, at = excluded.at",
+    )?
+    .execute(params![tenant, hash, Suppressed::Erasure as i64, at])?;
     Ok(())
 }
 
@@ -360,18 +383,20 @@ pub(crate) fn keep(
     Ok(())
 }
 
-/// Whose identity this was, for an event that came before the erasure and is routed after it.
+/// Whose identity this was, for an event that came before the erasure and is routed after it, or that happened
+/// before it.
 pub(crate) fn erased_before(
     base: &Base,
     tenant: i64,
     hash: [u8; 16],
     seq: i64,
+    at: Millis,
 ) -> Result<Option<i64>, Fault> {
     let mut statement = base.sql(
         "SELECT d.person FROM erased d CROSS JOIN erasures e INDEXED BY erasures_person ON e.person = d.person
-         WHERE d.tenant = ?1 AND d.hash = ?2 AND e.event > ?3 LIMIT 1",
+         WHERE d.tenant = ?1 AND d.hash = ?2 AND (e.event > ?3 OR d.at >= ?4) LIMIT 1",
     )?;
-    Ok(statement.query_row(params![tenant, hash, seq], |row| row.get(0)).optional()?)
+    Ok(statement.query_row(params![tenant, hash, seq, at.0], |row| row.get(0)).optional()?)
 }
 
 /// Identities of persons, by hash: before they go.

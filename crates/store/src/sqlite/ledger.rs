@@ -1,7 +1,7 @@
 //! The compliance log: facts of consent, appended, and what each destination answered.
 
 use mailspan_core::contact::Stated;
-use mailspan_core::{Consent, Digest, Event, EventId, Millis, Reason, Seq, State};
+use mailspan_core::{Consent, Digest, Event, EventId, Millis, Reason, Seq, State, counted_time};
 use rusqlite::{OptionalExtension, params};
 
 use super::base::{Base, Fault, page};
@@ -41,7 +41,7 @@ pub(crate) fn append(
             "UPDATE persons SET opted_out_at = max(coalesce(opted_out_at, ?2), ?2) WHERE id = ?1"
         }
     };
-    base.sql(sql)?.execute(params![person, event.time.0])?;
+    base.sql(sql)?.execute(params![person, counted_time(event).0])?;
     Ok(())
 }
 

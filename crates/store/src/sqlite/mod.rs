@@ -27,6 +27,7 @@ pub(crate) mod log;
 pub(crate) mod migrate;
 pub(crate) mod moving;
 mod names;
+mod no_news;
 pub(crate) mod offer;
 pub(crate) mod persons;
 #[cfg(test)]

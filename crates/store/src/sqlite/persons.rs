@@ -38,13 +38,14 @@ pub(crate) fn find_or_make(
     Ok(find_or_make_at(base, tenant, subject, hashes, None)?.person())
 }
 
-/// The same for an event with its place in the journal: who was erased after it is not made again.
+/// The same for an event with its place in the journal and its time: who was erased after it came, or after it
+/// happened, is not made again.
 pub(crate) fn find_or_make_at(
     base: &Base,
     tenant: i64,
     subject: &Subject,
     hashes: &Identities,
-    seq: Option<Seq>,
+    event: Option<(Seq, Millis)>,
 ) -> Result<Found, Fault> {
     let by_address = by_hash(base, tenant, hashes.address)?;
     let by_id = by_hash(base, tenant, hashes.external_id)?;
@@ -52,8 +53,8 @@ pub(crate) fn find_or_make_at(
         (Some(person), _) => person,
         (None, None) => return Ok(Found::Nobody),
         (None, Some(hash)) => {
-            if let Some(seq) = seq
-                && let Some(person) = super::erase::erased_before(base, tenant, hash, seq.0)?
+            if let Some((seq, at)) = event
+                && let Some(person) = super::erase::erased_before(base, tenant, hash, seq.0, at)?
             {
                 return Ok(Found::Erased(person));
             }
@@ -85,9 +86,9 @@ pub(crate) fn by_subject(base: &Base, tenant: &Name, subject: &Subject) -> Resul
     let Some(tenant) = base.tenant(tenant.as_str())? else { return Ok(None) };
     let Some(id) = number_of(base, tenant, subject)? else { return Ok(None) };
     let mut statement = base.sql(
-        "SELECT id, address, external_id, opens, clicks, opted_out_at, opted_in_at, erased,
-            EXISTS (SELECT 1 FROM contacts k WHERE k.person = coalesce(p.same_as, p.id) AND k.suppressed_at IS NOT NULL)
-         FROM persons p WHERE id = ?1",
+        "SELECT p.id, p.address, p.external_id, p.opens, p.clicks, p.opted_out_at, p.opted_in_at, p.erased,
+            EXISTS (SELECT 1 FROM contacts c WHERE c.person = coalesce(p.same_as, p.id) AND c.suppressed_at IS NOT NULL)
+         FROM persons p WHERE p.id = ?1",
     )?;
     Ok(statement.query_row([id], |row| person_of(row, 0))?)
 }
@@ -116,7 +117,7 @@ pub(crate) fn numbers_of(base: &Base, tenant: Option<&Name>, subject: &str) -> R
 }
 
 /// From nine columns, the first at `at`: number, `address`, `external_id`, `opens`, `clicks`, `opted_out_at`,
-/// `opted_in_at`, `erased`, whether its address is suppressed; `None` where they are empty (a left join that found nobody).
+/// `opted_in_at`, `erased`, and whether the contact is suppressed; `None` where they are empty (a left join that found nobody).
 pub(crate) fn person_of(row: &Row, at: usize) -> rusqlite::Result<Option<Person>> {
     let Some(opens) = row.get::<_, Option<i64>>(at + 3)? else { return Ok(None) };
     let address: Option<String> = row.get(at + 1)?;
@@ -131,7 +132,7 @@ pub(crate) fn person_of(row: &Row, at: usize) -> rusqlite::Result<Option<Person>
         opted_out_at: row.get::<_, Option<i64>>(at + 5)?.map(Millis),
         opted_in_at: row.get::<_, Option<i64>>(at + 6)?.map(Millis),
         erased: row.get::<_, i64>(at + 7)? != 0,
-        suppressed: row.get::<_, i64>(at + 8)? != 0,
+        suppressed: row.get(at + 8)?,
     }))
 }
 

@@ -1,6 +1,6 @@
 //! One transaction of the router: persons, counts and deliveries appear while `unrouted` rows go.
 
-use mailspan_core::{Cause, Class, DestinationId, Event, LastTimes, Seq};
+use mailspan_core::{Cause, Class, DestinationId, Event, LastTimes, Seq, counted_time};
 use mailspan_engine::Fence;
 use rusqlite::{OptionalExtension, params};
 
@@ -51,7 +51,10 @@ fn route_one(
     let tenant = base.tenant_or_new(event.tenant.as_str())?;
     let found = match is_erasure(event) {
         true => erased_person(base, seq)?.map_or(Found::Nobody, Found::Person),
-        false => persons::find_or_make_at(base, tenant, &event.subject, hashes, Some(seq))?,
+        false => {
+            let of = Some((seq, counted_time(event)));
+            persons::find_or_make_at(base, tenant, &event.subject, hashes, of)?
+        }
     };
     let (person, is_erased) = (found.person(), matches!(found, Found::Erased(_)));
     if let Some(person) = person {

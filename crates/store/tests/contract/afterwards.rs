@@ -1,6 +1,6 @@
 //! What is reported late or comes back: events older than an erasure, erasures by one identity, echoes.
 
-use mailspan_core::contact::{Contact, ContactKey, ContactWrite, Turn, read_event};
+use mailspan_core::contact::{Contact, ContactKey, ContactWrite, Mirror, Turn, read_event};
 use mailspan_core::{Millis, RawValue, State};
 use mailspan_store::{Arrived, EventFilter};
 
@@ -76,7 +76,7 @@ pub async fn an_echo_states_nothing(hub: Harness) {
     let by_program = |n: u64, later: i64| {
         let mut one = reported(n, "contact.unsubscribed", later, r#"{"reason":"api"}"#);
         if let Some(write) = &mut one.contact {
-            write.echo_of = vec![crm];
+            write.mirror = Some(Mirror { destinations: vec![crm], repeats: true });
         }
         one
     };

@@ -154,7 +154,7 @@ pub async fn what_changes_is_told_once(hub: Harness) {
     // The same facts with their evidence, and beside the person.
     let facts = hub.store.facts(FactFilter::default()).await.unwrap();
     let whats: Vec<_> = facts.iter().map(|fact| fact.what.name()).collect();
-    assert_eq!(whats, ["opt_in", "opt_out", "opt_in"]);
+    assert_eq!(whats, ["opt_in", "opt_out", "opt_in", "address_changed"]);
     assert_eq!(facts[1].event_id, rows[2].event.id);
     assert_eq!(facts[1].evidence.as_ref().unwrap().origin, "api");
     let person =
@@ -163,7 +163,7 @@ pub async fn what_changes_is_told_once(hub: Harness) {
     assert_eq!(person.subject.address, Some(address("new@b.co")));
     let row = contact(&hub, ContactKey::Id("u-1".to_owned())).await.unwrap();
     let kept = hub.store.facts_of(&Name::default_tenant(), row.person, 0, 10).await.unwrap();
-    assert_eq!(kept.len(), 3);
+    assert_eq!(kept.len(), 4);
     assert_eq!(hub.audit_adds_up().await.accepted, 5);
 }
 
@@ -325,7 +325,9 @@ pub async fn a_changed_address_moves(hub: Harness) {
     assert_eq!(person("old@b.co").await, None);
     assert_eq!(person("new@b.co").await.unwrap().id, person("u-1").await.unwrap().id);
     let row = contact(&hub, ContactKey::ExternalId("u-1".to_owned())).await.unwrap();
-    assert_eq!(hub.store.facts_of(&tenant, row.person, 0, 10).await.unwrap().len(), 2);
+    let facts = hub.store.facts_of(&tenant, row.person, 0, 10).await.unwrap();
+    let whats: Vec<_> = facts.iter().map(|fact| fact.what.name()).collect();
+    assert_eq!(whats, ["opt_in", "opt_out", "address_changed"]);
     // A suppression stays with its address.
     let blocked = ContactWrite { suppress: Change::Set(Suppressed::Manual), ..update(41, "u-1") };
     assert!(write(&hub, 41, blocked).await.contact.unwrap().suppressed_at.is_some());
@@ -360,9 +362,9 @@ pub async fn suppressions_are_listed_and_lifted(hub: Harness) {
         write(&hub, 3, follow(3, "a@b.co", Change::Set(Suppressed::Bounce))).await.turn,
         Turn::Unchanged
     );
-    // Who is no contact can be suppressed too: no event tells of it.
+    // Who is no contact can be suppressed too: whoever mails the address is told.
     assert_eq!(write(&hub, 4, follow(4, "z@b.co", set)).await.contact, None);
-    assert_eq!(types(&hub).await, ["contact.created", "contact.updated"]);
+    assert_eq!(types(&hub).await, ["contact.created", "contact.updated", "contact.suppression_changed"]);
     let filter =
         |after, limit| mailspan_store::SuppressionFilter { tenant: Some(tenant.clone()), after, limit };
     let listed = hub.store.suppressions(filter(0, 1)).await.unwrap();
@@ -386,7 +388,7 @@ pub async fn suppressions_are_listed_and_lifted(hub: Harness) {
     hub.audit_adds_up().await;
 }
 
-fn ask(n: u64, token: u8) -> Option<Box<Ask>> {
+pub fn ask(n: u64, token: u8) -> Option<Box<Ask>> {
     let mut asked = event(1_000 + n, "contact.confirmation_asked", "a@b.co").event;
     asked.data = RawValue::from_string("{\"token\":\"t\"}".to_owned()).unwrap().into();
     Some(Box::new(Ask {

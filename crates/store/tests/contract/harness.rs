@@ -236,12 +236,22 @@ pub fn accepted(wrote: Result<Wrote, Trouble>) -> Accepted {
     }
 }
 
-pub fn receipt(arrivals: Vec<Arrived>) -> Receipt {
+/// Received when all that it tells of contacts has happened, not before [`NOW`].
+pub fn receipt(mut arrivals: Vec<Arrived>) -> Receipt {
+    let mut received_at = NOW;
+    for arrived in &arrivals {
+        let says = mailspan_core::contact::concerns_contacts(&arrived.event.event_type);
+        let told = arrived.contact.as_ref().map(|write| write.at).or(says.then_some(arrived.event.time));
+        received_at = told.map_or(received_at, |at| at.max(received_at));
+    }
+    for arrived in arrivals.iter_mut().filter(|arrived| arrived.event.received_at == NOW) {
+        arrived.event.received_at = received_at;
+    }
     Receipt {
         tenant: Name::default_tenant(),
         source: Name::new("mailtarget"),
         credential: "secret one".to_owned(),
-        received_at: NOW,
+        received_at,
         digest: Digest([7; 16]),
         packed: None,
         arrivals,

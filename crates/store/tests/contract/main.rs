@@ -7,6 +7,7 @@ mod accept;
 mod afterwards;
 mod audience;
 mod coalesce;
+mod consent;
 mod contacts;
 mod deliver;
 mod ends;
@@ -304,6 +305,38 @@ mod on_sqlite {
     #[test]
     fn an_erasure_forgets_the_address() {
         run(sqlite, contacts::an_erasure_forgets_the_address);
+    }
+    #[test]
+    fn a_fact_of_tomorrow_counts_from_when_it_was_learned() {
+        run(sqlite, consent::a_fact_of_tomorrow_counts_from_when_it_was_learned);
+    }
+    #[test]
+    fn what_decides_is_never_forgotten() {
+        run(sqlite, consent::what_decides_is_never_forgotten);
+    }
+    #[test]
+    fn what_happened_before_an_erasure_makes_nobody() {
+        run(sqlite, consent::what_happened_before_an_erasure_makes_nobody);
+    }
+    #[test]
+    fn a_former_address_is_erased_with_its_person() {
+        run(sqlite, consent::a_former_address_is_erased_with_its_person);
+    }
+    #[test]
+    fn a_link_confirms_the_address_that_it_went_to() {
+        run(sqlite, consent::a_link_confirms_the_address_that_it_went_to);
+    }
+    #[test]
+    fn an_echo_is_no_news() {
+        run(sqlite, consent::an_echo_is_no_news);
+    }
+    #[test]
+    fn an_account_that_repeats_an_opt_out_suppresses_nobody() {
+        run(sqlite, consent::an_account_that_repeats_an_opt_out_suppresses_nobody);
+    }
+    #[test]
+    fn a_suppression_is_known_where_deliveries_are_made() {
+        run(sqlite, consent::a_suppression_is_known_where_deliveries_are_made);
     }
     #[test]
     fn what_is_older_than_an_erasure_is_void() {

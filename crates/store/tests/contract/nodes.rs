@@ -66,6 +66,9 @@ pub fn cases() -> Vec<Case> {
         ("a_cursor_passes_over_no_contact_that_commits_late", |url| {
             Box::pin(crate::late::a_cursor_passes_over_no_contact_that_commits_late(url))
         }),
+        ("a_transaction_that_stays_open_is_overtaken_by_nobody", |url| {
+            Box::pin(crate::late::a_transaction_that_stays_open_is_overtaken_by_nobody(url))
+        }),
         ("both_say_the_same", |url| Box::pin(crate::same::both_say_the_same(url))),
     ]
 }

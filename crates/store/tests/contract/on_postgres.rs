@@ -13,8 +13,8 @@ use mailspan_store::{Store, Trouble, Write};
 
 use crate::harness::{Harness, event, postgres, receipt};
 use crate::{
-    accept, afterwards, audience, coalesce, contacts, deliver, ends, erasures, jobs, keep, later, leases,
-    nodes, open, rounds, said, unsubscribes,
+    accept, afterwards, audience, coalesce, consent, contacts, deliver, ends, erasures, jobs, keep, later,
+    leases, nodes, open, rounds, said, unsubscribes,
 };
 use mailspan_testkit::PostgresServer;
 
@@ -146,6 +146,26 @@ fn cases() -> Vec<Case> {
         ("a_page_discards_or_only_counts", |hub| Box::pin(jobs::a_page_discards_or_only_counts(hub))),
         ("open_jobs_are_bounded_and_listed", |hub| Box::pin(jobs::open_jobs_are_bounded_and_listed(hub))),
         ("a_replay_keeps_the_story_before", |hub| Box::pin(jobs::a_replay_keeps_the_story_before(hub))),
+        ("a_fact_of_tomorrow_counts_from_when_it_was_learned", |hub| {
+            Box::pin(consent::a_fact_of_tomorrow_counts_from_when_it_was_learned(hub))
+        }),
+        ("what_decides_is_never_forgotten", |hub| Box::pin(consent::what_decides_is_never_forgotten(hub))),
+        ("what_happened_before_an_erasure_makes_nobody", |hub| {
+            Box::pin(consent::what_happened_before_an_erasure_makes_nobody(hub))
+        }),
+        ("a_former_address_is_erased_with_its_person", |hub| {
+            Box::pin(consent::a_former_address_is_erased_with_its_person(hub))
+        }),
+        ("a_link_confirms_the_address_that_it_went_to", |hub| {
+            Box::pin(consent::a_link_confirms_the_address_that_it_went_to(hub))
+        }),
+        ("an_echo_is_no_news", |hub| Box::pin(consent::an_echo_is_no_news(hub))),
+        ("an_account_that_repeats_an_opt_out_suppresses_nobody", |hub| {
+            Box::pin(consent::an_account_that_repeats_an_opt_out_suppresses_nobody(hub))
+        }),
+        ("a_suppression_is_known_where_deliveries_are_made", |hub| {
+            Box::pin(consent::a_suppression_is_known_where_deliveries_are_made(hub))
+        }),
         ("the_matching_table", |hub| Box::pin(contacts::the_matching_table(hub))),
         ("what_changes_is_told_once", |hub| Box::pin(contacts::what_changes_is_told_once(hub))),
         ("consent_is_the_same_in_any_order", |hub| Box::pin(contacts::consent_is_the_same_in_any_order(hub))),

@@ -119,6 +119,7 @@ pub fn write(
             .map_err(|why| format!("consent_text_hash: {why}"))?,
         user_agent: None,
         note: argument.consent_note.clone(),
+        former: None,
     };
     write.source = source.map_or(Change::Keep, Change::Set);
     write.consent_version = version.map_or(Change::Keep, Change::Set);

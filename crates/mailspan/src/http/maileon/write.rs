@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use mailspan_core::contact::{Change, ContactKey, ContactWrite, Evidence, Permission, Stated, WriteMode};
+use mailspan_core::contact::{Change, ContactKey, ContactWrite, Evidence, Permission, WriteMode};
 use mailspan_core::limits::CONTACT_LABEL_CHARS_MAX;
 use mailspan_core::{Address, Name, RawRequest, clip};
 use mailspan_store::FieldRow;
@@ -47,7 +47,9 @@ pub fn write(params: &Params, from: &From) -> Result<ContactWrite, String> {
     write.address = Some(address.clone());
     write.external_id = external_id.clone().map_or(Change::Keep, Change::Set);
     if let Some(level) = permission(params)? {
-        write.stated.push(Stated::Level(level));
+        write.permission = Some(level);
+        // A form is filled in by a person: that is a fresh word after an opt-out. A suppression stays.
+        write.opt_in = (level != Permission::None).then_some(true);
     }
     write.standard = read_fields(params, "standard_", fields::standard)?;
     write.custom = read_fields(params, "custom_", |name, value| fields::custom(from.declared, name, value))?;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use mailspan_core::contact::{Change, ContactKey, ContactWrite, Evidence, Permission, Stated, WriteMode};
+use mailspan_core::contact::{Change, ContactKey, ContactWrite, Evidence, Permission, WriteMode};
 use mailspan_core::limits::{CONSENT_PAGE_CHARS_MAX, CONTACT_LABEL_CHARS_MAX};
 use mailspan_core::{Address, clip};
 use mailspan_store::FieldRow;
@@ -55,7 +55,8 @@ pub struct ContactInput {
     /// The address of the person's machine; without it, that of the caller is kept.
     #[schema(value_type = Option<String>, max_length = 64)]
     pub consent_ip: Option<String>,
-    /// 1 none, 2 single, 3 confirmed, 4 double, 5 double plus, 6 other; 4 and 5 are never lowered.
+    /// 1 none, 2 single, 3 confirmed, 4 double, 5 double plus, 6 other; 4 and 5 are never lowered, save by another
+    /// address (2). Who has opted out is opted in by `optIn` alone.
     #[schema(minimum = 1, maximum = 6)]
     pub permission: Option<u8>,
     /// Maileon's standard fields: `FIRSTNAME`.
@@ -144,7 +145,17 @@ impl ContactInput {
         write.opt_in = self.opt_in;
         if let Some(number) = self.permission {
             let level = keep(&mut wrong, "permission", Permission::try_from(number));
-            write.stated.extend(level.map(Stated::Level));
+            let contradicts = match (self.opt_in, level) {
+                (Some(true), Some(Permission::None)) => true,
+                (Some(false), Some(level)) => level != Permission::None,
+                _ => false,
+            };
+            if contradicts {
+                wrong.push(
+                    "permission: contradicts optIn: 1 (none) goes with false, 2 to 6 with true".to_owned(),
+                );
+            }
+            write.permission = level;
         }
         write.standard = read_fields(&mut wrong, "standardFields", &self.standard_fields, fields::standard);
         write.custom = read_fields(&mut wrong, "customFields", &self.custom_fields, |name, value| {

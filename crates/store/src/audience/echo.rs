@@ -1,0 +1,57 @@
+//! Which events of other sources are no news: what comes back from an account that the hub writes to, and what
+//! happened before somebody was erased.
+
+use mailspan_core::Millis;
+use mailspan_core::contact::{ContactWrite, Stated, standing};
+use mailspan_core::limits::ECHO_SKEW_MS;
+
+use super::{Audience, HeldBack, find};
+
+impl Audience {
+    /// Why the event changes nothing, where it does not. `write.at` is not later than it was learned of.
+    pub(super) fn holds_back(&self, write: &ContactWrite) -> Option<HeldBack> {
+        match () {
+            () if self.is_before_erasure(write) => Some(HeldBack::Erased),
+            () if self.is_echo(write) => Some(HeldBack::Echo),
+            () => None,
+        }
+    }
+
+    fn is_before_erasure(&self, write: &ContactWrite) -> bool {
+        if write.erase || self.gone.is_empty() {
+            return false;
+        }
+        let (address, external_id) = find::parts(&write.key);
+        let addresses =
+            address.into_iter().chain(write.address.as_ref()).map(|address| self.hash_of(address));
+        let ids = external_id.into_iter().chain(find::set_id(write)).map(|id| self.hash_of_id(id));
+        addresses.chain(ids).any(|hash| self.gone.get(&hash).is_some_and(|at| *at >= write.at))
+    }
+
+    /// True for an opt-out that the hub states already, where the account only repeats what it holds; and for
+    /// what happened there while the hub was writing just that. Only one opt-in or opt-out by itself can be one:
+    /// a complaint, or a bounce, is always a word of somebody else.
+    fn is_echo(&self, write: &ContactWrite) -> bool {
+        let Some(mirror) = &write.mirror else { return false };
+        let opts_in = match write.stated.as_slice() {
+            [Stated::OptIn(_)] => true,
+            [Stated::OptOut] => false,
+            _ => return false,
+        };
+        let Ok(Some(person)) = self.followed(write) else { return false };
+        let now = standing(&self.facts_of(person));
+        if mirror.repeats && !opts_in && !now.opt_in() && now.opted_out_at.is_some() {
+            return true;
+        }
+        let persons = self.all_of(person);
+        let written = persons.iter().filter_map(|one| self.written.get(one)).flatten();
+        let skew = |at: Millis, ms: i64| Millis(at.0.saturating_add(ms));
+        written
+            .filter(|one| one.opts_in == opts_in)
+            .filter(|one| mirror.destinations.iter().any(|destination| destination.0 == one.destination))
+            .any(|one| {
+                let is_ended = one.until.is_some_and(|until| skew(until, ECHO_SKEW_MS) < write.at);
+                skew(one.from, -ECHO_SKEW_MS) <= write.at && !is_ended
+            })
+    }
+}
