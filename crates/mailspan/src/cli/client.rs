@@ -44,7 +44,7 @@ impl Client {
     pub async fn open(common: &Common) -> anyhow::Result<Client> {
         let hub = super::load(common)?;
         for _ in 0..LOOKS_MAX {
-            match open::store(&hub.storage, hub.intake_queue).await {
+            match open::store(&hub.storage, &hub.store_keys, hub.intake_queue).await {
                 Ok(opened) => return Client::in_process(hub, opened).await,
                 Err(OpenError::Held(holder)) => {
                     let socket = holder.socket.unwrap_or_else(|| socket_of(&hub.storage));

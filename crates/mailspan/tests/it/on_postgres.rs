@@ -6,7 +6,9 @@ use std::sync::{Arc, Mutex};
 
 use mailspan_testkit::{PostgresServer, use_stores};
 
-use crate::{access, api, commands, deliver, hubspot, intake, notices, operations, prepare, reload, replay};
+use crate::{
+    access, api, commands, deliver, hubspot, intake, notices, operations, prepare, reload, replay, store_key,
+};
 
 type Case = (&'static str, fn());
 
@@ -15,6 +17,10 @@ const AT_ONCE: usize = 4;
 
 /// Tests of these modules that run on SQLite alone, and why.
 const ON_SQLITE_ONLY: &[(&str, &str)] = &[
+    (
+        "a_back_up_works_with_the_key_that_lay_beside_the_file_and_not_without",
+        "is about the file beside a file",
+    ),
     ("no_secret_is_in_a_file_or_on_a_screen", "reads the file for secrets"),
     ("check_says_what_is_there_and_what_is_wrong", "opens no store"),
     ("every_example_holds_its_cases", "opens no store"),
@@ -39,6 +45,10 @@ const ON_SQLITE_ONLY: &[(&str, &str)] = &[
 ];
 
 const CASES: &[Case] = &[
+    (
+        "store_key::a_store_is_served_with_its_store_key_alone_and_the_key_can_be_changed",
+        store_key::a_store_is_served_with_its_store_key_alone_and_the_key_can_be_changed,
+    ),
     ("intake::a_signed_event_is_kept_and_delivered", intake::a_signed_event_is_kept_and_delivered),
     (
         "intake::a_refused_signature_tells_the_operator_and_nobody_else",
@@ -271,6 +281,7 @@ fn every_flow_runs_on_both() {
         ("hubspot", include_str!("hubspot.rs")),
         ("notices", include_str!("notices.rs")),
         ("prepare", include_str!("prepare.rs")),
+        ("store_key", include_str!("store_key.rs")),
     ];
     for (module, text) in sources {
         let mut lines = text.lines();

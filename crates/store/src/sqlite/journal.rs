@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use mailspan_core::{DestinationId, Event, Millis, Name, Person, Queue, Subject};
 use rusqlite::Connection;
 
-use super::base::{Base, Fault, IdentityKey};
+use super::base::{Base, Fault};
 use super::counts::Counts;
 use super::recent::Recent;
 use super::retain::Cursors;
@@ -15,6 +15,7 @@ use super::{
     accept, audit, claim, deliveries, endpoints, erase, events, jobs, keys, leases, ledger, offer, persons,
     refused, retain, route, settle, standing, tenants,
 };
+use crate::identity::{IdentityKey, StoreKeys};
 use crate::prepare::{Prepared, What, prepare, prepare_name};
 use crate::write::{Trouble, Write, Wrote};
 use crate::{Audit, Claim, DeliveryFilter, DeliveryRow, Fact, FactFilter, NameKind, OpenError};
@@ -73,11 +74,13 @@ impl Journal {
         let sql = |cause| OpenError::Sql { path: path.clone(), cause };
         let mut conn = Connection::open_in_memory().map_err(sql)?;
         super::migrate(&mut conn, &path, seed, Millis(0))?;
-        Journal::start(conn, None, segment_keys_max).map_err(sql)
+        let key = super::migrate::identity_key(&conn, &path, &StoreKeys::none())?;
+        Journal::start(conn, key, None, segment_keys_max).map_err(sql)
     }
 
     pub(crate) fn start(
         conn: Connection,
+        key: IdentityKey,
         path: Option<&Path>,
         segment_keys_max: i64,
     ) -> rusqlite::Result<Journal> {
@@ -89,7 +92,7 @@ impl Journal {
             log.into()
         });
         Ok(Journal {
-            base: Base::new(conn)?,
+            base: Base::new(conn, key)?,
             counts: Counts::default(),
             marks,
             segments,
@@ -98,10 +101,6 @@ impl Journal {
             log,
             groups: 0,
         })
-    }
-
-    pub(crate) fn identity_key(&self) -> IdentityKey {
-        self.base.key.clone()
     }
 
     /// One write in a transaction of its own.
@@ -274,6 +273,10 @@ impl Journal {
             Write::Retain(keep) => retain::step(self, *keep),
             Write::Tenant(tenant) => tenants::set(&self.base, tenant),
             Write::Field(field) => tenants::field(&self.base, field),
+            Write::IdentityKey(under) => {
+                super::migrate::keep_identity_key(&self.base.conn, &self.base.key.sealed(under))?;
+                Ok(Wrote::Done)
+            }
             Write::Sealed(write) => tenants::seal(&self.base, write),
             Write::Endpoint(write) => endpoints::write(self, write),
             Write::Erase => erase::step(self),

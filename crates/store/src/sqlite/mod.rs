@@ -40,7 +40,7 @@ pub(crate) mod standing;
 pub(crate) mod tenants;
 pub(crate) mod walk;
 
-pub(crate) use base::{Base, IdentityKey, compact, connect_reader, connect_writer};
+pub(crate) use base::{Base, compact, connect_reader, connect_writer};
 pub use handle::Sqlite;
 pub use journal::Journal;
 pub use migrate::SCHEMA;

@@ -12,7 +12,9 @@ use mailspan_core::EventId;
 use mailspan_store::{Store, Trouble, Write};
 
 use crate::harness::{Harness, event, postgres, receipt};
-use crate::{accept, audience, coalesce, contacts, deliver, erasures, jobs, keep, later, nodes, open};
+use crate::{
+    accept, audience, coalesce, contacts, deliver, erasures, jobs, keep, later, nodes, open, sealed,
+};
 use mailspan_testkit::PostgresServer;
 
 type Done = Pin<Box<dyn Future<Output = ()>>>;
@@ -27,6 +29,10 @@ const AT_ONCE: usize = 3;
 
 fn cases() -> Vec<Case> {
     vec![
+        ("the_key_of_identities_is_sealed_under_the_store_key_and_follows_its_rotation", |hub| {
+            let case = sealed::the_key_of_identities_is_sealed_under_the_store_key_and_follows_its_rotation;
+            Box::pin(case(hub))
+        }),
         ("what_is_accepted_is_read_back", |hub| Box::pin(accept::what_is_accepted_is_read_back(hub))),
         ("duplicates_are_counted_not_kept", |hub| Box::pin(accept::duplicates_are_counted_not_kept(hub))),
         ("dedupe_reaches_over_closed_segments_and_a_restart", |hub| {
