@@ -32,7 +32,7 @@ pub static KIND: Kind = Kind {
         build,
     }),
     sink: None,
-    poll: None,
+    ask: None,
 };
 
 /// The `api` kind has no settings of its own: keys are made by `mailspan keys create`.

@@ -22,8 +22,8 @@ pub struct Kind {
     /// JSON Schema of the kind's own settings as a source; `None` where it is none.
     pub source: Option<SourceKind>,
     pub sink: Option<SinkKind>,
-    /// How a source of this kind is asked for what its webhooks did not tell. Has the source's settings.
-    pub poll: Option<PollKind>,
+    /// How a source of this kind is asked for what its webhooks did not tell.
+    pub ask: Option<AskKind>,
 }
 
 pub struct SourceKind {
@@ -50,14 +50,16 @@ pub struct SinkKind {
     pub build: fn(&Value) -> Result<Arc<dyn Sink>, BadSetting>,
 }
 
-pub struct PollKind {
+pub struct AskKind {
     /// The base URL where the configuration names none.
     pub base_url: &'static str,
     /// So many requests in so many milliseconds.
     pub rate: (u32, u64),
     pub timeout_ms: u64,
-    /// From the settings of the source.
-    pub build: fn(&Value) -> Result<Arc<dyn Poll>, BadSetting>,
+    /// What has changed, page by page; from the settings of the source.
+    pub poll: Option<fn(&Value) -> Result<Arc<dyn Poll>, BadSetting>>,
+    /// The events of one transmission.
+    pub log: Option<fn() -> Arc<dyn Log>>,
 }
 
 /// Limits that a destination starts with; each can be set.
@@ -251,6 +253,16 @@ pub struct Page {
     pub cursor: String,
     /// False at the end of a round.
     pub more: bool,
+}
+
+/// What a provider keeps of one transmission: its events, in one answer.
+pub trait Log: Send + Sync {
+    /// Credentials are added after it.
+    fn ask(&self, transmission: &str) -> Request;
+
+    /// The same arrivals, by their dedupe keys, that the webhooks of these events make: one that is accepted
+    /// is known when its webhook comes late.
+    fn read(&self, transmission: &str, answer: &Answer) -> Result<Parsed, Reason>;
 }
 
 // ---- sinks -------------------------------------------------------------------------------------

@@ -38,7 +38,8 @@ pub fn poll(data: &[u8]) {
     let body = rest.get(end + 1..).unwrap_or_default().to_vec();
     let status = if high == 0 { 200 } else { 100 + u16::from_be_bytes([high, low]) % 500 };
     let answer = Answer { at: AT, status, headers: vec![], body, cut: low > 250 };
-    let built = mailingcore::KIND.poll.as_ref().and_then(|poll| (poll.build)(&json!({"page": 2})).ok());
+    let built =
+        mailingcore::KIND.ask.as_ref().and_then(|ask| (ask.poll?)(&json!({"poll": {"page": 2}})).ok());
     let Some(poll) = built else { return };
     assert!(poll.ask(&cursor).path.starts_with("/contacts?"), "a poll asks for contacts");
     if let Read::Page(page) = poll.read(&Name::new("core"), &cursor, &answer) {
@@ -119,6 +120,7 @@ impl Items {
                 clicks: 0,
                 opted_out_at: None,
                 opted_in_at: None,
+                suppressed: false,
                 erased: false,
             };
             let (operation, steps) = operation(kind, n);

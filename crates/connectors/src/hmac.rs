@@ -29,7 +29,7 @@ pub static KIND: Kind = Kind {
         its data. Signatures inside the body, over URL and form, and asymmetric ones come later.",
     source: Some(SourceKind { schema: schema_of::<Settings>, needs_secret: true, needs_parse: false, build }),
     sink: None,
-    poll: None,
+    ask: None,
 };
 
 fn build(value: &Value) -> Result<Box<dyn Source>, BadSetting> {

@@ -40,7 +40,7 @@ pub static KIND: Kind = Kind {
         audience: false,
         build,
     }),
-    poll: None,
+    ask: None,
 };
 
 const STRUCTURED: &str = "application/cloudevents+json";

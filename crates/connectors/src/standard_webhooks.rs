@@ -26,7 +26,7 @@ pub static KIND: Kind = Kind {
         Rules: standard-webhooks.com, spec 1.0.0.",
     source: Some(SourceKind { schema: schema_of::<Settings>, needs_secret: true, needs_parse: false, build }),
     sink: None,
-    poll: None,
+    ask: None,
 };
 
 /// Settings of a source that signs as Standard Webhooks.

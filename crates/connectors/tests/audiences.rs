@@ -20,8 +20,8 @@ fn sink(kind: &str) -> Arc<dyn Sink> {
 }
 
 fn poll(settings: Value) -> Arc<dyn Poll> {
-    let poll = registry::kind("mailingcore").and_then(|kind| kind.poll.as_ref()).expect("a kind with a poll");
-    (poll.build)(&settings).expect("good settings")
+    let ask = registry::kind("mailingcore").and_then(|kind| kind.ask.as_ref()).expect("a kind that is asked");
+    (ask.poll.expect("a kind with a poll"))(&settings).expect("good settings")
 }
 
 fn answer(status: u16, body: Value) -> Answer {
@@ -37,8 +37,16 @@ impl Crowd {
             let email = format!("p{}@example.com", n % addresses);
             let subject = Subject { address: Address::parse(&email).ok(), external_id: None };
             let (id, opens, clicks) = (PersonId(n as i64), 0, 0);
-            let person =
-                Person { id, subject, opens, clicks, opted_out_at: None, opted_in_at: None, erased: false };
+            let person = Person {
+                id,
+                subject,
+                opens,
+                clicks,
+                opted_out_at: None,
+                opted_in_at: None,
+                suppressed: false,
+                erased: false,
+            };
             let mut fields = Fields::from([("email".to_owned(), json!(email))]);
             if ids > 0 {
                 fields.insert("external_id".to_owned(), json!(format!("u-{}", n % ids)));
@@ -140,7 +148,7 @@ fn types(page: &Page) -> Vec<&str> {
 
 #[test]
 fn a_round_reads_all_pages_and_the_next_begins_a_minute_before_its_end() {
-    let poll = poll(json!({"tenant_id": "clx1", "page": 2}));
+    let poll = poll(json!({"tenant_id": "clx1", "poll": {"page": 2}}));
     assert_eq!(poll.every_ms(), 900_000);
     let first = poll.ask("");
     assert_eq!(first.path, "/contacts?updatedSince=1970-01-01T00%3A00%3A00.000Z&cursor=&limit=2");
@@ -191,7 +199,7 @@ fn the_next_page_is_found_in_every_envelope() {
         (json!([]), None),
         (json!({"data": [], "meta": {"nextCursor": "n1"}}), None),
     ] {
-        let poll = poll(json!({"page": 2}));
+        let poll = poll(json!({"poll": {"page": 2}}));
         let page = page(&*poll, "", &answer(200, body.clone()));
         let asked = poll.ask(&page.cursor).path;
         match next {
@@ -200,7 +208,7 @@ fn the_next_page_is_found_in_every_envelope() {
         }
     }
     // A list that does not know pages is the same again.
-    let counted = poll(json!({"page": 2}));
+    let counted = poll(json!({"poll": {"page": 2}}));
     let first = page(&*counted, "", &answer(200, json!(two)));
     let second = page(&*counted, &first.cursor, &answer(200, json!(two)));
     assert!(first.more && !second.more, "a round without an end");
@@ -279,10 +287,10 @@ fn a_row_that_cannot_be_read_does_not_stop_the_others() {
 }
 
 fn check_refusal(cursor: &str, answer: Answer, expected: &str) {
-    let shown = match poll(json!({"page": 100})).read(&Name::new("core"), cursor, &answer) {
+    let shown = match poll(json!({"poll": {"page": 100}})).read(&Name::new("core"), cursor, &answer) {
         Read::Page(_) => "page".to_owned(),
         Read::Again { cursor, after_ms, reason } => {
-            let path = poll(json!({"page": 100})).ask(&cursor).path;
+            let path = poll(json!({"poll": {"page": 100}})).ask(&cursor).path;
             format!("again {} {after_ms:?} {}", reason.code, path.split_once("Z&").expect("a query").1)
         }
         Read::Stop { reason } => format!("stop {}", reason.code),
@@ -323,16 +331,17 @@ fn a_poll_that_is_refused_goes_on_where_it_was_or_asks_the_operator() {
 #[test]
 fn settings_that_make_no_sense_point_at_their_place() {
     for (settings, path) in [
-        (json!({"page": 0}), "page"),
-        (json!({"page": 501}), "page"),
-        (json!({"every": "10ms"}), "every"),
-        (json!({"overlap": "soon"}), "overlap"),
+        (json!({"poll": {"page": 0}}), "poll.page"),
+        (json!({"poll": {"page": 501}}), "poll.page"),
+        (json!({"poll": {"every": "10ms"}}), "poll.every"),
+        (json!({"poll": {"every": "32d"}}), "poll.every"),
+        (json!({"poll": {"overlap": "soon"}}), "poll.overlap"),
         (json!({"tenant_id": "a b"}), "tenant_id"),
         (json!({"tolerance": "10ms"}), "tolerance"),
     ] {
         let source = registry::kind("mailingcore").and_then(|kind| kind.source.as_ref()).expect("a source");
         let bad = (source.build)(&settings).err().unwrap_or_else(|| panic!("{settings} was accepted"));
-        assert_eq!(bad.path, [path], "{settings}: {}", bad.text);
+        assert_eq!(bad.path.join("."), path, "{settings}: {}", bad.text);
     }
     let event = registry::kind("maileon").and_then(|kind| kind.source.as_ref()).expect("a source");
     assert_eq!((event.build)(&json!({"event": "x"})).err().expect("no event").path, ["event"]);

@@ -113,6 +113,7 @@ fn hold(part: &Part) -> (Key, Option<Person>, Operation, Option<Step>) {
         clicks: 0,
         opted_out_at: None,
         opted_in_at: None,
+        suppressed: false,
         erased: false,
     });
     (Key(part.key.as_str().into()), person, part.op.clone(), part.step.clone().map(Step))

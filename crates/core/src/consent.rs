@@ -7,12 +7,17 @@ use crate::{Class, Consent, Event, EventType, json};
 /// a contact states an opt-in or opt-out, they stand in line with the other opt-ins and opt-outs of the
 /// person, so that none overtakes another.
 pub fn class_of(event: &Event) -> Class {
-    let carries_contact = matches!(event.event_type.as_str(), "contact.created" | "contact.updated");
-    let states = || {
-        let data = json::parse(event.data.get().as_bytes()).ok()?;
-        stated_opt_in(&event.event_type, &data)
-    };
-    if carries_contact && states().is_some() { Class::Consent } else { event.event_type.class() }
+    class_of_type(&event.event_type).unwrap_or_else(|| {
+        let data = json::parse(event.data.get().as_bytes()).ok();
+        let states = data.is_some_and(|data| stated_opt_in(&event.event_type, &data).is_some());
+        if states { Class::Consent } else { event.event_type.class() }
+    })
+}
+
+/// The class of every event of a type; nothing where the contact that an event carries decides ([`class_of`]).
+pub fn class_of_type(event_type: &EventType) -> Option<Class> {
+    let carries_contact = matches!(event_type.as_str(), "contact.created" | "contact.updated");
+    (!carries_contact).then(|| event_type.class())
 }
 
 /// The opt-in (true) or opt-out (false) that an event's contact states: `data.contact.opt_in`, or

@@ -84,6 +84,14 @@ impl Queue {
     }
 }
 
+/// How many due deliveries of each queue (indexed by [`Queue`]) a claim may bring: of those that have been due
+/// longest, and beside them of those that became due last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Room {
+    pub oldest: [u16; Queue::ALL.len()],
+    pub newest: [u16; Queue::ALL.len()],
+}
+
 /// What the router (or a replay, or a backfill) wants: one event on one route to one destination.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Offer {
@@ -136,6 +144,8 @@ pub struct Parcel {
     pub person: Option<Person>,
     /// What the map made, or why it made nothing (a dead letter).
     pub parts: Result<Vec<Part>, Reason>,
+    /// It came from the newest end of its queue: see [`Room`].
+    pub newest: bool,
     /// Where its notices go that its destination cannot give; nothing where the route has no such place.
     pub elsewhere: Option<Elsewhere>,
     /// Those that wait behind it in its lane, in the order in which they would go; at most

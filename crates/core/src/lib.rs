@@ -20,9 +20,10 @@ pub mod xml;
 
 use std::borrow::Cow;
 
-pub use consent::{class_of, consent_of, stated_opt_in};
+pub use consent::{class_of, class_of_type, consent_of, stated_opt_in};
 pub use delivery::{
-    Attempt, Behind, Cause, Elsewhere, Offer, Outcome, Parcel, Part, Progress, Queue, Settlement, State, fold,
+    Attempt, Behind, Cause, Elsewhere, Offer, Outcome, Parcel, Part, Progress, Queue, Room, Settlement,
+    State, fold,
 };
 pub use event::{Class, Event, EventType, RecipientRole};
 pub use ids::{DeliveryId, DestinationId, Digest, EventId, Key, Name, PersonId, RequestId, RouteId, Seq};

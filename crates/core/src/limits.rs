@@ -60,22 +60,23 @@ pub const INTAKE_QUEUE_MAX: usize = GROUP_WRITES_MAX;
 pub const WORK_QUEUE_MAX: usize = 1_024;
 /// Writes that share one sync: more would make the first of them wait too long.
 pub const GROUP_WRITES_MAX: usize = 1_024;
-pub const GROUP_BYTES_MAX: usize = 4 << 20;
+pub const GROUP_BYTES_MAX: usize = 1 << 20;
 /// Events that the router takes at once.
 pub const ROUTE_BATCH_MAX: usize = 1_024;
 /// Accepted events that are kept in memory until the router comes for them: four of its batches.
 pub const RECENT_EVENTS_MAX: usize = 4_096;
 /// The same in bytes: room for four batches of 2 KB each.
 pub const RECENT_BYTES_MAX: usize = 8 << 20;
-/// Parcels that one destination holds in memory, where it takes no large batches.
-pub const DESK_WINDOW_MAX: usize = 1_024;
+/// Parcels that one destination holds in memory, where it takes no large batches: [`QUEUE_ROOM`], and beside it an
+/// [`NEWEST_PART`]th for each queue of first tries.
+pub const DESK_WINDOW_MAX: usize = 1_120;
 /// Exchanges in flight over all destinations.
 pub const SENDS_MAX: usize = 512;
-/// Keys in one dedupe segment: its tree and its filter (512 KiB) stay in memory.
+/// Keys in one dedupe segment: its tree and its filters (776 KiB, those of its runs included) stay in memory.
 pub const SEGMENT_KEYS_MAX: i64 = 262_144;
 /// Age of a dedupe segment.
 pub const SEGMENT_AGE_MS_MAX: i64 = 86_400_000;
-/// Closed dedupe segments: 67 million keys, with at most 128 MiB of filters in memory. Beyond that the
+/// Closed dedupe segments: 67 million keys, with at most 194 MiB of filters in memory. Beyond that the
 /// oldest goes before its time, with a warning.
 pub const DEDUPE_SEGMENTS_MAX: usize = 256;
 /// How long the first answer to an `Idempotency-Key` is kept.
@@ -112,12 +113,18 @@ pub const INFLATE_RATIO_MAX: usize = 100;
 pub const DRAIN_MS_MAX: u64 = 8_000;
 /// Panics in map, plan or judge before a delivery is a dead letter.
 pub const CRASHES_MAX: u32 = 2;
-/// Parcels of each queue (in the order of `Queue::ALL`) that one destination holds: together
-/// [`DESK_WINDOW_MAX`], so a flood in one queue takes no room from another.
+/// Parcels of each queue (in the order of `Queue::ALL`) that one destination holds, those that have been due longest:
+/// each has its own, so a flood in one queue takes no room from another.
 pub const QUEUE_ROOM: [u16; 6] = [256, 256, 256, 128, 64, 64];
 /// The most of each queue where a destination takes batches: its first tries have room for eight of them, so that
 /// some are mapped and settled while others are sent; about 6 MB of parcels.
 pub const QUEUE_ROOM_BATCHED: [u16; 6] = [2_048, 2_048, 2_048, 128, 64, 64];
+/// Of a queue of first tries that is longer than its room, so many parts less are held of those that became due last:
+/// 32, so that what has just arrived waits for about a hundred deliveries at most. Or a batch, where that is more.
+pub const NEWEST_PART: u16 = 8;
+/// Rows of each destination (heads of its consent queue, its dead letters) that are looked at to count unsubscribes
+/// under way by their age: a metrics page stays a matter of milliseconds.
+pub const UNSUBSCRIBES_LOOKED_AT_MAX: usize = 10_000;
 /// Answers to look-ups that one destination remembers: owners of a sales team fit many times.
 pub const QUESTIONS_MAX: usize = 1_000;
 /// How long such an answer is believed: a new owner is found within a coffee break.
@@ -220,3 +227,26 @@ pub const BULK_CONTACTS_MAX: usize = 1_000;
 pub const BULK_BYTES_MAX: usize = 4 << 20;
 /// Rows of one page of a poll: MailingCore's largest `limit`. Each makes at most two events.
 pub const POLL_ROWS_MAX: u32 = 500;
+/// Pages that one turn of a poll reads before others have theirs; where more is left it goes on at once.
+pub const POLL_PAGES_MAX: u32 = 50;
+/// How long one turn of a poll may take: with its last page it stays within the minute that a command waits.
+pub const POLL_TURN_MS_MAX: u64 = 25_000;
+/// Sources that are asked at once.
+pub const POLLS_MAX: usize = 8;
+/// The longest `every` of a round: behind it what is missed is missed for too long.
+pub const ROUND_MS_MAX: u64 = 31 * 86_400_000;
+/// The first wait after an answer that was none; doubled with each further one, drawn anew each time.
+pub const POLL_BACKOFF_MS: u64 = 5_000;
+/// The longest such wait.
+pub const POLL_BACKOFF_MS_MAX: u64 = 3_600_000;
+/// The longest wait that a vendor may ask of a poll (`Retry-After`): a day's quota.
+pub const POLL_RETRY_AFTER_MS_MAX: u64 = 86_400_000;
+/// Events that are looked through for those of one transmission: a day of a busy source.
+pub const RECONCILE_EVENTS_MAX: usize = 100_000;
+/// Contacts of one page of a push re-sync.
+pub const RESYNC_PAGE_MAX: usize = 200;
+/// A re-sync goes on only while so few deliveries wait for its destination: it takes what live traffic leaves,
+/// and an opt-out waits for one bulk call of it at most.
+pub const RESYNC_PENDING_MAX: u64 = 200;
+/// Days that the figures of a source go back.
+pub const LISTED_DAYS_MAX: i64 = 400;

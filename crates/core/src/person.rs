@@ -12,6 +12,8 @@ pub struct Person {
     /// When the last known opt-out or complaint happened.
     pub opted_out_at: Option<Millis>,
     pub opted_in_at: Option<Millis>,
+    /// Its address must not be mailed, whatever its contact says.
+    pub suppressed: bool,
     pub erased: bool,
 }
 

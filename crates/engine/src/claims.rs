@@ -2,8 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use mailspan_core::limits::{QUEUE_ROOM, QUEUE_ROOM_BATCHED};
-use mailspan_core::{DeliveryId, Millis, Outcome, Parcel, Queue, Reason, Settlement, State};
+use mailspan_core::limits::{NEWEST_PART, QUEUE_ROOM, QUEUE_ROOM_BATCHED};
+use mailspan_core::{DeliveryId, Millis, Outcome, Parcel, Queue, Reason, Room, Settlement, State};
 
 use crate::coalesce::load;
 use crate::desk::{Context, Desk};
@@ -13,18 +13,22 @@ use crate::{Command, Fault};
 /// How long until a claim is repeated that failed, or whose answer contradicts itself.
 const AGAIN_MS: u64 = 1_000;
 /// Batches of one queue that may be held at once.
-const BATCHES_HELD: u32 = 8;
+const BATCHES_HELD: u16 = 8;
 const QUEUES: usize = Queue::ALL.len();
 
 /// What is known of the store's rows that are not held.
 #[derive(Default)]
 pub(crate) struct Claims {
     /// The room asked for in the claim that is in flight.
-    pub(crate) in_flight: Option<[u16; QUEUES]>,
+    pub(crate) in_flight: Option<Room>,
     /// Something was offered or came due while the claim was in flight: it may not have seen it.
     pub(crate) again: bool,
     /// The store may have due rows of this queue that are not held.
     pub(crate) more: [bool; QUEUES],
+    /// The last look at the oldest of this queue did not bring all that was due.
+    pub(crate) deep: [bool; QUEUES],
+    /// Among the newest of this queue may be some that are not held.
+    pub(crate) newer: [bool; QUEUES],
     /// Let go of while the claim was in flight: its answer may show them as they were before.
     pub(crate) stale: BTreeSet<DeliveryId>,
     /// The earliest row that is not due yet.
@@ -34,27 +38,46 @@ pub(crate) struct Claims {
 }
 
 impl Desk {
-    /// How many deliveries of each queue may be held: more where they go in batches.
-    fn room(&self) -> [u16; QUEUES] {
-        let batches = u16::try_from(self.limits.batch_max.saturating_mul(BATCHES_HELD)).unwrap_or(u16::MAX);
-        std::array::from_fn(|queue| QUEUE_ROOM[queue].max(batches.min(QUEUE_ROOM_BATCHED[queue])))
+    /// How many deliveries of each queue may be held from either end: more where they go in batches. Only first
+    /// tries have a newest end.
+    fn room(&self) -> Room {
+        let batch = u16::try_from(self.limits.batch_max).unwrap_or(u16::MAX);
+        let batches = batch.saturating_mul(BATCHES_HELD);
+        let oldest: [u16; QUEUES] =
+            std::array::from_fn(|queue| QUEUE_ROOM[queue].max(batches.min(QUEUE_ROOM_BATCHED[queue])));
+        let newest = |queue: Queue| match queue {
+            Queue::Consent | Queue::Profile | Queue::Activity => {
+                let oldest = oldest[queue as usize];
+                (oldest / NEWEST_PART).max(batch.min(oldest / 2))
+            }
+            Queue::Retry | Queue::Backfill | Queue::Replay => 0,
+        };
+        Room { oldest, newest: Queue::ALL.map(newest) }
     }
 
-    /// One claim at a time, for the queues of which less than half the room is taken.
+    /// One claim at a time, for the queues of which less than half the room is taken. Where a queue is longer than
+    /// its room, those that became due last have a room of their own: what has just arrived is not behind all the rest.
     pub(crate) fn claim(&mut self, cx: &mut Context) {
         if self.claims.in_flight.is_some() || self.claims.not_before.is_some_and(|at| at > cx.now) {
             return;
         }
         self.claims.not_before = None;
         let most = self.room();
-        let mut room = [0; QUEUES];
+        let mut room = Room::default();
         for queue in 0..QUEUES {
             // Held rows are still due in the store and come again, so all the room is asked for.
-            if self.claims.more[queue] && self.count[queue] < most[queue] / 2 {
-                room[queue] = most[queue];
+            if self.claims.more[queue] && self.count[queue] < most.oldest[queue] / 2 {
+                room.oldest[queue] = most.oldest[queue];
+            }
+            let newer = self.claims.deep[queue] && self.claims.newer[queue];
+            if newer && self.count_newest[queue] < most.newest[queue].div_ceil(2) {
+                room.newest[queue] = most.newest[queue];
             }
         }
-        if room == [0; QUEUES] {
+        if cx.fault == Some(Fault::NewestForgotten) {
+            room.newest = [0; QUEUES];
+        }
+        if room == Room::default() {
             return;
         }
         self.claims.in_flight = Some(room);
@@ -81,30 +104,43 @@ impl Desk {
         let most = self.room();
         let mut came = [0_u16; QUEUES];
         let mut left = [false; QUEUES];
+        let mut newly = [false; QUEUES];
         let mut settlements = Vec::new();
         for parcel in parcels {
             let queue = Queue::of(parcel.class, parcel.cause, parcel.attempts);
-            came[queue as usize] = came[queue as usize].saturating_add(1);
+            let at = queue as usize;
+            let (taken, most) = match parcel.newest {
+                true => (self.count_newest[at], most.newest[at]),
+                false => (self.count[at], most.oldest[at]),
+            };
+            came[at] = came[at].saturating_add(u16::from(!parcel.newest));
             let stale =
                 self.claims.stale.contains(&parcel.delivery) && cx.fault != Some(Fault::StaleClaimTaken);
             if stale {
-                left[queue as usize] = true;
+                left[at] = true;
             } else if self.held.contains_key(&parcel.delivery) {
                 continue;
-            } else if self.count[queue as usize] >= most[queue as usize] {
-                left[queue as usize] = true;
+            } else if taken >= most {
+                left[at] = true;
             } else {
+                newly[at] |= parcel.newest;
                 settlements.extend(self.admit(parcel, queue, cx));
             }
         }
         for queue in 0..QUEUES {
             let full = match more {
                 Some(more) => more[queue],
-                None => room[queue] > 0 && came[queue] >= room[queue],
+                None => room.oldest[queue] > 0 && came[queue] >= room.oldest[queue],
             };
-            let unseen = room[queue] == 0 && self.claims.more[queue];
+            let unseen = room.oldest[queue] == 0 && self.claims.more[queue];
             let again = self.claims.again && cx.fault != Some(Fault::LateOfferSkipped);
             self.claims.more[queue] = full || unseen || left[queue] || again;
+            if room.oldest[queue] > 0 {
+                self.claims.deep[queue] = full;
+            }
+            // Where all of the newest were held already, the next look waits for a word.
+            let unread = room.newest[queue] == 0 && self.claims.newer[queue];
+            self.claims.newer[queue] = newly[queue] || unread || left[queue] || again;
         }
         self.claims.stale.clear();
         self.claims.again = false;
@@ -132,8 +168,19 @@ impl Desk {
 
     /// Holds a delivery and lines it up, or says how it ends without an exchange.
     fn admit(&mut self, parcel: Parcel, queue: Queue, cx: &mut Context) -> Option<Settlement> {
-        let Parcel { delivery, class, cause, attempts, crashes, since, person, parts, elsewhere, behind } =
-            parcel;
+        let Parcel {
+            delivery,
+            class,
+            cause,
+            attempts,
+            crashes,
+            since,
+            person,
+            parts,
+            newest,
+            elsewhere,
+            behind,
+        } = parcel;
         let (parts, failed) = match parts {
             Ok(parts) => (parts, None),
             Err(reason) => (Vec::new(), Some(reason)),
@@ -144,6 +191,7 @@ impl Desk {
             class,
             cause,
             queue,
+            newest,
             attempts,
             crashes,
             since,
@@ -166,7 +214,8 @@ impl Desk {
                 held.go_on(cx.now)
             }
         };
-        self.count[queue as usize] += 1;
+        let count = if newest { &mut self.count_newest } else { &mut self.count };
+        count[queue as usize] += 1;
         if outcome == Outcome::Progressed {
             if self.limits.coalesces {
                 held.load = load(&held, &behind, &self.alone);
@@ -185,6 +234,7 @@ impl Claims {
     /// Any queue may have due rows now.
     pub(crate) fn offered(&mut self) {
         self.more = [true; QUEUES];
+        self.newer = [true; QUEUES];
         self.again = true;
     }
 

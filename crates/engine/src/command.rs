@@ -1,14 +1,14 @@
 //! What comes out of the engine.
 
-use mailspan_core::{Attempt, DeliveryId, DestinationId, Millis, Queue, Reason, Request, Settlement};
+use mailspan_core::{Attempt, DeliveryId, DestinationId, Millis, Reason, Request, Room, Settlement};
 
 use crate::{CallId, Fence};
 
 #[derive(Debug, Clone, PartialEq)]
 pub enum Command {
-    /// Read heads of lanes that are due: at most so many of each queue (indexed by [`Queue`]).
+    /// Read heads of lanes that are due, at most so many from either end of each queue.
     /// Rows of `held` are due in the store and come again: they need not be mapped.
-    Claim { destination: DestinationId, room: [u16; Queue::ALL.len()], held: Vec<DeliveryId> },
+    Claim { destination: DestinationId, room: Room, held: Vec<DeliveryId> },
     /// Make an exchange; answered by [`crate::Happened::Answered`].
     /// `items`: for these, so that whoever waits for one can be told what was said.
     Send { call: CallId, destination: DestinationId, request: Request, items: Vec<DeliveryId> },

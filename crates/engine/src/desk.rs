@@ -11,8 +11,9 @@ use crate::adapt::Adapt;
 use crate::breaker::Breaker;
 use crate::budget::{Ask, Budget, Grant};
 use crate::claims::Claims;
+use crate::ends::Ends;
 use crate::held::{Held, Place};
-use crate::line::{Batching, Line};
+use crate::line::Batching;
 use crate::questions::Questions;
 use crate::quota::Quota;
 use crate::shares::Shares;
@@ -37,9 +38,11 @@ pub(crate) struct Desk {
     /// A request that merged them was refused: each goes by itself until it has ended. At most
     /// [`mailspan_core::limits::ALONE_MAX`].
     pub(crate) alone: BTreeSet<DeliveryId>,
-    /// Held deliveries of each queue, at most what `Desk::room` says.
+    /// What is held of each queue from its oldest end, at most what `Desk::room` says.
     pub(crate) count: [u16; QUEUES],
-    pub(crate) lines: [Line; QUEUES],
+    /// And from its newest end.
+    pub(crate) count_newest: [u16; QUEUES],
+    pub(crate) lines: [Ends; QUEUES],
     pub(crate) shares: Shares,
     pub(crate) questions: Questions,
     pub(crate) calls: BTreeMap<CallId, Call>,
@@ -103,6 +106,7 @@ impl Desk {
             held: BTreeMap::new(),
             alone: BTreeSet::new(),
             count: [0; QUEUES],
+            count_newest: [0; QUEUES],
             lines: Default::default(),
             shares: Shares::default(),
             questions: Questions::default(),
@@ -189,7 +193,7 @@ impl Desk {
         if self.paused.is_none() && !cx.draining && !self.is_shut(cx.now) {
             self.claim(cx);
         }
-        self.lines.iter_mut().for_each(|line| line.ripen(cx.now));
+        self.lines.iter_mut().for_each(|ends| ends.ripen(cx.now));
     }
 
     /// When this desk needs a turn though nothing happens.
@@ -208,13 +212,13 @@ impl Desk {
             _ => self.claims.not_before,
         };
         let claim = claim.filter(|_| self.claims.in_flight.is_none());
-        let ripening = self.lines.iter().filter_map(Line::ripe_at).min();
+        let ripening = self.lines.iter().filter_map(Ends::ripe_at).min();
         [again, budget, claim, ripening, self.claims.next_due].into_iter().flatten().min()
     }
 
     /// Queues that have a batch ready.
     pub(crate) fn ripe(&self) -> [bool; QUEUES] {
-        std::array::from_fn(|queue| self.lines.get(queue).is_some_and(Line::has_ripe))
+        std::array::from_fn(|queue| self.lines.get(queue).is_some_and(Ends::has_ripe))
     }
 
     /// Retries, backfill and replay, and first tries that fill half of their room: not urgent.
@@ -287,13 +291,14 @@ impl Desk {
             _ => None,
         };
         let how = if held.is_underway() { Batching { wait_ms: 0, ..how } } else { how };
-        self.lines[held.queue as usize].push(delivery, key, now, how);
+        self.lines[held.queue as usize].line(held.newest).push(delivery, key, now, how);
     }
 
     /// Forgets a delivery; the store knows it.
     pub(crate) fn let_go(&mut self, delivery: DeliveryId) {
         let Some(held) = self.held.remove(&delivery) else { return };
-        self.count[held.queue as usize] -= 1;
+        let count = if held.newest { &mut self.count_newest } else { &mut self.count };
+        count[held.queue as usize] -= 1;
         if self.claims.in_flight.is_some() {
             self.claims.stale.insert(delivery);
         }

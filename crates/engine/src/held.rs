@@ -16,6 +16,8 @@ pub(crate) struct Held {
     pub(crate) class: Class,
     pub(crate) cause: Cause,
     pub(crate) queue: Queue,
+    /// It came from the newest end of its queue.
+    pub(crate) newest: bool,
     pub(crate) attempts: u32,
     pub(crate) crashes: u32,
     pub(crate) since: Millis,

@@ -15,6 +15,7 @@ mod claims;
 mod coalesce;
 mod command;
 mod desk;
+mod ends;
 mod happened;
 mod held;
 mod line;
@@ -57,6 +58,8 @@ pub enum Fault {
     CarriedWithTheDead,
     LateOfferSkipped,
     RetriesFirst,
+    NewestForgotten,
+    NewestFirst,
     NeverProbed,
 }
 

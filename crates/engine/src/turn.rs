@@ -19,6 +19,9 @@ pub(crate) enum Turn {
     Nothing,
 }
 
+/// The queue that a batch is of, and whether it is from its newest end.
+type From = (Queue, bool);
+
 /// What is not a first try.
 const LESSER: [Queue; 3] = [Queue::Retry, Queue::Backfill, Queue::Replay];
 
@@ -50,13 +53,16 @@ impl Desk {
             return Turn::Nothing;
         };
         let held = &self.held;
+        let how = self.batching();
+        let newest = self.lines[queue as usize].next(cx.fault == Some(Fault::NewestFirst));
         let mut batch = self.lines[queue as usize]
-            .take(cx.now, self.batching(), |delivery| held.get(&delivery)?.person_id());
+            .line(newest)
+            .take(cx.now, how, |delivery| held.get(&delivery)?.person_id());
         batch.retain(|delivery| self.held.get(delivery).is_some_and(|held| held.item().is_some()));
         if batch.is_empty() {
             return Turn::Planned;
         }
-        self.plan(queue, batch, cx)
+        self.plan((queue, newest), batch, cx)
     }
 
     fn granted(&self, mut ripe: [bool; Queue::ALL.len()], cx: &Context) -> Grant {
@@ -100,26 +106,27 @@ impl Desk {
         ripe
     }
 
-    fn plan(&mut self, queue: Queue, batch: Vec<DeliveryId>, cx: &mut Context) -> Turn {
+    fn plan(&mut self, from: From, batch: Vec<DeliveryId>, cx: &mut Context) -> Turn {
+        let queue = from.0;
         let known = self.questions.known(cx.now);
         let items: Vec<Item> = batch.iter().filter_map(|delivery| self.held.get(delivery)?.item()).collect();
         let planned = caught(|| self.sink.plan(&items, known));
         match planned {
-            Err(text) => self.plan_crashed(queue, batch, &text, cx),
+            Err(text) => self.plan_crashed(from, batch, &text, cx),
             Ok(Plan::Send { request, takes }) => {
-                let taken = self.part(queue, batch, &takes);
+                let taken = self.part(from, batch, &takes);
                 self.shares.charge(queue, taken.len());
                 self.send(queue, request, taken, None, cx)
             }
             Ok(Plan::Settle { takes, verdict }) => {
-                let taken = self.part(queue, batch, &takes);
+                let taken = self.part(from, batch, &takes);
                 let verdicts = vec![verdict; taken.len()];
                 self.conclude(&taken, verdicts, Retries::ByCalendar, None, cx);
                 Turn::Planned
             }
             Ok(Plan::Ask { question, request }) => {
                 let answered = known.0.contains_key(&question);
-                let first = self.part(queue, batch, &[0]);
+                let first = self.part(from, batch, &[0]);
                 if answered {
                     let verdict = Verdict::retry("asked_again", "the connector asks what it was told: a bug");
                     self.conclude(&first, vec![verdict], Retries::ByCalendar, None, cx);
@@ -137,20 +144,20 @@ impl Desk {
     }
 
     /// A panic among several: each is planned alone. A panic with one item counts against it.
-    fn plan_crashed(&mut self, queue: Queue, batch: Vec<DeliveryId>, text: &str, cx: &mut Context) -> Turn {
+    fn plan_crashed(&mut self, from: From, batch: Vec<DeliveryId>, text: &str, cx: &mut Context) -> Turn {
         if let [only] = batch[..] {
             self.crash(&[only], &format!("the connector panicked while planning: {text}"), None, cx);
             return Turn::Planned;
         }
         for delivery in batch.into_iter().rev() {
-            self.lines[queue as usize].push_first(vec![delivery]);
+            self.lines[from.0 as usize].line(from.1).push_first(vec![delivery]);
         }
         Turn::Planned
     }
 
     /// The deliveries that a plan takes, in its order; the others wait on, before all others. Positions
     /// that cannot be, or that leave the first one out, mean the first alone.
-    fn part(&mut self, queue: Queue, batch: Vec<DeliveryId>, takes: &[usize]) -> Vec<DeliveryId> {
+    fn part(&mut self, from: From, batch: Vec<DeliveryId>, takes: &[usize]) -> Vec<DeliveryId> {
         let mut free = vec![true; batch.len()];
         let sound =
             takes.contains(&0) && takes.iter().all(|at| free.get_mut(*at).is_some_and(std::mem::take));
@@ -165,7 +172,7 @@ impl Desk {
         };
         let rest =
             batch.iter().zip(&free).filter(|(_, free)| **free).map(|(delivery, _)| *delivery).collect();
-        self.lines[queue as usize].push_first(rest);
+        self.lines[from.0 as usize].line(from.1).push_first(rest);
         taken
     }
 

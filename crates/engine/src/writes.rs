@@ -160,7 +160,7 @@ impl Desk {
             }
         }
         let first = deliveries.first().and_then(|delivery| self.held.get(delivery));
-        let Some(queue) = first.map(|held| held.queue) else { return };
-        self.lines[queue as usize].push_first(deliveries);
+        let Some((queue, newest)) = first.map(|held| (held.queue, held.newest)) else { return };
+        self.lines[queue as usize].line(newest).push_first(deliveries);
     }
 }

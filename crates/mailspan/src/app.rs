@@ -18,6 +18,7 @@ use crate::deliver::shell::Ask;
 use crate::http::mailingcore::rates::Rates;
 use crate::hub::{Destination, Hub, Route};
 use crate::intake::refusals::Refusals;
+use crate::poll::Rounds;
 use crate::telemetry::metrics::Metrics;
 
 /// The configuration in force, with the numbers that the store gave to its names.
@@ -28,6 +29,7 @@ pub struct Live {
     pub destinations: HashMap<DestinationId, Arc<Destination>>,
     route_ids: HashMap<Name, RouteId>,
     destination_ids: HashMap<Name, DestinationId>,
+    source_ids: HashMap<Name, i64>,
 }
 
 impl Live {
@@ -37,8 +39,10 @@ impl Live {
         let egress = Arc::new(Egress::new(hub.egress_allow.clone(), crate::runtime::steady_clock()));
         let (mut routes, mut destinations) = (HashMap::new(), HashMap::new());
         let (mut route_ids, mut destination_ids) = (HashMap::new(), HashMap::new());
+        let mut source_ids = HashMap::new();
         for source in &hub.sources {
-            store.name(&source.tenant, NameKind::Source, &source.name).await?;
+            let id = store.name(&source.tenant, NameKind::Source, &source.name).await?;
+            source_ids.insert(source.name.clone(), id);
         }
         for route in &hub.routes {
             let id = RouteId(store.name(&route.tenant, NameKind::Route, &route.name).await?);
@@ -50,7 +54,7 @@ impl Live {
             destinations.insert(DestinationId(id), destination.clone());
             destination_ids.insert(destination.name.clone(), DestinationId(id));
         }
-        Ok(Live { hub, egress, routes, destinations, route_ids, destination_ids })
+        Ok(Live { hub, egress, routes, destinations, route_ids, destination_ids, source_ids })
     }
 
     /// With numbers of its own, for cases that touch no store.
@@ -62,11 +66,17 @@ impl Live {
         let destination_ids: HashMap<_, _> = numbered.map(|(id, d)| (d.name.clone(), id)).collect();
         let routes = hub.routes.iter().map(|route| (route_ids[&route.name], route.clone())).collect();
         let destinations = hub.destinations.iter().map(|d| (destination_ids[&d.name], d.clone())).collect();
-        Live { hub, egress, routes, destinations, route_ids, destination_ids }
+        let source_ids = HashMap::new();
+        Live { hub, egress, routes, destinations, route_ids, destination_ids, source_ids }
     }
 
     pub fn route_id(&self, name: &Name) -> Option<RouteId> {
         self.route_ids.get(name).copied()
+    }
+
+    /// The number of a source of the configuration.
+    pub fn source_id(&self, name: &Name) -> Option<i64> {
+        self.source_ids.get(name).copied()
     }
 
     pub fn destination_id(&self, name: &str) -> Option<DestinationId> {
@@ -129,6 +139,10 @@ pub struct Shared {
     pub erase_wake: Notify,
     /// A job was asked for, paused or resumed.
     pub job_wake: Notify,
+    /// A round may be due: the configuration changed, one was asked for.
+    pub round_wake: Notify,
+    /// Rounds that this process is at.
+    pub rounds: Rounds,
     /// Raised whenever deliveries were made or settled: `?wait=` looks again.
     pub moved: watch::Sender<u64>,
     pub metrics: Metrics,
@@ -177,6 +191,8 @@ impl App {
             route_wake: Notify::new(),
             erase_wake: Notify::new(),
             job_wake: Notify::new(),
+            round_wake: Notify::new(),
+            rounds: Rounds::default(),
             moved: watch::channel(0).0,
             metrics: Metrics::new(),
             refusals: Refusals::default(),

@@ -129,6 +129,20 @@ pub struct Source {
     pub access: Option<Access>,
     pub logic: Box<dyn contract::Source>,
     pub parse: Option<Program>,
+    /// How it is asked for what it did not tell; nothing where it is only listened to.
+    pub asked: Option<Asked>,
+}
+
+/// The way to a source that is asked.
+pub struct Asked {
+    pub target: Target,
+    pub auth: Auth,
+    /// Of kinds that list what has changed.
+    pub poll: Option<Arc<dyn contract::Poll>>,
+    /// Of kinds that keep a log of a transmission's events.
+    pub log: Option<Arc<dyn contract::Log>>,
+    /// Between two pages, by the vendor's rate.
+    pub pause_ms: u64,
 }
 
 /// A credential that stands beside or instead of a signature.
@@ -162,6 +176,8 @@ pub struct Destination {
     pub ordered: bool,
     /// Sources of the same account: what came from them is not sent back.
     pub echo_of: Vec<Name>,
+    /// How often contacts that changed are told again; nothing: never.
+    pub resync: Option<Span>,
     /// The settings of the kind alone, as `sink` was built from them.
     pub own: serde_json::Value,
     /// Of the whole section with its secrets as they were read: another number, another configuration.
@@ -170,7 +186,7 @@ pub struct Destination {
     pub endpoint: bool,
 }
 
-/// The credential of a destination, added after `plan`.
+/// The credential of a destination, or of a source that is asked; added after `plan` or `ask`.
 #[derive(Debug, Clone)]
 pub enum Auth {
     Bearer {

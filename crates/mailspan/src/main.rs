@@ -1,5 +1,7 @@
 //! The `mailspan` binary.
 
+#[cfg(test)]
+mod agreement;
 mod app;
 mod bench;
 mod cases;
@@ -14,11 +16,14 @@ mod hub;
 mod intake;
 mod jobs;
 mod open;
+mod poll;
 mod reload;
 mod route;
 mod runtime;
 mod sandbox;
 mod serve;
+#[cfg(test)]
+mod simulation;
 mod telemetry;
 
 use std::process::ExitCode;

@@ -155,6 +155,7 @@ async fn apply(app: &App, owner: u128, next: impl FnOnce(&Hub) -> Hub) -> Result
         app.tell(one).await;
     }
     app.lease_wake.notify_one();
+    app.round_wake.notify_one();
     Ok(changed)
 }
 

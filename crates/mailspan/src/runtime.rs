@@ -19,6 +19,10 @@ pub type Spawn = Arc<dyn Fn(Pin<Box<dyn Future<Output = ()> + Send>>) + Send + S
 
 /// The wall clock.
 pub fn now() -> Millis {
+    #[cfg(test)]
+    if let Some(now) = virtual_clock::now() {
+        return now;
+    }
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     Millis(i64::try_from(since.as_millis()).unwrap_or(i64::MAX).saturating_add(drill::clock_offset_ms()))
 }
@@ -26,6 +30,10 @@ pub fn now() -> Millis {
 /// The wall clock as the engine takes it: where that is set back, time goes on from where it was, so that
 /// no retry waits for an hour to come again. It follows a step forward at once.
 pub fn steady() -> Millis {
+    #[cfg(test)]
+    if let Some(now) = virtual_clock::now() {
+        return now;
+    }
     static ANCHOR: Mutex<Option<(Instant, Millis)>> = Mutex::new(None);
     let (instant, wall) = (Instant::now(), now());
     let mut anchor = ANCHOR.lock().unwrap_or_else(PoisonError::into_inner);
@@ -38,6 +46,30 @@ pub fn steady() -> Millis {
             *anchor = Some((instant, wall));
             wall
         }
+    }
+}
+
+/// For tests of this crate: from its start on the wall clock stands still but for what a test advances it by. It is
+/// the whole process's, and begins in the present, so that whoever reads it beside the test is not led astray.
+#[cfg(test)]
+pub mod virtual_clock {
+    use std::sync::atomic::{AtomicI64, Ordering};
+
+    use mailspan_core::Millis;
+
+    static AT: AtomicI64 = AtomicI64::new(0);
+
+    pub fn start() {
+        let now = super::now();
+        AT.fetch_max(now.0, Ordering::SeqCst);
+    }
+
+    pub fn now() -> Option<Millis> {
+        Some(Millis(AT.load(Ordering::SeqCst))).filter(|at| at.0 > 0)
+    }
+
+    pub fn advance(ms: u64) {
+        AT.fetch_add(i64::try_from(ms).unwrap(), Ordering::SeqCst);
     }
 }
 

@@ -18,7 +18,7 @@ use crate::http::crowd::Origin;
 use crate::http::{router, server};
 use crate::hub::{Hub, Role, Storage};
 use crate::open::{self, Opened};
-use crate::{drill, jobs, reload, route, runtime};
+use crate::{drill, jobs, poll, reload, route, runtime};
 
 /// With the drain before it, a stop ends within ten seconds.
 const CLOSE_MS_MAX: u64 = 1_500;
@@ -126,6 +126,7 @@ pub async fn begin(hub: Hub) -> anyhow::Result<Serving> {
     if role.delivers() {
         serving.task(jobs::retention::run(app.clone()));
         serving.task(jobs::run::run(app.clone(), owner));
+        serving.task(poll::follow::run(app.clone(), owner));
         serving.task(crate::erase::run(app.clone(), erased));
     }
 

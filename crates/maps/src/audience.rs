@@ -26,7 +26,8 @@ const PLAIN: [&str; 6] = [
 /// * `contact.created`, `.updated`, `.subscribed`, `.confirmed`: one `upsert_contact` with what the event says.
 ///   `opt_in` and `permission` are in it only where the event states them ([`stated_opt_in`]) and nothing newer
 ///   is known of the person: an opt-out at the same time or later voids an opt-in, a later opt-in voids an
-///   opt-out. Where `suppressed_at` changed, a `set_fields` with `suppressed` follows.
+///   opt-out. Where `suppressed_at` changed, or somebody whose address is suppressed is opted in, a `set_fields`
+///   with `suppressed` follows.
 /// * `contact.unsubscribed`, `email.complained`: `set_consent`. A hard `email.bounced`: `set_fields` with
 ///   `email_status`. `contact.erased`: `erase_contact`.
 pub fn audience(event: &Event, person: Option<&Person>, times: LastTimes) -> Vec<Operation> {
@@ -40,8 +41,13 @@ pub fn audience(event: &Event, person: Option<&Person>, times: LastTimes) -> Vec
         |consent, what| Operation::SetConsent { consent, at: event.time, reason: Some(reason(what)) };
     match event.event_type.as_str() {
         "contact.created" | "contact.updated" | "contact.subscribed" | "contact.confirmed" => {
-            let mut operations = vec![Operation::UpsertContact { fields: upsert(event, data, person) }];
-            operations.extend(data.and_then(suppression));
+            let contact = upsert(event, data, person);
+            // Who is suppressed here may not be so there: an address that was erased, or never was a contact there.
+            let comes_in = contact.get(fields::OPT_IN).and_then(Json::as_bool) == Some(true);
+            let is_blocked = comes_in && person.is_some_and(|person| person.suppressed);
+            let blocked = || is_blocked.then(|| suppressed(true));
+            let mut operations = vec![Operation::UpsertContact { fields: contact }];
+            operations.extend(data.and_then(suppression).or_else(blocked));
             operations
         }
         "contact.unsubscribed" => vec![consent(Consent::OptOut, "unsubscribed")],
@@ -107,8 +113,12 @@ fn suppression(data: &Node<'_>) -> Option<Operation> {
     changed.iter().find(|item| item.as_str() == Some("suppressed_at"))?;
     let contact = data.get("contact").filter(|contact| contact.as_object().is_some()).unwrap_or(data);
     let set = contact.get("suppressed_at").is_some_and(|at| at.value != Value::Null);
+    Some(suppressed(set))
+}
+
+fn suppressed(set: bool) -> Operation {
     let fields = Fields::from([(fields::SUPPRESSED.to_owned(), set.into())]);
-    Some(Operation::SetFields { fields, record: None })
+    Operation::SetFields { fields, record: None }
 }
 
 fn undeliverable(event: &Event, data: Option<&Node<'_>>, times: LastTimes) -> Operation {

@@ -42,6 +42,8 @@ pub struct Faults {
     pub endless: u64,
     /// Share of requests that are never answered, and do nothing.
     pub hang: u64,
+    /// Share of webhooks that are never posted: the platform gave up, or forgot.
+    pub forget: u64,
     /// Every answer comes a byte at a time.
     pub drip: bool,
     /// Every request is answered 503, without acting.
@@ -51,11 +53,12 @@ pub struct Faults {
 }
 
 /// Spelling and meaning of each, for the help text.
-const NAMES: [(&str, &str); 20] = [
+const NAMES: [(&str, &str); 21] = [
     ("duplicates=5%", "webhooks posted twice"),
     ("reorder=10%", "webhooks that change places"),
     ("burst=20", "webhooks held until so many go at once"),
     ("wrong_secret=2%", "webhooks signed with another secret"),
+    ("forget=20%", "webhooks that are never posted"),
     ("rate_limit=100/10s", "429 over it"),
     ("daily_limit=1000", "429 over so many a day"),
     ("partial=5%", "items that fail for a moment"),
@@ -96,6 +99,7 @@ impl Faults {
             "reorder" => self.reorder = share(value)?,
             "burst" => self.burst = number(value, 10_000)?,
             "wrong_secret" => self.wrong_secret = share(value)?,
+            "forget" => self.forget = share(value)?,
             "rate_limit" => self.rate_limit = Some(rate(value)?),
             "daily_limit" => self.daily_limit = Some(number(value, u64::MAX)?),
             "partial" => self.partial = share(value)?,
@@ -163,6 +167,7 @@ impl fmt::Display for Faults {
             ("duplicates", self.duplicates),
             ("reorder", self.reorder),
             ("wrong_secret", self.wrong_secret),
+            ("forget", self.forget),
             ("partial", self.partial),
             ("reject", self.reject),
             ("empty_results", self.empty_results),

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use mailspan_core::contact::ContactWrite;
-use mailspan_core::{Digest, Event, EventId, EventType, Millis, Reason, Seq};
+use mailspan_core::contact::{ContactKey, ContactWrite};
+use mailspan_core::{Digest, Event, EventId, EventType, Millis, Reason, Seq, Subject};
 
 use crate::audience::{Done, NewFact};
 use crate::write::Trouble;
@@ -27,6 +27,20 @@ pub(crate) fn decided(event: &Event, done: &Done) -> Result<Option<Event>, Troub
     let subject = if known { done.subject.clone() } else { event.subject.clone() };
     let event_type = EventType::known(event_type);
     Ok(Some(Event { event_type, subject, data: Arc::from(data), ..event.clone() }))
+}
+
+/// An erasure that somebody else asked for, by all that the erased person was known by: destinations find whom to
+/// erase by one or the other. Nothing where the event itself stays as it came.
+pub(crate) fn erases(event: &Event, done: &Done, write: &ContactWrite) -> Option<Event> {
+    let (given, known) = (&event.subject, &done.subject);
+    let (address, external_id) = match &write.key {
+        ContactKey::Subject { address, external_id } => (address.clone(), external_id.clone()),
+        _ => (given.address.clone(), given.external_id.clone()),
+    };
+    let address = address.or_else(|| known.address.clone());
+    let external_id = external_id.or_else(|| known.external_id.clone());
+    let subject = Subject { address, external_id };
+    (write.erase && subject != *given).then(|| Event { subject, ..event.clone() })
 }
 
 /// `seq`: of the event that tells of them.

@@ -1,5 +1,7 @@
 //! Bare tables for benchmarks: what the same engine does on the same disk where it knows nothing of a hub.
 
+mod contacts;
+
 use rusqlite::{Connection, params};
 use tokio_postgres::Client;
 use tokio_postgres::types::ToSql;
@@ -9,7 +11,9 @@ use crate::postgres::connect::{Connector, Spawn};
 use crate::write::Trouble;
 use crate::{OpenError, sqlite};
 
-/// Two tables: rows under a random key, and a queue.
+pub use contacts::BareContact;
+
+/// Three tables: rows under a random key, a queue, and contacts.
 pub enum Floor {
     Sqlite(Connection),
     Postgres(Client),
@@ -37,11 +41,14 @@ impl Floor {
                     .map_err(|cause| OpenError::Io { path: path.clone(), cause })?;
                 let conn = sqlite::connect_writer(path).map_err(sql)?;
                 conn.execute_batch(ON_SQLITE).map_err(sql)?;
+                conn.execute_batch(contacts::ON_SQLITE).map_err(sql)?;
                 Ok(Floor::Sqlite(conn))
             }
             Place::Postgres { url, spawn } => {
                 let (client, place) = connect(url, spawn.clone()).await?;
-                client.batch_execute(ON_POSTGRES).await.map_err(|error| OpenError::server(&place, &error))?;
+                for sql in [ON_POSTGRES, contacts::ON_POSTGRES] {
+                    client.batch_execute(sql).await.map_err(|error| OpenError::server(&place, &error))?;
+                }
                 Ok(Floor::Postgres(client))
             }
         }

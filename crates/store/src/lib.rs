@@ -24,6 +24,7 @@ pub mod postgres;
 mod prepare;
 mod queue;
 mod reader;
+mod rounds;
 mod rows;
 pub mod sqlite;
 mod write;
@@ -31,7 +32,7 @@ mod writer;
 
 use std::path::Path;
 
-use mailspan_core::{DeliveryId, DestinationId, Event, EventId, Millis, Name, Person, Queue, Subject};
+use mailspan_core::{DeliveryId, DestinationId, Event, EventId, Millis, Name, Person, Queue, Room, Subject};
 
 pub use contacts::*;
 pub use erase::{
@@ -45,6 +46,7 @@ pub use open::{OpenError, OpenOptions, compact, open};
 pub use pack::{Cut, pack_request};
 pub use postgres::{PostgresOptions, PostgresWriter, open_postgres};
 pub use reader::Reader;
+pub use rounds::{ListedDay, RoundMark, RoundRow, round_lease};
 pub use rows::*;
 pub use sqlite::SCHEMA;
 pub use write::*;
@@ -99,16 +101,18 @@ impl Store {
         room: [u16; Queue::ALL.len()],
         now: Millis,
     ) -> Result<(Vec<Claim>, Option<Millis>), Trouble> {
+        let room = Room { oldest: room, ..Room::default() };
         let claimed = self.claim_beside(destination, room, now, Vec::new()).await?;
         Ok((claimed.claims, claimed.next_due))
     }
 
     /// [`Store::claim`] for one who holds some of them (`held`, ascending): those take room and are counted in
-    /// `came`, but are not among the claims.
+    /// `came`, but are not among the claims. What room there is for the newest of a queue comes first, those that
+    /// became due last before others; what both ends would bring comes from the newest.
     pub async fn claim_beside(
         &self,
         destination: DestinationId,
-        room: [u16; Queue::ALL.len()],
+        room: Room,
         now: Millis,
         held: Vec<DeliveryId>,
     ) -> Result<Claimed, Trouble> {
@@ -229,6 +233,24 @@ impl Store {
         }
     }
 
+    /// Where every round stands.
+    pub async fn rounds(&self) -> Result<Vec<RoundRow>, Trouble> {
+        match self {
+            Store::Sqlite(sqlite) => sqlite.read(sqlite::rounds::list).await,
+            Store::Postgres(postgres) => postgres.rounds().await,
+        }
+    }
+
+    /// What a source listed on its last days (the newest first), as far as it was asked.
+    pub async fn listed(&self, about: i64, days: u32) -> Result<Vec<ListedDay>, Trouble> {
+        match self {
+            Store::Sqlite(sqlite) => {
+                sqlite.read(move |base| sqlite::rounds::listed(base, about, i64::from(days))).await
+            }
+            Store::Postgres(postgres) => postgres.listed(about, i64::from(days)).await,
+        }
+    }
+
     /// The next page of a walk over deliveries; looks at a bounded number of rows.
     pub async fn walk(&self, walk: Walk) -> Result<Walked, Trouble> {
         match self {
@@ -327,6 +349,15 @@ impl Store {
         }
     }
 
+    /// Every lease, how these destinations stand (those that have a lease), and whether events wait for the router;
+    /// on PostgreSQL one statement.
+    pub async fn look(&self, destinations: Vec<DestinationId>) -> Result<Look, Trouble> {
+        match self {
+            Store::Sqlite(sqlite) => sqlite.read(move |base| sqlite::leases::look(base, &destinations)).await,
+            Store::Postgres(postgres) => postgres.look(&destinations).await,
+        }
+    }
+
     /// Counts every row and compares with the running sums: reads the whole store.
     pub async fn audit(&self) -> Result<Audit, Trouble> {
         match self {
@@ -373,6 +404,17 @@ impl Store {
         match self {
             Store::Sqlite(sqlite) => sqlite.sizes().await,
             Store::Postgres(postgres) => postgres.sizes().await,
+        }
+    }
+
+    /// When each unsubscribe was learned that some destination does not know yet, the oldest first. A dead letter
+    /// keeps it under way until it is replayed or given up. At most
+    /// [`mailspan_core::limits::UNSUBSCRIBES_LOOKED_AT_MAX`] rows of each destination are looked at; of a person
+    /// whose second unsubscribe waits behind the first, the first is counted.
+    pub async fn unsubscribes_under_way(&self) -> Result<Vec<Millis>, Trouble> {
+        match self {
+            Store::Sqlite(sqlite) => sqlite.read(sqlite::unsubscribes::under_way).await,
+            Store::Postgres(postgres) => postgres.unsubscribes_under_way().await,
         }
     }
 

@@ -11,6 +11,7 @@ use crate::identity::StoreKeys;
 use crate::lock::{self, Holder};
 use crate::queue::Queues;
 use crate::reader::{ReadQueue, Reader};
+use crate::sqlite::log::Log;
 use crate::sqlite::recent::Recent;
 use crate::sqlite::{self, Journal, Sqlite};
 use crate::{Store, Writer};
@@ -20,7 +21,7 @@ use crate::{Store, Writer};
 pub struct OpenOptions {
     /// The SQLite file; made (0600) where it does not exist. Its folder must exist.
     pub path: PathBuf,
-    /// Read connections, at least 1; each needs a thread.
+    /// Read connections, at least 1; each needs a thread, and one more that brings the log into the file.
     pub readers: usize,
     /// Random bits: the key under which identities are hashed, used at the very first start only.
     pub seed: u128,
@@ -108,8 +109,10 @@ pub fn open(options: OpenOptions) -> Result<(Store, Writer, Vec<Reader>), OpenEr
         return Err(OpenError::Moving { place: path.display().to_string() });
     }
     let key = sqlite::migrate::identity_key(&connection, &path, &options.keys)?;
+    let checkpoints = Arc::new(ReadQueue::default());
+    let log = Log::start(&mut connection, &path, checkpoints.clone()).map_err(sql)?;
     let journal =
-        Journal::start(connection, key.clone(), Some(&path), options.segment_keys_max).map_err(sql)?;
+        Journal::start(connection, key.clone(), Some(log), options.segment_keys_max).map_err(sql)?;
     let queues = Arc::new(Queues::new(options.intake_queue_max));
     let reads = Arc::new(ReadQueue::default());
     let recent = Arc::new(Recent::default());
@@ -118,6 +121,8 @@ pub fn open(options: OpenOptions) -> Result<(Store, Writer, Vec<Reader>), OpenEr
         let base = sqlite::connect_reader(&path, key.clone()).map_err(sql)?;
         readers.push(Reader { queue: reads.clone(), base });
     }
+    let base = sqlite::connect_checkpointer(&path, key.clone()).map_err(sql)?;
+    readers.push(Reader { queue: checkpoints, base });
     let store = Sqlite::new(queues.clone(), reads, recent.clone(), key, path.clone());
     Ok((Store::Sqlite(store), Writer { queues, journal, recent, lock }, readers))
 }

@@ -149,6 +149,7 @@ fn rough_bytes(write: &Write) -> usize {
         Write::Offer { offers, .. } => 100 + 150 * offers.len(),
         Write::Page(page) => 500 + page.cursor.len() + 150 * page.work.items(),
         Write::Job(job) => 500 + job.argument.len(),
+        Write::Round(mark) => 500 + mark.cursor.len(),
         Write::Refused(refused) => 500 + refused.body.len(),
         _ => 500,
     }

@@ -1,5 +1,7 @@
 //! What is read.
 
+use std::collections::HashMap;
+
 use mailspan_core::{
     Cause, Class, DeliveryId, DestinationId, Event, EventId, LastTimes, Millis, Name, Person, Progress,
     Reason, RouteId, State,
@@ -24,13 +26,15 @@ pub struct Claim {
     pub several_recipients: bool,
     /// Of the person.
     pub times: LastTimes,
+    /// It came from the newest end of its queue (see [`mailspan_core::Room`]).
+    pub newest: bool,
 }
 
 /// What a claim brings.
 #[derive(Debug, Default)]
 pub struct Claimed {
     pub claims: Vec<Claim>,
-    /// Rows of each queue that took room, those that the caller holds and those that cannot be read included.
+    /// Rows of each queue that took room at its oldest end, those that the caller holds and those that cannot be read included.
     pub came: [u16; mailspan_core::Queue::ALL.len()],
     /// The earliest due time that was not taken.
     pub next_due: Option<Millis>,
@@ -134,6 +138,16 @@ pub struct LeaseRow {
     pub name: String,
     pub owner: u128,
     pub until: Millis,
+}
+
+/// What a process that shares a store looks at again and again.
+#[derive(Debug, Clone, Default)]
+pub struct Look {
+    pub leases: Vec<LeaseRow>,
+    /// Of those that were asked for: why it is paused, and how many deliveries are pending.
+    pub standings: HashMap<DestinationId, (Option<Reason>, u64)>,
+    /// Events wait for the router.
+    pub unrouted: bool,
 }
 
 #[derive(Debug, Clone)]

@@ -62,6 +62,13 @@ pub enum Write {
         now: Millis,
         until: Millis,
     },
+    /// Extends leases that the owner holds, all of them in one statement, in force or run out; the fences stay.
+    /// Answered by [`Wrote::Renewed`].
+    Renew {
+        names: Vec<String>,
+        owner: u128,
+        until: Millis,
+    },
     /// Gives up a lease: free for others from now on; that of a node (`node/…`) goes. Where another owner has it,
     /// nothing changes.
     Release {
@@ -79,6 +86,14 @@ pub enum Write {
     },
     /// One page of a job: its work and its cursor, both or none.
     Page(Box<crate::Page>),
+    /// Where a round stands, without a page: nothing came of it.
+    Round(Box<crate::RoundMark>),
+    /// A round is due at once, whatever it waited for.
+    RoundNow {
+        tenant: Name,
+        about: i64,
+        at: Millis,
+    },
     /// One step of retention: at most [`mailspan_core::limits::RETENTION_ROWS_MAX`] rows.
     Retain(Keep),
     Tenant(crate::TenantWrite),
@@ -109,6 +124,9 @@ pub struct Receipt {
     pub arrivals: Vec<Arrived>,
     pub unreadable: Vec<Unread>,
     pub idempotency: Option<Idempotency>,
+    /// A page of a poll: where its round stands is kept in the same transaction. Of what it lists only
+    /// differences are kept (see [`mailspan_core::contact::ContactWrite::found`]), and all of it is counted by day.
+    pub round: Option<Box<crate::RoundMark>>,
 }
 
 #[derive(Debug)]
@@ -146,6 +164,9 @@ pub struct Accepted {
     pub ids: Vec<EventId>,
     pub duplicates: u64,
     pub quarantined: u64,
+    /// Found at a source by asking, and known here already: no event was made.
+    #[serde(skip)]
+    pub unchanged: u64,
     /// Of the arrivals that say something of a contact, in their order. Not kept with an
     /// `Idempotency-Key`.
     #[serde(skip)]
@@ -223,13 +244,19 @@ pub enum Wrote {
         destinations: Vec<DestinationId>,
     },
     /// `promoted`: a lane's next delivery became its head. `offered`: other destinations that now have a head
-    /// that is due, since something was handed on to them.
+    /// that is due, since something was handed on to them. `known_after_ms`: of each unsubscribe that the last
+    /// destination knows now, the time since the hub learned of it.
     Settled {
         promoted: bool,
         offered: Vec<DestinationId>,
+        known_after_ms: Vec<u64>,
     },
     Key {
         id: i64,
+    },
+    /// The fences in the order of the names; `None` where another owner holds it, or nobody ever did.
+    Renewed {
+        fences: Vec<Option<Fence>>,
     },
     /// `None`: another owner holds it.
     Lease {

@@ -182,6 +182,7 @@ fn receipt(n: i64, event_type: &'static str, subject: &str, at: Millis) -> Recei
         }],
         unreadable: vec![],
         idempotency: None,
+        round: None,
     }
 }
 

@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod client;
+mod dns;
 mod hub;
 mod postgres;
 mod proxy;
@@ -14,6 +15,7 @@ mod sandbox;
 pub mod shim;
 
 pub use client::{Reply, get, post, request};
+pub use dns::Dns;
 pub use hub::{Hub, free_port, use_stores};
 pub use postgres::PostgresServer;
 pub use proxy::Proxy;

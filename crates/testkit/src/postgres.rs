@@ -40,6 +40,11 @@ impl PostgresServer {
 
     /// With TLS, at a TCP port of loopback: [`PostgresServer::tls_url`]. PEM texts.
     pub fn start_tls(certificate: &str, key: &str) -> PostgresServer {
+        PostgresServer::start_tls_asking(certificate, key, None)
+    }
+
+    /// The same; over TCP it lets in only whose certificate is of this authority and names the user.
+    pub fn start_tls_asking(certificate: &str, key: &str, authority: Option<&str>) -> PostgresServer {
         PostgresServer::start_in(installed(), |folder| {
             let (cert, private) = (folder.join("server.crt"), folder.join("server.key"));
             std::fs::write(&cert, certificate).unwrap();
@@ -47,13 +52,23 @@ impl PostgresServer {
             std::fs::set_permissions(&private, std::fs::Permissions::from_mode(0o600)).unwrap();
             give(&cert);
             give(&private);
-            vec![
+            let mut settings = vec![
                 "listen_addresses=127.0.0.1".to_owned(),
                 format!("port={}", crate::free_port()),
                 "ssl=on".to_owned(),
                 format!("ssl_cert_file={}", cert.display()),
                 format!("ssl_key_file={}", private.display()),
-            ]
+            ];
+            if let Some(authority) = authority {
+                let (known, rules) = (folder.join("clients.crt"), folder.join("hba.conf"));
+                std::fs::write(&known, authority).unwrap();
+                std::fs::write(&rules, "local all all trust\nhostssl all all 127.0.0.1/32 cert\n").unwrap();
+                give(&known);
+                give(&rules);
+                settings.push(format!("ssl_ca_file={}", known.display()));
+                settings.push(format!("hba_file={}", rules.display()));
+            }
+            settings
         })
     }
 

@@ -20,7 +20,11 @@ impl Sandbox {
 
     /// `mailspan sandbox VENDOR` on a port of its own, with further words of the command line.
     pub fn start(binary: &str, vendor: &str, more: &[&str]) -> Sandbox {
-        let port = free_port();
+        Sandbox::start_at(binary, vendor, free_port(), more)
+    }
+
+    /// The same on a port that others know already.
+    pub fn start_at(binary: &str, vendor: &str, port: u16, more: &[&str]) -> Sandbox {
         let process = Command::new(binary)
             .args(["sandbox", vendor, "--listen", &format!("127.0.0.1:{port}")])
             .args(more)

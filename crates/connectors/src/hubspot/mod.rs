@@ -51,7 +51,7 @@ pub static KIND: Kind = Kind {
         audience: false,
         build,
     }),
-    poll: None,
+    ask: None,
 };
 
 struct HubSpot {

@@ -54,7 +54,7 @@ pub static KIND: Kind = Kind {
         audience: true,
         build,
     }),
-    poll: None,
+    ask: None,
 };
 
 fn build(settings: &Value) -> Result<Arc<dyn Sink>, BadSetting> {

@@ -16,8 +16,8 @@ use mailspan_core::{Answer, Millis, Named, RawRequest, Request, Verdict};
 use serde_json::Value;
 
 use crate::contract::{
-    BadBody, BadSetting, Item, Judgement, Kind, Known, Parsed, Plan, Policy, PollKind, Sink, SinkKind,
-    Source, SourceKind, Verified, schema_of, settings, too_narrow,
+    AskKind, BadBody, BadSetting, Item, Judgement, Kind, Known, Parsed, Plan, Policy, Sink, SinkKind, Source,
+    SourceKind, Verified, schema_of, settings, too_narrow,
 };
 use crate::signature::recipe::{Scheme, sign, verify};
 use crate::signature::{presets, verdict};
@@ -34,7 +34,8 @@ pub static KIND: Kind = Kind {
         one bulk call), opt-outs and erasures are written by external id, suppressions are pushed; it needs a key \
         with the scopes contacts:read, contacts:write and suppressions:write as `auth = { kind = \"bearer\", \
         token = … }`. As a source: its eight webhook types, signed with `X-MailingCore-Signature` \
-        (`t=…,v1=…`, HMAC-SHA256 of time and raw body) under any of `secrets`. Rules: mailingcore.com/en/docs, sections newsletter, webhooks, deliverability and api.",
+        (`t=…,v1=…`, HMAC-SHA256 of time and raw body) under any of `secrets`; with `auth` it is also asked for the contacts that have changed, every \
+        15 minutes. Rules: mailingcore.com/en/docs, sections newsletter, webhooks, deliverability and api.",
     source: Some(SourceKind {
         schema: schema_of::<SourceSettings>,
         needs_secret: true,
@@ -57,7 +58,13 @@ pub static KIND: Kind = Kind {
         audience: true,
         build,
     }),
-    poll: Some(PollKind { base_url: BASE_URL, rate: (300, 60_000), timeout_ms: 30_000, build: poll::build }),
+    ask: Some(AskKind {
+        base_url: BASE_URL,
+        rate: (300, 60_000),
+        timeout_ms: 30_000,
+        poll: Some(poll::build),
+        log: None,
+    }),
 };
 
 fn build(settings: &Value) -> Result<Arc<dyn Sink>, BadSetting> {

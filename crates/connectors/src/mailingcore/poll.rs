@@ -24,9 +24,9 @@ pub fn build(value: &serde_json::Value) -> Result<Arc<dyn Poll>, BadSetting> {
     let settings: SourceSettings = settings(value)?;
     settings.check()?;
     Ok(Arc::new(Contacts {
-        every_ms: settings.every.map_or(EVERY_MS, |span| span.ms),
-        overlap_ms: settings.overlap.map_or(OVERLAP_MS, |span| span.ms),
-        page: settings.page.unwrap_or(POLL_ROWS_MAX),
+        every_ms: settings.poll.every.map_or(EVERY_MS, |span| span.ms),
+        overlap_ms: settings.poll.overlap.map_or(OVERLAP_MS, |span| span.ms),
+        page: settings.poll.page.unwrap_or(POLL_ROWS_MAX),
         tenant_id: settings.tenant_id,
     }))
 }

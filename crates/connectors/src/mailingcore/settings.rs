@@ -1,6 +1,6 @@
 //! What can be set.
 
-use mailspan_core::limits::POLL_ROWS_MAX;
+use mailspan_core::limits::{POLL_ROWS_MAX, ROUND_MS_MAX};
 use mailspan_core::{Span, clip};
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -35,7 +35,16 @@ pub struct SourceSettings {
     #[serde(default)]
     #[schemars(with = "Option<String>")]
     pub tolerance: Option<Span>,
-    /// How often changed contacts are asked for, where the source has `auth`. Default: "15m".
+    /// How MailingCore is asked for the contacts that have changed, where the source has `auth`.
+    #[serde(default)]
+    pub poll: PollSettings,
+}
+
+/// The poll of such a source.
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PollSettings {
+    /// How often it is asked. Default: "15m".
     #[serde(default)]
     #[schemars(with = "Option<String>")]
     pub every: Option<Span>,
@@ -64,14 +73,19 @@ impl SourceSettings {
     /// An id that can stand in a header, times and a page that make sense.
     pub fn check(&self) -> Result<(), BadSetting> {
         check_id(&self.tenant_id, "tenant_id")?;
-        if self.every.is_some_and(|span| span.ms < 1_000) {
-            return Err(bad(
+        let poll = &self.poll;
+        if poll.every.is_some_and(|span| span.ms < 1_000) {
+            let text = "it would ask without pause: write \"15m\", at least \"1s\"";
+            return Err(bad_poll("every", text.to_owned()));
+        }
+        if poll.every.is_some_and(|span| span.ms > ROUND_MS_MAX) {
+            return Err(bad_poll(
                 "every",
-                "it would ask without pause: write \"15m\", at least \"1s\"".to_owned(),
+                "it would hardly ever ask: write \"15m\", at most \"31d\"".to_owned(),
             ));
         }
-        if let Some(page) = self.page.filter(|page| !(1..=POLL_ROWS_MAX).contains(page)) {
-            return Err(bad("page", format!("a page has 1 to {POLL_ROWS_MAX} contacts, not {page}")));
+        if let Some(page) = poll.page.filter(|page| !(1..=POLL_ROWS_MAX).contains(page)) {
+            return Err(bad_poll("page", format!("a page has 1 to {POLL_ROWS_MAX} contacts, not {page}")));
         }
         Ok(())
     }
@@ -83,6 +97,10 @@ fn check_id(id: &Option<String>, key: &str) -> Result<(), BadSetting> {
         return Ok(());
     }
     Err(bad(key, format!("`{}` is no id of MailingCore: write one like \"clxxxxxxxx\"", clip(id, 60))))
+}
+
+fn bad_poll(key: &str, text: String) -> BadSetting {
+    BadSetting { path: vec!["poll".to_owned(), key.to_owned()], text }
 }
 
 fn bad(key: &str, text: String) -> BadSetting {

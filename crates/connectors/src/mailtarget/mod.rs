@@ -1,6 +1,7 @@
 //! Mailtarget: delivery and engagement events of a mailing platform.
 
 mod bounce;
+mod log;
 mod parse;
 mod vocabulary;
 
@@ -9,7 +10,9 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::contract::{BadBody, BadSetting, Kind, Parsed, Source, SourceKind, Verified, schema_of, settings};
+use crate::contract::{
+    AskKind, BadBody, BadSetting, Kind, Parsed, Source, SourceKind, Verified, schema_of, settings,
+};
 use crate::signature::recipe::{Piece, Scheme, sign, verify};
 use crate::signature::{Algorithm, Encoding, verdict};
 
@@ -25,7 +28,14 @@ pub static KIND: Kind = Kind {
         operations/webhooks.",
     source: Some(SourceKind { schema: schema_of::<Settings>, needs_secret: true, needs_parse: false, build }),
     sink: None,
-    poll: None,
+    ask: Some(AskKind {
+        // The dashboard API, which keeps the log; the numbers of its limits are not published.
+        base_url: "https://apiconfig.mailtarget.co/v1",
+        rate: (60, 60_000),
+        timeout_ms: 30_000,
+        poll: None,
+        log: Some(log::build),
+    }),
 };
 
 /// Settings of a Mailtarget source.

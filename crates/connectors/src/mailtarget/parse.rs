@@ -79,9 +79,15 @@ const REASON: [&str; 5] = ["reason", "rawReason", "raw_reason", "bounceReason", 
 const CODE: [&str; 5] = ["errorCode", "error_code", "statusCode", "status_code", "enhancedStatusCode"];
 const URL: [&str; 4] = ["url", "targetLinkUrl", "target_link_url", "link"];
 
-type Problem = (&'static str, String);
+pub type Problem = (&'static str, String);
 
-fn arrival(node: &Node, part: usize, test: bool, oldest: Option<(Millis, Span)>) -> Result<Arrival, Problem> {
+/// One element of either generation; `oldest`: what happened before is put aside.
+pub fn arrival(
+    node: &Node,
+    part: usize,
+    test: bool,
+    oldest: Option<(Millis, Span)>,
+) -> Result<Arrival, Problem> {
     if node.as_object().is_none() {
         return Err(("no_event", format!("expected an event (an object), found {}", found(Some(node)))));
     }

@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
-use super::CONFIRM;
 use super::data::contact_json;
 use super::facts::{Fact, Permission, Standing, Stated, standing};
+use super::found;
+use super::{CONFIRM, ERASED};
 use super::{Change, Contact, ContactFields, ContactWrite, Suppressed, WriteMode};
 use crate::{Millis, Reason};
 
@@ -53,6 +54,17 @@ pub struct Applied {
 /// Pure and total. `learned`: when the hub learned of it, the time of the row.
 pub fn apply(known: &Known, write: &ContactWrite, learned: Millis) -> Applied {
     let before = known.contact.as_ref();
+    let differing;
+    let write = match write.found {
+        true if found::is_erased(known) => {
+            return refused(known, Reason::new(ERASED, "who has this address was erased"));
+        }
+        true => {
+            differing = found::differing(known, write);
+            &differing
+        }
+        false => write,
+    };
     if write.erase {
         return erase(known, write);
     }
@@ -67,7 +79,7 @@ pub fn apply(known: &Known, write: &ContactWrite, learned: Millis) -> Applied {
     let mut all = known.facts.clone();
     all.extend(facts.iter().map(|&what| Fact { at: write.at, what }));
     let standing = standing(&all);
-    let suppression = suppression(known, write, &all, &standing);
+    let suppression = suppression(known, write, &all);
     let suppressed_at = match suppression {
         Some(now) => now.map(|(_, at)| at),
         None => known.suppressed.map(|(_, at)| at),
@@ -189,14 +201,9 @@ fn stated(known: &Known, write: &ContactWrite) -> Vec<Stated> {
 }
 
 /// The same whatever the order of arrival: an unsubscribe is the weakest reason, and void where the person
-/// has confirmed anew after it; of the others the first by its time stays; an erasure is the last word. What
-/// happened before a suppression was lifted by hand is void too.
-fn suppression(
-    known: &Known,
-    write: &ContactWrite,
-    facts: &[Fact],
-    standing: &Standing,
-) -> Option<Option<(Suppressed, Millis)>> {
+/// has confirmed anew after it, so the last one counts; of the others the first by its time stays; an erasure is
+/// the last word. What happened before a suppression was lifted by hand is void too.
+fn suppression(known: &Known, write: &ContactWrite, facts: &[Fact]) -> Option<Option<(Suppressed, Millis)>> {
     let since =
         |what: fn(&Stated) -> bool| facts.iter().filter(|fact| what(&fact.what)).map(|fact| fact.at).max();
     let confirmed = since(|what| matches!(what, Stated::OptIn(Some(level)) if level.is_double()));
@@ -211,10 +218,8 @@ fn suppression(
         (Change::Clear, Some(_)) => Some(None),
         // Who confirms anew after having unsubscribed may be mailed again.
         (Change::Keep, Some((Suppressed::Unsubscribe, since))) => {
-            // Later than every opt-out, not only than the one that suppressed: at equal times that wins.
-            let last_out = standing.opted_out_at.map_or(since, |out| out.max(since));
-            let is_lifted = confirmed.is_some_and(|at| at > last_out) && standing.opt_in();
-            is_lifted.then_some(None)
+            // The last of them: at equal times it wins. An opt-out that suppresses nothing does not count here.
+            confirmed.is_some_and(|at| at > since).then_some(None)
         }
         (Change::Clear, None) | (Change::Keep, _) => None,
     }
@@ -224,7 +229,7 @@ fn suppression(
 fn is_before(new: (Suppressed, Millis), old: (Suppressed, Millis)) -> bool {
     let rank = |(reason, at): (Suppressed, Millis)| match reason {
         Suppressed::Erasure => (0, at, reason as u8),
-        Suppressed::Unsubscribe => (2, at, 0),
+        Suppressed::Unsubscribe => (2, Millis(at.0.saturating_neg()), 0),
         _ => (1, at, reason as u8),
     };
     rank(new) < rank(old)
@@ -355,6 +360,7 @@ mod tests {
             Just((Stated::OptIn(Some(Permission::Confirmed)), None)),
             Just((Stated::OptIn(Some(Permission::Double)), None)),
             Just((Stated::OptIn(Some(Permission::DoublePlus)), None)),
+            Just((Stated::OptOut, None)),
             Just((Stated::OptOut, Some(Suppressed::Unsubscribe))),
             Just((Stated::DoNotContact, Some(Suppressed::Complaint))),
             Just((Stated::Asked, Some(Suppressed::Bounce))),

@@ -63,7 +63,9 @@ pub fn read_event(event: &Event, uid: String, bounces: bool) -> Option<ContactWr
         }
         "contact.unsubscribed" => {
             write.stated = vec![Stated::OptOut];
-            write.suppress = Change::Set(Suppressed::Unsubscribe);
+            if !by_program(&data) {
+                write.suppress = Change::Set(Suppressed::Unsubscribe);
+            }
         }
         "email.complained" => {
             write.stated = vec![Stated::DoNotContact];
@@ -82,6 +84,18 @@ pub fn read_event(event: &Event, uid: String, bounces: bool) -> Option<ContactWr
 pub fn concerns_contacts(event_type: &EventType) -> bool {
     let name = event_type.as_str();
     name.starts_with("contact.") || matches!(name, "email.complained" | "email.bounced")
+}
+
+/// A program opted the contact out where its account is, as `optIn: false` at the hub's own API does: whoever owns
+/// consent can grant it anew. What the hub wrote there itself comes back so too.
+fn by_program(data: &Value) -> bool {
+    data.get("reason").and_then(Value::as_str) == Some("api")
+}
+
+/// True for an unsubscription that a program made through the API of the account, as the hub itself does.
+pub fn is_by_program(event: &Event) -> bool {
+    event.event_type.as_str() == "contact.unsubscribed"
+        && serde_json::from_str(event.data.get()).is_ok_and(|data| by_program(&data))
 }
 
 /// Who lists what changed speaks of consent only where it is among it: the rest is repetition.

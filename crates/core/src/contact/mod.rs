@@ -3,16 +3,17 @@
 mod apply;
 mod data;
 mod facts;
+mod found;
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::{Address, Event, Millis};
+use crate::{Address, DestinationId, Event, Millis};
 
 pub use apply::{Applied, Known, Turn, apply};
-pub use data::{concerns_contacts, contact_json, read_event};
+pub use data::{concerns_contacts, contact_json, is_by_program, read_event};
 pub use facts::{Fact, Permission, Standing, Stated, standing};
 
 /// The name of the hub's own source of contact events: API, intake, import and hosted pages.
@@ -20,6 +21,9 @@ pub const CONTACTS: &str = "contacts";
 
 /// The origin of what a confirmation link writes.
 pub const CONFIRM: &str = "confirm";
+
+/// The code of a refusal: the address is that of somebody who was erased.
+pub const ERASED: &str = "erased";
 
 /// A contact as known now.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -123,9 +127,15 @@ pub struct ContactWrite {
     pub suppress: Change<Suppressed>,
     /// Removes the contact, its identities and fields; a suppression without address stays.
     pub erase: bool,
+    /// Found by asking a system for its list, not told by it: only what is otherwise here is news, and who was
+    /// erased here is not made again.
+    pub found: bool,
     /// Asks for a confirmation (double opt-in).
     pub ask: Option<Box<Ask>>,
     pub evidence: Evidence,
+    /// Destinations that write into the account which reports this. Where one of them was told of an opt-out at
+    /// that time, what is reported is that: it states nothing anew.
+    pub echo_of: Vec<DestinationId>,
 }
 
 /// Why an address must not be mailed. The numbers are stored.
@@ -227,8 +237,10 @@ impl ContactWrite {
             stated: Vec::new(),
             suppress: Change::Keep,
             erase: false,
+            found: false,
             ask: None,
             evidence: Evidence { origin: origin.to_owned(), ..Evidence::default() },
+            echo_of: Vec::new(),
         }
     }
 }

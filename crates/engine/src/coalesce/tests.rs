@@ -55,6 +55,7 @@ fn held(ops: &[Op]) -> Held {
         class: Class::Profile,
         cause: Cause::Live,
         queue: Queue::Profile,
+        newest: false,
         attempts: 3,
         crashes: 0,
         since: Millis(0),

@@ -170,6 +170,7 @@ pub fn parcel(id: i64, operations: Vec<Operation>) -> Parcel {
         clicks: 0,
         opted_out_at: Some(Millis(50)),
         opted_in_at: None,
+        suppressed: false,
         erased: false,
     };
     let class = operations.iter().map(Operation::class).min().unwrap_or(Class::Activity);
@@ -190,6 +191,7 @@ pub fn parcel(id: i64, operations: Vec<Operation>) -> Parcel {
         person: Some(person),
         elsewhere: None,
         parts: Ok(operations.into_iter().enumerate().map(part).collect()),
+        newest: false,
         behind: Vec::new(),
     }
 }

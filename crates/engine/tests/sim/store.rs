@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use mailspan_core::limits::CARRIED_MAX;
 use mailspan_core::{
     Behind, Cause, Class, DeliveryId, DestinationId, EventId, Key, Millis, Operation, Outcome, Parcel, Part,
-    Person, Progress, Queue, Reason, Settlement, State,
+    Person, Progress, Queue, Reason, Room, Settlement, State,
 };
 use mailspan_engine::Fence;
 
@@ -89,19 +89,26 @@ impl Store {
         Settled::Ok { promoted }
     }
 
-    /// Due heads, at most `room` a queue, and the earliest due time that was not taken.
+    /// Due heads, at most `room` from either end of a queue, and the earliest due time that was not taken.
     pub fn claim(
         &self,
         destination: DestinationId,
-        room: [u16; 6],
+        room: Room,
         now: Millis,
     ) -> (Vec<Parcel>, Option<Millis>) {
         let here = self.pending().filter(|row| row.destination == destination && row.due.is_some());
         let mut heads: Vec<&Row> = here.collect();
         heads.sort_by_key(|row| (row.due, row.id));
-        let mut left = room;
+        let (mut left, mut last) = (room.oldest, room.newest);
         let mut next_due = None;
         let mut parcels = Vec::new();
+        for row in heads.iter().rev().filter(|row| row.due <= Some(now)) {
+            let last = &mut last[row.queue as usize];
+            if *last > 0 {
+                *last -= 1;
+                parcels.push(Parcel { newest: true, ..self.parcel(row) });
+            }
+        }
         for row in heads {
             let left = &mut left[row.queue as usize];
             if *left > 0 && row.due <= Some(now) {
@@ -185,7 +192,7 @@ impl Store {
         let next = self.lanes.get(&of).and_then(|lane| lane.first());
         match next.and_then(|id| self.rows.get_mut(id)) {
             Some(row) if self.planted != Some(Planted::HeadNotPromoted) => {
-                row.due = Some(now);
+                row.due = Some(now.min(row.since));
                 true
             }
             _ => false,
@@ -212,6 +219,7 @@ impl Store {
             crashes: row.crashes,
             since: row.since,
             person: row.person.map(|person| self.persons[person].clone()),
+            newest: false,
             elsewhere: None,
             parts: row.operations.clone().map(|operations| operations.iter().enumerate().map(part).collect()),
             behind: if row.class == Class::Profile { self.behind(row) } else { Vec::new() },

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use mailspan_core::{
     Answer, Cause, Class, DeliveryId, DestinationId, Key, Lost, Millis, Operation, Outcome, Parcel, Part,
-    Queue, Reason, Request, Settlement, SplitMix64, State, Verdict,
+    Queue, Reason, Request, Room, Settlement, SplitMix64, State, Verdict,
 };
 use mailspan_engine::{CallId, Command, Engine, Fault, Fence, Happened, Limits, Notice};
 use serde_json::json;
@@ -288,11 +288,15 @@ impl Town {
         }
     }
 
-    fn claim(&self, destination: DestinationId, room: [u16; 6]) -> (Vec<Parcel>, Option<Millis>) {
+    fn claim(&self, destination: DestinationId, room: Room) -> (Vec<Parcel>, Option<Millis>) {
         let site = &self.sites[&destination];
         let (mut parcels, mut next_due) = (Vec::new(), None);
-        for (due, room) in site.due.iter().zip(room) {
-            let came = due.iter().take(usize::from(room)).take_while(|(at, _)| *at <= self.now);
+        for (queue, due) in site.due.iter().enumerate() {
+            let last = due.iter().rev().skip_while(|(at, _)| *at > self.now);
+            let newest: Vec<i64> = last.take(usize::from(room.newest[queue])).map(|(_, id)| *id).collect();
+            parcels.extend(newest.iter().map(|id| Parcel { newest: true, ..self.parcel(*id) }));
+            let came = due.iter().take(usize::from(room.oldest[queue])).take_while(|(at, _)| *at <= self.now);
+            // What the newest end brought counts, as in the program's stores.
             let taken = came.map(|(_, id)| parcels.push(self.parcel(*id))).count();
             let next = due.iter().nth(taken).map(|(at, _)| *at);
             next_due = [next_due, next].into_iter().flatten().min();
@@ -317,6 +321,7 @@ impl Town {
             since: row.offered,
             person: None,
             parts: Ok(vec![part]),
+            newest: false,
             elsewhere: None,
             behind: Vec::new(),
         }

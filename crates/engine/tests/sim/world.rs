@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 
 use mailspan_core::limits::SENDS_MAX;
 use mailspan_core::{
-    Answer, DestinationId, Lost, Millis, Outcome, Parcel, Person, PersonId, Reason, Request, SplitMix64,
-    Subject,
+    Answer, DestinationId, Lost, Millis, Outcome, Parcel, Person, PersonId, Reason, Request, Room,
+    SplitMix64, Subject,
 };
 use mailspan_engine::{CallId, Command, Happened, Limits, Notice};
 
@@ -69,7 +69,7 @@ enum Inner {
     TakeOver(DestinationId),
     Read {
         destination: DestinationId,
-        room: [u16; 6],
+        room: Room,
     },
     Arrive {
         call: CallId,
@@ -101,6 +101,7 @@ impl World {
             clicks: 0,
             opted_out_at: None,
             opted_in_at: None,
+            suppressed: false,
             erased: false,
         };
         let store = Store { persons: (0..persons).map(person).collect(), planted, ..Store::default() };

@@ -6,6 +6,7 @@ use mailspan_store::floor::Floor;
 
 use super::figures::{Figure, Unit};
 use super::place::Made;
+use super::store_contacts;
 use crate::runtime;
 
 /// About what the hub keeps of the bench's request.
@@ -17,7 +18,7 @@ pub const QUEUE: &str = "queue";
 
 /// Rows a second: with a body under a random key, as many in a transaction as write at once; small ones that are
 /// due, in transactions of the router's batch; those read and marked done, as many as
-/// are claimed at once of one queue.
+/// are claimed at once of one queue; contacts.
 pub async fn measure(made: &Made, rows: u64, writers: u64) -> anyhow::Result<Vec<Figure>> {
     let mut floor = Floor::open(&made.place()).await?;
     let mut figures = vec![];
@@ -50,5 +51,6 @@ pub async fn measure(made: &Made, rows: u64, writers: u64) -> anyhow::Result<Vec
         }
     }
     add(QUEUE, began, taken);
+    figures.extend(store_contacts::bare(&mut floor, rows, writers).await?);
     Ok(figures)
 }

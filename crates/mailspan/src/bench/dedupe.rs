@@ -159,6 +159,7 @@ impl Store {
             arrivals,
             unreadable: vec![],
             idempotency: None,
+            round: None,
         };
         match self.opened.store.write(Write::Accept(Box::new(receipt))).await? {
             Wrote::Accepted { accepted, .. } => Ok(accepted),

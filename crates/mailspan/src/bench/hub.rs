@@ -5,15 +5,18 @@ use std::net::SocketAddr;
 use std::path::Path;
 
 use anyhow::{Context, bail};
+use mailspan_core::Millis;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::{Goal, MapKind, Plan, SECRET_FILE, child};
 use crate::cli::client::Client;
+use crate::hub::Storage;
 use crate::open;
 use crate::runtime;
 
 const CONFIG_FILE: &str = "hub.toml";
+const URL_FILE: &str = "store.url";
 /// How long the router may need for what was accepted.
 const ROUTED_MS_MAX: u64 = 120_000;
 const LOOK_MS: u64 = 50;
@@ -30,7 +33,13 @@ pub struct Running {
 }
 
 /// Starts a hub in a folder. `receiver` is where its destinations send.
-pub async fn start(plan: &Plan, folder: &Path, receiver: SocketAddr) -> anyhow::Result<Running> {
+/// With `dropping`, retention drops what is older than an hour; else nothing that the bench writes.
+pub async fn start(
+    plan: &Plan,
+    folder: &Path,
+    receiver: SocketAddr,
+    dropping: bool,
+) -> anyhow::Result<Running> {
     if plan.signed() {
         let key = base64::Engine::encode(
             &base64::engine::general_purpose::STANDARD,
@@ -38,7 +47,9 @@ pub async fn start(plan: &Plan, folder: &Path, receiver: SocketAddr) -> anyhow::
         );
         super::write_private(&folder.join("sign.secret"), &format!("whsec_{key}"))?;
     }
-    let running = start_with(|listen| configuration(plan, listen, receiver), folder).await?;
+    let kept = if dropping { "1h" } else { "3650d" };
+    let kept = format!("\n[retention]\nrequests = \"{kept}\"\nevents = \"{kept}\"\ndedupe = \"{kept}\"\n");
+    let running = start_with(|listen| configuration(plan, listen, receiver) + &kept, folder).await?;
     if let Goal::Ingest { matching: true, .. } = plan.goal {
         running
             .client
@@ -61,6 +72,20 @@ pub async fn start_with(text: impl Fn(SocketAddr) -> String, folder: &Path) -> a
     Ok(Running { child, address, client })
 }
 
+/// Starts a hub on a store of the bench; `more` are further sections. On PostgreSQL it has no socket.
+pub async fn start_on(storage: &Storage, more: String, folder: &Path) -> anyhow::Result<Running> {
+    let url = match storage {
+        Storage::Sqlite { path } => format!("\"sqlite:{}\"", path.display()),
+        Storage::Postgres { url, .. } => {
+            // The URL may hold a password.
+            super::write_private(&folder.join(URL_FILE), url.expose())?;
+            format!("{{ file = \"{URL_FILE}\" }}")
+        }
+    };
+    start_with(|listen| format!("[server]\nlisten = \"{listen}\"\n\n[storage]\nurl = {url}\n{more}"), folder)
+        .await
+}
+
 impl Running {
     pub async fn audit(&self) -> anyhow::Result<Value> {
         self.client.get("/v1/audit").await.context("ask the hub for its audit")
@@ -78,21 +103,31 @@ impl Running {
         bail!("after {ROUTED_MS_MAX} ms the hub had not routed what it accepted")
     }
 
-    /// The ids of all events in the order of the journal.
-    pub async fn journal(&self) -> anyhow::Result<Vec<u128>> {
+    /// The ids of the events since then in the order of the journal.
+    pub async fn journal(&self, since: Millis) -> anyhow::Result<Vec<u128>> {
         let mut newest_first = Vec::new();
         let mut path = "/v1/events?limit=1000".to_owned();
         for _ in 0..PAGES_MAX {
             let page = self.client.get(&path).await.context("list the hub's events")?;
             let items = page["items"].as_array().map_or(&[][..], Vec::as_slice);
             let id = |item: &Value| Uuid::parse_str(item["id"].as_str()?).ok();
-            newest_first.extend(items.iter().filter_map(id).map(|id| id.as_u128()));
+            let before = newest_first.len();
+            let ids = items.iter().filter_map(id).map(|id| id.as_u128());
+            newest_first.extend(ids.filter(|id| made_at(*id) >= since));
+            if newest_first.len() - before < items.len() {
+                break;
+            }
             let Some(next) = page["next"].as_str() else { break };
             path = format!("/v1/events?limit=1000&before={next}");
         }
         newest_first.reverse();
         Ok(newest_first)
     }
+}
+
+/// The time in a UUID of version 7: its first 48 bits.
+fn made_at(id: u128) -> Millis {
+    Millis(i64::try_from(id >> 80).unwrap_or(i64::MAX))
 }
 
 /// The configuration of a hub that listens at one address and delivers to another.

@@ -41,8 +41,7 @@ impl Link {
     }
 
     pub async fn get(&mut self, path: &str) -> anyhow::Result<(u16, Bytes)> {
-        let request = Request::get(path).header(header::HOST, &self.host).body(Full::default())?;
-        self.exchange(request).await
+        self.send(Method::GET, path, None, Bytes::new()).await
     }
 
     /// Posts JSON, with one more header where it is given.
@@ -52,8 +51,21 @@ impl Link {
         more: Option<(&str, &str)>,
         body: Bytes,
     ) -> anyhow::Result<(u16, Bytes)> {
-        let mut request = Request::builder().method(Method::POST).uri(path).header(header::HOST, &self.host);
-        request = request.header(header::CONTENT_TYPE, "application/json");
+        self.send(Method::POST, path, more, body).await
+    }
+
+    /// One request; a body that is not empty is JSON.
+    pub async fn send(
+        &mut self,
+        method: Method,
+        path: &str,
+        more: Option<(&str, &str)>,
+        body: Bytes,
+    ) -> anyhow::Result<(u16, Bytes)> {
+        let mut request = Request::builder().method(method).uri(path).header(header::HOST, &self.host);
+        if !body.is_empty() {
+            request = request.header(header::CONTENT_TYPE, "application/json");
+        }
         if let Some((name, value)) = more {
             request = request.header(name, value);
         }

@@ -1,8 +1,10 @@
 //! `mailspan bench`: how fast the hub is on this machine, beside the least that a bare program needs
 //! in the same minutes, and whether everything arrived.
 
+mod aged;
 mod bare;
 mod child;
+pub mod contacts;
 mod cpu;
 pub mod dedupe;
 mod event;
@@ -19,7 +21,10 @@ mod report;
 mod round;
 mod rows;
 pub mod store;
+mod store_contacts;
+pub mod sync;
 mod table;
+mod tenant;
 
 use std::path::{Path, PathBuf};
 
@@ -50,6 +55,8 @@ pub struct Plan {
     /// Events in one request of the sender at full speed, to the hub; the floors take one.
     pub per_request: u64,
     pub rounds: u32,
+    /// Of `ingest`: old events that are in the store at first; nothing: none, and no hub that drops them.
+    pub aged: Option<u64>,
     /// Where stores go; the system's temporary folder where nothing is said.
     pub folder: Option<PathBuf>,
 }
@@ -77,6 +84,8 @@ pub enum Subject {
     Receiver,
     Floor,
     Hub,
+    /// The hub while retention drops old rows.
+    Dropping,
 }
 
 impl Subject {
@@ -85,6 +94,7 @@ impl Subject {
             Subject::Receiver => "receiver",
             Subject::Floor => "floor",
             Subject::Hub => "hub",
+            Subject::Dropping => "dropping",
         }
     }
 }
@@ -99,6 +109,7 @@ impl Default for Plan {
             connections: 64,
             per_request: 1,
             rounds: 3,
+            aged: None,
             folder: None,
         }
     }
@@ -124,6 +135,7 @@ impl Plan {
     /// Floor, hub, floor, hub, …: what changes on the machine within minutes meets both.
     fn subjects(&self) -> &'static [Subject] {
         match self.goal {
+            Goal::Ingest { .. } if self.aged.is_some() => &[Subject::Dropping, Subject::Floor, Subject::Hub],
             Goal::Ingest { .. } => &[Subject::Floor, Subject::Hub],
             Goal::Deliver { .. } => &[Subject::Receiver, Subject::Floor, Subject::Hub],
         }

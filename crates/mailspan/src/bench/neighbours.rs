@@ -169,6 +169,9 @@ impl NeighboursReport {
         text += &format!("  wait p99 alone           {:>12}\n", p99(|round| round.0));
         text += &format!("  wait p99 beside the two  {:>12}\n", p99(|round| round.1));
         text += &format!("  median ratio             {:>12.2}\n", self.ratio());
+        let each = self.rounds.iter().map(|(alone, beside)| beside / alone.max(f64::MIN_POSITIVE));
+        let each: Vec<String> = each.map(|ratio| format!("{ratio:.2}")).collect();
+        text += &format!("  ratios of the rounds     {:>12}\n", each.join("  "));
         let Found { lost, acknowledged, .. } = self.found;
         let word = if self.whole() { "ok  " } else { "FAIL" };
         text += &format!("{word}  {lost} of {acknowledged} events lost at those that are well\n");

@@ -41,10 +41,24 @@ impl Report {
         self.measured.entry(subject.name()).or_default().push(measured);
     }
 
-    /// False when the hub lost something or delivered out of order.
+    /// False when the hub lost something or delivered out of order, also while retention was at work.
     pub fn whole(&self) -> bool {
-        let found = self.found(Subject::Hub);
-        found.lost == 0 && found.out_of_order == 0 && found.acknowledged > 0
+        let whole = |subject| {
+            let found = self.found(subject);
+            found.lost == 0 && found.out_of_order == 0 && found.acknowledged > 0
+        };
+        whole(Subject::Hub) && (self.plan.aged.is_none() || whole(Subject::Dropping))
+    }
+
+    /// The acknowledgement's 99th percentile while retention drops old rows, to that without it.
+    pub fn retention(&self) -> Option<f64> {
+        self.plan.aged?;
+        let p99 = |subject| {
+            let open = self.plan.per_second.is_some();
+            let figures = if open { self.open(subject) } else { self.full(subject) };
+            value(&figures, "acknowledge p99")
+        };
+        Some(p99(Subject::Dropping)? / p99(Subject::Hub).filter(|p99| *p99 > 0.0)?)
     }
 
     fn rounds(&self, subject: Subject) -> &[Measured] {
@@ -139,6 +153,7 @@ impl Report {
                 "open": ratios(&self.open(hub), &self.open(floor)),
                 "full": ratios(&self.full(hub), &self.full(floor)),
             },
+            "acknowledge_p99_dropping_to_hub": self.retention().map(rounded),
             "outcomes": outcomes.iter().map(outcome).collect::<Vec<_>>(),
             "whole": self.whole(),
             "notes": self.notes(),
@@ -155,7 +170,8 @@ pub fn headline(plan: &Plan) -> String {
             let matching =
                 if matching { "whose deliveries are written" } else { "whose condition does not hold" };
             let routes = if routes == 1 { "1 route".to_owned() } else { format!("{routes} routes") };
-            format!("bench ingest: {routes} {matching}")
+            let aged = plan.aged.map(|events| format!(", beside retention of {events} old events"));
+            format!("bench ingest: {routes} {matching}{}", aged.unwrap_or_default())
         }
         Goal::Deliver { batch, fan_out, signed, map } => {
             let map = if map == MapKind::Vrl { "a VRL map" } else { "no map" };
@@ -223,6 +239,29 @@ mod tests {
         assert!(report(1).table().contains("FAIL  drop rate zero: 1 of 10 lost"), "{}", report(1).table());
         let empty = Report::new(Plan::default(), String::new(), false);
         assert!(!empty.whole(), "a bench that acknowledged nothing is no success");
+    }
+
+    #[test]
+    fn retention_is_a_ratio_to_the_hub_without_it_and_loses_nothing() {
+        let mut report = report(0);
+        report.plan.aged = Some(10);
+        assert!(!report.whole(), "nothing was measured beside retention");
+        let figures = |p99| vec![Figure::new("acknowledge p99", Unit::Ms, p99)];
+        let found = Found { sent: 10, acknowledged: 10, ..Found::default() };
+        for (subject, p99) in [(Subject::Hub, 4.0), (Subject::Dropping, 5.0)] {
+            report.measured.remove(subject.name());
+            report.add(subject, Measured { open: figures(p99), full: vec![], found, notes: Vec::new() });
+        }
+        assert!(report.whole());
+        assert_eq!(report.json()["acknowledge_p99_dropping_to_hub"], 1.25);
+        assert!(
+            report.table().contains("acknowledge p99 beside retention ÷ without: 1.25"),
+            "{}",
+            report.table()
+        );
+        let lost = Found { lost: 1, ..found };
+        report.add(Subject::Dropping, Measured { found: lost, ..Measured::default() });
+        assert!(!report.whole());
     }
 
     #[test]

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use anyhow::Context;
+use mailspan_core::Millis;
 use serde_json::Value;
 
 use super::event::{Maker, hex};
@@ -15,7 +16,7 @@ use super::link::Link;
 use super::load::{self, Aim, Load, Pace, Sent};
 use super::look::{self, Firsts, Found};
 use super::receiver::Receiver;
-use super::{Goal, Plan, SECRET_FILE, Subject, child, cpu, hub, receiver};
+use super::{Goal, Plan, SECRET_FILE, Subject, aged, child, cpu, hub, receiver};
 use crate::runtime;
 
 /// Events of the load at full speed, fewer where each is delivered several times.
@@ -46,6 +47,8 @@ struct Stage<'p> {
     child: Option<child::Child>,
     /// Destinations that each event should reach; 0 where none is looked at.
     destinations: u16,
+    /// What is older in the journal is not of the load.
+    began: Millis,
 }
 
 /// Measures in `folder`, which is empty and stays ours.
@@ -72,18 +75,21 @@ pub async fn measure(plan: &Plan, subject: Subject, folder: &Path) -> anyhow::Re
 async fn set<'p>(plan: &'p Plan, subject: Subject, folder: &Path) -> anyhow::Result<Stage<'p>> {
     let secret = hex(&runtime::random_u128().to_be_bytes());
     super::write_private(&folder.join(SECRET_FILE), &secret)?;
-    let epoch = runtime::instant();
-    let maker = Arc::new(Maker::new(&secret, runtime::random_u64(), plan.connections, runtime::now().0));
+    let (epoch, began) = (runtime::instant(), runtime::now());
+    let maker = Arc::new(Maker::new(&secret, runtime::random_u64(), plan.connections, began.0));
     let receiver = receiver::start(maker.clone(), epoch).await?;
     let destinations = match (plan.goal, subject) {
         (Goal::Ingest { .. }, _) | (_, Subject::Receiver) => 0,
         (_, Subject::Floor) => 1,
-        (Goal::Deliver { fan_out, .. }, Subject::Hub) => fan_out,
+        (Goal::Deliver { fan_out, .. }, Subject::Hub | Subject::Dropping) => fan_out,
     };
     let arrived = (destinations > 0).then(|| (receiver.count.clone(), u64::from(destinations)));
     let (address, path, hub, child) = match subject {
-        Subject::Hub => {
-            let hub = hub::start(plan, folder, receiver.address).await?;
+        Subject::Hub | Subject::Dropping => {
+            if let Some(events) = plan.aged {
+                aged::fill(plan, folder, events).await.context("make a store with a past")?;
+            }
+            let hub = hub::start(plan, folder, receiver.address, subject == Subject::Dropping).await?;
             (hub.address, "/in/mailtarget", Some(hub), None)
         }
         Subject::Floor | Subject::Receiver => {
@@ -91,10 +97,10 @@ async fn set<'p>(plan: &'p Plan, subject: Subject, folder: &Path) -> anyhow::Res
             (address, "/in", None, Some(child))
         }
     };
-    let per_request = if subject == Subject::Hub { plan.per_request } else { 1 };
+    let per_request = if hub.is_some() { plan.per_request } else { 1 };
     let connections = plan.connections;
     let aim = Aim { address, path, maker, connections, per_request, epoch, arrived };
-    Ok(Stage { plan, subject, aim, receiver, hub, child, destinations })
+    Ok(Stage { plan, subject, aim, receiver, hub, child, destinations, began })
 }
 
 async fn start_floor(
@@ -212,11 +218,15 @@ impl Stage<'_> {
             runtime::sleep(GRACE_MS).await;
         }
         if let Some(hub) = &self.hub {
-            check_audit(&hub.audit().await?, notes);
+            let audit = hub.audit().await?;
+            check_audit(&audit, notes);
+            if let (Subject::Dropping, Some(events)) = (self.subject, self.plan.aged) {
+                check_dropped(&audit, events, notes);
+            }
         }
         match (self.subject, &self.hub) {
             (_, Some(hub)) if self.destinations == 0 => {
-                Ok(look::in_journal(&self.aim.maker, all, &hub.journal().await?))
+                Ok(look::in_journal(&self.aim.maker, all, &hub.journal(self.began).await?))
             }
             (Subject::Floor, _) if self.destinations == 0 => self.look_in_floor(all).await,
             (Subject::Receiver, _) => Ok(look::at_receiver(&self.aim.maker, all, &[], 0).0),
@@ -240,6 +250,19 @@ impl Stage<'_> {
             child.stop().await;
         }
     }
+}
+
+/// Retention must have been at work, and not have run out of work long before the end.
+fn check_dropped(audit: &Value, events: u64, notes: &mut Vec<String>) {
+    let dropped = audit["dropped_events"].as_u64().unwrap_or(0);
+    let of = format!("dropping: retention dropped {dropped} of {events} old events while the load ran");
+    notes.push(match dropped {
+        0 => format!("{of}: nothing was measured beside it, let it run longer"),
+        all if all >= events => {
+            format!("{of}: some of the load ran beside nothing, give more to --retention")
+        }
+        _ => of,
+    });
 }
 
 /// The hub's own sums must agree with what the bench finds.

@@ -1,4 +1,4 @@
-//! `mailspan bench store`: journal, router and queue on the store alone, without HTTP and in this process,
+//! `mailspan bench store`: journal, router, queue and contacts on the store alone, without HTTP and in this process,
 //! beside bare tables of the same engine.
 
 use std::path::PathBuf;
@@ -8,7 +8,7 @@ use std::time::Instant;
 use anyhow::{Context, bail};
 use mailspan_connectors::contract::Refusal;
 use mailspan_core::limits::{BODY_BYTES_MAX, QUEUE_ROOM};
-use mailspan_core::{Attempt, DestinationId, EventId, Outcome, RawRequest, Settlement, State};
+use mailspan_core::{Attempt, DestinationId, EventId, Millis, Outcome, RawRequest, Settlement, State};
 use mailspan_engine::Fence;
 use mailspan_store::{Claim, Store, Write};
 use serde_json::{Map, Value, json};
@@ -19,7 +19,7 @@ use super::figures::{Figure, Unit, medians, value};
 use super::place::{Made, On};
 use super::report::{key, rounded};
 use super::table::shown;
-use super::{Folder, Goal, Plan, bare, cpu, hub, in_memory};
+use super::{Folder, Goal, Plan, bare, cpu, hub, in_memory, store_contacts};
 use crate::app::{App, Live};
 use crate::cli::progress::Progress;
 use crate::deliver::start::lease;
@@ -156,6 +156,15 @@ async fn measure(
 
     let audit = app.store.audit().await?;
     let right = audit.adds_up && audit.accepted == plan.events && audit.delivered == deliveries;
+    let contacts =
+        progress.during("contacts", store_contacts::measure(app, plan.events, plan.writers)).await?;
+    figures.extend(contacts.0);
+    if !contacts.1 {
+        return Ok((
+            figures,
+            Some(format!("{} contacts were written, others are in the store", plan.events)),
+        ));
+    }
     let trouble = (!right).then(|| {
         format!(
             "{} events of {} and {} deliveries of {deliveries} are in the store",
@@ -194,26 +203,28 @@ async fn accept(plan: &StorePlan, app: &App, secret: &str) -> anyhow::Result<f64
     let live = app.live();
     let source = live.hub.source("mailtarget").context("the bench's own source is not there")?;
     let last = plan.events / 10;
-    write_range(plan, &app.store, source, &maker, 0..plan.events - last).await?;
+    write_range(plan.writers, &app.store, source, &maker, 0..plan.events - last, None).await?;
     let began = runtime::instant();
-    write_range(plan, &app.store, source, &maker, plan.events - last..plan.events).await?;
+    write_range(plan.writers, &app.store, source, &maker, plan.events - last..plan.events, None).await?;
     Ok(last as f64 / began.elapsed().as_secs_f64().max(f64::MIN_POSITIVE))
 }
 
-async fn write_range(
-    plan: &StorePlan,
+/// Keeps a range of the load's events, by so many requests at once, as received at that time or now.
+pub async fn write_range(
+    writers: u64,
     store: &Store,
     source: &Arc<Source>,
     maker: &Arc<Maker>,
     range: std::ops::Range<u64>,
+    at: Option<Millis>,
 ) -> anyhow::Result<()> {
     let mut tasks = Vec::new();
-    for writer in 0..plan.writers {
+    for writer in 0..writers {
         let (store, source, maker, range) = (store.clone(), source.clone(), maker.clone(), range.clone());
-        let step = usize::try_from(plan.writers)?;
+        let step = usize::try_from(writers)?;
         tasks.push(async move {
             for index in (range.start + writer..range.end).step_by(step) {
-                store.write(receipt(&source, &maker, index)?).await?;
+                store.write(receipt(&source, &maker, index, at)?).await?;
             }
             anyhow::Ok(())
         });
@@ -221,9 +232,9 @@ async fn write_range(
     together(tasks).await
 }
 
-fn receipt(source: &Source, maker: &Maker, index: u64) -> anyhow::Result<Write> {
+fn receipt(source: &Source, maker: &Maker, index: u64, at: Option<Millis>) -> anyhow::Result<Write> {
     let (body, signature) = maker.request(&[index]);
-    let now = runtime::now();
+    let now = at.unwrap_or_else(runtime::now);
     let header = |name: &str, value: &str| (name.to_owned(), value.as_bytes().to_vec());
     let request = RawRequest {
         method: "POST".to_owned(),
@@ -286,7 +297,7 @@ fn settlement(destination: DestinationId, fence: Fence, claim: &Claim) -> Write 
 }
 
 /// Runs all at once; the first error.
-async fn together<F>(tasks: Vec<F>) -> anyhow::Result<()>
+pub async fn together<F>(tasks: Vec<F>) -> anyhow::Result<()>
 where
     F: Future<Output = anyhow::Result<()>> + Send + 'static,
 {

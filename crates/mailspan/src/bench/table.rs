@@ -16,6 +16,9 @@ impl Report {
         if others.contains(&Subject::Receiver) {
             let _ = write!(head, "{:>12}{:>12}", "receiver", "÷ receiver");
         }
+        if others.contains(&Subject::Dropping) {
+            let _ = write!(head, "{:>12}{:>12}", "dropping", "÷ hub");
+        }
         text += &head;
         text.push('\n');
         if let Some(rate) = self.plan.per_second {
@@ -39,6 +42,9 @@ impl Report {
                 outcome.found
             );
         }
+        if let Some(ratio) = self.retention() {
+            let _ = writeln!(text, "acknowledge p99 beside retention ÷ without: {ratio:.2}");
+        }
         for note in self.notes() {
             let _ = writeln!(text, "note: {note}");
         }
@@ -47,15 +53,19 @@ impl Report {
 
     fn block(&self, text: &mut String, title: &str, of: impl Fn(&Report, Subject) -> Vec<Figure>) {
         let _ = writeln!(text, "{title}");
-        let others: Vec<Vec<Figure>> = self.others().into_iter().map(|subject| of(self, subject)).collect();
+        let others = self.others().into_iter().map(|subject| (subject, of(self, subject)));
+        let others: Vec<(Subject, Vec<Figure>)> = others.collect();
         for figure in of(self, Subject::Hub) {
             let _ = write!(text, "  {:32}{:>12}", figure.name, shown(figure.unit, figure.value));
-            for (place, other) in others.iter().enumerate() {
+            for (place, (subject, other)) in others.iter().enumerate() {
                 let width = if place == 0 { 9 } else { 12 };
                 match value(other, &figure.name) {
                     Some(of) => {
-                        let _ =
-                            write!(text, "{:>12}{:>width$}", shown(figure.unit, of), ratio(figure.value, of));
+                        let ratio = match subject {
+                            Subject::Dropping => ratio(of, figure.value),
+                            _ => ratio(figure.value, of),
+                        };
+                        let _ = write!(text, "{:>12}{ratio:>width$}", shown(figure.unit, of));
                     }
                     None => {
                         let _ = write!(text, "{:>12}{:>width$}", "–", "–");
@@ -71,6 +81,8 @@ impl Report {
         let where_to = if self.plan.delivers() { "at the receiver" } else { "in the journal" };
         let _ = writeln!(text, "every acknowledged event looked for {where_to}, all rounds");
         let (hub, floor) = (self.found(Subject::Hub), self.found(Subject::Floor));
+        let mut hub = hub;
+        hub.add(&self.found(Subject::Dropping));
         let mut line = |name: &str, hub: u64, floor: u64| {
             let _ = writeln!(text, "  {name:32}{hub:>12}{floor:>12}");
         };

@@ -72,17 +72,16 @@ pub async fn requests(live: &Live, case: &Case) -> Result<Vec<Made>, String> {
 fn own(name: &str) -> Option<Source> {
     let kind = OWN_SOURCES.contains(&name).then(|| kind("api")).flatten()?;
     let logic = (kind.source.as_ref()?.build)(&serde_json::json!({})).ok()?;
-    let (secrets, access, parse) = (Vec::new(), None, None);
-    let path = String::new();
     Some(Source {
         name: Name::new(name),
         tenant: Name::default_tenant(),
         kind,
-        path,
-        secrets,
-        access,
+        path: String::new(),
+        secrets: Vec::new(),
+        access: None,
         logic,
-        parse,
+        parse: None,
+        asked: None,
     })
 }
 
@@ -115,6 +114,7 @@ async fn of_event(live: &Live, case: &Case, event: Event, made: &mut Vec<Made>) 
             progress: Vec::new(),
             several_recipients: false,
             times: LastTimes::of(&routed.event),
+            newest: false,
         };
         let operations =
             claim::operations(route, destination, &claim).map_err(|reason| reason.to_string())?;
@@ -135,6 +135,7 @@ fn person(case: &Case, event: &Event, opens: u64, clicks: u64) -> Option<Person>
         clicks: case.clicks + clicks,
         opted_out_at: None,
         opted_in_at: None,
+        suppressed: false,
         erased: false,
     })
 }

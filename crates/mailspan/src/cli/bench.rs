@@ -8,10 +8,12 @@ use clap::{Args, Subcommand};
 use mailspan_core::Span;
 
 use super::Common;
+use crate::bench::contacts::{self, ContactsPlan};
 use crate::bench::dedupe::{self, DedupePlan};
 use crate::bench::neighbours::{self, NeighboursPlan};
 use crate::bench::place::On;
 use crate::bench::store::{self, StorePlan};
+use crate::bench::sync::{self, SyncPlan};
 use crate::bench::{self, Goal, MapKind, Plan, floor};
 
 #[derive(Debug, Subcommand)]
@@ -26,6 +28,10 @@ pub enum Bench {
     Neighbours(Neighbours),
     /// What a dedupe key costs where many are known, against few
     Dedupe(Dedupe),
+    /// Contacts imported, changed and listed over the API, then every one read back
+    Contacts(Contacts),
+    /// From an unsubscribe until the last of four systems knows it, then each system looked at
+    Sync(Sync),
     /// A bare program to compare with
     #[command(hide = true)]
     Floor(Floor),
@@ -66,6 +72,9 @@ pub struct Ingest {
     /// Their conditions hold: deliveries are written, for a destination that is paused
     #[arg(long)]
     matching: bool,
+    /// Measure the hub also while retention drops old events, 100k of them or as many as are given
+    #[arg(long, value_name = "EVENTS", num_args = 0..=1, default_missing_value = "100k", value_parser = keys, conflicts_with = "matching")]
+    retention: Option<u64>,
 }
 
 #[derive(Debug, Args)]
@@ -108,6 +117,46 @@ pub struct Dedupe {
     keys: u64,
     #[command(flatten)]
     made: MadeOn,
+}
+
+#[derive(Debug, Args)]
+pub struct Contacts {
+    /// How many, with `k` or `m` for thousands or millions
+    #[arg(long, default_value = "1m", value_parser = keys)]
+    contacts: u64,
+    /// Connections that write one contact a request
+    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u64).range(1..=1_000))]
+    connections: u64,
+    /// That are changed in bulk, and one by one, in each round
+    #[arg(long, default_value = "20k", value_parser = keys)]
+    changes: u64,
+    /// Pages of each kind that are measured
+    #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u64).range(1..=100_000))]
+    pages: u64,
+    #[command(flatten)]
+    made: MadeOn,
+}
+
+#[derive(Debug, Args)]
+pub struct Sync {
+    /// Unsubscribes a second
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=1_000))]
+    rate: u64,
+    /// Changes of other contacts a second, beside them
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u64).range(1..=10_000))]
+    profiles: u64,
+    /// How long each run is under load
+    #[arg(long = "for", default_value = "20s", value_parser = Span::parse)]
+    open: Span,
+    /// The vendors' documented limits instead of none
+    #[arg(long)]
+    vendor_limits: bool,
+    /// How often each of floor and hub is measured, in turns
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=20))]
+    rounds: u32,
+    /// Where the store goes while it runs; the system's temporary folder without it
+    #[arg(long)]
+    folder: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
@@ -193,7 +242,9 @@ fn rate(text: &str) -> Result<Rate, String> {
 /// Exit status 1 when something was lost or out of order.
 pub async fn run(common: &Common, command: Bench) -> anyhow::Result<ExitCode> {
     let plan = match command {
-        Bench::Ingest(Ingest { load, routes, matching }) => plan(load, Goal::Ingest { routes, matching })?,
+        Bench::Ingest(Ingest { load, routes, matching, retention }) => {
+            Plan { aged: retention, ..plan(load, Goal::Ingest { routes, matching })? }
+        }
         Bench::Deliver(Deliver { load, batch, fan_out, signed, map }) => {
             plan(load, Goal::Deliver { batch, fan_out, signed, map })?
         }
@@ -207,6 +258,23 @@ pub async fn run(common: &Common, command: Bench) -> anyhow::Result<ExitCode> {
                 store::run(StorePlan { events, writers, routes, rounds, on, folder }, common.json).await?;
             print(common, report.json(), report.table());
             return Ok(if report.whole { ExitCode::SUCCESS } else { ExitCode::FAILURE });
+        }
+        Bench::Contacts(Contacts { contacts, connections, changes, pages, made }) => {
+            let MadeOn { store: on, rounds, folder } = made;
+            let plan = ContactsPlan { contacts, connections, changes, pages, rounds, on, folder };
+            let report = contacts::run(plan).await?;
+            print(common, report.json(), report.table());
+            return Ok(if report.whole() { ExitCode::SUCCESS } else { ExitCode::FAILURE });
+        }
+        Bench::Sync(Sync { rate, profiles, open, vendor_limits, rounds, folder }) => {
+            if open.ms == 0 || open.ms > SPAN_MS_MAX {
+                anyhow::bail!("--for takes 1ms to 1h");
+            }
+            let limited = vendor_limits;
+            let plan = SyncPlan { per_second: rate, profiles, ms: open.ms, rounds, limited, folder };
+            let report = sync::run(plan).await?;
+            print(common, report.json(), report.table());
+            return Ok(if report.whole() { ExitCode::SUCCESS } else { ExitCode::FAILURE });
         }
         Bench::Neighbours(Neighbours { destinations, rate, open, rounds, folder }) => {
             if open.ms == 0 || open.ms > SPAN_MS_MAX {
@@ -255,6 +323,7 @@ fn plan(load: Load, goal: Goal) -> anyhow::Result<Plan> {
         connections,
         per_request,
         rounds,
+        aged: None,
         folder,
     })
 }

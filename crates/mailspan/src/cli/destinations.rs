@@ -24,6 +24,8 @@ pub enum Destinations {
     },
     /// Send again
     Resume { id: String },
+    /// Tell those contacts again that changed since the last push that arrived; a hub that runs does it
+    Resync { id: String },
     /// Show which properties, unique keys and scopes are missing at the vendor
     Prepare {
         id: String,
@@ -61,6 +63,9 @@ async fn carry_out(common: &Common, client: &Client, command: Destinations) -> a
         }
         Destinations::Resume { id } => {
             table::one(common, &client.post(&path(&id, "resume"), &json!({})).await?)
+        }
+        Destinations::Resync { id } => {
+            table::one(common, &client.post(&path(&id, "resync"), &json!({})).await?)
         }
         Destinations::Prepare { id, yes } => {
             let answer = client.post(&path(&id, "prepare"), &json!({ "yes": yes })).await?;

@@ -17,8 +17,10 @@ mod keys;
 mod migrate;
 mod moving;
 pub mod progress;
+mod reconcile;
 mod records;
 mod sandbox;
+mod sources;
 pub mod table;
 mod tenants;
 mod test;
@@ -103,6 +105,11 @@ enum Command {
     /// Look at destinations; test, pause, resume, prepare them
     #[command(subcommand)]
     Destinations(destinations::Destinations),
+    /// Look at sources: what they list against what arrived; ask one now
+    #[command(subcommand)]
+    Sources(sources::Sources),
+    /// Compare what a source's provider lists with what arrived; name each difference
+    Reconcile(reconcile::Reconcile),
     /// The compliance log: every consent fact and what each destination answered
     #[command(subcommand)]
     Ledger(records::Ledger),
@@ -180,6 +187,8 @@ async fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::DeadLetters(command) => dead_letters::run(&common, command).await,
         Command::Jobs(command) => jobs::run(&common, command).await,
         Command::Destinations(command) => destinations::run(&common, command).await,
+        Command::Sources(command) => sources::run(&common, command).await,
+        Command::Reconcile(command) => reconcile::run(&common, command).await,
         Command::Ledger(command) => records::ledger(&common, command).await,
         Command::Refused(command) => records::refused(&common, command).await,
         Command::Quarantined(command) => records::quarantined(&common, command).await,

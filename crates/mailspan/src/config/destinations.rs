@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use aws_lc_rs::digest::{Context, SHA256};
 use mailspan_connectors::contract::{Kind, Policy, Sink};
-use mailspan_core::{Name, Secret};
+use mailspan_core::limits::ROUND_MS_MAX;
+use mailspan_core::{Name, Secret, Span};
 use mailspan_egress::{Allowance, Target};
 use mailspan_engine::Limits;
 use serde_json::{Map, Value};
@@ -15,7 +16,7 @@ use super::endpoint;
 use super::kinds::{self, Side};
 use super::limits::{defaults, limits, timeout};
 use super::reader::{Reader, suggestion};
-use super::settings::{DESTINATION, names};
+use super::settings::{DESTINATION, RESYNC, names};
 use super::sign::sign;
 use super::tree::{Entry, Node, Table};
 use crate::hub::{Auth, Destination, Sign};
@@ -51,6 +52,7 @@ fn destination(reader: &Reader, entry: &Entry, sources: &Table, allow: &[Allowan
     let sink = kinds::build(reader, entry, own.clone(), reader.count() == known, of.build);
     let ordered = ordered(reader, table);
     let echo_of = echo_of(reader, table, sources);
+    let resync = resync(reader, table, &place, kind);
     credentials(reader, entry, table, kind, &proof);
     if reader.count() > before {
         return None;
@@ -71,10 +73,31 @@ fn destination(reader: &Reader, entry: &Entry, sources: &Table, allow: &[Allowan
         sink: sink?,
         ordered,
         echo_of,
+        resync,
         own,
         digest,
         endpoint: false,
     })
+}
+
+/// `resync = { every = "24h" }`.
+fn resync(reader: &Reader, table: &Table, place: &str, kind: &Kind) -> Option<Span> {
+    let entry = table.entry("resync")?;
+    if !kind.sink.as_ref().is_some_and(|sink| sink.audience) {
+        let message = format!("`resync` means nothing for kind `{}`", kind.name);
+        reader.problem(
+            &entry.key_at,
+            message,
+            "leave it out: only systems that keep contacts are told again",
+        );
+        return None;
+    }
+    let example = "resync = { every = \"24h\" }";
+    let given = reader.table(&entry.node, &format!("write {example}"))?;
+    let place = format!("{place}.resync");
+    reader.known(given, &place, &names(RESYNC));
+    let every = reader.required(given, &entry.key_at, "every", &place, example)?;
+    reader.span(every, 60_000, ROUND_MS_MAX)
 }
 
 /// Who asks for batches gets the same form always: one event alone is a batch of one.
@@ -236,7 +259,7 @@ pub fn notify(
     let target = target(&name, url.to_owned(), &limits, of.timeout_ms, Tls::default());
     let digest = hash(&[name.as_str().as_bytes(), tenant.as_str().as_bytes(), url.as_bytes()]);
     let (auth, sign, headers, ordered) = (None, None, Vec::new(), true);
-    let (own, echo_of) = (Value::Object(Map::new()), Vec::new());
+    let (own, echo_of, resync) = (Value::Object(Map::new()), Vec::new(), None);
     Destination {
         name,
         tenant,
@@ -249,6 +272,7 @@ pub fn notify(
         sink,
         ordered,
         echo_of,
+        resync,
         own,
         digest,
         endpoint: false,

@@ -4,6 +4,7 @@
 //! and go on (`reader` and one file a section), and at the end the hub or all problems, drawn.
 
 mod access;
+mod asked;
 mod certificate;
 mod choice;
 mod destinations;
@@ -162,7 +163,7 @@ fn hub(reader: &Reader, root: &Table) -> Option<Hub> {
     let intake_queue = server::limits(reader, section("limits"));
     let retention = server::retention(reader, section("retention"));
     let ends = routes::Ends { sources: named("sources"), destinations: named("destinations") };
-    let sources = sources::sources(reader, ends.sources);
+    let sources = sources::sources(reader, ends.sources, &allow);
     let mut destinations = destinations::destinations(reader, ends.destinations, ends.sources, &allow);
     let list: &[Node] = match root.get("routes") {
         Some(Node { data: Data::Table(_), at }) => {

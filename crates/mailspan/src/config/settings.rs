@@ -113,6 +113,12 @@ pub const SOURCE: &[Setting] = &[
     setting("secrets", Shape::Secrets, "signing secrets, two while one is rotated out"),
     setting("access", Shape::Table(ACCESS), "a credential beside a signature, or instead of one"),
     setting("parse", Shape::Text, "a VRL program: request to event or array of events"),
+    setting(
+        "auth",
+        Shape::Table(AUTH),
+        "the credential under which the source is asked for what it did not tell",
+    ),
+    setting("base_url", Shape::Text, "where it is asked: another base address than the vendor's"),
     setting("account", Shape::Text, "a name for the account that a destination may share: no echoes"),
     setting("tenant", Shape::Text, "the tenant; default `default`"),
 ];
@@ -153,10 +159,18 @@ pub const DESTINATION: &[Setting] = &[
     setting("ca", Shape::Secret, "PEM of certificate authorities to trust beside the public ones"),
     setting("client_certificate", Shape::Table(CLIENT_CERTIFICATE), "for a receiver that asks for one"),
     setting("title_case_headers", Shape::Flag, "for a receiver that cannot read lower-case header names"),
+    setting(
+        "resync",
+        Shape::Table(RESYNC),
+        "of kinds that keep contacts: tells those again that changed since the last push that arrived",
+    ),
     setting("account", Shape::Text, "what came from a source of the same account is not sent back"),
     setting("echo_of", Shape::Texts, "sources whose events are not sent back to it"),
     setting("tenant", Shape::Text, "the tenant; default `default`"),
 ];
+
+pub const RESYNC: &[Setting] =
+    &[setting("every", Shape::Span, "how often, like 24h; at least 1m, at most 31d")];
 
 pub const AUTH: &[Setting] = &[
     setting("kind", Shape::OneOf(&["bearer", "basic", "header", "key"]), "how the credential is sent"),

@@ -4,9 +4,11 @@ use std::sync::Arc;
 
 use mailspan_connectors::contract::{Kind, SourceKind};
 use mailspan_core::{Named, clip};
+use mailspan_egress::Allowance;
 use mailspan_maps::{Program, Purpose};
 
 use super::access::access;
+use super::asked;
 use super::kinds::{self, Side};
 use super::programs::program;
 use super::reader::Reader;
@@ -36,11 +38,11 @@ const OWN_PATHS: &[&str] = &[
 ];
 
 /// Each section that holds; the others are reported.
-pub fn sources(reader: &Reader, table: &Table) -> Vec<Arc<Source>> {
+pub fn sources(reader: &Reader, table: &Table, allow: &[Allowance]) -> Vec<Arc<Source>> {
     let mut sources: Vec<Arc<Source>> = Vec::with_capacity(table.entries.len());
     let mut api: Option<&str> = None;
     for entry in &table.entries {
-        let Some(source) = source(reader, entry) else { continue };
+        let Some(source) = source(reader, entry, allow) else { continue };
         if source.path == API_PATH {
             if let Some(first) = api {
                 let message = format!("`sources.{}` is a second source of kind `api`", entry.key);
@@ -83,7 +85,7 @@ fn collide(one: &Source, two: &Source) -> bool {
     one.path == two.path || below(one, two) || below(two, one)
 }
 
-fn source(reader: &Reader, entry: &Entry) -> Option<Source> {
+fn source(reader: &Reader, entry: &Entry, allow: &[Allowance]) -> Option<Source> {
     let before = reader.count();
     let place = format!("sources.{}", entry.key);
     let table = reader.table(&entry.node, "write [sources.NAME] with kind = \"…\" below it")?;
@@ -106,8 +108,17 @@ fn source(reader: &Reader, entry: &Entry) -> Option<Source> {
     }
     let known = reader.count();
     let own = kinds::own(reader, table, &place, &names(SOURCE), &(of.schema)());
+    let own_of = own.clone();
     let logic = kinds::build(reader, entry, own, reader.count() == known, of.build);
-    proof(reader, entry, kind, of, given.as_ref().map(Option::as_deref), access.is_some());
+    let asked = asked::asked(reader, entry, kind, own_of, allow);
+    proof(
+        reader,
+        entry,
+        kind,
+        of,
+        given.as_ref().map(Option::as_deref),
+        access.is_some() || table.has("auth"),
+    );
     if of.needs_parse && parse.is_none() {
         let help = "write parse = '''…''' with a VRL program that makes an event of { body, headers, query }";
         reader.problem(
@@ -122,7 +133,7 @@ fn source(reader: &Reader, entry: &Entry) -> Option<Source> {
     let path = if kind.name == "api" { API_PATH.to_owned() } else { path? };
     let parse: Option<Program> = parse.flatten();
     let (secrets, access) = (given.flatten().unwrap_or_default(), access.flatten());
-    Some(Source { name: name?, tenant: tenant?, kind, path, secrets, access, logic: logic?, parse })
+    Some(Source { name: name?, tenant: tenant?, kind, path, secrets, access, logic: logic?, parse, asked })
 }
 
 /// No secret, no source: something must prove who sends. `given` is the outer `None` where the

@@ -42,6 +42,7 @@ pub async fn write(
         arrivals: arrivals.collect(),
         unreadable: Vec::new(),
         idempotency: None,
+        round: None,
     };
     let (accepted, _) = keep(app, Box::new(receipt)).await?;
     Ok(accepted.contacts)

@@ -192,6 +192,7 @@ fn destination(
         title_case_headers: false,
     };
     Ok(Destination {
+        resync: None,
         name: row.name.clone(),
         tenant: row.tenant.clone(),
         kind,

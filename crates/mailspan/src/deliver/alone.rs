@@ -6,7 +6,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use mailspan_connectors::contract::{Item, Known};
 use mailspan_core::limits::QUEUE_ROOM_BATCHED;
-use mailspan_core::{Class, EventId, Millis, Outcome, Reason, Settlement, State};
+use mailspan_core::{Class, EventId, Millis, Outcome, Reason, Room, Settlement, State};
 use mailspan_store::{Claim, Trouble, Write};
 
 use crate::app::{App, Live};
@@ -143,12 +143,13 @@ async fn condemn(app: &App, suspect: Suspect, owner: u128, why: &'static str) ->
 }
 
 /// The heads that a suspect can be, and where it waits behind one, that lane as far as it goes together: a request
-/// that carries several is noted under one of them. It was claimed, so it stands among the first of its queue.
+/// that carries several is noted under one of them. It was claimed, so it stands near one of the ends of its queue.
 async fn together(app: &App, suspect: Suspect) -> Result<Vec<Claim>, Trouble> {
     let destination = suspect.destination;
-    let (heads, _) = app.store.claim(destination, QUEUE_ROOM_BATCHED, Millis(i64::MAX)).await?;
+    let room = Room { oldest: QUEUE_ROOM_BATCHED, newest: QUEUE_ROOM_BATCHED };
+    let heads = app.store.claim_beside(destination, room, Millis(i64::MAX), Vec::new()).await?;
     let mut found = Vec::new();
-    for head in heads {
+    for head in heads.claims {
         let mut lane = vec![head];
         if lane[0].class == Class::Profile {
             let behind = app.store.behind(destination, vec![lane[0].delivery]).await?;

@@ -4,7 +4,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use mailspan_connectors::signature::digest;
 use mailspan_core::limits::OPERATIONS_MAX;
-use mailspan_core::{Elsewhere, Event, Key, Operation, Parcel, Part, Reason, Verdict, cloudevents};
+use mailspan_core::{
+    Elsewhere, Event, Key, Operation, Parcel, Part, Person, PersonId, Reason, Verdict, class_of, cloudevents,
+};
 use mailspan_maps::CrmContext;
 use mailspan_store::Claim;
 
@@ -15,6 +17,9 @@ use crate::hub::{Destination, Map, Route};
 /// `parts` is an error where the map failed: code `crash` for a panic.
 pub fn parcel(live: &Live, mut claim: Claim) -> Parcel {
     // The person has no name any more; whom a destination is to erase is what the event says.
+    if claim.person.is_none() && claim.event.event_type.as_str() == "contact.erased" {
+        claim.person = Some(nobody_here(&claim.event));
+    }
     if let Some(person) = claim.person.as_mut().filter(|person| person.erased) {
         person.subject.clone_from(&claim.event.subject);
     }
@@ -38,8 +43,25 @@ pub fn parcel(live: &Live, mut claim: Claim) -> Parcel {
         since: claim.since,
         person: claim.person,
         parts: mapped,
+        newest: claim.newest,
         elsewhere,
         behind: Vec::new(),
+    }
+}
+
+/// Whom an erasure is about that the hub knows nobody of: a destination may.
+fn nobody_here(event: &Event) -> Person {
+    let subject = event.subject.clone();
+    let opted_out_at = Some(event.time);
+    Person {
+        id: PersonId(0),
+        subject,
+        opens: 0,
+        clicks: 0,
+        opted_out_at,
+        opted_in_at: None,
+        suppressed: false,
+        erased: true,
     }
 }
 
@@ -47,7 +69,7 @@ pub fn parcel(live: &Live, mut claim: Claim) -> Parcel {
 fn elsewhere(live: &Live, claim: &Claim) -> Option<Elsewhere> {
     let notify = live.routes.get(&claim.route)?.notify.as_ref()?;
     let destination = live.destination_id(notify.as_str()).filter(|id| *id != claim.destination)?;
-    Some(Elsewhere { destination, class: claim.event.event_type.class() })
+    Some(Elsewhere { destination, class: class_of(&claim.event) })
 }
 
 fn mapped(route: &Route, destination: &Destination, claim: &Claim) -> Result<Vec<Part>, Reason> {

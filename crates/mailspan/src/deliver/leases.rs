@@ -7,9 +7,9 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::atomic::Ordering;
 
-use mailspan_core::DestinationId;
+use mailspan_core::{DestinationId, Reason};
 use mailspan_engine::{Fence, Happened};
-use mailspan_store::{Heard, Trouble, Write, Wrote};
+use mailspan_store::{Heard, LeaseRow, Look, Trouble, Write, Wrote};
 use tokio::sync::watch;
 
 use crate::app::App;
@@ -22,6 +22,7 @@ pub const LEASE_MS: u64 = 10_000;
 pub const RENEW_MS: u64 = LEASE_MS / 3;
 /// After a renewal that failed: nothing is sent meanwhile, so it is tried again soon.
 const AGAIN_MS: u64 = 1_000;
+const ROUTER: &str = "router";
 /// What stayed free for so many turns is taken by whoever knows it: processes with another configuration, or
 /// of an older version, leave it.
 const LEFT_TURNS: u32 = 6;
@@ -95,20 +96,65 @@ async fn another(lost: &mut Option<watch::Receiver<u64>>) {
     std::future::pending().await
 }
 
+/// At rest one write and one read, however many destinations this process serves.
 async fn turn(app: &App, owner: u128, held: &mut Held) -> Result<(), Trouble> {
-    lease(app, &spread::node(owner), owner).await?;
-    router(app, owner, held).await?;
+    end_left(app, owner, held).await?;
+    let ids: Vec<DestinationId> = held.desks.keys().copied().collect();
+    let mut names = vec![spread::node(owner)];
+    names.extend(held.router.is_some().then(|| ROUTER.to_owned()));
+    names.extend(ids.iter().map(|id| name_of(*id)));
+    let fences = renew(app, owner, names).await?;
+    let mut fences = fences.into_iter();
+    if fences.next().flatten().is_none() {
+        lease(app, &spread::node(owner), owner).await?;
+    }
+    if held.router.is_some() {
+        still_routes(app, held, fences.next().flatten());
+    }
+    for (id, fence) in ids.iter().zip(fences) {
+        renewed(app, held, *id, fence).await?;
+    }
+    // What the engine decides and is not kept yet must not be taken back: the next look sees it.
+    let stood = app.stood.load(Ordering::SeqCst);
+    let is_kept = app.stood_kept.load(Ordering::SeqCst) == stood;
+    let serving = held.desks.iter().filter(|(_, desk)| desk.stage == Stage::Serving);
+    let look = app.store.look(serving.map(|(id, _)| *id).collect()).await?;
+    for (id, (paused, pending)) in &look.standings {
+        follow_standing(app, *id, paused.clone(), *pending, is_kept.then_some(stood)).await;
+    }
+    router(app, owner, held, &look).await?;
+    share(app, owner, held, &look.leases).await
+}
+
+/// Gives up what nothing is in flight of, and what was taken out of the configuration.
+async fn end_left(app: &App, owner: u128, held: &mut Held) -> Result<(), Trouble> {
     for id in app.take_left() {
         // Lost and taken anew meanwhile: then it is not left any more.
         if let Some(desk) = held.desks.get_mut(&id).filter(|desk| desk.stage == Stage::Leaving) {
             desk.stage = Stage::Left;
         }
     }
-    let ids: Vec<DestinationId> = held.desks.keys().copied().collect();
-    for id in ids {
-        renew(app, owner, held, id).await?;
+    let live = app.live();
+    let desks: Vec<(DestinationId, Stage)> = held.desks.iter().map(|(id, desk)| (*id, desk.stage)).collect();
+    for (id, stage) in desks {
+        if stage == Stage::Left {
+            give_up(app, owner, held, id).await?;
+            tracing::info!(destination = id.0, "handed over to another process");
+        } else if !live.destinations.contains_key(&id) {
+            // Its desk is closed already.
+            app.tell(Happened::Closed { destination: id }).await;
+            give_up(app, owner, held, id).await?;
+        }
     }
-    share(app, owner, held).await
+    Ok(())
+}
+
+async fn renew(app: &App, owner: u128, names: Vec<String>) -> Result<Vec<Option<Fence>>, Trouble> {
+    let until = runtime::now().plus(LEASE_MS);
+    match app.store.write(Write::Renew { names, owner, until }).await? {
+        Wrote::Renewed { fences } => Ok(fences),
+        _ => Ok(Vec::new()),
+    }
 }
 
 /// The lease of a destination that nothing of is in flight here.
@@ -119,20 +165,13 @@ async fn give_up(app: &App, owner: u128, held: &mut Held, destination: Destinati
     Ok(())
 }
 
-async fn renew(app: &App, owner: u128, held: &mut Held, id: DestinationId) -> Result<(), Trouble> {
+/// What the renewal of a destination's lease says: it goes on, under this fence, or another has it.
+async fn renewed(app: &App, held: &mut Held, id: DestinationId, fence: Option<Fence>) -> Result<(), Trouble> {
     let live = app.live();
     let Some(desk) = held.desks.get_mut(&id) else { return Ok(()) };
-    if desk.stage == Stage::Left {
-        give_up(app, owner, held, id).await?;
-        tracing::info!(destination = id.0, "handed over to another process");
-        return Ok(());
-    }
-    let Some(settings) = live.destinations.get(&id) else {
-        // Taken out of the configuration: its desk is closed already.
-        app.tell(Happened::Closed { destination: id }).await;
-        return give_up(app, owner, held, id).await;
-    };
-    let Some(fence) = lease(app, &name_of(id), owner).await? else {
+    // Taken out of the configuration a moment ago: the next turn gives it up.
+    let Some(settings) = live.destinations.get(&id) else { return Ok(()) };
+    let Some(fence) = fence else {
         held.desks.remove(&id);
         app.owns(id, false);
         app.tell(Happened::Closed { destination: id }).await;
@@ -140,7 +179,7 @@ async fn renew(app: &App, owner: u128, held: &mut Held, id: DestinationId) -> Re
         return Ok(());
     };
     if desk.told == Some((fence, settings.digest)) {
-        return if desk.stage == Stage::Serving { follow_standing(app, id).await } else { Ok(()) };
+        return Ok(());
     }
     let is_new = desk.told.is_none_or(|(told, _)| told != fence);
     if is_new {
@@ -160,10 +199,10 @@ async fn renew(app: &App, owner: u128, held: &mut Held, id: DestinationId) -> Re
 }
 
 /// Takes what is free, or hands over what others lack.
-async fn share(app: &App, owner: u128, held: &mut Held) -> Result<(), Trouble> {
+async fn share(app: &App, owner: u128, held: &mut Held, leases: &[LeaseRow]) -> Result<(), Trouble> {
     let live = app.live();
     let known: BTreeSet<DestinationId> = live.destinations.keys().copied().collect();
-    let seen = spread::seen(&app.store.leases().await?, owner, &known, runtime::now());
+    let seen = spread::seen(leases, owner, &known, runtime::now());
     for dead in &seen.dead {
         app.store.write(Write::Release { name: spread::node(*dead), owner: *dead }).await?;
     }
@@ -199,27 +238,38 @@ async fn share(app: &App, owner: u128, held: &mut Held) -> Result<(), Trouble> {
 
 /// False where another was quicker.
 async fn take(app: &App, owner: u128, held: &mut Held, id: DestinationId) -> Result<bool, Trouble> {
-    if lease(app, &name_of(id), owner).await?.is_none() {
-        return Ok(false);
-    }
+    let Some(fence) = lease(app, &name_of(id), owner).await? else { return Ok(false) };
     held.desks.insert(id, Desk { told: None, stage: Stage::Serving });
     app.owns(id, true);
-    renew(app, owner, held, id).await?;
+    renewed(app, held, id, Some(fence)).await?;
     Ok(true)
 }
 
-async fn router(app: &App, owner: u128, held: &mut Held) -> Result<(), Trouble> {
-    let now = lease(app, "router", owner).await?;
+/// The router ends where its lease is another's or was taken anew.
+fn still_routes(app: &App, held: &mut Held, now: Option<Fence>) {
     if held.router.as_ref().map(|(fence, _)| *fence) == now {
-        // What committed late, or was accepted by a process whose word got lost, is found by this look.
-        app.route_wake.notify_one();
-        return Ok(());
+        return;
     }
     if let Some((_, over)) = held.router.take() {
+        // The router may have ended by itself.
         let _ = over.send(true);
         app.route_wake.notify_one();
     }
-    if let Some(fence) = now {
+}
+
+async fn router(app: &App, owner: u128, held: &mut Held, look: &Look) -> Result<(), Trouble> {
+    if held.router.is_some() {
+        // What committed late, or was accepted by a process whose word got lost, is found by this look.
+        if look.unrouted {
+            app.route_wake.notify_one();
+        }
+        return Ok(());
+    }
+    let now = runtime::now();
+    if look.leases.iter().any(|lease| lease.name == ROUTER && lease.owner != owner && lease.until > now) {
+        return Ok(());
+    }
+    if let Some(fence) = lease(app, ROUTER, owner).await? {
         let (over, is_over) = watch::channel(false);
         runtime::spawn(follow(app.clone(), fence, is_over));
         held.router = Some((fence, over));
@@ -241,17 +291,20 @@ fn name_of(destination: DestinationId) -> String {
     format!("destination/{}", destination.0)
 }
 
-/// A command at another process, or without one, wrote a standing: the desk hears of it here.
-async fn follow_standing(app: &App, destination: DestinationId) -> Result<(), Trouble> {
-    // What the engine decides and is not kept yet must not be taken back: the next look sees it.
-    let stood = app.stood.load(Ordering::SeqCst);
-    let is_kept = app.stood_kept.load(Ordering::SeqCst) == stood;
-    let Some(row) = app.store.standing(destination).await? else { return Ok(()) };
-    let Some(doing) = app.standing(destination, row.pending).await else { return Ok(()) };
-    if !is_kept || app.stood.load(Ordering::SeqCst) != stood {
-        return Ok(());
+/// A command at another process, or without one, wrote a standing: the desk hears of it here. `kept`: all that the
+/// engine had decided before the look was kept by then, up to this number.
+async fn follow_standing(
+    app: &App,
+    destination: DestinationId,
+    paused: Option<Reason>,
+    pending: u64,
+    kept: Option<u64>,
+) {
+    let Some(doing) = app.standing(destination, pending).await else { return };
+    if kept != Some(app.stood.load(Ordering::SeqCst)) {
+        return;
     }
-    match (row.paused, doing.paused) {
+    match (paused, doing.paused) {
         (Some(reason), None) if reason.code == "operator" => {
             app.tell(Happened::Paused { destination, reason }).await
         }
@@ -259,10 +312,9 @@ async fn follow_standing(app: &App, destination: DestinationId) -> Result<(), Tr
         _ => {}
     }
     // What was offered by a process whose word got lost.
-    if row.pending > 0 {
+    if pending > 0 {
         app.tell(Happened::Offered { destination }).await;
     }
-    Ok(())
 }
 
 /// Hands on what other processes announce.

@@ -88,7 +88,8 @@ async fn keep(
         drill::point("settle-after-commit");
     }
     match wrote {
-        Ok(Wrote::Settled { promoted, mut offered }) => {
+        Ok(Wrote::Settled { promoted, mut offered, known_after_ms }) => {
+            app.metrics.unsubscribes_known(&known_after_ms);
             offered.extend(promoted.then_some(destination));
             Ok(offered)
         }

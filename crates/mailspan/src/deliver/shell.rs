@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use mailspan_core::{
-    Answer, Behind, Class, DeliveryId, DestinationId, Lost, Millis, Parcel, Queue, Reason, Request,
+    Answer, Behind, Class, DeliveryId, DestinationId, Lost, Millis, Parcel, Queue, Reason, Request, Room,
 };
 use mailspan_engine::{CallId, Command, Engine, Happened, Notice, Standing};
 use mailspan_store::{Claim, Claimed, Trouble, Write};
@@ -126,12 +126,7 @@ fn answered(call: CallId, answer: Result<Answer, Lost>) -> Happened {
 
 /// Reads what is due and maps what is not held, on a thread that may compute, for at most
 /// [`MAP_MS_MAX`]: what is left is claimed again at once, so a slow map holds up nobody but itself.
-async fn claim(
-    app: &App,
-    destination: DestinationId,
-    room: [u16; QUEUES],
-    held: Vec<DeliveryId>,
-) -> Happened {
+pub async fn claim(app: &App, destination: DestinationId, room: Room, held: Vec<DeliveryId>) -> Happened {
     let claimed = match app.store.claim_beside(destination, room, runtime::steady(), held).await {
         Ok(claimed) => claimed,
         Err(trouble) => {
@@ -190,13 +185,15 @@ fn map(
     flight: Option<&Flight>,
     claimed: Claimed,
     mut waiting: Waiting,
-    room: [u16; QUEUES],
+    room: Room,
 ) -> (Vec<Parcel>, [bool; QUEUES]) {
     let began = runtime::instant();
     // Horizons count from a time of the wall clock, which may have been set back since.
     let ahead = runtime::steady().since(runtime::now());
-    let mut more: [bool; QUEUES] =
-        std::array::from_fn(|queue| room[queue] > 0 && claimed.came[queue] >= room[queue]);
+    let mut more: [bool; QUEUES] = std::array::from_fn(|queue| {
+        let room = room.oldest[queue];
+        room > 0 && claimed.came[queue] >= room
+    });
     let mut parcels = Vec::with_capacity(claimed.claims.len());
     for row in claimed.claims {
         if !parcels.is_empty() && began.elapsed().as_millis() > MAP_MS_MAX {

@@ -15,19 +15,8 @@ pub fn sign(destination: &Destination, mut request: Request, now: Millis) -> Res
     for (name, value) in &destination.headers {
         set(&mut request, name, value.expose().to_owned());
     }
-    match &destination.auth {
-        None => {}
-        Some(Auth::Bearer { token }) => {
-            set(&mut request, "authorization", format!("Bearer {}", token.secret.expose()));
-        }
-        Some(Auth::Basic { user, password }) => {
-            let both = STANDARD.encode(format!("{user}:{}", password.secret.expose()));
-            set(&mut request, "authorization", format!("Basic {both}"));
-        }
-        Some(Auth::Header { name, value }) => set(&mut request, name, value.secret.expose().to_owned()),
-        Some(Auth::Key { key }) => {
-            set(&mut request, "authorization", format!("Basic {}", STANDARD.encode(key.secret.expose())));
-        }
+    if let Some(auth) = &destination.auth {
+        authorize(auth, &mut request);
     }
     match &destination.sign {
         None => {}
@@ -91,6 +80,33 @@ fn mailingcore(request: &mut Request, secret: &Named, standard: bool, now: Milli
     Ok(())
 }
 
+/// Adds the credential.
+pub fn authorize(auth: &Auth, request: &mut Request) {
+    match auth {
+        Auth::Bearer { token } => {
+            set(request, "authorization", format!("Bearer {}", token.secret.expose()));
+        }
+        Auth::Basic { user, password } => {
+            let both = STANDARD.encode(format!("{user}:{}", password.secret.expose()));
+            set(request, "authorization", format!("Basic {both}"));
+        }
+        Auth::Header { name, value } => set(request, name, value.secret.expose().to_owned()),
+        Auth::Key { key } => {
+            set(request, "authorization", format!("Basic {}", STANDARD.encode(key.secret.expose())));
+        }
+    }
+}
+
+/// The name of the secret in it.
+pub fn name_of(auth: &Auth) -> &str {
+    match auth {
+        Auth::Bearer { token: named }
+        | Auth::Basic { password: named, .. }
+        | Auth::Header { value: named, .. }
+        | Auth::Key { key: named } => &named.name,
+    }
+}
+
 /// Names of the headers that [`sign`] sets, in lower case, with what may be shown of each.
 pub fn added(destination: &Destination) -> Vec<(String, String)> {
     let mut added = Vec::new();
@@ -131,9 +147,25 @@ pub fn added(destination: &Destination) -> Vec<(String, String)> {
 /// Takes the destination's own credentials out of what it answered: some receivers echo what they got, and
 /// answers are kept and shown.
 pub fn redact(destination: &Destination, answer: &mut Answer) {
-    let mut secrets: Vec<(&str, &str)> =
-        destination.headers.iter().map(|(name, value)| (value.expose(), name.as_str())).collect();
-    match &destination.auth {
+    let headers = destination.headers.iter().map(|(name, value)| (value.expose(), name.as_str()));
+    cut_out(headers.collect(), destination.auth.as_ref(), answer);
+}
+
+/// The same for a source that is asked.
+pub fn redact_auth(auth: &Auth, answer: &mut Answer) {
+    cut_out(Vec::new(), Some(auth), answer);
+}
+
+fn cut_out(headers: Vec<(&str, &str)>, auth: Option<&Auth>, answer: &mut Answer) {
+    let basic = match auth {
+        Some(Auth::Basic { user, password }) => {
+            Some(STANDARD.encode(format!("{user}:{}", password.secret.expose())))
+        }
+        Some(Auth::Key { key }) => Some(STANDARD.encode(key.secret.expose())),
+        _ => None,
+    };
+    let mut secrets = headers;
+    match auth {
         Some(
             Auth::Bearer { token: named }
             | Auth::Basic { password: named, .. }
@@ -144,13 +176,6 @@ pub fn redact(destination: &Destination, answer: &mut Answer) {
         }
         None => {}
     }
-    let basic = match &destination.auth {
-        Some(Auth::Basic { user, password }) => {
-            Some(STANDARD.encode(format!("{user}:{}", password.secret.expose())))
-        }
-        Some(Auth::Key { key }) => Some(STANDARD.encode(key.secret.expose())),
-        _ => None,
-    };
     secrets.extend(basic.as_deref().map(|both| (both, "authorization")));
     for (secret, name) in secrets.into_iter().filter(|(secret, _)| secret.len() >= REDACT_BYTES_MIN) {
         let found = answer.body.windows(secret.len()).any(|window| window == secret.as_bytes());

@@ -40,7 +40,7 @@ pub async fn export(store: &Store, tenant: &Name, text: &str) -> Result<Option<V
     let (deliveries, all_deliveries) = deliveries(store, tenant, text).await?;
     Ok(Some(json!({
         "tenant": tenant,
-        "contact": contact.map(|row| ContactOut::new(tenant.as_str(), &row.contact)),
+        "contact": contact.map(|row| ContactOut::new(tenant.as_str(), row.contact)),
         "person": person.map(|person| json!({
             "address": person.subject.address.as_ref().map(mailspan_core::Address::as_str),
             "external_id": person.subject.external_id,

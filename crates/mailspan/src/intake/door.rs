@@ -8,9 +8,9 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use mailspan_connectors::contract::{Refusal, Verified};
 use mailspan_connectors::signature::digest;
-use mailspan_core::contact::{concerns_contacts, read_event};
+use mailspan_core::contact::{ContactWrite, concerns_contacts, is_by_program, read_event};
 use mailspan_core::limits::REFUSED_BODY_BYTES_MAX;
-use mailspan_core::{Digest, EventId, RawRequest};
+use mailspan_core::{DestinationId, Digest, EventId, Name, RawRequest};
 use mailspan_store::{Accepted, Idempotency, Receipt, RefusedRequest, Trouble, Write, Wrote};
 
 use crate::app::App;
@@ -86,16 +86,25 @@ pub async fn enter(
 }
 
 /// What the events say of contacts is written with them.
-async fn read_contacts(app: &App, receipt: &mut Receipt) -> Result<(), Trouble> {
+pub async fn read_contacts(app: &App, receipt: &mut Receipt) -> Result<(), Trouble> {
     for arrived in &mut receipt.arrivals {
         if !concerns_contacts(&arrived.event.event_type) {
             continue;
         }
         let settings = app.tenants.settings(&app.store, &receipt.tenant).await?;
         let write = read_event(&arrived.event, door::new_uid(), settings.bounces_suppress);
-        arrived.contact = write.map(Box::new);
+        let found = receipt.round.is_some();
+        let echo_of = if is_by_program(&arrived.event) { accounts(app, &receipt.source) } else { vec![] };
+        arrived.contact = write.map(|write| Box::new(ContactWrite { found, echo_of, ..write }));
     }
     Ok(())
+}
+
+/// Destinations of the account that a source reports from.
+fn accounts(app: &App, source: &Name) -> Vec<DestinationId> {
+    let live = app.live();
+    let own = live.destinations.iter().filter(|(_, settings)| settings.echo_of.contains(source));
+    own.map(|(id, _)| *id).collect()
 }
 
 /// Of all that makes the events: in binary CloudEvents the headers are half of them.

@@ -56,6 +56,29 @@ pub fn receive(
         return Err(NotReceived::BadBody(text));
     }
     let body_digest = digest(&request.body);
+    let (arrivals, unreadable) = arrived_all(source, parsed, body_digest, request.received_at, ids);
+    Ok(Received::Receipt(Box::new(Receipt {
+        tenant: source.tenant.clone(),
+        source: source.name.clone(),
+        received_at: request.received_at,
+        digest: body_digest,
+        packed: Some(mailspan_store::pack_request(request, &cuts(source, &credential))),
+        credential,
+        arrivals,
+        unreadable,
+        idempotency: None,
+        round: None,
+    })))
+}
+
+/// The events of what was parsed, and what is put aside of it.
+pub fn arrived_all(
+    source: &Source,
+    parsed: Parsed,
+    body_digest: Digest,
+    received_at: Millis,
+    ids: &mut dyn FnMut() -> EventId,
+) -> (Vec<Arrived>, Vec<Unread>) {
     let mut unreadable: Vec<Unread> = parsed.unreadable.into_iter().map(unread).collect();
     let mut arrivals = Vec::with_capacity(parsed.arrivals.len());
     for arrival in parsed.arrivals {
@@ -73,19 +96,9 @@ pub fn receive(
             unreadable.push(Unread { part, reason: Reason::new("too_large", text), raw });
             continue;
         }
-        arrivals.push(arrived(source, arrival, body_digest, request.received_at, ids()));
+        arrivals.push(arrived(source, arrival, body_digest, received_at, ids()));
     }
-    Ok(Received::Receipt(Box::new(Receipt {
-        tenant: source.tenant.clone(),
-        source: source.name.clone(),
-        received_at: request.received_at,
-        digest: body_digest,
-        packed: Some(mailspan_store::pack_request(request, &cuts(source, &credential))),
-        credential,
-        arrivals,
-        unreadable,
-        idempotency: None,
-    })))
+    (arrivals, unreadable)
 }
 
 fn bad_body(bad: BadBody) -> NotReceived {

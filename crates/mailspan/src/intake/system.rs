@@ -52,6 +52,18 @@ pub async fn standing(app: &App, tenant: &Name, destination: &Name, paused: Opti
     say(app, event_type, tenant, &data).await;
 }
 
+/// A source is not asked any more: only an operator can help.
+pub async fn source_paused(app: &App, tenant: &Name, source: &Name, credential: &str, why: &Reason) {
+    let data = json!({
+        "source": source,
+        "credential": credential,
+        "reason": why.code,
+        "text": why.text,
+        "next": format!("mend it, then mailspan sources poll {source}"),
+    });
+    say(app, "system.source_paused", tenant, &data).await;
+}
+
 /// A breaker opened or closed, a quota is in danger.
 pub async fn notice(app: &App, tenant: &Name, destination: &Name, what: &Notice) {
     let (event_type, data) = match what {
@@ -123,6 +135,7 @@ async fn say(app: &App, event_type: &'static str, tenant: &Name, data: &Value) {
         arrivals: vec![Arrived { event, part: 0, dedupe: None, contact: None }],
         unreadable: Vec::new(),
         idempotency: None,
+        round: None,
     };
     if let Err(trouble) = keep(app, Box::new(receipt)).await {
         tracing::warn!("an event of the hub itself could not be kept: {trouble}");

@@ -8,6 +8,7 @@ use super::{Decision, decide};
 use crate::app::Live;
 use crate::http::v1::deliveries::shown;
 use crate::hub::Route;
+use crate::poll::resync::only_to;
 
 /// One row a route, those that are gone but have deliveries last.
 pub fn routes(live: &Live, event: &Event, deliveries: &[DeliveryRow]) -> Value {
@@ -38,6 +39,9 @@ pub fn routes(live: &Live, event: &Event, deliveries: &[DeliveryRow]) -> Value {
 fn verdict(route: &Route, event: &Event) -> (bool, String) {
     if event.test {
         return (false, "a test event makes no delivery".to_owned());
+    }
+    if let Some(only) = only_to(event).filter(|only| !route.to.contains(only)) {
+        return (false, format!("it tells a contact again to {only} alone"));
     }
     match decide(route, event) {
         Decision::Takes => (

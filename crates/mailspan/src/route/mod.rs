@@ -9,6 +9,7 @@ use mailspan_store::{Routed, Towards};
 
 use crate::app::Live;
 use crate::hub::Route;
+use crate::poll::resync::only_to;
 
 /// What one route makes of an event.
 pub enum Decision {
@@ -34,6 +35,7 @@ pub fn decide(route: &Route, event: &Event) -> Decision {
 /// Deliveries and counts of one event. A test event makes none.
 pub fn route(live: &Live, event: Event) -> Routed {
     let mut to = Vec::new();
+    let only = only_to(&event);
     let routes = if event.test { &[][..] } else { &live.hub.routes[..] };
     for route in routes {
         let failed = match decide(route, &event) {
@@ -42,7 +44,8 @@ pub fn route(live: &Live, event: Event) -> Routed {
             Decision::Takes => None,
         };
         let Some(route_id) = live.route_id(&route.name) else { continue };
-        for destination in destinations(live, route, &event) {
+        let all = destinations(live, route, &event).into_iter();
+        for destination in all.filter(|name| only.as_ref().is_none_or(|only| only == name)) {
             let Some(id) = live.destination_id(destination.as_str()) else { continue };
             let ordered = live.destinations.get(&id).is_none_or(|settings| settings.ordered);
             let class = mailspan_core::class_of(&event);

@@ -135,3 +135,38 @@ fn nobody_is_lost_on_the_way_to_an_account_that_breaks() {
     let audit = settled(&hub, 150);
     assert_eq!((&audit["delivered"], &audit["dead"]), (&json!(150), &json!(0)), "{audit}");
 }
+
+/// The sum of the metric's lines, whatever their labels.
+fn metric(hub: &Hub, name: &str) -> u64 {
+    let text = crate::crm::metrics(hub);
+    let lines = text.lines().filter(|line| line.split(['{', ' ']).next() == Some(name));
+    lines.filter_map(|line| line.rsplit_once(' ')?.1.parse::<u64>().ok()).sum()
+}
+
+#[test]
+fn an_unsubscribe_is_under_way_until_the_last_destination_knows_it() {
+    let (hub, sandbox, key) = pair("");
+    say(&hub, &key, &[created(1), created(2)]);
+    settled(&hub, 2);
+    let counts = |under_way: u64, known: u64| {
+        let found = (
+            metric(&hub, "mailspan_unsubscribes_under_way"),
+            metric(&hub, "mailspan_unsubscribe_known_seconds_count"),
+        );
+        (found == (under_way, known)).then_some(())
+    };
+    assert_eq!(counts(0, 0), Some(()), "opt-ins are no unsubscribes");
+    assert!(hub.run(&["destinations", "pause", "core"]).status.success());
+    let out = |n: usize| json!({"type": "contact.unsubscribed", "id": format!("o-{n}"), "subject": email(n), "time": at(2)});
+    say(&hub, &key, &[out(1), out(2)]);
+    until(10, "two unsubscribes are not under way", || counts(2, 0));
+    assert!(hub.run(&["destinations", "resume", "core"]).status.success());
+    // The account's own webhooks come back, and are no further unsubscribes.
+    settled(&hub, 6);
+    assert_eq!(counts(0, 2), Some(()), "{}", crate::crm::metrics(&hub));
+    let state = sandbox.state();
+    assert_eq!(
+        (&found(&state, &email(1))["optIn"], &found(&state, &email(2))["optIn"]),
+        (&json!(false), &json!(false))
+    );
+}

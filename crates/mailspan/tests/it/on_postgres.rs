@@ -6,9 +6,8 @@ use std::sync::{Arc, Mutex};
 
 use mailspan_testkit::{PostgresServer, use_stores};
 
-use crate::{
-    access, api, commands, deliver, hubspot, intake, notices, operations, prepare, reload, replay, store_key,
-};
+use crate::{access, api, commands, deliver, hubspot, intake, notices, operations, poll, prepare, reconcile};
+use crate::{reload, replay, store_key};
 
 type Case = (&'static str, fn());
 
@@ -20,6 +19,10 @@ const ON_SQLITE_ONLY: &[(&str, &str)] = &[
     (
         "a_back_up_works_with_the_key_that_lay_beside_the_file_and_not_without",
         "is about the file beside a file",
+    ),
+    (
+        "a_source_that_is_slow_is_not_asked_twice_at_once",
+        "is about one process; a lease keeps others out, see `a_page_under_an_old_fence_is_refused_whole`",
     ),
     ("no_secret_is_in_a_file_or_on_a_screen", "reads the file for secrets"),
     ("check_says_what_is_there_and_what_is_wrong", "opens no store"),
@@ -49,6 +52,38 @@ const CASES: &[Case] = &[
         "store_key::a_store_is_served_with_its_store_key_alone_and_the_key_can_be_changed",
         store_key::a_store_is_served_with_its_store_key_alone_and_the_key_can_be_changed,
     ),
+    (
+        "poll::reconciliation_finds_what_webhooks_never_told_and_nothing_else",
+        poll::reconciliation_finds_what_webhooks_never_told_and_nothing_else,
+    ),
+    (
+        "poll::a_source_whose_credential_is_refused_is_paused_and_named",
+        poll::a_source_whose_credential_is_refused_is_paused_and_named,
+    ),
+    ("poll::a_second_pull_costs_what_changed", poll::a_second_pull_costs_what_changed),
+    ("poll::a_vendor_that_asks_for_time_gets_it", poll::a_vendor_that_asks_for_time_gets_it),
+    (
+        "poll::a_kill_at_any_point_of_a_page_loses_and_doubles_nothing",
+        poll::a_kill_at_any_point_of_a_page_loses_and_doubles_nothing,
+    ),
+    (
+        "poll::rounds_that_were_missed_are_made_up_for_once",
+        poll::rounds_that_were_missed_are_made_up_for_once,
+    ),
+    (
+        "poll::a_source_can_be_asked_by_a_command_while_no_hub_runs",
+        poll::a_source_can_be_asked_by_a_command_while_no_hub_runs,
+    ),
+    (
+        "reconcile::each_difference_to_the_providers_log_is_named_and_can_be_mended",
+        reconcile::each_difference_to_the_providers_log_is_named_and_can_be_mended,
+    ),
+    ("reconcile::what_cannot_be_compared_says_why", reconcile::what_cannot_be_compared_says_why),
+    (
+        "reconcile::a_resync_tells_again_only_what_changed_since_the_last_push_that_arrived",
+        reconcile::a_resync_tells_again_only_what_changed_since_the_last_push_that_arrived,
+    ),
+    ("reconcile::a_resync_reaches_no_other_destination", reconcile::a_resync_reaches_no_other_destination),
     ("intake::a_signed_event_is_kept_and_delivered", intake::a_signed_event_is_kept_and_delivered),
     (
         "intake::a_refused_signature_tells_the_operator_and_nobody_else",
@@ -282,6 +317,8 @@ fn every_flow_runs_on_both() {
         ("notices", include_str!("notices.rs")),
         ("prepare", include_str!("prepare.rs")),
         ("store_key", include_str!("store_key.rs")),
+        ("poll", include_str!("poll.rs")),
+        ("reconcile", include_str!("reconcile.rs")),
     ];
     for (module, text) in sources {
         let mut lines = text.lines();

@@ -251,7 +251,10 @@ pub fn retention_that_is_too_short_is_refused() {
 
 #[test]
 pub fn metrics_have_every_documented_name_and_count_what_happened() {
-    let (hub, crm) = hub_with("retry = [\"20ms\"]", "");
+    // A source that is asked, and cannot be: its address may not be reached.
+    let asked = "[sources.core]\nkind = \"mailingcore\"\nbase_url = \"http://127.0.0.1:1\"\n\
+        auth = { kind = \"bearer\", token = { env = \"MAILTARGET_SECRET\" } }\n";
+    let (hub, crm) = hub_with("retry = [\"20ms\"]", asked);
     let batch = json!([event("open", "a@example.com", AT), { "event": "open" }]);
     assert_eq!(send(&hub, &batch).status, 200);
     assert_eq!(send(&hub, &batch).json()["duplicates"], 1);
@@ -282,6 +285,8 @@ pub fn metrics_have_every_documented_name_and_count_what_happened() {
         ("mailspan_destination_paused{destination=\"crm\"}".to_owned(), "1"),
         ("mailspan_exchanges_total{destination=\"crm\",status=\"422\"}".to_owned(), "1"),
         ("mailspan_settled_deliveries_total{destination=\"crm\",state=\"dead\"}".to_owned(), "1"),
+        ("mailspan_asked_total{source=\"core\",status=\"0\"}".to_owned(), "1"),
+        ("mailspan_listed_today{source=\"core\"}".to_owned(), "0"),
     ];
     let mut text = String::new();
     for (start, value) in &expected {

@@ -14,7 +14,16 @@ fn person(from: &Value) -> Option<Person> {
 
 fn known(opted_out_at: Option<Millis>, opted_in_at: Option<Millis>) -> Person {
     let subject = Subject::read("ann@x.example");
-    Person { id: PersonId(1), subject, opens: 0, clicks: 0, opted_out_at, opted_in_at, erased: false }
+    Person {
+        id: PersonId(1),
+        subject,
+        opens: 0,
+        clicks: 0,
+        opted_out_at,
+        opted_in_at,
+        suppressed: false,
+        erased: false,
+    }
 }
 
 /// With `MAILSPAN_BLESS=1` the files are written anew: read the difference before it is committed.
@@ -63,4 +72,20 @@ proptest! {
         prop_assert_eq!(fields.get(fields::OPT_IN).cloned(), (at > out).then_some(Value::Bool(true)));
         prop_assert!(fields.contains_key(fields::OPT_IN) || !fields.contains_key(fields::PERMISSION));
     }
+}
+
+/// The destination may not know that its address is suppressed.
+#[test]
+fn who_is_suppressed_here_and_opted_in_is_suppressed_there() {
+    let event =
+        event(&json!({"type": "contact.subscribed", "data": {"contact": {"email": "ann@x.example"}}}));
+    let check = |suppressed: bool, expected: usize| {
+        let person = Person { suppressed, ..known(None, None) };
+        let made = audience(&event, Some(&person), LastTimes::default());
+        assert_eq!(made.len(), expected, "{made:?}");
+        let Some(Operation::SetFields { fields, .. }) = made.get(1) else { return };
+        assert_eq!(fields.get(fields::SUPPRESSED), Some(&Value::Bool(true)));
+    };
+    check(true, 2);
+    check(false, 1);
 }

@@ -36,6 +36,7 @@ fn person(from: &Value) -> Option<Person> {
         clicks: from["clicks"].as_u64()?,
         opted_out_at: None,
         opted_in_at: None,
+        suppressed: false,
         erased: false,
     })
 }

@@ -152,6 +152,11 @@ impl HubSpot {
         lock(&self.book).consents.0.clone()
     }
 
+    /// What one address is subscribed to; nothing where nobody ever said.
+    pub fn status(&self, address: &str) -> Option<Status> {
+        lock(&self.book).consents.0.get(&address.trim().to_lowercase()).cloned()
+    }
+
     /// The latest requests, at most [`mailspan_core::limits::SANDBOX_REQUESTS_KEPT`], oldest first.
     pub fn requests_seen(&self) -> Vec<Seen> {
         lock(&self.book).seen.iter().cloned().collect()

@@ -203,6 +203,9 @@ fn tell(book: &mut Book, event_type: &str, data: Value, now: Millis) {
     let endpoints: Vec<String> =
         book.hooks.endpoints.iter().filter(|(_, one)| asked(one)).map(|(id, _)| id.clone()).collect();
     for endpoint in endpoints {
+        if book.gate.random.chance(book.gate.faults.forget) {
+            continue;
+        }
         if book.hooks.open() >= SANDBOX_WEBHOOKS_MAX {
             return;
         }

@@ -2,13 +2,14 @@
 
 use axum::Router;
 use axum::body::Body;
-use axum::extract::{DefaultBodyLimit, Request, State};
+use axum::extract::{DefaultBodyLimit, Path, Request, State};
 use axum::http::{HeaderMap, Response, header};
 use axum::routing::{get, post};
 use mailspan_core::Millis;
 use serde_json::{Value, json};
 
 use super::maker::Sent;
+use super::payload::logged;
 use super::transmission::{self, Transmission};
 use super::{Mailtarget, Platform};
 use crate::gate::{Stop, Way};
@@ -20,6 +21,7 @@ const MESSAGE_BYTES_MAX: usize = 20 << 20;
 pub(super) fn router(platform: &Mailtarget) -> Router {
     Router::new()
         .route("/v1/layang/transmissions", post(transmit))
+        .route("/v1/analytic/transmission/{id}/events", get(events))
         .route("/_sandbox/state", get(show_state))
         .route("/_sandbox/faults", post(change_faults))
         .fallback(nowhere)
@@ -74,6 +76,49 @@ fn exchange(platform: &mut Platform, headers: &HeaderMap, body: &[u8], now: Mill
     };
     let way = platform.gate.way();
     Some((reply, way))
+}
+
+/// The log of a transmission: what was told of it, and what was forgotten to be told.
+async fn events(
+    State(platform): State<Mailtarget>,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+) -> Response<Body> {
+    let now = (platform.clock)();
+    let answered = {
+        let mut platform = lock(&platform.platform);
+        let way = platform.gate.way();
+        match barred(&mut platform, &headers, now) {
+            Some(stop) => stop.map(|reply| (reply, Way::Plain)),
+            None => Some((log(&platform, &id), way)),
+        }
+    };
+    match answered {
+        Some((reply, way)) => deliver(reply, way).await,
+        None => hang().await,
+    }
+}
+
+/// What keeps a call out before it is looked at; the inner nothing: it is never answered.
+fn barred(platform: &mut Platform, headers: &HeaderMap, now: Millis) -> Option<Option<Reply>> {
+    if let Some(stop) = platform.gate.before() {
+        return Some(stopped(&stop));
+    }
+    let expected = format!("Bearer {}", platform.api_key);
+    let given = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+    if platform.api_key.is_empty() || given != Some(expected.as_str()) {
+        return Some(stopped(&Stop::Unauthorized));
+    }
+    platform.gate.limits(now).map(|stop| stopped(&stop))
+}
+
+fn log(platform: &Platform, id: &str) -> Reply {
+    if !platform.sent.iter().any(|sent| sent.transmission_id == id) {
+        return refusal(404, "not_found", "no such transmission");
+    }
+    let told = platform.told.iter().filter(|event| event.transmission_id == id);
+    let events: Vec<Value> = told.filter_map(logged).collect();
+    Reply::json(200, &json!({"events": events}))
 }
 
 /// Business rules, then 200: at least one client takes 201 for a failure.

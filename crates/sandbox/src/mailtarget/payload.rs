@@ -37,6 +37,25 @@ pub fn generation_a(event: &Happening) -> Value {
     })
 }
 
+/// An entry of the log of a transmission; its instant is a number of seconds. Nothing of what the log does not keep.
+pub fn logged(event: &Happening) -> Option<Value> {
+    let kind = match event.what {
+        What::Injection | What::Delivery | What::Open | What::Click => name_a(event.what),
+        What::Bounce | What::SoftBounce | What::OutOfBand => "bounce",
+        What::Delay | What::Complaint | What::Unsubscribe => return None,
+    };
+    Some(json!({
+        "type": kind,
+        "recipient": event.recipient,
+        "subject": event.subject,
+        "friendlyFrom": event.sender,
+        "reason": event.reason.clone().unwrap_or_default(),
+        "url": event.url.clone().unwrap_or_default(),
+        "userAgent": if matches!(event.what, What::Open | What::Click) { "Mozilla/5.0 (sandbox)" } else { "" },
+        "timestamp": event.at.0.div_euclid(1_000),
+    }))
+}
+
 /// A batch of generation B; its instants are milliseconds, its metadata JSON inside a string.
 pub fn generation_b(batch_id: &str, retry_count: u32, events: &[Happening]) -> Value {
     let events: Vec<Value> = events.iter().map(event_b).collect();

@@ -43,7 +43,7 @@ pub struct Progress {
     pub acknowledged: u64,
     /// Out of attempts.
     pub given_up: u64,
-    /// There was no room for them.
+    /// There was no room for them, or they were forgotten by a fault.
     pub dropped: u64,
 }
 
@@ -130,6 +130,10 @@ impl Queue {
                 break;
             }
             fresh.extend(events.iter().cloned());
+            if self.random.chance(self.faults.forget) {
+                self.progress.dropped += events.len() as u64;
+                continue;
+            }
             parcels.push(Parcel { batch_id: self.batch_id(), events, retries: 0, copy: false });
         }
         let parcels = self.disturb(parcels, now);

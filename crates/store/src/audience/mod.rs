@@ -115,6 +115,8 @@ pub(crate) struct Audience {
     facts: HashMap<i64, Vec<Fact>>,
     /// Who is `same_as` a person.
     merged: HashMap<i64, Vec<i64>>,
+    /// Persons of whom an opt-out was written into the account that now reports one, with the time of that.
+    echoes: HashSet<(i64, Millis)>,
     /// Persons erased in this transaction: all their identities and deliveries go.
     pub erased: BTreeSet<i64>,
     /// What the persons of each erasure were known by, under the person that was asked for.
@@ -141,6 +143,7 @@ impl Audience {
             uids: HashMap::new(),
             facts: HashMap::new(),
             merged: HashMap::new(),
+            echoes: HashSet::new(),
             erased: BTreeSet::new(),
             known: BTreeMap::new(),
             made: HashSet::new(),
@@ -186,6 +189,17 @@ impl Audience {
 
     pub(crate) fn read_fact(&mut self, person: i64, fact: Fact) {
         self.facts.entry(person).or_default().push(fact);
+    }
+
+    /// Of writes that may be echoes: whom they are about, and those merged into that person.
+    pub(crate) fn may_echo<'w>(&self, writes: &[&'w ContactWrite]) -> Vec<(i64, Vec<i64>, &'w ContactWrite)> {
+        let reports = writes.iter().filter(|write| !write.echo_of.is_empty());
+        let found = reports.filter_map(|write| Some((self.followed(write).ok().flatten()?, *write)));
+        found.map(|(person, write)| (person, self.all_of(person), write)).collect()
+    }
+
+    pub(crate) fn read_echo(&mut self, person: i64, at: Millis) {
+        self.echoes.insert((person, at));
     }
 
     /// Persons that are spoken of and not read yet; empty after two rounds.

@@ -7,6 +7,8 @@ use mailspan_core::contact::{
 use mailspan_core::{Address, Digest, EventId, Millis, Reason, Subject};
 use serde_json::Value;
 
+use mailspan_core::contact::ERASED;
+
 use super::{Audience, Confirmation, Hash, PersonRow, Suppression, find};
 
 /// What became of a write, and what the back end has to append for it.
@@ -20,6 +22,8 @@ pub(crate) struct Done {
     pub subject: Subject,
     /// A person was erased.
     pub erased: bool,
+    /// It is of a time before the erasure of whoever it is about: nothing is kept of it, and nobody is told.
+    pub void: bool,
     /// Why the address was suppressed by this write.
     suppressed: Option<Suppressed>,
 }
@@ -50,7 +54,32 @@ impl Done {
     fn refused(reason: Reason) -> Done {
         let outcome = ContactOutcome { turn: Turn::Refused(reason), contact: None, asked: false };
         let (facts, subject) = (vec![], Subject::nobody());
-        Done { outcome, person: None, facts, event: None, subject, erased: false, suppressed: None }
+        Done {
+            outcome,
+            person: None,
+            facts,
+            event: None,
+            subject,
+            erased: false,
+            void: false,
+            suppressed: None,
+        }
+    }
+
+    /// Of something older than the erasure.
+    fn void() -> Done {
+        let outcome = ContactOutcome { turn: Turn::Ignored, contact: None, asked: false };
+        Done { outcome, void: true, ..Done::refused(Reason::new("", "")) }
+    }
+
+    /// Found by asking, and nothing of it is news: no event tells of it.
+    pub(crate) fn is_known_already(&self, write: &ContactWrite) -> bool {
+        let stays = match &self.outcome.turn {
+            Turn::Unchanged | Turn::Ignored => true,
+            Turn::Refused(reason) => reason.code == ERASED,
+            Turn::Created | Turn::Updated | Turn::Erased => false,
+        };
+        write.found && stays && self.facts.is_empty() && self.suppressed.is_none()
     }
 
     /// The evidence of one of the facts; a suppression names its reason.
@@ -68,10 +97,13 @@ impl Audience {
     /// Applies one write. `decides`: a refusal is the whole answer. Else the event is a fact that happened: what it
     /// states of consent is kept for whoever has the address, though the rest is refused.
     pub(crate) fn write(&mut self, write: &ContactWrite, learned: Millis, decides: bool) -> Done {
+        if !decides && self.is_before_erasure(write) {
+            return Done::void();
+        }
         let done = self.try_write(&self.filled(write), learned);
         match done {
             Ok(done) => done,
-            Err(reason) if decides => Done::refused(reason),
+            Err(reason) if decides || reason.code == ERASED => Done::refused(reason),
             Err(reason) => {
                 let (key, uid) = (write.key.clone(), write.uid.clone());
                 let mut follow = ContactWrite::new(key, WriteMode::Follow, uid, write.at, "");
@@ -79,6 +111,7 @@ impl Audience {
                 follow.stated = write.stated.clone();
                 follow.suppress = write.suppress.clone();
                 follow.erase = write.erase;
+                follow.found = write.found;
                 follow.evidence = write.evidence.clone();
                 let turn = Turn::Refused(reason);
                 match self.try_write(&follow, learned) {
@@ -90,6 +123,14 @@ impl Audience {
                 }
             }
         }
+    }
+
+    /// What happened before an erasure and comes after it neither brings the person back nor counts for whoever
+    /// has the address by now.
+    fn is_before_erasure(&self, write: &ContactWrite) -> bool {
+        let address = write.address.as_ref().or(find::parts(&write.key).0);
+        let row = address.and_then(|address| self.suppressions.get(&self.hash_of(address)));
+        !write.erase && row.is_some_and(|row| row.reason == Suppressed::Erasure && write.at <= row.at)
     }
 
     /// Of a duplicate: the contact as it is.
@@ -119,6 +160,11 @@ impl Audience {
         if person.is_none() && find::follows(write) {
             person = self.followed(write)?;
         }
+        if !write.echo_of.is_empty() && person.is_some_and(|person| self.echoes.contains(&(person, write.at)))
+        {
+            let echo = ContactWrite { stated: vec![], suppress: Change::Keep, ..write.clone() };
+            return self.turn(&echo, person, learned);
+        }
         self.turn(write, person, learned)
     }
 
@@ -129,6 +175,11 @@ impl Audience {
         let address = write.address.as_ref().filter(|_| write.mode != WriteMode::Follow);
         let address =
             address.or(before.as_ref().and_then(|contact| contact.address.as_ref())).or(named).cloned();
+        // Who has no contact is erased by what is known of the person.
+        let row = person.and_then(|person| self.persons.get(&person)).filter(|_| write.erase).cloned();
+        let row = row.unwrap_or_default();
+        let address =
+            address.or_else(|| row.address.as_deref().and_then(|address| Address::parse(address).ok()));
         let hash = address.as_ref().map(|address| self.hash_of(address));
         // What happened to an address that the contact has left suppresses that one.
         let left =
@@ -158,12 +209,13 @@ impl Audience {
         let shown = applied.after.as_ref().or(before.as_ref());
         let subject = Subject {
             address: shown.map_or(address, |contact| contact.address.clone()),
-            external_id: shown.and_then(|contact| contact.external_id.clone()),
+            external_id: shown.and_then(|contact| contact.external_id.clone()).or(row.external_id),
         };
         Ok(Done {
             person,
             subject,
             erased: write.erase && person.is_some(),
+            void: false,
             suppressed: applied.suppression.flatten().map(|(reason, _)| reason),
             facts: applied.facts,
             // Nobody was erased: nobody is told.

@@ -44,6 +44,8 @@ pub(crate) const TABLES: &[Table] = &[
     Table { cleared: "until", ..whole("leases", &["name"]) },
     whole("destinations", &["id"]),
     whole("jobs", &["id"]),
+    whole("rounds", &["about"]),
+    whole("listed_days", &["about", "day", "type"]),
     whole("ledger", &["id"]),
     whole("ledger_answers", &["fact", "destination"]),
     whole("contacts", &["person"]),

@@ -9,15 +9,18 @@ use mailspan_core::{Event, EventId, consent_of};
 use super::answers::{self, Asked, Claim};
 use super::base::{Base, Fault, clean};
 use super::journal::Journal;
+use super::leases::Locked;
 use super::names::TYPE;
 use super::persons::{self, Who};
 use super::segments::DedupeKey;
-use super::{crowd, ledger};
+use super::{crowd, ledger, rounds};
 use crate::NameKind;
 use crate::prepare::{Arrival, Identities};
-use crate::sqlite::accept::flags;
+use crate::rounds::{Tally, count};
+use crate::sqlite::accept::{VOID, flags};
 use crate::sqlite::counts::Place;
 use crate::sqlite::envelope;
+use crate::sqlite::route::UNMATCHED;
 use crate::write::{Accepted, Receipt, Trouble, Wrote};
 
 /// A receipt on its way.
@@ -30,6 +33,8 @@ pub(crate) struct Door<'a> {
     request: i64,
     pub accepted: Accepted,
     asked: Option<Asked>,
+    /// Of a page of a poll.
+    pub tally: Tally,
     /// Answered without being looked into.
     pub ended: Option<Result<Wrote, Trouble>>,
 }
@@ -71,7 +76,7 @@ pub(crate) async fn accept(
 ) -> Result<Vec<Result<Wrote, Trouble>>, Fault> {
     let mut doors = vec![];
     for (receipt, arrivals) in receipts {
-        doors.push(door(&journal.base, receipt, arrivals).await?);
+        doors.push(door(&journal.base, &journal.leases, receipt, arrivals).await?);
     }
     let repeats = first_answers(&journal.base, &mut doors).await?;
     journal.segments.hold(&journal.base).await?;
@@ -95,6 +100,11 @@ pub(crate) async fn accept(
         open(&doors).filter_map(|(_, door)| Some((door.asked?, &door.accepted))).collect();
     answers::keep(base, &given).await?;
     for (_, door) in open(&doors) {
+        if let Some(mark) = &door.receipt.round {
+            rounds::keep(base, mark, &door.tally).await?;
+        }
+    }
+    for (_, door) in open(&doors) {
         journal.counts.raise(door.source, Place::Accepted, door.accepted.ids.len() as i64);
         journal.counts.raise(door.source, Place::Duplicate, door.accepted.duplicates as i64);
         journal.counts.raise(door.source, Place::Quarantined, door.accepted.quarantined as i64);
@@ -113,17 +123,25 @@ fn open<'a, 'b>(doors: &'a [Door<'b>]) -> impl Iterator<Item = (usize, &'a Door<
     doors.iter().enumerate().filter(|(_, door)| door.ended.is_none())
 }
 
-async fn door<'a>(base: &Base, receipt: &'a Receipt, arrivals: &'a [Arrival]) -> Result<Door<'a>, Fault> {
+async fn door<'a>(
+    base: &Base,
+    locked: &Locked,
+    receipt: &'a Receipt,
+    arrivals: &'a [Arrival],
+) -> Result<Door<'a>, Fault> {
     let tenant = base.made_tenant(receipt.tenant.as_str()).await?;
     let source = base.made_number(tenant, NameKind::Source as u8, receipt.source.as_str()).await?;
     let quarantined = receipt.unreadable.len() as u64;
-    let accepted = Accepted { ids: vec![], duplicates: 0, quarantined, contacts: vec![] };
+    let accepted = Accepted { ids: vec![], duplicates: 0, quarantined, unchanged: 0, contacts: vec![] };
     let too_many = receipt.unreadable.len() > 8_192;
     let ended = too_many.then(|| {
         let text = "a request has at most 8,192 elements: send smaller batches";
         Err(Fault::refused("too_many_elements", text).trouble())
     });
-    Ok(Door { receipt, arrivals, tenant, source, request: 0, accepted, asked: None, ended })
+    let lost = receipt.round.as_ref().and_then(|mark| rounds::check(locked, mark).err());
+    let ended = lost.map(|fault| Err(fault.trouble())).or(ended);
+    let tally = Tally::new();
+    Ok(Door { receipt, arrivals, tenant, source, request: 0, accepted, asked: None, tally, ended })
 }
 
 /// Ends those whose key was answered before. Gives, for each that repeats another of this group, the other.
@@ -206,6 +224,12 @@ async fn new_events<'a>(journal: &mut Journal, doors: &mut [Door<'a>]) -> Result
         }
         is_new
     });
+    for one in &kept {
+        let door = &mut doors[one.door];
+        if door.receipt.round.as_ref().is_some_and(|mark| mark.lists) {
+            count(&mut door.tally, &one.event, false);
+        }
+    }
     journal.segments.saw(kept.last().map_or(0, |one| one.seq));
     Ok(kept)
 }
@@ -267,8 +291,13 @@ async fn keep_unrouted(base: &Base, kept: &[Kept<'_>]) -> Result<(), Fault> {
     if kept.is_empty() {
         return Ok(());
     }
-    let seqs: Vec<i64> = kept.iter().map(|one| one.seq).collect();
+    let (void, seqs): (Vec<&Kept>, Vec<&Kept>) = kept.iter().partition(|one| one.flags & VOID != 0);
+    let [void, seqs] = [void, seqs].map(|all| all.into_iter().map(|one| one.seq).collect::<Vec<i64>>());
     base.execute("INSERT INTO unrouted (seq) SELECT * FROM unnest($1::bigint[])", &[&seqs]).await?;
+    if !void.is_empty() {
+        let sql = "INSERT INTO without_delivery (seq, place) SELECT s, $2 FROM unnest($1::bigint[]) AS s";
+        base.execute(sql, &[&void, &UNMATCHED]).await?;
+    }
     Ok(())
 }
 

@@ -1,7 +1,11 @@
 //! What a destination's owner reads: heads that are due, with what is needed to map them.
 
+use std::collections::HashSet;
+
 use mailspan_core::limits::{CARRIED_MAX, DESK_WINDOW_MAX};
-use mailspan_core::{Cause, Class, DeliveryId, DestinationId, LastTimes, Millis, Progress, Queue, RouteId};
+use mailspan_core::{
+    Cause, Class, DeliveryId, DestinationId, LastTimes, Millis, Progress, Queue, Room, RouteId,
+};
 use tokio_postgres::Row;
 
 use super::base::{Base, Fault, get, maybe_millis, millis, small};
@@ -9,46 +13,53 @@ use super::events::{EVENT_COLUMNS, event_of, several};
 use super::persons::person_of;
 use crate::{Claim, Claimed};
 
-/// Heads due by `now`, at most `room` of each queue, and the earliest due time that was not taken. One
-/// statement, so one state of the tables: of each queue it reads one head more than may be taken. Those that the
+/// Heads due by `now`, at most `room` from either end of each queue, and the earliest due time that was not taken at
+/// the oldest. One statement, so one state of the tables: of each queue it reads one head more than may be taken. Those that the
 /// caller holds already (`held`, ascending) take room and are counted, but are not among the claims. Nothing where an
 /// operator has paused the destination, perhaps at another node: it holds from the command's end on.
 pub(crate) async fn claim(
     base: &Base,
     destination: DestinationId,
-    room: [u16; Queue::ALL.len()],
+    room: Room,
     now: Millis,
     held: &[DeliveryId],
 ) -> Result<Claimed, Fault> {
     let sql = format!(
-        "SELECT {EVENT_COLUMNS}, d.queue, d.due, {COLUMNS}
-         FROM unnest($2::bigint[], $3::bigint[]) AS q (queue, room)
-         CROSS JOIN LATERAL (SELECT w.* FROM deliveries w WHERE w.destination = $1 AND w.queue = q.queue
-            AND w.due IS NOT NULL ORDER BY w.due, w.id LIMIT q.room + 1) AS d
+        "SELECT {EVENT_COLUMNS}, d.queue, d.due, d.newest, {COLUMNS}
+         FROM unnest($2::bigint[], $3::bigint[], $4::bigint[]) AS q (queue, oldest, newest)
+         CROSS JOIN LATERAL (
+            (SELECT w.*, false AS newest FROM deliveries w WHERE w.destination = $1 AND w.queue = q.queue
+             AND w.due IS NOT NULL ORDER BY w.due, w.id LIMIT q.oldest + 1)
+            UNION ALL
+            (SELECT w.*, true FROM deliveries w WHERE w.destination = $1 AND w.queue = q.queue
+             AND w.due <= $5 ORDER BY w.due DESC, w.id DESC LIMIT q.newest)) AS d
          JOIN events e ON e.seq = d.event LEFT JOIN persons p ON p.id = d.person
          WHERE NOT EXISTS (SELECT 1 FROM destinations s WHERE s.id = $1 AND s.paused_code = 'operator')
-         ORDER BY d.queue, d.due, d.id"
+         ORDER BY d.queue, d.newest DESC, CASE WHEN d.newest THEN -d.due ELSE d.due END, d.id"
     );
     let queues: Vec<i64> = Queue::ALL.into_iter().map(|queue| queue as i64).collect();
-    let rooms: Vec<i64> = room.into_iter().map(i64::from).collect();
+    let oldest: Vec<i64> = room.oldest.into_iter().map(i64::from).collect();
+    let newest: Vec<i64> = room.newest.into_iter().map(i64::from).collect();
+    let mut both = HashSet::new();
     let Claimed { mut claims, came: mut taken, next_due: mut next } = Claimed::default();
-    for row in &base.rows(&sql, &[&destination.0, &queues, &rooms]).await? {
+    for row in &base.rows(&sql, &[&destination.0, &queues, &oldest, &newest, &now.0]).await? {
         let due = millis(row, "due")?;
         let queue = usize::try_from(get::<i64, _>(row, "queue")?).unwrap_or(0).min(taken.len() - 1);
-        if due > now || taken[queue] == room[queue] {
+        let newest: bool = get(row, "newest")?;
+        if !newest && (due > now || taken[queue] == room.oldest[queue]) {
             next = Some(next.map_or(due, |known| known.min(due)));
             continue;
         }
-        taken[queue] += 1;
-        if held.binary_search(&DeliveryId(get(row, "delivery")?)).is_ok() {
+        taken[queue] += u16::from(!newest);
+        let delivery = DeliveryId(get(row, "delivery")?);
+        if held.binary_search(&delivery).is_ok() || !both.insert(delivery) {
             continue;
         }
         match claim_of(base, row, destination).await {
-            Ok(claim) => claims.push(claim),
+            Ok(claim) => claims.push(Claim { newest, ..claim }),
             // One damaged row must not stop its destination; its lane waits and shows in the lists.
             Err(Fault::Trouble(trouble)) => {
-                let delivery: i64 = get(row, "delivery")?;
-                tracing::error!(delivery, %trouble, "a due delivery was passed over");
+                tracing::error!(delivery = delivery.0, %trouble, "a due delivery was passed over");
             }
             Err(fault) => return Err(fault),
         }
@@ -64,6 +75,8 @@ pub(crate) async fn claim(
 const COLUMNS: &str =
     "d.id AS delivery, d.route, d.class, d.cause, d.attempts, d.crashes, d.since, d.progress,
             d.person, p.address, p.external_id, p.opens, p.clicks, p.opted_out_at, p.opted_in_at, p.erased,
+            EXISTS (SELECT 1 FROM contacts k
+                WHERE k.person = coalesce(p.same_as, p.id) AND k.suppressed_at IS NOT NULL) AS suppressed,
             p.delivered_at, p.opened_at, p.clicked_at, p.bounced_at";
 
 /// What waits behind these heads, in the order in which it would go, with the head it waits for; at most
@@ -132,6 +145,7 @@ async fn claim_of(base: &Base, row: &Row, destination: DestinationId) -> Result<
             clicked_at: maybe_millis(row, "clicked_at")?,
             bounced_at: maybe_millis(row, "bounced_at")?,
         },
+        newest: false,
     })
 }
 

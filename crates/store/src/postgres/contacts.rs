@@ -14,7 +14,7 @@ use super::persons::lock_rows;
 use crate::audience::{Asked, Audience, Confirmation, Hash, Known, NewFact, PersonRow, Suppression};
 use crate::prepare::{Prepared, What};
 use crate::sqlite::contact_rows::fields_json;
-use crate::sqlite::contacts::{CONTACT_VERSION, ERASED, ERASED_TEXT};
+use crate::sqlite::contacts::{CONTACT_VERSION, ECHO_MS, ERASED, ERASED_TEXT};
 use crate::sqlite::counts::{Counts, Place};
 use crate::sqlite::leases::of_destination;
 use crate::write::Write;
@@ -65,7 +65,27 @@ pub(crate) async fn open(base: &Base, tenant: i64, writes: &[&ContactWrite]) -> 
     for row in &rows {
         audience.suppressions.read(digest(row, "hash")?, suppression_of(row)?);
     }
+    for (person, persons, write) in audience.may_echo(writes) {
+        if is_echo(base, &persons, write).await? {
+            audience.read_echo(person, write.at);
+        }
+    }
     Ok(audience)
+}
+
+/// As on SQLite.
+async fn is_echo(base: &Base, persons: &[i64], write: &ContactWrite) -> Result<bool, Fault> {
+    let destinations: Vec<i64> = write.echo_of.iter().map(|id| id.0).collect();
+    let what = [Stated::OptOut.number(), Stated::DoNotContact.number()];
+    let (delivered, pending) = (State::Delivered.name(), State::Pending as i64);
+    let since = write.at.0.saturating_sub(ECHO_MS);
+    let sql = "SELECT 1 FROM ledger l WHERE l.person = ANY($1) AND l.what = ANY($2) AND (
+            EXISTS (SELECT 1 FROM ledger_answers a
+                WHERE a.fact = l.id AND a.destination = ANY($3) AND a.verdict = $4 AND a.at >= $5)
+            OR EXISTS (SELECT 1 FROM deliveries d
+                WHERE d.event = l.event AND d.destination = ANY($3) AND d.state = $6 AND d.attempts > 0)) LIMIT 1";
+    let found = base.row(sql, &[&persons, &&what[..], &destinations, &delivered, &since, &pending]).await?;
+    Ok(found.is_some())
 }
 
 /// Until none is spoken of that is not read: two rounds, as no merge leads to another. Bounded, should a row be

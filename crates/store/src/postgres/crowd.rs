@@ -11,9 +11,10 @@ use super::base::Fault;
 use super::journal::Journal;
 use super::{contacts, persons};
 use crate::audience::{Audience, Known, NewFact};
-use crate::decided::{decided, facts_of};
+use crate::decided::{decided, erases, facts_of};
 use crate::prepare::decides;
-use crate::sqlite::accept::{ERASES, STATES_CONSENT};
+use crate::rounds::key;
+use crate::sqlite::accept::{ERASES, STATES_CONSENT, VOID};
 use crate::sqlite::envelope;
 
 /// A tenant's part of the group.
@@ -105,8 +106,18 @@ fn arrive<'a>(
     let ask = ask.and_then(|ask| Some(one.beside(seqs.pop()?, &ask.event)));
     one.flags |= if done.erased { ERASES } else { 0 };
     one.flags |= if done.facts.is_empty() { 0 } else { STATES_CONSENT };
+    one.flags |= if done.void { VOID } else { 0 };
     let mut events = vec![];
-    if !decides(receipt) {
+    if done.is_known_already(write) {
+        door.accepted.unchanged += 1;
+        if let Some(sums) = door.tally.get_mut(&key(&one.event)) {
+            sums.1 += 1;
+        }
+    } else if !decides(receipt) {
+        if let Some(event) = erases(&one.event, &done, write) {
+            one.packed = Cow::Owned(envelope::pack(&event));
+            one.event = Cow::Owned(event);
+        }
         events.push(one);
     } else if let Some(event) = decided(&one.event, &done)? {
         one.packed = Cow::Owned(envelope::pack(&event));

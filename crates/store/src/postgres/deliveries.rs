@@ -112,8 +112,9 @@ pub(crate) async fn offer_of(base: &Base, id: DeliveryId) -> Result<Option<Offer
         )
         .await?;
     let Some(row) = row else { return Ok(None) };
-    let class = base.event_type(get(&row, 3)?).await?.class();
-    Ok(Some(of_row(Seq(get(&row, 0)?), get(&row, 1)?, get(&row, 2)?, class)))
+    let (seq, event_type) = (Seq(get(&row, 0)?), base.event_type(get(&row, 3)?).await?);
+    let class = events::class_of(base, seq, &event_type).await?;
+    Ok(Some(of_row(seq, get(&row, 1)?, get(&row, 2)?, class)))
 }
 
 pub(crate) async fn progress(base: &Base, id: DeliveryId) -> Result<Vec<Progress>, Fault> {

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use mailspan_core::limits::PAGE_ROWS_MAX;
-use mailspan_core::{Digest, Event, EventId, Seq, Subject};
+use mailspan_core::{Class, Digest, Event, EventId, EventType, Seq, Subject};
 use tokio_postgres::Row;
 
 use super::base::{Base, Fault, clean, digest, get, millis};
@@ -66,6 +66,18 @@ pub(crate) async fn by_seq(base: &Base, seq: Seq) -> Result<Option<Event>, Fault
     match base.row(&sql, &[&seq.0]).await? {
         Some(row) => event_of(base, &row).await.map(Some),
         None => Ok(None),
+    }
+}
+
+/// As the router says. Of one that cannot be read what its type says: it is passed over when it is claimed.
+pub(crate) async fn class_of(base: &Base, seq: Seq, event_type: &EventType) -> Result<Class, Fault> {
+    if let Some(class) = mailspan_core::class_of_type(event_type) {
+        return Ok(class);
+    }
+    match by_seq(base, seq).await {
+        Ok(Some(event)) => Ok(mailspan_core::class_of(&event)),
+        Ok(None) | Err(Fault::Trouble(_)) => Ok(event_type.class()),
+        Err(fault) => Err(fault),
     }
 }
 

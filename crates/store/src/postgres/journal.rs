@@ -14,8 +14,8 @@ use super::names::TYPE;
 use super::retain::Cursors;
 use super::segments::Segments;
 use super::{
-    accept, contacts, counts, endpoints, erase, jobs, keys, offer, refused, retain, route, settle, standing,
-    tenants,
+    accept, contacts, counts, endpoints, erase, jobs, keys, offer, refused, retain, rounds, route, settle,
+    standing, tenants,
 };
 use crate::decided::DECIDED;
 use crate::prepare::{Prepared, What, decides};
@@ -96,7 +96,10 @@ impl Journal {
         let mut guarded = false;
         let mut trouble = Trouble::Busy;
         for _ in 0..PASSES {
-            let done = self.transaction(writes, guarded).await;
+            let done = match writes {
+                [only] if is_renewal(only) => self.renewal(only).await,
+                _ => self.transaction(writes, guarded).await,
+            };
             if done.is_err() {
                 self.roll_back().await;
             }
@@ -113,6 +116,16 @@ impl Journal {
         writes.iter().map(|_| Err(trouble.clone())).collect()
     }
 
+    /// A statement is a transaction: at rest a node sends no other one here.
+    async fn renewal(&mut self, write: &Prepared) -> Result<Vec<Result<Wrote, Trouble>>, GroupFault> {
+        let What::Write(write) = &write.what else { return Err(GroupFault::All(Trouble::Busy)) };
+        self.leases = Locked::new();
+        let wrote = self.apply_write(write).await.map_err(GroupFault::whole)?;
+        let results = vec![Ok(wrote)];
+        self.renewed(write, &results[0]);
+        Ok(results)
+    }
+
     async fn transaction(
         &mut self,
         writes: &[Prepared],
@@ -123,7 +136,7 @@ impl Journal {
         self.base.batch("BEGIN").await.map_err(GroupFault::whole)?;
         let mut needed: Vec<String> = writes.iter().flat_map(leases::needed).collect();
         needed.extend(contacts::leases_to_erase(&self.base, writes).await.map_err(GroupFault::whole)?);
-        let of_jobs = writes.iter().filter_map(leases::of_job).collect();
+        let of_jobs = writes.iter().flat_map(leases::of_job).collect();
         self.leases = leases::lock(&self.base, needed, of_jobs).await.map_err(GroupFault::whole)?;
         let mut results: Vec<Option<Result<Wrote, Trouble>>> = writes.iter().map(|_| None).collect();
         // What was turned away takes its place in a ring of all nodes: last, to hold it shortly.
@@ -178,6 +191,12 @@ impl Journal {
                 }
                 What::Write(Write::Key(key)) => {
                     self.base.make_tenant(key.tenant.as_str()).await?;
+                }
+                What::Write(Write::RoundNow { tenant, .. }) => {
+                    self.base.make_tenant(tenant.as_str()).await?;
+                }
+                What::Write(Write::Round(mark)) => {
+                    self.base.make_tenant(mark.tenant.as_str()).await?;
                 }
                 What::Write(Write::Job(job)) => {
                     self.base.make_tenant(job.tenant.as_str()).await?;
@@ -288,9 +307,15 @@ impl Journal {
             Write::RevokeKey { id, at } => keys::revoke(&self.base, *id, *at).await,
             Write::KeyUsed { id, at } => keys::used(&self.base, *id, *at).await,
             Write::Lease { name, owner, now, until } => leases::take(self, name, *owner, *now, *until).await,
+            Write::Renew { names, owner, until } => {
+                let what = (names.as_slice(), *owner, *until);
+                leases::renew(&self.base, &mut self.present, &mut self.leases, what).await
+            }
             Write::Release { name, owner } => {
                 leases::release(&self.base, &mut self.leases, name, *owner).await
             }
+            Write::Round(mark) => rounds::write(&self.base, &self.leases, mark).await,
+            Write::RoundNow { tenant, about, at } => rounds::now(&self.base, tenant, *about, *at).await,
             Write::Retain(keep) => retain::step(self, *keep).await,
             Write::Job(job) => jobs::make(&self.base, job).await,
             Write::JobStand { id, state, note, at } => jobs::stand(self, *id, *state, note, *at).await,
@@ -319,6 +344,7 @@ impl Journal {
                         None => self.taken.remove(name),
                     };
                 }
+                (What::Write(write @ Write::Renew { .. }), result) => self.renewed(write, result),
                 (What::Write(Write::Stand { destination, .. }), Ok(_)) => {
                     self.stood |= !self.taken.contains_key(&of_destination(*destination));
                 }
@@ -340,6 +366,18 @@ impl Journal {
                 }
                 _ => {}
             }
+        }
+    }
+
+    fn renewed(&mut self, write: &Write, result: &Result<Wrote, Trouble>) {
+        let (Write::Renew { names, owner, .. }, Ok(Wrote::Renewed { fences })) = (write, result) else {
+            return;
+        };
+        for (name, fence) in names.iter().zip(fences) {
+            match fence {
+                Some(_) => self.taken.insert(name.clone(), *owner),
+                None => self.taken.remove(name),
+            };
         }
     }
 
@@ -399,6 +437,10 @@ impl Journal {
             tracing::debug!(cause = %fault.trouble(), "leases were not freed: they run out");
         }
     }
+}
+
+fn is_renewal(write: &Prepared) -> bool {
+    matches!(write.what, What::Write(Write::Renew { .. }))
 }
 
 fn is_accept(write: &Prepared) -> bool {

@@ -74,7 +74,8 @@ pub(crate) async fn busy(base: &Base, lanes: &[Lane]) -> Result<HashSet<Lane>, F
     Ok(busy)
 }
 
-/// Makes the lowest delivery that waits the head, in each lane. Only for lanes whose head has just gone; lanes
+/// Makes the lowest delivery that waits the head, in each lane, due since it came: a queue stays in the order of
+/// arrival, and at its newest end is what has just arrived. Only for lanes whose head has just gone; lanes
 /// are distinct. Where order does not count nothing waits, and what is due later stays due then. True when
 /// there was one to promote.
 pub(crate) async fn promote(base: &Base, lanes: &[Lane], at: Millis) -> Result<bool, Fault> {
@@ -84,7 +85,7 @@ pub(crate) async fn promote(base: &Base, lanes: &[Lane], at: Millis) -> Result<b
     let left = columns(lanes);
     let promoted = base
         .execute(
-            "UPDATE deliveries SET due = $4 WHERE id IN
+            "UPDATE deliveries SET due = least(since, $4) WHERE id IN
              (SELECT w.id FROM unnest($1::bigint[], $2::bigint[], $3::bigint[]) AS l (person, destination, class)
               CROSS JOIN LATERAL (SELECT d.id FROM deliveries d WHERE d.person = l.person
                  AND d.destination = l.destination AND d.class = l.class AND d.state = 0 AND d.due IS NULL

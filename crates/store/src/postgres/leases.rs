@@ -8,16 +8,17 @@
 
 use std::collections::{HashMap, HashSet};
 
-use mailspan_core::Millis;
+use mailspan_core::{DestinationId, Millis};
 use mailspan_engine::Fence;
 
 use super::base::{Base, Fault, get};
 use super::journal::Journal;
 use crate::prepare::{Prepared, What};
+use crate::rounds::round_lease;
 use crate::sqlite::jobs::lease_of;
 use crate::sqlite::leases::{NODE, ROUTER, of_destination};
 use crate::write::{Trouble, Write, Wrote};
-use crate::{LeaseRow, Page, PageWork};
+use crate::{LeaseRow, Look, Page, PageWork};
 
 #[derive(Debug, Clone)]
 pub(crate) struct Lease {
@@ -55,13 +56,16 @@ pub(crate) fn needed(write: &Prepared) -> Vec<String> {
     }
 }
 
-/// The lease that a write checks, gives up or ends with its work: a late write must not make it again.
-pub(crate) fn of_job(write: &Prepared) -> Option<String> {
+/// The leases that a write checks, renews, gives up or ends with its work: a late write must not make them again.
+pub(crate) fn of_job(write: &Prepared) -> Vec<String> {
     match &write.what {
-        What::Write(Write::Page(page)) => Some(lease_of(page.job)),
-        What::Write(Write::Release { name, .. }) => Some(name.clone()),
-        What::Write(Write::JobStand { id, .. }) => Some(lease_of(*id)),
-        _ => None,
+        What::Write(Write::Page(page)) => vec![lease_of(page.job)],
+        What::Write(Write::Release { name, .. }) => vec![name.clone()],
+        What::Write(Write::JobStand { id, .. }) => vec![lease_of(*id)],
+        What::Write(Write::Renew { names, .. }) => names.clone(),
+        What::Write(Write::Round(mark)) => vec![round_lease(mark.about)],
+        What::Accept { receipt, .. } => receipt.round.iter().map(|mark| round_lease(mark.about)).collect(),
+        _ => vec![],
     }
 }
 
@@ -139,6 +143,34 @@ pub(crate) async fn take(
     Ok(Wrote::Lease { fence: Some(Fence(fence)) })
 }
 
+/// Those that are the owner's, in one statement that locks them in the order of all nodes: alone in its group it
+/// needs no transaction around it.
+pub(crate) async fn renew(
+    base: &Base,
+    present: &mut Present,
+    locked: &mut Locked,
+    (names, owner, until): (&[String], u128, Millis),
+) -> Result<Wrote, Fault> {
+    appear(base, present, owner).await?;
+    let bytes = owner.to_be_bytes().to_vec();
+    let rows = base
+        .written(
+            "WITH mine AS (SELECT name FROM leases WHERE name = ANY($1) AND owner = $2 ORDER BY name FOR UPDATE)
+             UPDATE leases SET until = $3 FROM mine WHERE leases.name = mine.name AND leases.owner = $2
+             RETURNING leases.name, leases.fence",
+            &[&names, &bytes, &until.0],
+        )
+        .await?;
+    let mut fences: HashMap<String, i64> = HashMap::new();
+    for row in &rows {
+        let (name, fence): (String, i64) = (get(row, 0)?, get(row, 1)?);
+        locked.insert(name.clone(), Lease { owner: bytes.clone(), until: until.0, fence });
+        fences.insert(name, fence);
+    }
+    let fence = |name| fences.get(name).copied().map(Fence);
+    Ok(Wrote::Renewed { fences: names.iter().map(fence).collect() })
+}
+
 /// Says with a lock of this session that the owner lives. A rollback does not take it back.
 pub(crate) async fn appear(base: &Base, present: &mut Present, owner: u128) -> Result<(), Fault> {
     let number = number_of(&owner.to_be_bytes());
@@ -186,22 +218,45 @@ pub(crate) async fn release(
 
 /// A lease whose owner's session ended has run out, whatever time it names.
 pub(crate) async fn list(base: &Base) -> Result<Vec<LeaseRow>, Fault> {
-    let locks = base
-        .rows(
-            "SELECT (classid::bigint << 32) | objid::bigint FROM pg_locks WHERE locktype = 'advisory' AND objsubid = 1
-                AND database = (SELECT oid FROM pg_database WHERE datname = current_database())",
-            &[],
-        )
-        .await?;
-    let alive = locks.iter().map(|row| get(row, 0)).collect::<Result<Present, _>>()?;
-    let rows = base.rows("SELECT name, owner, until FROM leases WHERE fence > 0 ORDER BY name", &[]).await?;
-    let read = |row| {
+    Ok(look(base, &[]).await?.leases)
+}
+
+/// Leases, the locks of the sessions that hold them, how these destinations stand and whether events wait: one
+/// statement, as every node asks for it every few seconds. It has a row, even where there is no lease.
+const LOOK: &str = "SELECT l.name, l.owner, l.until, d.id, d.paused_code, d.paused, w.waits, w.alive,
+        (SELECT coalesce(sum(n), 0)::bigint FROM counts c WHERE c.about = d.id AND c.place = 0) AS pending
+    FROM (SELECT EXISTS (SELECT 1 FROM unrouted) AS waits,
+            ARRAY(SELECT (classid::bigint << 32) | objid::bigint FROM pg_locks
+                WHERE locktype = 'advisory' AND objsubid = 1
+                AND database = (SELECT oid FROM pg_database WHERE datname = current_database())) AS alive) AS w
+    LEFT JOIN leases l ON l.fence > 0
+    LEFT JOIN destinations d ON d.id = ANY($1) AND l.name = 'destination/' || d.id
+    ORDER BY l.name";
+
+pub(crate) async fn look(base: &Base, destinations: &[DestinationId]) -> Result<Look, Fault> {
+    let ids: Vec<i64> = destinations.iter().map(|id| id.0).collect();
+    let rows = base.rows(LOOK, &[&ids]).await?;
+    let mut look = Look::default();
+    let mut alive: Option<Present> = None;
+    for row in &rows {
+        look.unrouted = get(row, "waits")?;
+        let Some(name) = get::<Option<String>, _>(row, "name")? else { continue };
         let bytes = super::base::digest(row, "owner")?;
-        let lives = alive.contains(&number_of(&bytes));
+        let sessions = match alive.take() {
+            Some(sessions) => sessions,
+            None => get::<Vec<i64>, _>(row, "alive")?.into_iter().collect(),
+        };
+        let lives = sessions.contains(&number_of(&bytes));
+        alive = Some(sessions);
         let until = if lives { super::base::millis(row, "until")? } else { Millis(0) };
-        Ok(LeaseRow { name: get(row, "name")?, owner: u128::from_be_bytes(bytes), until })
-    };
-    rows.iter().map(read).collect()
+        look.leases.push(LeaseRow { name, owner: u128::from_be_bytes(bytes), until });
+        if let Some(id) = get::<Option<i64>, _>(row, "id")? {
+            let pending = u64::try_from(get::<i64, _>(row, "pending")?).unwrap_or(0);
+            let paused = super::base::reason(row, "paused_code", "paused")?;
+            look.standings.insert(DestinationId(id), (paused, pending));
+        }
+    }
+    Ok(look)
 }
 
 /// `FenceLost` unless the lease stands at this fence.

@@ -16,6 +16,7 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
     (2, "replays", include_str!("../../migrations/postgres/0002_replays.sql")),
     (3, "coalesce_and_quota", include_str!("../../migrations/postgres/0003_coalesce_and_quota.sql")),
     (4, "contacts", include_str!("../../migrations/postgres/0004_contacts.sql")),
+    (5, "rounds", include_str!("../../migrations/postgres/0005_rounds.sql")),
 ];
 
 /// The oldest server that the store is tested with.

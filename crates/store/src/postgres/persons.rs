@@ -176,8 +176,10 @@ pub(crate) async fn by_subject(
     let Some(id) = number_of(base, tenant, subject).await? else { return Ok(None) };
     let row = base
         .row(
-            "SELECT id AS person, address, external_id, opens, clicks, opted_out_at, opted_in_at, erased
-             FROM persons WHERE id = $1",
+            "SELECT id AS person, address, external_id, opens, clicks, opted_out_at, opted_in_at, erased,
+                EXISTS (SELECT 1 FROM contacts k
+                    WHERE k.person = coalesce(p.same_as, p.id) AND k.suppressed_at IS NOT NULL) AS suppressed
+             FROM persons p WHERE id = $1",
             &[&id],
         )
         .await?;
@@ -226,6 +228,7 @@ pub(crate) fn person_of(row: &Row) -> Result<Option<Person>, Fault> {
         opted_out_at: maybe_millis(row, "opted_out_at")?,
         opted_in_at: maybe_millis(row, "opted_in_at")?,
         erased: get::<i64, _>(row, "erased")? != 0,
+        suppressed: get::<bool, _>(row, "suppressed")?,
     }))
 }
 

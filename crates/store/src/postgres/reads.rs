@@ -1,15 +1,18 @@
 //! The reads of the handle: which statements each runs, and whether they need one state of the tables.
 
 use mailspan_core::{
-    DeliveryId, DestinationId, Event, EventId, Millis, Name, Person, Progress, Queue, Subject,
+    DeliveryId, DestinationId, Event, EventId, Millis, Name, Person, Progress, Room, Subject,
 };
 
 use super::handle::Postgres;
-use super::{audit, claim, deliveries, events, jobs, keys, leases, ledger, persons, refused, standing, walk};
+use super::{
+    audit, claim, deliveries, events, jobs, keys, leases, ledger, persons, refused, rounds, standing,
+    unsubscribes, walk,
+};
 use crate::{
     AttemptRow, Audit, Claim, Claimed, DeliveryFilter, DeliveryRow, EventFilter, EventRow, Fact, FactFilter,
-    JobFilter, JobRow, KeyRow, LeaseRow, RefusedRow, RequestRow, Sizes, StandingRow, Trouble, UnreadableRow,
-    Walk, Walked,
+    JobFilter, JobRow, KeyRow, LeaseRow, ListedDay, Look, RefusedRow, RequestRow, RoundRow, Sizes,
+    StandingRow, Trouble, UnreadableRow, Walk, Walked,
 };
 
 impl Postgres {
@@ -22,7 +25,7 @@ impl Postgres {
     pub(crate) async fn claim(
         &self,
         destination: DestinationId,
-        room: [u16; Queue::ALL.len()],
+        room: Room,
         now: Millis,
         held: &[DeliveryId],
     ) -> Result<Claimed, Trouble> {
@@ -34,6 +37,12 @@ impl Postgres {
     pub(crate) async fn leases(&self) -> Result<Vec<LeaseRow>, Trouble> {
         let link = self.link().await?;
         let found = leases::list(link.base()?).await;
+        link.end(found).await
+    }
+
+    pub(crate) async fn look(&self, destinations: &[DestinationId]) -> Result<Look, Trouble> {
+        let link = self.link().await?;
+        let found = leases::look(link.base()?, destinations).await;
         link.end(found).await
     }
 
@@ -129,6 +138,18 @@ impl Postgres {
         link.end(found).await
     }
 
+    pub(crate) async fn rounds(&self) -> Result<Vec<RoundRow>, Trouble> {
+        let link = self.link().await?;
+        let found = rounds::list(link.base()?).await;
+        link.end(found).await
+    }
+
+    pub(crate) async fn listed(&self, about: i64, days: i64) -> Result<Vec<ListedDay>, Trouble> {
+        let link = self.link().await?;
+        let found = rounds::listed(link.base()?, about, days).await;
+        link.end(found).await
+    }
+
     pub(crate) async fn walk(&self, walk: &Walk) -> Result<Walked, Trouble> {
         let link = self.state().await?;
         let found = walk::page(link.base()?, walk).await;
@@ -216,6 +237,12 @@ impl Postgres {
     pub(crate) async fn person(&self, tenant: &Name, subject: &Subject) -> Result<Option<Person>, Trouble> {
         let link = self.state().await?;
         let found = persons::by_subject(link.base()?, tenant, subject).await;
+        link.end(found).await
+    }
+
+    pub(crate) async fn unsubscribes_under_way(&self) -> Result<Vec<Millis>, Trouble> {
+        let link = self.link().await?;
+        let found = unsubscribes::under_way(link.base()?).await;
         link.end(found).await
     }
 

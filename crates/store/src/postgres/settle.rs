@@ -13,11 +13,13 @@ use mailspan_engine::Fence;
 use super::base::{Base, Fault, clean, get};
 use super::journal::Journal;
 use super::lanes::{self, Lane, New};
-use super::{leases, ledger};
+use super::{leases, ledger, unsubscribes};
 use crate::sqlite::lanes::ANSWERS_CONSENT;
 use crate::sqlite::leases::of_destination;
 use crate::sqlite::ledger::verdict;
-use crate::sqlite::settle::{QUARTERS_KEPT, consent_verdict, ends_well, keeps_progress, packed, quarter};
+use crate::sqlite::settle::{
+    QUARTERS_KEPT, consent_verdict, ends_well, keeps_progress, packed, quarter, tells_consent,
+};
 use crate::write::Wrote;
 
 /// Refused whole under an old fence. What is no longer pending was settled before: it is left as it is.
@@ -34,7 +36,7 @@ pub(crate) async fn settle(
         return Err(Fault::refused("not_an_end", "a delivery cannot end as pending"));
     }
     let attempt_ids = keep_attempts(&journal.base, destination, attempts).await?;
-    let (mut promoted, mut offered) = (false, vec![]);
+    let (mut promoted, mut offered, mut told) = (false, vec![], vec![]);
     let mut rest = settlements;
     while !rest.is_empty() {
         let rows = pending(&journal.base, rest, destination).await?;
@@ -47,13 +49,29 @@ pub(crate) async fn settle(
                 Some(Change { row, settlement, attempt, at })
             })
             .collect();
+        told.extend(told_now(&journal.base, &changes, destination).await?);
         promoted |= settle_run(journal, &changes, at).await?;
         offered.extend(hand_on(journal, &changes, at).await?);
         rest = &rest[run..];
     }
     offered.sort();
     offered.dedup();
-    Ok(Wrote::Settled { promoted, offered })
+    let known_after_ms = unsubscribes::known(&journal.base, &told, at).await?;
+    Ok(Wrote::Settled { promoted, offered, known_after_ms })
+}
+
+/// Events whose consent the destination knows from these settlements on, and not before.
+async fn told_now(
+    base: &Base,
+    changes: &[Change<'_>],
+    destination: DestinationId,
+) -> Result<Vec<i64>, Fault> {
+    let tells = |change: &&Change| {
+        change.row.flags & ANSWERS_CONSENT != 0 && tells_consent(change.row.lane.class, change.settlement)
+    };
+    let events: Vec<i64> = changes.iter().filter(tells).map(|change| change.row.event.0).collect();
+    let knew = unsubscribes::knew(base, &events, destination.0).await?;
+    Ok(events.into_iter().filter(|event| !knew.contains(&Seq(*event))).collect())
 }
 
 /// Deliveries of the same event and route, to where notices go instead; the leases of those destinations are

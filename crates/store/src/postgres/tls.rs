@@ -1,4 +1,4 @@
-//! TLS to PostgreSQL by rustls, for the driver; whom it trusts.
+//! TLS to PostgreSQL by rustls, for the driver; whom it trusts, and who it says it is.
 
 use std::future::Future;
 use std::io;
@@ -10,7 +10,7 @@ use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, Server
 use rustls::client::{verify_server_cert_signed_by_trust_anchor, verify_server_name};
 use rustls::crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
 use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -38,13 +38,20 @@ pub(crate) enum Trust {
     },
 }
 
+/// What this client shows where the server asks for it. PEM: the certificate and those between it and the server's
+/// authority; its key.
+pub(crate) struct Own {
+    pub chain: Vec<u8>,
+    pub key: Vec<u8>,
+}
+
 /// The settings of each connection's TLS.
 #[derive(Clone)]
 pub(crate) struct Tls(Arc<ClientConfig>);
 
 impl Tls {
-    /// Reads the authorities; TLS 1.2 and 1.3.
-    pub(crate) fn new(trust: Trust) -> Result<Tls, OpenError> {
+    /// Reads the authorities and what is our own; TLS 1.2 and 1.3.
+    pub(crate) fn new(trust: Trust, own: Option<Own>) -> Result<Tls, OpenError> {
         let provider = Arc::new(aws_lc_rs::default_provider());
         let (roots, named, checks) = match trust {
             Trust::Nobody => (RootCertStore::empty(), Vec::new(), Checks::ChainAndName),
@@ -54,11 +61,22 @@ impl Tls {
         };
         let judge = Judge { provider: provider.clone(), roots, named, checks };
         let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
-        let mut config = builder
+        let builder = builder
             .map_err(|error| refuse(format!("TLS cannot be set up: {error}")))?
             .dangerous()
-            .with_custom_certificate_verifier(Arc::new(judge))
-            .with_no_client_auth();
+            .with_custom_certificate_verifier(Arc::new(judge));
+        let mut config = match own {
+            None => builder.with_no_client_auth(),
+            Some(own) => {
+                let chain = certificates("sslcert", &own.chain)?;
+                // What is wrong with a key is not shown: it might be the key.
+                let key = PrivateKeyDer::from_pem_slice(&own.key)
+                    .map_err(|_| refuse("sslkey is not a PEM file of a private key without a password"))?;
+                builder.with_client_auth_cert(chain, key).map_err(|error| {
+                    refuse(format!("sslkey is not the key of the certificate in sslcert: {error}"))
+                })?
+            }
+        };
         config.alpn_protocols = vec![ALPN.to_vec()];
         Ok(Tls(Arc::new(config)))
     }
@@ -76,16 +94,24 @@ fn known(root: Option<Vec<u8>>, checks: Checks) -> Result<Known, OpenError> {
         }
         return Ok((roots, Vec::new(), checks));
     };
-    let bad = |why: String| refuse(format!("sslrootcert is not a usable PEM file: {why}"));
-    let read: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
-    let named: Vec<CertificateDer<'static>> = read.map_err(|error| bad(error.to_string()))?;
-    if named.is_empty() {
-        return Err(bad("it holds no `BEGIN CERTIFICATE`".to_owned()));
-    }
+    let named = certificates("sslrootcert", &pem)?;
     for certificate in &named {
-        roots.add(certificate.clone()).map_err(|error| bad(error.to_string()))?;
+        roots.add(certificate.clone()).map_err(|error| unusable("sslrootcert", &error.to_string()))?;
     }
     Ok((roots, named, checks))
+}
+
+fn certificates(name: &str, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, OpenError> {
+    let read: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
+    let found: Vec<CertificateDer<'static>> = read.map_err(|error| unusable(name, &error.to_string()))?;
+    if found.is_empty() {
+        return Err(unusable(name, "it holds no `BEGIN CERTIFICATE`"));
+    }
+    Ok(found)
+}
+
+fn unusable(name: &str, why: &str) -> OpenError {
+    refuse(format!("{name} is not a usable PEM file: {why}"))
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,12 +1,12 @@
-//! The URL of a database: what libpq's `sslmode` and `sslrootcert` in it mean, and what is refused before
-//! anything is sent.
+//! The URL of a database: what libpq's `sslmode`, `sslrootcert`, `sslcert` and `sslkey` in it mean, and what is
+//! refused before anything is sent.
 
 use std::time::Duration;
 
 use tokio_postgres::Config;
 use tokio_postgres::config::{Host, SslMode};
 
-use super::tls::{Tls, Trust};
+use super::tls::{Own, Tls, Trust};
 use crate::OpenError;
 
 /// Until the server has let us in.
@@ -38,7 +38,7 @@ enum Mode {
 /// Reads a URL. Without `sslmode` a socket or loopback is reached in plain text, and anything else by TLS with a
 /// certificate that is checked: nothing goes over a network in the clear unless the URL says so.
 pub(crate) fn parse(url: &str) -> Result<Address, OpenError> {
-    let Asked { url, mode, root } = take_tls(url)?;
+    let Asked { url, mode, root, own } = take_tls(url)?;
     let mut config: Config = url.parse().map_err(|error: tokio_postgres::Error| {
         refuse(format!("{} ({EXPECTED})", super::base::shown(&error)))
     })?;
@@ -50,15 +50,18 @@ pub(crate) fn parse(url: &str) -> Result<Address, OpenError> {
     let mode = mode.unwrap_or(if is_far { Mode::VerifyFull } else { Mode::Disable });
     let (ssl, tls) = match mode {
         // As libpq: TLS is not for sockets of this machine.
-        _ if sockets == config.get_hosts().len() => (SslMode::Disable, Tls::new(Trust::Nobody)?),
+        _ if sockets == config.get_hosts().len() => (SslMode::Disable, Tls::new(Trust::Nobody, None)?),
         _ if sockets > 0 && mode != Mode::Disable => {
             return Err(refuse("it names a socket and a host: TLS is for hosts alone, so name one of both"));
         }
-        Mode::Disable => (SslMode::Disable, Tls::new(Trust::Nobody)?),
-        Mode::Prefer => (SslMode::Prefer, Tls::new(Trust::Anyone)?),
-        Mode::Require if root.is_none() => (SslMode::Require, Tls::new(Trust::Anyone)?),
-        Mode::Require | Mode::VerifyCa => (SslMode::Require, Tls::new(Trust::Chain { root })?),
-        Mode::VerifyFull => (SslMode::Require, Tls::new(Trust::ChainAndName { root })?),
+        Mode::Disable if own.is_some() => {
+            return Err(refuse("sslcert and sslkey are of use inside TLS only: write sslmode=verify-full"));
+        }
+        Mode::Disable => (SslMode::Disable, Tls::new(Trust::Nobody, None)?),
+        Mode::Prefer => (SslMode::Prefer, Tls::new(Trust::Anyone, own)?),
+        Mode::Require if root.is_none() => (SslMode::Require, Tls::new(Trust::Anyone, own)?),
+        Mode::Require | Mode::VerifyCa => (SslMode::Require, Tls::new(Trust::Chain { root }, own)?),
+        Mode::VerifyFull => (SslMode::Require, Tls::new(Trust::ChainAndName { root }, own)?),
     };
     if is_far && mode == Mode::Prefer {
         tracing::warn!(
@@ -80,28 +83,33 @@ struct Asked {
     mode: Option<Mode>,
     /// PEM of the authorities; nothing: those of this machine.
     root: Option<Vec<u8>>,
+    own: Option<Own>,
 }
 
 fn take_tls(url: &str) -> Result<Asked, OpenError> {
     let Some((base, query)) = url.split_once('?') else {
-        return Ok(Asked { url: url.to_owned(), mode: None, root: None });
+        return Ok(Asked { url: url.to_owned(), mode: None, root: None, own: None });
     };
-    let (mut mode, mut root, mut rest) = (None, None, Vec::new());
+    let (mut mode, mut root, mut chain, mut key, mut rest) = (None, None, None, None, Vec::new());
     for pair in query.split('&') {
         match pair.split_once('=') {
             Some(("sslmode", value)) => mode = Some(mode_of(value)?),
             Some(("sslrootcert", "system")) => root = None,
-            Some(("sslrootcert", value)) => root = Some(authorities(&decoded(value)?)?),
-            Some(("sslcert" | "sslkey", _)) => {
-                return Err(refuse(
-                    "it names a certificate of the client: this version sends none, use a password",
-                ));
-            }
+            Some((name @ "sslrootcert", value)) => root = Some(file(name, value, "the server's authority")?),
+            Some((name @ "sslcert", value)) => chain = Some(file(name, value, "this client's certificate")?),
+            Some((name @ "sslkey", value)) => key = Some(file(name, value, "the key of that certificate")?),
             _ => rest.push(pair),
         }
     }
     let url = if rest.is_empty() { base.to_owned() } else { format!("{base}?{}", rest.join("&")) };
-    Ok(Asked { url, mode, root })
+    let own = match (chain, key) {
+        (Some(chain), Some(key)) => Some(Own { chain, key }),
+        (None, None) => None,
+        _ => {
+            return Err(refuse("it names one of sslcert and sslkey: a certificate needs its key, name both"));
+        }
+    };
+    Ok(Asked { url, mode, root, own })
 }
 
 fn mode_of(value: &str) -> Result<Mode, OpenError> {
@@ -115,21 +123,20 @@ fn mode_of(value: &str) -> Result<Mode, OpenError> {
     })
 }
 
-fn authorities(path: &str) -> Result<Vec<u8>, OpenError> {
+/// A PEM file that is named in the URL.
+fn file(name: &str, value: &str, what: &str) -> Result<Vec<u8>, OpenError> {
+    let path = decoded(name, value)?;
     if !path.starts_with('/') {
-        return Err(refuse(format!(
-            "sslrootcert={path} is not a whole path: begin it with /, or write `system`"
-        )));
+        let system = if name == "sslrootcert" { ", or write `system`" } else { "" };
+        return Err(refuse(format!("{name}={path} is not a whole path: begin it with /{system}")));
     }
-    std::fs::read(path).map_err(|error| {
-        refuse(format!(
-            "sslrootcert={path} cannot be read: {error}; it is the PEM file of the server's authority"
-        ))
+    std::fs::read(&path).map_err(|error| {
+        refuse(format!("{name}={path} cannot be read: {error}; it is the PEM file of {what}"))
     })
 }
 
 /// Percent-decoded.
-fn decoded(value: &str) -> Result<String, OpenError> {
+fn decoded(name: &str, value: &str) -> Result<String, OpenError> {
     let mut bytes = Vec::with_capacity(value.len());
     let mut rest = value.as_bytes();
     while let Some((first, after)) = rest.split_first() {
@@ -145,7 +152,7 @@ fn decoded(value: &str) -> Result<String, OpenError> {
             }
         }
     }
-    String::from_utf8(bytes).map_err(|_| refuse("sslrootcert is not UTF-8"))
+    String::from_utf8(bytes).map_err(|_| refuse(format!("{name} is not UTF-8")))
 }
 
 /// Neither a socket nor loopback: packets leave this machine.
@@ -211,7 +218,16 @@ mod tests {
             Err("/no/such.pem cannot be read"),
         );
         check("postgres://hub@db.example.com/hub?sslrootcert=/etc/hostname", Err("BEGIN CERTIFICATE"));
-        check("postgres://hub@db.example.com/hub?sslcert=/a.pem", Err("use a password"));
+        check("postgres://hub@db.example.com/hub?sslcert=/etc/hostname", Err("name both"));
+        check("postgres://hub@db.example.com/hub?sslkey=/etc/hostname", Err("name both"));
+        check("postgres://hub@db.example.com/hub?sslcert=a.pem&sslkey=/b.pem", Err("begin it with /"));
+        check(
+            "postgres://hub@db.example.com/hub?sslcert=/etc/hostname&sslkey=/no/such.pem",
+            Err("sslkey=/no/such.pem cannot be read"),
+        );
+        let both = "sslcert=/etc/hostname&sslkey=/etc/hostname";
+        check(&format!("postgres://hub@db.example.com/hub?{both}"), Err("BEGIN CERTIFICATE"));
+        check(&format!("postgres://hub@127.0.0.1/hub?{both}"), Err("inside TLS only"));
         check("postgres://hub@%2Frun,db.example.com/hub?sslmode=require", Err("name one of both"));
         check("postgres:///hub", Err("no host"));
         check("postgres://hub@127.0.0.1:x/hub", Err("is expected"));

@@ -7,7 +7,7 @@ use mailspan_core::{DeliveryId, DestinationId, EventType, Millis, Seq, State};
 use tokio_postgres::Row;
 
 use super::base::{Base, Fault, get};
-use super::persons;
+use super::{events, persons};
 use crate::sqlite::offer;
 use crate::sqlite::settle::quarter;
 use crate::{Walk, Walked, WalkedRow};
@@ -87,7 +87,7 @@ async fn matching(base: &Base, walk: &Walk, mut left: Vec<Read>) -> Result<Vec<W
         for read in std::mem::replace(&mut left, behind) {
             let Some((event_type, received_at)) = events.get(&read.event) else { continue };
             if found.len() < walk.limit && walk.fits_event(event_type.as_str(), *received_at) {
-                let class = event_type.class();
+                let class = events::class_of(base, Seq(read.event), event_type).await?;
                 let offer = offer::of_row(Seq(read.event), read.route, read.destination, class);
                 let delivery = DeliveryId(read.id);
                 found.push(WalkedRow { delivery, offer, state: read.state, reason: read.reason });

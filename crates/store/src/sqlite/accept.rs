@@ -9,11 +9,13 @@ use super::base::{Base, Fault};
 use super::counts::Place;
 use super::journal::Journal;
 use super::names::TYPE;
-use super::{contacts, envelope, ledger, persons};
+use super::route::UNMATCHED;
+use super::{contacts, envelope, ledger, persons, rounds};
 use crate::NameKind;
 use crate::audience::{Audience, NewFact};
-use crate::decided::{decided, facts_of};
+use crate::decided::{decided, erases, facts_of};
 use crate::prepare::{Arrival, decides, first_16};
+use crate::rounds::{Tally, count};
 use crate::write::{Accepted, Arrived, Idempotency, Receipt, Wrote};
 
 /// Flags of an event, as stored.
@@ -21,10 +23,15 @@ pub(crate) const TEST: i64 = 1;
 pub(crate) const STATES_CONSENT: i64 = 2;
 /// The subject is the person to be erased: to be sealed or scrubbed when all destinations have answered.
 pub(crate) const ERASES: i64 = 8;
+/// It is older than the erasure of whoever it is about, and goes nowhere.
+pub(crate) const VOID: i64 = 16;
 
 const ANSWER_VERSION: i64 = 1;
 
 pub(crate) fn accept(journal: &mut Journal, receipt: &Receipt, arrivals: &[Arrival]) -> Result<Wrote, Fault> {
+    if let Some(mark) = &receipt.round {
+        rounds::check(&journal.base, mark)?;
+    }
     let tenant = journal.base.tenant_or_new(receipt.tenant.as_str())?;
     if let Some(asked) = &receipt.idempotency
         && let Some(accepted) = first_answer(&journal.base, tenant, asked, receipt)?
@@ -37,7 +44,8 @@ pub(crate) fn accept(journal: &mut Journal, receipt: &Receipt, arrivals: &[Arriv
     let door = Door { tenant, source, request, kept_request: receipt.packed.as_ref().map(|_| request) };
 
     let quarantined = receipt.unreadable.len() as u64;
-    let mut accepted = Accepted { ids: vec![], duplicates: 0, quarantined, contacts: vec![] };
+    let mut accepted = Accepted { ids: vec![], duplicates: 0, quarantined, unchanged: 0, contacts: vec![] };
+    let mut tally = Tally::new();
     let writes: Vec<&ContactWrite> = receipt.arrivals.iter().filter_map(|a| a.contact.as_deref()).collect();
     let mut crowd = match writes.is_empty() {
         true => None,
@@ -49,6 +57,7 @@ pub(crate) fn accept(journal: &mut Journal, receipt: &Receipt, arrivals: &[Arriv
         if !is_new {
             accepted.duplicates += 1;
         }
+        let unchanged = accepted.unchanged;
         match (&arrived.contact, &mut crowd) {
             (Some(write), Some(crowd)) if !is_new => accepted.contacts.push(crowd.audience.as_it_is(write)),
             (Some(write), Some(crowd)) => {
@@ -64,6 +73,9 @@ pub(crate) fn accept(journal: &mut Journal, receipt: &Receipt, arrivals: &[Arriv
             }
             _ => {}
         }
+        if is_new && receipt.round.as_ref().is_some_and(|mark| mark.lists) {
+            count(&mut tally, &arrived.event, accepted.unchanged > unchanged);
+        }
     }
     if let Some(crowd) = &crowd {
         let (base, counts) = (&journal.base, &mut journal.counts);
@@ -75,6 +87,9 @@ pub(crate) fn accept(journal: &mut Journal, receipt: &Receipt, arrivals: &[Arriv
         ledger::append(&journal.base, tenant, person, consent, event, seq, receipt.digest)?;
     }
     keep_unreadable(&journal.base, &door, receipt)?;
+    if let Some(mark) = &receipt.round {
+        rounds::keep(&journal.base, mark, &tally)?;
+    }
     if !accepted.ids.is_empty() || accepted.quarantined > 0 {
         journal.marks.request = door.request;
         keep_request(&journal.base, &door, receipt)?;
@@ -130,11 +145,15 @@ fn keep_contact(
     let decides = decides(receipt);
     let done = crowd.audience.write(write, receipt.received_at, decides);
     let mut flags = flags(&arrived.event, !done.facts.is_empty());
-    if done.erased {
-        flags |= ERASES;
-    }
+    flags |= if done.erased { ERASES } else { 0 };
+    flags |= if done.void { VOID } else { 0 };
     let mut told = None;
-    if !decides {
+    if done.is_known_already(write) {
+        accepted.unchanged += 1;
+    } else if let Some(event) = erases(&arrived.event, &done, write).filter(|_| !decides) {
+        let seq = keep_event(journal, door, &event, arrived.part, &envelope::pack(&event), flags)?;
+        told = Some((seq, event.id));
+    } else if !decides {
         let seq = keep_event(journal, door, &arrived.event, arrived.part, packed, flags)?;
         told = Some((seq, arrived.event.id));
     } else if let Some(event) = decided(&arrived.event, &done)? {
@@ -194,6 +213,11 @@ fn keep_event(
         ]);
     if let Err(error) = kept {
         return Err(id_conflict(error, event.id));
+    }
+    if flags & VOID != 0 {
+        base.sql("INSERT INTO without_delivery (seq, place) VALUES (?1, ?2)")?
+            .execute(params![seq.0, UNMATCHED])?;
+        return Ok(seq);
     }
     base.sql("INSERT INTO unrouted (seq) VALUES (?1)")?.execute([seq.0])?;
     journal.accepted.push(Event { seq: Some(seq), ..event.clone() });

@@ -16,8 +16,7 @@ use crate::write::Trouble;
 /// Page cache of the writer, in KiB; readers have a tenth each, so all stay under 64 MiB.
 const WRITER_CACHE_KIB: i64 = 32 << 10;
 const READER_CACHE_KIB: i64 = 3 << 10;
-/// Pages in the log before they are brought into the file (64 MiB): a page that changes often is then brought
-/// over once for many of its changes, and reading such a log at a start takes a tenth of a second.
+/// Pages in the log before a connection without a `Log` brings them into the file (64 MiB).
 const CHECKPOINT_PAGES: i64 = 16_000;
 /// The log is cut back to this size when it begins anew.
 const LOG_BYTES_KEPT: i64 = 64 << 20;
@@ -75,13 +74,21 @@ pub(crate) fn compact(conn: &Connection) -> rusqlite::Result<()> {
     cut()
 }
 
+/// A reader that may bring the log into the file.
+pub(crate) fn connect_checkpointer(path: &Path, key: IdentityKey) -> rusqlite::Result<Base> {
+    reader(path, key, OpenFlags::SQLITE_OPEN_READ_WRITE)
+}
+
 pub(crate) fn connect_reader(path: &Path, key: IdentityKey) -> rusqlite::Result<Base> {
-    let conn = Connection::open_with_flags(
-        path,
-        OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX,
-    )?;
+    reader(path, key, OpenFlags::SQLITE_OPEN_READ_ONLY)
+}
+
+fn reader(path: &Path, key: IdentityKey, may: OpenFlags) -> rusqlite::Result<Base> {
+    let conn = Connection::open_with_flags(path, may | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
     conn.busy_timeout(BUSY_WAIT)?;
     conn.pragma_update(None, "query_only", true)?;
+    // A log must be on the disk before its pages go into the file.
+    conn.pragma_update(None, "synchronous", "FULL")?;
     conn.pragma_update(None, "cache_size", -READER_CACHE_KIB)?;
     Base::new(conn, key)
 }

@@ -1,7 +1,11 @@
 //! What a destination's owner reads: heads that are due, with what is needed to map them.
 
+use std::collections::HashSet;
+
 use mailspan_core::limits::{CARRIED_MAX, DESK_WINDOW_MAX};
-use mailspan_core::{Cause, Class, DeliveryId, DestinationId, LastTimes, Millis, Progress, Queue, RouteId};
+use mailspan_core::{
+    Cause, Class, DeliveryId, DestinationId, LastTimes, Millis, Progress, Queue, Room, RouteId,
+};
 use rusqlite::{Row, params};
 
 use super::base::{Base, Fault};
@@ -9,20 +13,20 @@ use super::events::{EVENT_COLUMNS, EVENT_COLUMNS_N, event_of, is_for_several};
 use super::persons::person_of;
 use crate::{Claim, Claimed};
 
-/// Heads due by `now`, at most `room` of each queue, and the earliest due time that was not taken. Those that the
-/// caller holds already (`held`, ascending) take room and are counted, but not read.
+/// Heads due by `now`, at most `room` from either end of each queue, and the earliest due time that was not taken at
+/// the oldest. Those that the caller holds already (`held`, ascending) take room and are counted, but not read.
 pub(crate) fn claim(
     base: &Base,
     destination: DestinationId,
-    room: [u16; Queue::ALL.len()],
+    room: Room,
     now: Millis,
     held: &[DeliveryId],
 ) -> Result<Claimed, Fault> {
     let mut claimed = Claimed::default();
-    for (queue, limit) in Queue::ALL.into_iter().zip(room) {
-        if limit > 0 {
-            claim_queue(base, destination, queue, limit, now, held, &mut claimed)?;
-        }
+    for queue in Queue::ALL {
+        let of = Of { destination, queue, now, held };
+        claim_end(base, &of, End::Newest(room.newest[queue as usize]), &mut claimed)?;
+        claim_end(base, &of, End::Oldest(room.oldest[queue as usize]), &mut claimed)?;
         let taken = usize::from(claimed.came[queue as usize]);
         let left = next_due(base, destination, queue, taken)?;
         claimed.next_due = match (claimed.next_due, left) {
@@ -36,6 +40,7 @@ pub(crate) fn claim(
 /// What a delivery is mapped from.
 const COLUMNS: &str = "d.id, d.route, d.class, d.cause, d.attempts, d.crashes, d.since, d.progress,
             d.person, p.address, p.external_id, p.opens, p.clicks, p.opted_out_at, p.opted_in_at, p.erased,
+            EXISTS (SELECT 1 FROM contacts k WHERE k.person = coalesce(p.same_as, p.id) AND k.suppressed_at IS NOT NULL),
             p.delivered_at, p.opened_at, p.clicked_at, p.bounced_at";
 
 /// What waits behind these heads, in the order in which it would go, with the head it waits for; at most
@@ -71,39 +76,54 @@ pub(crate) fn behind(
     Ok(claims)
 }
 
-pub(crate) fn claim_sql() -> String {
+pub(crate) fn claim_sql(order: &str) -> String {
     format!(
         "SELECT {EVENT_COLUMNS}, {COLUMNS}
          FROM deliveries d INDEXED BY deliveries_due CROSS JOIN events e ON e.seq = d.event
          LEFT JOIN persons p ON p.id = d.person
-         WHERE d.destination = ?1 AND d.queue = ?2 AND d.due <= ?3 ORDER BY d.due, d.id LIMIT ?4"
+         WHERE d.destination = ?1 AND d.queue = ?2 AND d.due <= ?3 ORDER BY {order} LIMIT ?4"
     )
+}
+
+/// Whose heads are read.
+struct Of<'a> {
+    destination: DestinationId,
+    queue: Queue,
+    now: Millis,
+    held: &'a [DeliveryId],
+}
+
+/// How many, from which end.
+#[derive(Clone, Copy)]
+enum End {
+    Oldest(u16),
+    Newest(u16),
 }
 
 /// Where the columns of the delivery, of its person and of the person's times begin in [`claim_sql`].
 const DELIVERY: usize = EVENT_COLUMNS_N;
 const PERSON: usize = DELIVERY + 8;
-const TIMES: usize = PERSON + 8;
+const TIMES: usize = PERSON + 9;
 
-fn claim_queue(
-    base: &Base,
-    destination: DestinationId,
-    queue: Queue,
-    limit: u16,
-    now: Millis,
-    held: &[DeliveryId],
-    claimed: &mut Claimed,
-) -> Result<(), Fault> {
-    let mut statement = base.sql(&claim_sql())?;
-    let mut rows = statement.query(params![destination.0, queue as i64, now.0, limit])?;
+fn claim_end(base: &Base, of: &Of, end: End, claimed: &mut Claimed) -> Result<(), Fault> {
+    let (limit, order, newest) = match end {
+        End::Oldest(limit) => (limit, "d.due, d.id", false),
+        End::Newest(limit) => (limit, "d.due DESC, d.id DESC", true),
+    };
+    if limit == 0 {
+        return Ok(());
+    }
+    let both: HashSet<DeliveryId> = claimed.claims.iter().map(|claim| claim.delivery).collect();
+    let mut statement = base.sql(&claim_sql(order))?;
+    let mut rows = statement.query(params![of.destination.0, of.queue as i64, of.now.0, limit])?;
     while let Some(row) = rows.next()? {
-        claimed.came[queue as usize] += 1;
+        claimed.came[of.queue as usize] += u16::from(!newest);
         let delivery = DeliveryId(row.get(DELIVERY)?);
-        if held.binary_search(&delivery).is_ok() {
+        if of.held.binary_search(&delivery).is_ok() || both.contains(&delivery) {
             continue;
         }
-        match claim_of(base, row, destination, delivery) {
-            Ok(claim) => claimed.claims.push(claim),
+        match claim_of(base, row, of.destination, delivery) {
+            Ok(claim) => claimed.claims.push(Claim { newest, ..claim }),
             // One damaged row must not stop its destination; its lane waits and shows in the lists.
             Err(Fault::Trouble(trouble)) => {
                 tracing::error!(delivery = delivery.0, %trouble, "a due delivery was passed over");
@@ -149,6 +169,7 @@ fn claim_of(
             clicked_at: time(TIMES + 2)?,
             bounced_at: time(TIMES + 3)?,
         },
+        newest: false,
     })
 }
 

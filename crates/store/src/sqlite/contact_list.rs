@@ -75,8 +75,8 @@ fn after(base: &Base, wanted: &Wanted, rev: i64, limit: usize) -> Result<Contact
             break;
         }
         looked_at += 1;
-        list.rev = row.get("rev")?;
-        if row.get::<_, bool>("fits")? {
+        list.rev = row.get(3)?;
+        if row.get::<_, bool>(17)? {
             list.rows.push(row_of(base, row)?);
         }
     }

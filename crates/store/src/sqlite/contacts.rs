@@ -11,6 +11,8 @@ use crate::audience::{Asked, Audience, Confirmation, Hash, Known, NewFact, Perso
 use mailspan_core::limits::FACTS_MAX;
 
 pub(crate) const CONTACT_VERSION: i64 = 1;
+/// How much later by an account's clock than by ours what we wrote there may be reported.
+pub(crate) const ECHO_MS: i64 = 120_000;
 pub(crate) const ERASED: &str = "erased";
 pub(crate) const ERASED_TEXT: &str = "the person was erased";
 
@@ -36,7 +38,37 @@ pub(crate) fn open(base: &Base, tenant: i64, writes: &[&ContactWrite]) -> Result
             audience.suppressions.read(hash, row);
         }
     }
+    for (person, persons, write) in audience.may_echo(writes) {
+        if is_echo(base, &persons, write)? {
+            audience.read_echo(person, write.at);
+        }
+    }
     Ok(audience)
+}
+
+/// Whether one of the destinations was told of an opt-out of these persons no longer than [`ECHO_MS`] before, or
+/// may have been: it was tried, and what became of it is not known.
+fn is_echo(base: &Base, persons: &[i64], write: &ContactWrite) -> Result<bool, Fault> {
+    let mut statement = base.sql(
+        "SELECT 1 FROM ledger l INDEXED BY ledger_person
+         WHERE l.person = ?1 AND l.what IN (?2, ?3) AND (
+            EXISTS (SELECT 1 FROM ledger_answers a
+                WHERE a.fact = l.id AND a.destination = ?4 AND a.verdict = ?5 AND a.at >= ?6)
+            OR EXISTS (SELECT 1 FROM deliveries d
+                WHERE d.event = l.event AND d.destination = ?4 AND d.state = ?7 AND d.attempts > 0))",
+    )?;
+    let (out, complaint) = (Stated::OptOut.number(), Stated::DoNotContact.number());
+    let (delivered, pending) = (State::Delivered.name(), State::Pending as i64);
+    let since = write.at.0.saturating_sub(ECHO_MS);
+    for (person, destination) in
+        persons.iter().flat_map(|one| write.echo_of.iter().map(move |id| (one, id.0)))
+    {
+        let given = params![person, out, complaint, destination, delivered, since, pending];
+        if statement.exists(given)? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// Until none is spoken of that is not read: two rounds, as no merge leads to another. Bounded, should a row be

@@ -139,6 +139,7 @@ impl History {
             arrivals: arrivals.collect(),
             unreadable: vec![],
             idempotency: None,
+            round: None,
         }))
     }
 

@@ -159,7 +159,7 @@ pub(crate) fn offer_of(base: &Base, id: DeliveryId) -> Result<Option<Offer>, Fau
         .query_row([id.0], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)))
         .optional()?;
     let Some((event, route, destination, event_type)) = found else { return Ok(None) };
-    let class = base.event_type(event_type)?.class();
+    let class = events::class_of(base, Seq(event), &base.event_type(event_type)?)?;
     Ok(Some(offer::of_row(Seq(event), route, destination, class)))
 }
 

@@ -1,7 +1,7 @@
 //! Events as they are read.
 
 use mailspan_core::limits::PAGE_ROWS_MAX;
-use mailspan_core::{Digest, Event, EventId, Millis, Seq};
+use mailspan_core::{Class, Digest, Event, EventId, EventType, Millis, Seq};
 use rusqlite::{OptionalExtension, Row, params};
 
 use super::accept::TEST;
@@ -67,6 +67,18 @@ pub(crate) fn by_seq(base: &Base, seq: Seq) -> Result<Option<Event>, Fault> {
     let mut statement = base.sql(&sql)?;
     let mut rows = statement.query([seq.0])?;
     rows.next()?.map(|row| event_of(base, row)).transpose()
+}
+
+/// As the router says. Of one that cannot be read what its type says: it is passed over when it is claimed.
+pub(crate) fn class_of(base: &Base, seq: Seq, event_type: &EventType) -> Result<Class, Fault> {
+    if let Some(class) = mailspan_core::class_of_type(event_type) {
+        return Ok(class);
+    }
+    match by_seq(base, seq) {
+        Ok(Some(event)) => Ok(mailspan_core::class_of(&event)),
+        Ok(None) | Err(Fault::Trouble(_)) => Ok(event_type.class()),
+        Err(fault) => Err(fault),
+    }
 }
 
 pub(crate) fn by_id(base: &Base, id: EventId) -> Result<Option<EventRow>, Fault> {

@@ -1,30 +1,25 @@
 //! The writer's side, synchronous: a group of writes in one transaction. The program runs it inside
 //! [`crate::Writer`]; a simulation drives it directly, on a database in memory.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use mailspan_core::{DestinationId, Event, Millis, Name, Person, Queue, Subject};
+use mailspan_core::{DestinationId, Event, Millis, Name, Person, Queue, Room, Subject};
 use rusqlite::Connection;
 
 use super::base::{Base, Fault};
 use super::counts::Counts;
+use super::log::{self, Log};
 use super::recent::Recent;
 use super::retain::Cursors;
 use super::segments::Segments;
 use super::{
     accept, audit, claim, deliveries, endpoints, erase, events, jobs, keys, leases, ledger, offer, persons,
-    refused, retain, route, settle, standing, tenants,
+    refused, retain, rounds, route, settle, standing, tenants,
 };
 use crate::identity::{IdentityKey, StoreKeys};
 use crate::prepare::{Prepared, What, prepare, prepare_name};
 use crate::write::{Trouble, Write, Wrote};
 use crate::{Audit, Claim, DeliveryFilter, DeliveryRow, Fact, FactFilter, NameKind, OpenError};
-
-/// The log is cut back at this size, should readers have kept it from being reused (a long-lived
-/// reader once grew one to 15 GB beside a 4 GB file).
-const LOG_BYTES_MAX: u64 = 128 << 20;
-/// Groups between two looks at the log's size.
-const LOG_LOOK_GROUPS: u32 = 64;
 
 /// The one write connection, with what it keeps in memory.
 pub struct Journal {
@@ -35,8 +30,7 @@ pub struct Journal {
     pub(crate) cursors: Cursors,
     /// Events of the last transaction, for the router.
     pub(crate) accepted: Vec<Event>,
-    log: Option<PathBuf>,
-    groups: u32,
+    log: Option<Log>,
 }
 
 /// The highest numbers given so far. Kept in memory, so a number is never given twice, whatever is dropped.
@@ -81,16 +75,11 @@ impl Journal {
     pub(crate) fn start(
         conn: Connection,
         key: IdentityKey,
-        path: Option<&Path>,
+        log: Option<Log>,
         segment_keys_max: i64,
     ) -> rusqlite::Result<Journal> {
         let marks = Marks::read(&conn)?;
         let segments = Segments::read(&conn, segment_keys_max)?;
-        let log = path.map(|path| {
-            let mut log = path.as_os_str().to_owned();
-            log.push("-wal");
-            log.into()
-        });
         Ok(Journal {
             base: Base::new(conn, key)?,
             counts: Counts::default(),
@@ -99,7 +88,6 @@ impl Journal {
             cursors: Cursors::default(),
             accepted: vec![],
             log,
-            groups: 0,
         })
     }
 
@@ -128,6 +116,7 @@ impl Journal {
         room: [u16; Queue::ALL.len()],
         now: Millis,
     ) -> Result<(Vec<Claim>, Option<Millis>), Trouble> {
+        let room = Room { oldest: room, ..Room::default() };
         let claimed = claim::claim(&self.base, destination, room, now, &[]).map_err(Fault::trouble)?;
         Ok((claimed.claims, claimed.next_due))
     }
@@ -267,9 +256,12 @@ impl Journal {
             Write::KeyUsed { id, at } => keys::used(&self.base, *id, *at),
             Write::Release { name, owner } => leases::release(&self.base, name, *owner),
             Write::Lease { name, owner, now, until } => leases::take(&self.base, name, *owner, *now, *until),
+            Write::Renew { names, owner, until } => leases::renew(&self.base, names, *owner, *until),
             Write::Job(job) => jobs::make(&self.base, job),
             Write::JobStand { id, state, note, at } => jobs::stand(&self.base, *id, *state, note, *at),
             Write::Page(page) => jobs::page(self, page),
+            Write::Round(mark) => rounds::write(&self.base, mark),
+            Write::RoundNow { tenant, about, at } => rounds::now(&self.base, tenant, *about, *at),
             Write::Retain(keep) => retain::step(self, *keep),
             Write::Tenant(tenant) => tenants::set(&self.base, tenant),
             Write::Field(field) => tenants::field(&self.base, field),
@@ -288,24 +280,16 @@ impl Journal {
         }
     }
 
-    /// Between two groups: cuts the log back when it has grown.
+    /// Between two groups.
     pub(crate) fn tidy(&mut self) {
-        self.groups = self.groups.wrapping_add(1);
-        if !self.groups.is_multiple_of(LOG_LOOK_GROUPS) {
-            return;
-        }
-        let Some(log) = &self.log else { return };
-        let bytes = std::fs::metadata(log).map_or(0, |meta| meta.len());
-        if bytes > LOG_BYTES_MAX {
-            self.checkpoint();
+        if let Some(log) = &mut self.log {
+            log.tidy(&self.base.conn);
         }
     }
 
-    /// Brings the log into the file, so that the file alone is the whole store. Readers may hold the
-    /// log: then it stays, and nothing is lost.
+    /// At the end: the file alone is the whole store.
     pub(crate) fn checkpoint(&mut self) {
-        let cut = self.base.conn.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
-        tracing::debug!(ok = cut.is_ok(), "the log was cut back");
+        log::cut(&self.base.conn);
     }
 }
 
@@ -366,6 +350,7 @@ mod tests {
             arrivals: vec![Arrived { event, part: 0, dedupe: Some(Digest(n.to_le_bytes())), contact: None }],
             unreadable: vec![],
             idempotency: None,
+            round: None,
         }))
     }
 

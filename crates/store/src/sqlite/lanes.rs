@@ -36,12 +36,13 @@ pub(crate) fn is_busy(base: &Base, lane: Lane) -> Result<bool, Fault> {
         .exists(params![lane.person, lane.destination, lane.class as i64])?)
 }
 
-/// Makes the lowest delivery that waits the head. Only for a lane whose head has just gone. Where order does
-/// not count nothing waits, and what is due later stays due then.
+/// Makes the lowest delivery that waits the head, due since it came: a queue stays in the order of arrival, and at
+/// its newest end is what has just arrived. Only for a lane whose head has just gone. Where order does not count
+/// nothing waits, and what is due later stays due then.
 pub(crate) fn promote(base: &Base, lane: Lane, at: Millis) -> Result<bool, Fault> {
     let promoted = base
         .sql(
-            "UPDATE deliveries SET due = ?4 WHERE id =
+            "UPDATE deliveries SET due = min(since, ?4) WHERE id =
              (SELECT id FROM deliveries INDEXED BY deliveries_lane
               WHERE person = ?1 AND destination = ?2 AND class = ?3 AND state = 0 AND due IS NULL
               ORDER BY id LIMIT 1)",

@@ -8,7 +8,9 @@ use rusqlite::types::{ToSqlOutput, Type, ValueRef};
 use rusqlite::{Connection, OpenFlags, OptionalExtension, ToSql, params, params_from_iter};
 
 use super::migrate::SCHEMA;
+use super::runs::{self, WITH_RUNS};
 use crate::OpenError;
+use crate::filter::FILTER_VERSION;
 use crate::lock::{self, Holder, Lock};
 use crate::moving::{Column, Kind, MARK, MoveError, Number, Plan, Row, Value, bytes_of};
 
@@ -205,11 +207,28 @@ pub(crate) fn write_keys_bare(path: &Path) -> Result<(), MoveError> {
             )?;
             transaction
                 .execute("DELETE FROM keys_seen WHERE segment = ?1 AND length(key) > 16", [segment])?;
+            leave_out_runs(&transaction, segment)?;
             transaction.commit()?;
         }
         Ok(())
     };
     write().map_err(|cause| sql(path, cause))
+}
+
+/// A stored filter that knows of runs becomes one that does not.
+fn leave_out_runs(conn: &Connection, segment: i64) -> rusqlite::Result<()> {
+    let stored: (i64, Option<Vec<u8>>) =
+        conn.query_row("SELECT v, filter FROM segments WHERE id = ?1", [segment], |row| {
+            Ok((row.get(0)?, row.get(1)?))
+        })?;
+    let (WITH_RUNS, Some(bytes)) = stored else { return Ok(()) };
+    // What cannot be read is made anew from the keys.
+    let filter = runs::unpack(WITH_RUNS, bytes).map(|(filter, _)| filter.as_bytes().to_vec());
+    conn.execute(
+        "UPDATE segments SET v = ?2, filter = ?3 WHERE id = ?1",
+        params![segment, FILTER_VERSION, filter],
+    )?;
+    Ok(())
 }
 
 pub(crate) fn is_marked(conn: &Connection) -> rusqlite::Result<bool> {

@@ -213,7 +213,7 @@ pub(crate) fn discard(journal: &mut Journal, id: DeliveryId, note: &str, at: Mil
     Ok(Wrote::Done)
 }
 
-/// What a replay of a row offers: the class that its event's type says, as when it was routed first. In order,
+/// What a replay of a row offers: in the class of its event, as when it was routed first. In order,
 /// unless the caller knows better: the configuration is not the store's.
 pub(crate) fn of_row(event: mailspan_core::Seq, route: i64, destination: i64, class: Class) -> Offer {
     Offer {

@@ -85,8 +85,9 @@ pub(crate) fn by_subject(base: &Base, tenant: &Name, subject: &Subject) -> Resul
     let Some(tenant) = base.tenant(tenant.as_str())? else { return Ok(None) };
     let Some(id) = number_of(base, tenant, subject)? else { return Ok(None) };
     let mut statement = base.sql(
-        "SELECT id, address, external_id, opens, clicks, opted_out_at, opted_in_at, erased
-         FROM persons WHERE id = ?1",
+        "SELECT id, address, external_id, opens, clicks, opted_out_at, opted_in_at, erased,
+            EXISTS (SELECT 1 FROM contacts k WHERE k.person = coalesce(p.same_as, p.id) AND k.suppressed_at IS NOT NULL)
+         FROM persons p WHERE id = ?1",
     )?;
     Ok(statement.query_row([id], |row| person_of(row, 0))?)
 }
@@ -114,8 +115,8 @@ pub(crate) fn numbers_of(base: &Base, tenant: Option<&Name>, subject: &str) -> R
     Ok(numbers)
 }
 
-/// From eight columns, the first at `at`: number, `address`, `external_id`, `opens`, `clicks`, `opted_out_at`,
-/// `opted_in_at`, `erased`; `None` where they are empty (a left join that found nobody).
+/// From nine columns, the first at `at`: number, `address`, `external_id`, `opens`, `clicks`, `opted_out_at`,
+/// `opted_in_at`, `erased`, whether its address is suppressed; `None` where they are empty (a left join that found nobody).
 pub(crate) fn person_of(row: &Row, at: usize) -> rusqlite::Result<Option<Person>> {
     let Some(opens) = row.get::<_, Option<i64>>(at + 3)? else { return Ok(None) };
     let address: Option<String> = row.get(at + 1)?;
@@ -130,6 +131,7 @@ pub(crate) fn person_of(row: &Row, at: usize) -> rusqlite::Result<Option<Person>
         opted_out_at: row.get::<_, Option<i64>>(at + 5)?.map(Millis),
         opted_in_at: row.get::<_, Option<i64>>(at + 6)?.map(Millis),
         erased: row.get::<_, i64>(at + 7)? != 0,
+        suppressed: row.get::<_, i64>(at + 8)? != 0,
     }))
 }
 

@@ -13,6 +13,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 
 use super::base::{Base, Fault};
 use super::journal::Marks;
+use super::runs::{self, Runs, WITH_RUNS};
 use crate::filter::{FILTER_VERSION, Filter};
 
 /// State of a segment, as stored.
@@ -32,11 +33,18 @@ type Key = [u8; 16];
 pub(crate) struct Segments {
     keys_max: i64,
     open: Option<Open>,
-    closed: Vec<(i64, Filter)>,
+    closed: Vec<Closed>,
     /// A segment was opened, closed or dropped, or a run was made, in a transaction that is not committed yet.
     changed: bool,
     /// New keys of this transaction: a rollback takes them back.
     added: Vec<Key>,
+}
+
+struct Closed {
+    id: i64,
+    filter: Filter,
+    /// Nothing of one that was closed before there were filters of runs.
+    runs: Option<Runs>,
 }
 
 struct Open {
@@ -44,6 +52,7 @@ struct Open {
     opened_at: i64,
     keys: i64,
     filter: Filter,
+    runs: Runs,
     /// New keys with their `seq`.
     new: HashMap<Key, i64>,
     /// The number of the next run.
@@ -66,12 +75,14 @@ impl Segments {
             }
             let version: i64 = row.get(3)?;
             let stored: Option<Vec<u8>> = row.get(4)?;
-            let kept = stored.filter(|_| version == FILTER_VERSION).and_then(Filter::from_bytes);
-            let filter = match kept {
-                Some(filter) => filter,
-                None => fill(conn, id, keys_max)?.1,
+            let (filter, runs) = match stored.and_then(|bytes| runs::unpack(version, bytes)) {
+                Some(kept) => kept,
+                None => {
+                    let Filled { filter, runs, .. } = fill(conn, id, keys_max)?;
+                    (filter, Some(runs))
+                }
             };
-            segments.closed.push((id, filter));
+            segments.closed.push(Closed { id, filter, runs });
         }
         Ok(segments)
     }
@@ -117,7 +128,8 @@ impl Segments {
             .execute(params![marks.seq + 1, marks.request + 1, now.0, OPEN, FILTER_VERSION])?;
         let id = base.conn.last_insert_rowid();
         let filter = Filter::for_keys(self.keys_max);
-        self.open = Some(Open { id, opened_at: now.0, keys: 0, filter, new: HashMap::new(), run: 0 });
+        let runs = Runs::default();
+        self.open = Some(Open { id, opened_at: now.0, keys: 0, filter, runs, new: HashMap::new(), run: 0 });
         Ok(())
     }
 
@@ -125,15 +137,16 @@ impl Segments {
         put_in_order(base, &mut open)?;
         // A quiet day needs no filter for a loud one.
         let filter = if open.keys <= self.keys_max / 2 {
-            fill(&base.conn, open.id, open.keys)?.1
+            fill(&base.conn, open.id, open.keys)?.filter
         } else {
             open.filter
         };
+        let stored = open.runs.pack(&filter);
         base.sql("UPDATE segments SET state = ?2, closed_at = ?3, v = ?4, filter = ?5 WHERE id = ?1")?
-            .execute(params![open.id, CLOSED, now.0, FILTER_VERSION, filter.as_bytes()])?;
-        self.closed.push((open.id, filter));
+            .execute(params![open.id, CLOSED, now.0, WITH_RUNS, stored])?;
+        self.closed.push(Closed { id: open.id, filter, runs: Some(open.runs) });
         if self.closed.len() > DEDUPE_SEGMENTS_MAX {
-            let (oldest, _) = self.closed.remove(0);
+            let oldest = self.closed.remove(0).id;
             tracing::warn!(
                 segment = oldest,
                 "too many dedupe keys: the oldest are forgotten before their time; duplicates that old will be accepted"
@@ -147,15 +160,17 @@ impl Segments {
 
     /// True when the key is new: then it is kept. Needs an open segment ([`Segments::roll`]).
     pub(crate) fn is_new(&mut self, base: &Base, key: &[u8; 16], seq: Seq) -> Result<bool, Fault> {
-        for (id, filter) in self.closed.iter().rev() {
-            if filter.may_hold(key) && holds(base, *id, key)? {
+        for closed in self.closed.iter().rev() {
+            if closed.filter.may_hold(key) && holds(base, closed.id, closed.runs.as_ref(), key)? {
                 return Ok(false);
             }
         }
         let Some(open) = &mut self.open else {
             return Err(Fault::refused("no_segment", "no dedupe segment is open"));
         };
-        if open.new.contains_key(key) || open.filter.may_hold(key) && holds(base, open.id, key)? {
+        if open.new.contains_key(key)
+            || open.filter.may_hold(key) && holds(base, open.id, Some(&open.runs), key)?
+        {
             return Ok(false);
         }
         base.sql("INSERT INTO keys_seen (segment, key, seq) VALUES (?1, ?2, ?3)")?.execute(params![
@@ -193,7 +208,7 @@ impl Segments {
             .optional()?;
         let Some(id) = oldest else { return Ok(0) };
         self.changed = true;
-        self.closed.retain(|(closed, _)| *closed != id);
+        self.closed.retain(|closed| closed.id != id);
         let rows = base
             .sql(
                 "DELETE FROM keys_seen WHERE segment = ?1
@@ -232,6 +247,7 @@ fn put_in_order(base: &Base, open: &mut Open) -> Result<(), Fault> {
     let mut keep = base.sql("INSERT INTO keys_seen (segment, key, seq) VALUES (?1, ?2, ?3)")?;
     for (key, seq) in &keys {
         keep.execute(params![open.id, run_row(key, open.run), seq])?;
+        open.runs.add(open.run, key);
     }
     base.sql("DELETE FROM keys_seen WHERE segment = ?1 AND key >= ?2 AND length(key) = ?3")?
         .execute(params![open.id, [NEW], NEW_BYTES as i64])?;
@@ -240,11 +256,22 @@ fn put_in_order(base: &Base, open: &mut Open) -> Result<(), Fault> {
     Ok(())
 }
 
-/// True when the key stands in a run of the segment, or bare. One probe a run: only for what a filter may hold.
-fn holds(base: &Base, segment: i64, key: &Key) -> Result<bool, Fault> {
-    if base.sql("SELECT 1 FROM keys_seen WHERE segment = ?1 AND key = ?2")?.exists(params![segment, key])? {
-        return Ok(true);
+/// True when the key stands in a run of the segment, or bare: only for what a filter may hold.
+fn holds(base: &Base, segment: i64, runs: Option<&Runs>, key: &Key) -> Result<bool, Fault> {
+    let mut stands = base.sql("SELECT 1 FROM keys_seen WHERE segment = ?1 AND key = ?2")?;
+    let Some(runs) = runs else {
+        return Ok(stands.exists(params![segment, key])? || in_any_run(base, segment, key)?);
+    };
+    for run in runs.of(key) {
+        if stands.exists(params![segment, run_row(key, run)])? {
+            return Ok(true);
+        }
     }
+    Ok(runs.bare && stands.exists(params![segment, key])?)
+}
+
+/// Where it is not known which runs may hold it: one probe a run.
+fn in_any_run(base: &Base, segment: i64, key: &Key) -> Result<bool, Fault> {
     let mut next =
         base.sql("SELECT key FROM keys_seen WHERE segment = ?1 AND key >= ?2 ORDER BY key LIMIT 1")?;
     let mut run = 0;
@@ -262,8 +289,8 @@ fn holds(base: &Base, segment: i64, key: &Key) -> Result<bool, Fault> {
 }
 
 fn read_open(conn: &Connection, id: i64, opened_at: i64, keys_max: i64) -> rusqlite::Result<Open> {
-    let (keys, filter) = fill(conn, id, keys_max)?;
-    let mut open = Open { id, opened_at, keys, filter, new: HashMap::new(), run: 0 };
+    let Filled { keys, filter, runs } = fill(conn, id, keys_max)?;
+    let mut open = Open { id, opened_at, keys, filter, runs, new: HashMap::new(), run: 0 };
     let mut statement = conn.prepare("SELECT key, seq FROM keys_seen WHERE segment = ?1")?;
     let mut rows = statement.query([id])?;
     while let Some(row) = rows.next()? {
@@ -279,18 +306,28 @@ fn read_open(conn: &Connection, id: i64, opened_at: i64, keys_max: i64) -> rusql
     Ok(open)
 }
 
-fn fill(conn: &Connection, segment: i64, keys_max: i64) -> rusqlite::Result<(i64, Filter)> {
-    let mut filter = Filter::for_keys(keys_max);
-    let mut keys = 0;
+/// What the rows of a segment say.
+struct Filled {
+    keys: i64,
+    filter: Filter,
+    runs: Runs,
+}
+
+fn fill(conn: &Connection, segment: i64, keys_max: i64) -> rusqlite::Result<Filled> {
+    let (mut filter, mut runs, mut keys) = (Filter::for_keys(keys_max), Runs::default(), 0);
     let mut statement = conn.prepare("SELECT key FROM keys_seen WHERE segment = ?1")?;
     let mut rows = statement.query([segment])?;
     while let Some(row) = rows.next()? {
-        if let Some(key) = row.get_ref(0)?.as_blob()?.last_chunk() {
-            filter.add(key);
-            keys += 1;
+        let bytes = row.get_ref(0)?.as_blob()?;
+        let Some(key) = bytes.last_chunk() else { continue };
+        filter.add(key);
+        keys += 1;
+        match bytes {
+            [run, rest @ ..] if rest.len() == 16 => runs.add(*run, key),
+            _ => runs.bare |= bytes.len() == 16,
         }
     }
-    Ok((keys, filter))
+    Ok(Filled { keys, filter, runs })
 }
 
 #[cfg(test)]
@@ -385,5 +422,29 @@ mod tests {
         let later: Vec<Key> = (0..250).map(|_| key(&mut random)).collect();
         assert!(later.iter().all(|key| is_new(&mut journal, key)));
         assert!(bare.iter().chain(&later).all(|key| !is_new(&mut journal, key)));
+    }
+
+    #[test]
+    fn filters_of_before_and_of_runs_answer_the_same() {
+        let mut random = SplitMix64(8);
+        let mut journal = Journal::in_memory(1, KEYS_MAX).unwrap();
+        let known: Vec<Key> = (0..5 * KEYS_MAX).map(|_| key(&mut random)).collect();
+        assert!(known.iter().all(|key| is_new(&mut journal, key)));
+        let stored = "SELECT count(*) FROM segments WHERE state = 1 AND v = 2";
+        let closed: i64 = journal.base.conn.query_row(stored, [], |row| row.get(0)).unwrap();
+        assert!(closed >= 4, "{closed} closed segments");
+        let check = |journal: &mut Journal, random: &mut SplitMix64| {
+            journal.segments = Segments::read(&journal.base.conn, KEYS_MAX).unwrap();
+            assert!(known.iter().all(|key| !is_new(journal, key)));
+            assert!((0..20).all(|_| is_new(journal, &key(random))));
+        };
+        check(&mut journal, &mut random);
+        // As an earlier version left them, with no filters of runs; then none at all.
+        for segment in &mut journal.segments.closed {
+            segment.runs = None;
+        }
+        assert!(known.iter().all(|key| !is_new(&mut journal, key)));
+        sql(&journal, "UPDATE segments SET filter = NULL");
+        check(&mut journal, &mut random);
     }
 }

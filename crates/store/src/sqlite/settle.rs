@@ -1,6 +1,6 @@
 //! One transaction of a destination's owner: states, attempts, and the next head of each lane.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use mailspan_core::{
     Attempt, Cause, Class, DestinationId, Elsewhere, Millis, Outcome, Progress, Queue, Reason, Seq,
@@ -13,7 +13,7 @@ use super::base::{Base, Fault};
 use super::counts::Counts;
 use super::journal::Journal;
 use super::lanes::{self, ANSWERS_CONSENT, Lane, Made, New};
-use super::{leases, ledger};
+use super::{leases, ledger, unsubscribes};
 use crate::write::Wrote;
 
 /// Refused whole under an old fence. What is no longer pending was settled before: it is left as it is.
@@ -32,7 +32,7 @@ pub(crate) fn settle(
         keep_attempt(&journal.base, journal.marks.attempt, destination, attempt)?;
     }
     spend(&journal.base, destination, attempts)?;
-    let (mut promoted, mut offered) = (false, vec![]);
+    let (mut promoted, mut offered, mut told) = (false, vec![], BTreeSet::new());
     for settlement in settlements {
         let Some(row) = pending(&journal.base, settlement, destination)? else { continue };
         let attempt = settlement
@@ -40,6 +40,9 @@ pub(crate) fn settle(
             .filter(|position| *position < attempts.len())
             .map(|position| first_attempt + position as i64);
         let change = Change { row, settlement, attempt, at };
+        if tells(&change) && !unsubscribes::knew(&journal.base, change.row.event, destination.0)? {
+            told.insert(change.row.event.0);
+        }
         promoted |= settle_one(&journal.base, &mut journal.counts, &change)?;
         if let Some(elsewhere) = settlement.hand_on
             && lanes::make(journal, &handed_on(&change.row, elsewhere, at))? == Made::Head
@@ -49,7 +52,28 @@ pub(crate) fn settle(
     }
     offered.sort();
     offered.dedup();
-    Ok(Wrote::Settled { promoted, offered })
+    let known_after_ms = unsubscribes::known(&journal.base, &told, at)?;
+    Ok(Wrote::Settled { promoted, offered, known_after_ms })
+}
+
+/// The destination knows of the consent from this settlement on.
+fn tells(change: &Change) -> bool {
+    let Change { row, settlement, .. } = change;
+    row.flags & ANSWERS_CONSENT != 0 && tells_consent(row.lane.class, settlement)
+}
+
+/// The consent of a delivery of this class ends well: with the delivery, or before what remains of it.
+pub(crate) fn tells_consent(class: Class, settlement: &Settlement) -> bool {
+    match &settlement.outcome {
+        Outcome::Ended { state, .. } => class == Class::Consent && *state != State::Dead,
+        Outcome::CarriedBy { .. } => class == Class::Consent,
+        Outcome::Again { class: lowered, .. } => {
+            class == Class::Consent
+                && *lowered != Class::Consent
+                && !consent_verdict(&settlement.progress).starts_with(State::Dead.name())
+        }
+        Outcome::Progressed => false,
+    }
 }
 
 /// A delivery of the same event and route, to where its notice goes instead.

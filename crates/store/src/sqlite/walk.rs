@@ -6,7 +6,7 @@ use rusqlite::params;
 
 use super::base::{Base, Fault};
 use super::settle::quarter;
-use super::{offer, persons};
+use super::{events, offer, persons};
 use crate::{Walk, Walked, WalkedRow};
 
 const COLUMNS: &str = "id, event, route, destination, tenant, person, state, reason_code";
@@ -83,7 +83,8 @@ fn matching(base: &Base, walk: &Walk, read: Read) -> Result<Option<WalkedRow>, F
     if !walk.fits_event(event_type.as_str(), received_at) {
         return Ok(None);
     }
-    let offer = offer::of_row(Seq(read.event), read.route, read.destination, event_type.class());
+    let class = events::class_of(base, Seq(read.event), &event_type)?;
+    let offer = offer::of_row(Seq(read.event), read.route, read.destination, class);
     Ok(Some(WalkedRow { delivery: DeliveryId(read.id), offer, state, reason: read.reason }))
 }
 

@@ -2,12 +2,13 @@
 
 use mailspan_core::{
     Attempt, Cause, Class, DeliveryId, Elsewhere, EventId, Millis, Name, Offer, Outcome, Progress, Queue,
-    Reason, Settlement, State, Step, Subject, Verdict,
+    RawValue, Reason, Room, Settlement, State, Step, Subject, Verdict,
 };
 use mailspan_engine::Fence;
-use mailspan_store::{DeliveryFilter, FactFilter, Trouble, Write, Wrote};
+use mailspan_store::{Claim, DeliveryFilter, FactFilter, Trouble, Walk, Write, Wrote};
 
 use crate::harness::{Harness, NOW, ended, event, routed, settlement};
+use crate::jobs;
 use crate::nodes::take;
 
 pub async fn an_event_goes_through_its_places(hub: Harness) {
@@ -299,6 +300,73 @@ pub async fn a_claim_says_when_to_come_again(hub: Harness) {
     assert_eq!((claims.len(), next), (5, None));
 }
 
+pub async fn the_newest_of_a_queue_come_beside_the_oldest(hub: Harness) {
+    let crm = hub.destination("crm").await;
+    // Each a millisecond later than the one before; the last two of persons who have one before.
+    let at = |n: u64, who: u64| {
+        let mut arrived = event(n, "app.x", &format!("a{who}@b.co"));
+        arrived.event.received_at = Millis(NOW.0 - 100 + n as i64);
+        arrived
+    };
+    hub.accept((1..=9).map(|n| at(n, n)).chain([at(10, 1), at(11, 9)]).collect()).await;
+    hub.route_all(crm).await;
+    let rows = hub.all().await;
+    let claim = async |oldest, newest, held: &[usize]| {
+        let room = Room { oldest: [0, 0, oldest, 0, 0, 0], newest: [0, 0, newest, 0, 0, 0] };
+        let mut held: Vec<_> = held.iter().map(|n| rows[n - 1].id).collect();
+        held.sort();
+        let claimed = hub.store.claim_beside(crm, room, NOW, held).await.unwrap();
+        let number = |claim: &Claim| rows.iter().position(|row| row.id == claim.delivery).unwrap() + 1;
+        let of = |newest| claimed.claims.iter().filter(|one| one.newest == newest).map(number).collect();
+        let (old, new): (Vec<_>, Vec<_>) = (of(false), of(true));
+        (old, new, claimed.came[Queue::Activity as usize])
+    };
+    assert_eq!(claim(3, 2, &[]).await, (vec![1, 2, 3], vec![9, 8], 3));
+    assert_eq!(claim(0, 3, &[8, 1]).await, (vec![], vec![9, 7], 0), "what is held takes room");
+    assert_eq!(claim(7, 4, &[]).await, (vec![1, 2, 3, 4, 5], vec![9, 8, 7, 6], 7), "each comes once");
+
+    // The next of a lane is due since it came: it has no place before what is older, nor before what is newer.
+    let done = |n: usize| ended(rows[n - 1].id, State::Delivered);
+    hub.settle(crm, vec![done(1), done(9)]).await.unwrap();
+    assert_eq!(claim(2, 3, &[]).await, (vec![2, 3], vec![11, 10, 8], 2));
+    // What is due later is at neither end.
+    let later = Outcome::Again {
+        due: Millis(NOW.0 + 9),
+        queue: Queue::Activity,
+        class: Class::Activity,
+        reason: None,
+    };
+    hub.settle(crm, vec![settlement(rows[10].id, later, vec![])]).await.unwrap();
+    assert_eq!(claim(1, 1, &[]).await, (vec![2], vec![10], 1));
+}
+
+pub async fn a_replay_stands_in_the_class_that_the_router_gave(hub: Harness) {
+    let crm = hub.destination("crm").await;
+    let contact = |n, event_type, data: &str| {
+        let mut arrived = event(n, event_type, &format!("a{n}@b.co"));
+        arrived.event.data = RawValue::from_string(data.to_owned()).unwrap().into();
+        arrived
+    };
+    hub.accept(vec![
+        contact(1, "contact.created", r#"{"opt_in": true}"#),
+        contact(2, "contact.created", r#"{"locale": "de"}"#),
+        contact(3, "contact.updated", r#"{"contact": {"opt_in": false}, "changed": ["opt_in"]}"#),
+        contact(4, "email.opened", r#"{"opt_in": true}"#),
+    ])
+    .await;
+    hub.route_all(crm).await;
+    let expected = [Class::Consent, Class::Profile, Class::Consent, Class::Activity];
+    let rows = hub.all().await;
+    let mut single = vec![];
+    for row in &rows {
+        single.push(hub.store.offer_of(row.id).await.unwrap().unwrap().class);
+    }
+    assert_eq!(single, expected);
+    let walk = Walk { states: State::ALL.to_vec(), ..jobs::walk(crm) };
+    let walked = hub.store.walk(walk).await.unwrap();
+    assert_eq!(walked.rows.iter().map(|row| row.offer.class).collect::<Vec<_>>(), expected);
+}
+
 pub async fn a_send_to_two_people_is_marked(hub: Harness) {
     let crm = hub.destination("crm").await;
     let sent = |n, subject: &str, transmission: &str| {
@@ -440,6 +508,51 @@ pub async fn what_is_handed_on_is_offered_once_with_its_settlement(hub: Harness)
     let wrote = hub.settle(crm, vec![told(rows[0].id, done())]).await.unwrap();
     assert!(matches!(wrote, Wrote::Settled { offered, .. } if offered.is_empty()));
     assert_eq!(hub.audit_adds_up().await.delivered, 4);
+}
+
+pub async fn leases_are_renewed_together_and_only_by_their_owner(hub: Harness) {
+    let take = async |name: &str, owner| {
+        let until = Millis(NOW.0 + 1_000);
+        let write = Write::Lease { name: name.to_owned(), owner, now: NOW, until };
+        match hub.store.write(write).await.unwrap() {
+            Wrote::Lease { fence } => fence.map(|fence| fence.0),
+            other => panic!("{other:?}"),
+        }
+    };
+    let renew = async |names: &[&str], owner, until| {
+        let names = names.iter().map(|name| (*name).to_owned()).collect();
+        match hub.store.write(Write::Renew { names, owner, until: Millis(until) }).await.unwrap() {
+            Wrote::Renewed { fences } => fences.into_iter().map(|fence| fence.map(|fence| fence.0)).collect(),
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!((take("a", 1).await, take("b", 1).await, take("c", 2).await), (Some(1), Some(1), Some(1)));
+    let far = NOW.0 + 5_000_000;
+    let fences: Vec<Option<i64>> = renew(&["c", "b", "never", "a"], 1, far).await;
+    assert_eq!(fences, [None, Some(1), None, Some(1)], "in the order of the names");
+    let until = async |name: &str| {
+        hub.store.leases().await.unwrap().into_iter().find(|row| row.name == name).unwrap().until.0
+    };
+    assert_eq!((until("a").await, until("b").await, until("c").await), (far, far, NOW.0 + 1_000));
+    assert!(hub.store.leases().await.unwrap().iter().all(|row| row.name != "never"), "a renewal makes none");
+    // Run out and not taken by another: it goes on under its fence. Beside other writes it is the same.
+    let fences: Vec<Option<i64>> = renew(&["a"], 1, NOW.0 - 1).await;
+    assert_eq!(fences, [Some(1)]);
+    let (fences, made) = tokio::join!(renew(&["a", "b"], 1, far), hub.destination("crm"));
+    let fences: Vec<Option<i64>> = fences;
+    assert_eq!(fences, [Some(1), Some(1)]);
+
+    hub.accept(vec![event(1, "email.opened", "a@b.co")]).await;
+    let before = hub.store.look(vec![made]).await.unwrap();
+    hub.route_all(made).await;
+    hub.lease(&format!("destination/{}", made.0)).await;
+    let reason = Reason::new("operator", "paused by hand");
+    hub.store.write(Write::Stand { destination: made, paused: Some(reason.clone()), at: NOW }).await.unwrap();
+    let after = hub.store.look(vec![made]).await.unwrap();
+    assert_eq!((before.unrouted, after.unrouted), (true, false));
+    assert_eq!(after.standings[&made], (Some(reason), 1));
+    assert_eq!(after.leases, hub.store.leases().await.unwrap());
+    assert_eq!(hub.store.look(vec![]).await.unwrap().standings.len(), 0);
 }
 
 pub async fn a_lease_that_is_given_up_is_free(hub: Harness) {

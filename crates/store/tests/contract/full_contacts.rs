@@ -40,3 +40,17 @@ pub async fn fill(hub: &Harness) {
     let sealed = SealedWrite { tenant, about, key_id, sealed: vec![1, 2, 3], at };
     hub.store.write(Write::Sealed(sealed)).await.unwrap();
 }
+
+/// What can be read of it, as text.
+pub async fn shown(hub: &Harness) -> Vec<String> {
+    let (store, tenant) = (&hub.store, Name::default_tenant());
+    let mut shown = Vec::new();
+    for name in ["one@full.example", "two@full.example", "three@full.example"] {
+        let key = ContactKey::Address(address(name));
+        shown.push(format!("{:?}", store.contact(&tenant, &key).await.unwrap()));
+    }
+    assert!(shown[0].contains("full-1"), "the first contact is not there: {}", shown[0]);
+    shown.push(format!("{:?}", store.field_kinds(&tenant).await.unwrap()));
+    shown.push(format!("{:?}", store.tenants().await.unwrap()));
+    shown
+}

@@ -280,6 +280,7 @@ pub fn receipt(arrivals: Vec<Arrived>) -> Receipt {
         arrivals,
         unreadable: vec![],
         idempotency: None,
+        round: None,
     }
 }
 

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::disallowed_methods)]
 
 mod accept;
+mod afterwards;
 mod audience;
 mod coalesce;
 mod contacts;
@@ -20,11 +21,13 @@ mod moving;
 mod nodes;
 mod on_postgres;
 mod open;
+mod rounds;
 mod same;
 mod scans;
 mod sealed;
 mod stores;
 mod tls;
+mod unsubscribes;
 mod upgrade;
 
 use std::future::Future;
@@ -106,6 +109,14 @@ mod on_sqlite {
         run(sqlite, deliver::a_class_that_is_lowered_frees_the_consent_lane);
     }
     #[test]
+    fn an_unsubscribe_is_known_when_the_last_destination_has_been_told() {
+        run(sqlite, unsubscribes::an_unsubscribe_is_known_when_the_last_destination_has_been_told);
+    }
+    #[test]
+    fn an_unsubscribe_is_known_though_something_else_remains() {
+        run(sqlite, unsubscribes::an_unsubscribe_is_known_though_something_else_remains);
+    }
+    #[test]
     fn a_replay_keeps_what_is_done() {
         run(sqlite, deliver::a_replay_keeps_what_is_done);
     }
@@ -121,6 +132,21 @@ mod on_sqlite {
     fn attempts_are_found_from_their_delivery() {
         run(sqlite, deliver::attempts_are_found_from_their_delivery);
     }
+    #[test]
+    fn leases_are_renewed_together_and_only_by_their_owner() {
+        run(sqlite, deliver::leases_are_renewed_together_and_only_by_their_owner);
+    }
+
+    #[test]
+    fn the_newest_of_a_queue_come_beside_the_oldest() {
+        run(sqlite, deliver::the_newest_of_a_queue_come_beside_the_oldest);
+    }
+
+    #[test]
+    fn a_replay_stands_in_the_class_that_the_router_gave() {
+        run(sqlite, deliver::a_replay_stands_in_the_class_that_the_router_gave);
+    }
+
     #[test]
     fn a_claim_says_when_to_come_again() {
         run(sqlite, deliver::a_claim_says_when_to_come_again);
@@ -259,6 +285,18 @@ mod on_sqlite {
         run(sqlite, contacts::an_erasure_forgets_the_address);
     }
     #[test]
+    fn what_is_older_than_an_erasure_is_void() {
+        run(sqlite, afterwards::what_is_older_than_an_erasure_is_void);
+    }
+    #[test]
+    fn an_erasure_is_told_by_all_that_is_known() {
+        run(sqlite, afterwards::an_erasure_is_told_by_all_that_is_known);
+    }
+    #[test]
+    fn an_echo_states_nothing() {
+        run(sqlite, afterwards::an_echo_states_nothing);
+    }
+    #[test]
     fn nothing_of_the_person_is_found() {
         run(sqlite, erasures::nothing_of_the_person_is_found);
     }
@@ -281,6 +319,18 @@ mod on_sqlite {
     #[test]
     fn tenants_fields_and_secrets_are_kept() {
         run(sqlite, audience::tenants_fields_and_secrets_are_kept);
+    }
+    #[test]
+    fn a_page_and_its_cursor_are_kept_together_and_only_differences_make_events() {
+        run(sqlite, rounds::a_page_and_its_cursor_are_kept_together_and_only_differences_make_events);
+    }
+    #[test]
+    fn a_page_under_an_old_fence_is_refused_whole() {
+        run(sqlite, rounds::a_page_under_an_old_fence_is_refused_whole);
+    }
+    #[test]
+    fn a_round_that_is_paused_goes_on_where_it_was() {
+        run(sqlite, rounds::a_round_that_is_paused_goes_on_where_it_was);
     }
     #[test]
     fn fields_come_back_as_written() {

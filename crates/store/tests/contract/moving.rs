@@ -9,7 +9,7 @@ use mailspan_store::{OpenError, OpenOptions, Write, open};
 use mailspan_testkit::PostgresServer;
 
 use crate::harness::{NOW, postgres, sqlite, sqlite_at};
-use crate::{full, full_contacts};
+use crate::{full, full_contacts, rounds};
 
 const OPTIONS: MoveOptions = MoveOptions { dry_run: false, page_rows: 7, now: NOW };
 
@@ -30,6 +30,7 @@ async fn filled() -> (tempfile::TempDir, Vec<String>) {
     let hub = sqlite();
     full::fill(&hub).await;
     full_contacts::fill(&hub).await;
+    rounds::fill(&hub).await;
     hub.job().await;
     let shown = full::shown(&hub).await;
     (hub.closed(), shown)

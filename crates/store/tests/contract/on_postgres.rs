@@ -13,7 +13,8 @@ use mailspan_store::{Store, Trouble, Write};
 
 use crate::harness::{Harness, event, postgres, receipt};
 use crate::{
-    accept, audience, coalesce, contacts, deliver, erasures, jobs, keep, later, nodes, open, sealed,
+    accept, afterwards, audience, coalesce, contacts, deliver, erasures, jobs, keep, later, nodes, open,
+    rounds, sealed, unsubscribes,
 };
 use mailspan_testkit::PostgresServer;
 
@@ -32,6 +33,15 @@ fn cases() -> Vec<Case> {
         ("the_key_of_identities_is_sealed_under_the_store_key_and_follows_its_rotation", |hub| {
             let case = sealed::the_key_of_identities_is_sealed_under_the_store_key_and_follows_its_rotation;
             Box::pin(case(hub))
+        }),
+        ("a_page_and_its_cursor_are_kept_together_and_only_differences_make_events", |hub| {
+            Box::pin(rounds::a_page_and_its_cursor_are_kept_together_and_only_differences_make_events(hub))
+        }),
+        ("a_page_under_an_old_fence_is_refused_whole", |hub| {
+            Box::pin(rounds::a_page_under_an_old_fence_is_refused_whole(hub))
+        }),
+        ("a_round_that_is_paused_goes_on_where_it_was", |hub| {
+            Box::pin(rounds::a_round_that_is_paused_goes_on_where_it_was(hub))
         }),
         ("what_is_accepted_is_read_back", |hub| Box::pin(accept::what_is_accepted_is_read_back(hub))),
         ("duplicates_are_counted_not_kept", |hub| Box::pin(accept::duplicates_are_counted_not_kept(hub))),
@@ -70,6 +80,12 @@ fn cases() -> Vec<Case> {
         ("where_order_does_not_count_a_replay_waits_for_nobody", |hub| {
             Box::pin(coalesce::where_order_does_not_count_a_replay_waits_for_nobody(hub))
         }),
+        ("an_unsubscribe_is_known_when_the_last_destination_has_been_told", |hub| {
+            Box::pin(unsubscribes::an_unsubscribe_is_known_when_the_last_destination_has_been_told(hub))
+        }),
+        ("an_unsubscribe_is_known_though_something_else_remains", |hub| {
+            Box::pin(unsubscribes::an_unsubscribe_is_known_though_something_else_remains(hub))
+        }),
         ("an_event_goes_through_its_places", |hub| Box::pin(deliver::an_event_goes_through_its_places(hub))),
         ("a_route_under_an_old_fence_or_twice_is_refused_whole", |hub| {
             Box::pin(deliver::a_route_under_an_old_fence_or_twice_is_refused_whole(hub))
@@ -87,6 +103,15 @@ fn cases() -> Vec<Case> {
         ("only_a_dead_letter_is_discarded", |hub| Box::pin(deliver::only_a_dead_letter_is_discarded(hub))),
         ("attempts_are_found_from_their_delivery", |hub| {
             Box::pin(deliver::attempts_are_found_from_their_delivery(hub))
+        }),
+        ("leases_are_renewed_together_and_only_by_their_owner", |hub| {
+            Box::pin(deliver::leases_are_renewed_together_and_only_by_their_owner(hub))
+        }),
+        ("the_newest_of_a_queue_come_beside_the_oldest", |hub| {
+            Box::pin(deliver::the_newest_of_a_queue_come_beside_the_oldest(hub))
+        }),
+        ("a_replay_stands_in_the_class_that_the_router_gave", |hub| {
+            Box::pin(deliver::a_replay_stands_in_the_class_that_the_router_gave(hub))
         }),
         ("a_claim_says_when_to_come_again", |hub| Box::pin(deliver::a_claim_says_when_to_come_again(hub))),
         ("a_send_to_two_people_is_marked", |hub| Box::pin(deliver::a_send_to_two_people_is_marked(hub))),
@@ -124,6 +149,13 @@ fn cases() -> Vec<Case> {
         }),
         ("a_confirmation_counts_once", |hub| Box::pin(contacts::a_confirmation_counts_once(hub))),
         ("an_erasure_forgets_the_address", |hub| Box::pin(contacts::an_erasure_forgets_the_address(hub))),
+        ("what_is_older_than_an_erasure_is_void", |hub| {
+            Box::pin(afterwards::what_is_older_than_an_erasure_is_void(hub))
+        }),
+        ("an_erasure_is_told_by_all_that_is_known", |hub| {
+            Box::pin(afterwards::an_erasure_is_told_by_all_that_is_known(hub))
+        }),
+        ("an_echo_states_nothing", |hub| Box::pin(afterwards::an_echo_states_nothing(hub))),
         ("nothing_of_the_person_is_found", |hub| Box::pin(erasures::nothing_of_the_person_is_found(hub))),
         ("who_is_erased_is_not_made_again", |hub| Box::pin(erasures::who_is_erased_is_not_made_again(hub))),
         ("a_walk_goes_on_after_a_restart", |hub| Box::pin(erasures::a_walk_goes_on_after_a_restart(hub))),

@@ -78,7 +78,9 @@ async fn one_step(hub: &Harness, two: &mut Two, random: &mut SplitMix64, at: Mil
     match hub.store.write(write).await {
         Ok(Wrote::Accepted { accepted, again }) => format!("{accepted:?} {again}"),
         Ok(Wrote::Offered { destinations }) => format!("{asked}: {destinations:?}"),
-        Ok(Wrote::Settled { promoted, offered }) => format!("{asked}: promoted {promoted} {offered:?}"),
+        Ok(Wrote::Settled { promoted, offered, known_after_ms }) => {
+            format!("{asked}: promoted {promoted} {offered:?} known {known_after_ms:?}")
+        }
         other => format!("{asked}: {other:?}"),
     }
 }

@@ -1,5 +1,5 @@
 //! Stores that earlier versions wrote, opened by this one: `tests/fixtures/stores/KIND-SCHEMA`, each filled by
-//! `full::fill` with the code of its schema.
+//! `full::fill`, and by `full_contacts::fill` since contacts are there, with the code of its schema.
 //!
 //! **Before** a migration is added, the stores of the schema that was the newest until then are written:
 //! `MAILSPAN_WRITE_STORES=1 cargo nextest run -p mailspan-store --test contract stores::`. What is there is never
@@ -10,8 +10,8 @@ use std::path::{Path, PathBuf};
 use mailspan_store::{JobFilter, SCHEMA};
 use mailspan_testkit::PostgresServer;
 
-use crate::full;
 use crate::harness::{Harness, postgres, sqlite, sqlite_at};
+use crate::{full, full_contacts};
 
 /// Pages of one store's file, packed, and their highest size.
 const FILE_BYTES_MAX: usize = 16 << 20;
@@ -55,10 +55,37 @@ fn schemas(kind: &str) -> Vec<i64> {
     found
 }
 
+/// Contacts came with this schema.
+const WITH_CONTACTS: i64 = 4;
+
+/// What a store that this version filled shows, before contacts were written to it and afterwards.
+struct Fresh {
+    events: Vec<String>,
+    contacts: Vec<String>,
+}
+
+async fn fill(hub: &Harness) -> Fresh {
+    full::fill(hub).await;
+    hub.job().await;
+    let events = full::shown(hub).await;
+    full_contacts::fill(hub).await;
+    Fresh { events, contacts: shown_with_contacts(hub).await }
+}
+
+async fn shown_with_contacts(hub: &Harness) -> Vec<String> {
+    let mut shown = full::shown(hub).await;
+    shown.extend(full_contacts::shown(hub).await);
+    shown
+}
+
 /// The same rows as a store that this version filled, and it goes on.
-async fn check(hub: Harness, schema: i64, fresh: &[String]) {
-    let found = full::shown(&hub).await;
-    assert_eq!(found, fresh, "schema {schema:04}: rows are not read as they were written");
+async fn check(hub: Harness, schema: i64, fresh: &Fresh) {
+    let (found, fresh) = if schema < WITH_CONTACTS {
+        (full::shown(&hub).await, &fresh.events)
+    } else {
+        (shown_with_contacts(&hub).await, &fresh.contacts)
+    };
+    assert_eq!(&found, fresh, "schema {schema:04}: rows are not read as they were written");
     // Jobs came with the second.
     let jobs = hub.store.jobs(JobFilter::default()).await.unwrap();
     assert_eq!(jobs.len(), usize::from(schema >= 2), "schema {schema:04}");
@@ -70,9 +97,7 @@ async fn check(hub: Harness, schema: i64, fresh: &[String]) {
 fn stores_of_every_schema_open_on_sqlite() {
     run(async {
         let hub = sqlite();
-        full::fill(&hub).await;
-        hub.job().await;
-        let fresh = full::shown(&hub).await;
+        let fresh = fill(&hub).await;
         let folder = hub.closed();
         if writes() {
             let file = std::fs::read(folder.path().join("hub.db")).unwrap();
@@ -92,9 +117,7 @@ fn stores_of_every_schema_open_on_postgres() {
     run(async {
         let server = PostgresServer::start();
         let hub = postgres(server.database("fresh")).await;
-        full::fill(&hub).await;
-        hub.job().await;
-        let fresh = full::shown(&hub).await;
+        let fresh = fill(&hub).await;
         drop(hub);
         if writes() {
             write_once(&path("postgres", SCHEMA), server.dump("fresh").as_bytes());

@@ -2,7 +2,7 @@
 
 use mailspan_store::open_postgres;
 use mailspan_testkit::PostgresServer;
-use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 
 use crate::harness::{event, postgres, postgres_options};
 
@@ -70,6 +70,60 @@ async fn a_server_is_reached_by_tls_as_far_as_it_is_trusted() {
     assert_eq!(past.query_one(plain, &[]).await.unwrap().get::<_, i64>(0), 0, "something goes in plain text");
     let inside = plain.replace("NOT ssl", "ssl");
     assert!(past.query_one(&inside, &[]).await.unwrap().get::<_, i64>(0) >= 2);
+}
+
+#[tokio::test]
+async fn a_server_that_asks_for_a_certificate_is_shown_one() {
+    let (servers, clients, other) = (authority(), authority(), authority());
+    let server_key = KeyPair::generate().unwrap();
+    let server_params = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
+    let certificate = server_params.signed_by(&server_key, &servers.issuer).unwrap();
+    let asking = Some(clients.pem.as_str());
+    let server = PostgresServer::start_tls_asking(&certificate.pem(), &server_key.serialize_pem(), asking);
+    server.database("asked");
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str, pem: &str| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, pem).unwrap();
+        path.display().to_string()
+    };
+    let root = file("ca.pem", &servers.pem);
+    let client = |name: &str, user: &str, authority: &Authority| {
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::new(Vec::new()).unwrap();
+        params.distinguished_name.push(DnType::CommonName, user);
+        let certificate = params.signed_by(&key, &authority.issuer).unwrap();
+        (file(&format!("{name}.crt"), &certificate.pem()), file(&format!("{name}.key"), &key.serialize_pem()))
+    };
+    let ours = client("ours", "hub", &clients);
+    let theirs = client("theirs", "eve", &clients);
+    let stranger = client("stranger", "hub", &other);
+    let url = |rest: &str| {
+        server.tls_url("localhost", "asked", &format!("sslmode=verify-full&sslrootcert={root}{rest}"))
+    };
+    let own = |(certificate, key): &(String, String)| format!("&sslcert={certificate}&sslkey={key}");
+    let cases = [
+        (String::new(), Some("certificate")),
+        (own(&theirs), Some("certificate authentication failed")),
+        (own(&stranger), Some("fatal alert")),
+        (own(&(ours.0.clone(), theirs.1.clone())), Some("not the key of the certificate")),
+        (own(&(ours.0.clone(), root.clone())), Some("a private key")),
+        (own(&ours), None),
+    ];
+    for (rest, expected) in cases {
+        match (refusal(&url(&rest)).await, expected) {
+            (None, None) => {}
+            (Some(said), Some(part)) => {
+                assert!(said.to_lowercase().contains(part), "{rest}: {said}");
+                assert!(!said.contains("BEGIN"), "no key is shown: {said}");
+            }
+            (said, _) => panic!("{rest}: {said:?}"),
+        }
+    }
+    // Writer and readers alike.
+    let hub = postgres(url(&own(&ours))).await;
+    hub.accept(vec![event(1, "app.x", "a@b.co")]).await;
+    assert_eq!(hub.store.unrouted(10).await.unwrap().len(), 1);
 }
 
 #[tokio::test]

@@ -69,6 +69,31 @@ fn sources() {
 }
 
 #[test]
+fn sources_that_are_asked_and_destinations_that_are_told_again() {
+    let auth = "auth = { kind = \"bearer\", token = { env = \"LONG\" } }\n";
+    let core = "[sources.a]\nkind = \"mailingcore\"\n";
+    let asked = good(&format!("{core}{auth}poll = {{ every = \"30m\", page = 100 }}\n"));
+    let asked = asked.sources[0].asked.as_ref().expect("it has a credential");
+    assert_eq!(asked.poll.as_ref().map(|poll| poll.every_ms()), Some(1_800_000));
+    assert_eq!((asked.target.base_url.as_str(), asked.pause_ms), ("https://api.mailingcore.com", 200));
+    check(core, &["1:10 no `secrets` anyone"]);
+    let heard = format!("{core}secrets = [{{ env = \"LONG\" }}]\n");
+    assert!(good(&heard).sources[0].asked.is_none());
+    check(&format!("{heard}poll = {{ every = \"15m\" }}\n"), &["4:1 `poll` no `auth`"]);
+    check(&format!("{heard}base_url = \"https://core.example\"\n"), &["4:1 `base_url` no `auth`"]);
+    check(&format!("{core}{auth}poll = {{ every = \"10ms\" }}\n"), &["4:18 every pause 15m"]);
+    check(&format!("{core}{auth}poll = {{ evry = \"15m\" }}\n"), &["4:10 `evry` `every`?"]);
+    check(&format!("{core}{auth}base_url = \"core\"\n"), &["4:12 http"]);
+    check(&format!("[sources.a]\nkind = \"api\"\n{auth}"), &["3:1 `auth` nothing api"]);
+    let http = "[destinations.a]\nkind = \"http\"\nurl = \"https://crm.example/\"\n";
+    check(&format!("{http}resync = {{ every = \"24h\" }}\n"), &["4:1 `resync` nothing http"]);
+    let core = format!("[destinations.a]\nkind = \"mailingcore\"\n{auth}");
+    check(&format!("{core}resync = {{ every = \"1s\" }}\n"), &["4:20 range 1m"]);
+    let told = good(&format!("{core}resync = {{ every = \"24h\" }}\n"));
+    assert_eq!(told.destinations[0].resync.map(|every| every.ms), Some(86_400_000));
+}
+
+#[test]
 fn settings_that_a_kind_adds() {
     check_hub("preset = \"shopify\"", "preset = \"shopfy\"", 10, "preset shopify");
     check_hub("tolerance = \"5m\"", "tolerance = \"5 minutes\"", 13, "length time");

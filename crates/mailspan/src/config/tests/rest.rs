@@ -225,6 +225,7 @@ fn the_reference_names_every_setting() {
         SOURCE,
         ACCESS,
         DESTINATION,
+        RESYNC,
         AUTH,
         SIGN,
         BATCH,

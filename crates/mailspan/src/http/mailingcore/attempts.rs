@@ -36,7 +36,7 @@ const ANSWER_CHARS_MAX: usize = 1_024;
 #[into_params(parameter_in = Query)]
 pub struct DeliveryQuery {
     /// 1 to 100; 20 where nothing is said.
-    #[param(minimum = 1, maximum = 100)]
+    #[param(value_type = Option<u32>, minimum = 1, maximum = 100)]
     pub limit: Option<String>,
 }
 

@@ -10,7 +10,7 @@ use utoipa::ToSchema;
 use super::contacts::{outcome, refusal};
 use super::errors::{ApiError, ErrorBody};
 use super::gate::Call;
-use super::input::{Aim, ContactInput, json};
+use super::input::{Aim, ContactInput, json, parsed};
 use super::shape::{BulkError, BulkSummary};
 use crate::app::App;
 
@@ -39,6 +39,7 @@ pub struct BulkInput {
 pub async fn bulk(State(app): State<App>, call: Call) -> Result<Json<BulkSummary>, ApiError> {
     call.needs("contacts:write")?;
     let input: BulkInput = json(&call.raw.body)?;
+    all_are_objects(&call.raw.body)?;
     if input.contacts.is_empty() {
         return Err(ApiError::bad("contacts: is empty: give 1 to 1000"));
     }
@@ -49,6 +50,16 @@ pub async fn bulk(State(app): State<App>, call: Call) -> Result<Json<BulkSummary
     let writes = writes(&app, &call, &input.contacts).await?;
     let outcomes = outcome_of_all(&app, &call, writes).await?;
     Ok(Json(summary(&input.contacts, &outcomes)))
+}
+
+/// A list of members in their order is no contact, though serde would take it for one.
+fn all_are_objects(body: &[u8]) -> Result<(), ApiError> {
+    let root = parsed(body)?;
+    let rows = root.get("contacts").and_then(|rows| rows.as_array()).unwrap_or_default();
+    match rows.iter().position(|row| row.as_object().is_none()) {
+        Some(index) => Err(ApiError::bad(format!("contacts[{index}]: is an object"))),
+        None => Ok(()),
+    }
 }
 
 async fn writes(app: &App, call: &Call, rows: &[ContactInput]) -> Result<Vec<ContactWrite>, ApiError> {

@@ -34,7 +34,7 @@ pub async fn list(
     let Query(query) = query.map_err(|rejected| ApiError::bad(rejected.body_text()))?;
     let asked = query.read(&call.tenant)?;
     let found = app.store.contacts(asked.filter.clone(), asked.page).await?;
-    let data = found.rows.iter().map(|row| shown(&call, row)).collect();
+    let data = found.rows.into_iter().map(|row| shown(&call, row)).collect();
     let meta = match (asked.page, found.total) {
         (mailspan_store::ContactPage::Numbered { page, .. }, Some(total)) => Meta {
             page: Some(page),
@@ -91,7 +91,7 @@ pub async fn show(
     call.needs("contacts:read")?;
     let key = ContactKey::Id(id_of(id)?);
     let row = app.store.contact(&call.tenant, &key).await?.ok_or_else(|| ApiError::not_found("Contact"))?;
-    Ok(Json(shown(&call, &row)))
+    Ok(Json(shown(&call, row)))
 }
 
 /// Change a contact
@@ -160,8 +160,8 @@ pub fn id_of(id: Result<Path<String>, axum::extract::rejection::PathRejection>) 
     Ok(id)
 }
 
-pub fn shown(call: &Call, row: &ContactRow) -> ContactOut {
-    ContactOut::new(call.tenant.as_str(), &row.contact)
+pub fn shown(call: &Call, row: ContactRow) -> ContactOut {
+    ContactOut::new(call.tenant.as_str(), row.contact)
 }
 
 async fn read(
@@ -180,7 +180,7 @@ async fn read(
 
 async fn written(app: &App, call: &Call, write: ContactWrite) -> Result<ContactOut, ApiError> {
     let outcome = outcome(app, call, vec![write]).await?;
-    match outcome.first().and_then(|outcome| outcome.contact.as_ref()) {
+    match outcome.into_iter().next().and_then(|outcome| outcome.contact) {
         Some(contact) => Ok(ContactOut::new(call.tenant.as_str(), contact)),
         None => Err(ApiError::not_found("Contact")),
     }

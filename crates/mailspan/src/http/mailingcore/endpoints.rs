@@ -32,13 +32,13 @@ const URL_BYTES_MAX: usize = 2_048;
 #[serde(rename_all = "camelCase")]
 pub struct EndpointInput {
     /// https, a public address; judged again at each delivery.
-    #[schema(example = "https://your-saas.example/webhooks")]
+    #[schema(example = "https://your-saas.example/webhooks", format = "uri", max_length = 2048)]
     pub url: String,
     #[schema(example = json!(["contact.unsubscribed", "email.bounced"]), min_items = 1)]
     pub events: Vec<String>,
     /// 16 to 256 printable characters; made where it is not given.
     #[serde(default)]
-    #[schema(min_length = 16, max_length = 256)]
+    #[schema(min_length = 16, max_length = 256, pattern = "^[!-~]+$")]
     pub secret: Option<String>,
     /// The headers of Standard Webhooks beside MailingCore's.
     #[serde(default)]
@@ -55,9 +55,11 @@ pub struct ToggleInput {
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct RotateInput {
-    /// Made where it is not given.
+    /// 16 to 256 printable characters; made where it is not given.
+    #[schema(min_length = 16, max_length = 256, pattern = "^[!-~]+$")]
     pub secret: Option<String>,
     /// From when on it signs (ISO 8601); at once where it is not given.
+    #[schema(format = "date-time")]
     pub from: Option<String>,
 }
 
@@ -318,8 +320,10 @@ fn shown(endpoint: &Endpoint, secret: Option<String>) -> EndpointOut {
     }
 }
 
+/// Nothing, and `null`, is all defaults.
 fn optional<T: Default + serde::de::DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
-    if body.iter().all(u8::is_ascii_whitespace) { Ok(T::default()) } else { json(body) }
+    let body = body.trim_ascii();
+    if body.is_empty() || body == b"null" { Ok(T::default()) } else { json(body) }
 }
 
 fn secret(given: Option<String>) -> Result<String, ApiError> {

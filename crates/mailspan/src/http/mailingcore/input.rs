@@ -26,13 +26,13 @@ const LABEL_CHARS_MAX: usize = 64;
 #[serde(rename_all = "camelCase", default)]
 pub struct ContactInput {
     /// Unique in the tenant, compared without case.
-    #[schema(example = "ana@example.com", max_length = 254)]
+    #[schema(example = "ana@example.com", max_length = 254, format = "email")]
     pub email: Option<String>,
     #[serde(deserialize_with = "given")]
     #[schema(value_type = Option<String>, example = "user-12345", max_length = 128)]
     pub external_id: Option<Option<String>>,
     #[serde(deserialize_with = "given")]
-    #[schema(value_type = Option<String>, example = "es")]
+    #[schema(value_type = Option<Locale>, example = "es")]
     pub locale: Option<Option<String>>,
     /// Marketing consent; a new contact without it has none.
     #[schema(example = true)]
@@ -66,16 +66,37 @@ fn given<'de, D: Deserializer<'de>, T: Deserialize<'de>>(from: D) -> Result<Opti
     Option::<T>::deserialize(from).map(Some)
 }
 
-/// Reads a JSON body; what is wrong names its member.
+/// Of the document alone: which locales there are.
+#[derive(ToSchema)]
+#[schema(rename_all = "lowercase")]
+#[allow(dead_code, reason = "it is drawn, never made")]
+enum Locale {
+    Es,
+    En,
+    It,
+    Fr,
+    Ca,
+    De,
+}
+
+/// Reads a JSON body, which is an object; what is wrong names its member.
 pub fn json<T: serde::de::DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
-    mailspan_core::json::parse(body)
-        .map_err(|error| ApiError::bad(format!("the body is not JSON: {error}")))?;
+    let root = parsed(body)?;
+    // A list of members in their order is none, though serde would take it for one.
+    if root.as_object().is_none() {
+        return Err(ApiError::bad("the body is an object"));
+    }
     let mut reader = serde_json::Deserializer::from_slice(body);
     serde_path_to_error::deserialize(&mut reader).map_err(|error| {
         let path = error.path().to_string();
         let why = clip(&error.inner().to_string(), 200).into_owned();
         ApiError::bad(if path == "." { why } else { format!("{path}: {why}") })
     })
+}
+
+/// Reads a body as far as that it is JSON.
+pub fn parsed(body: &[u8]) -> Result<mailspan_core::json::Node<'_>, ApiError> {
+    mailspan_core::json::parse(body).map_err(|error| ApiError::bad(format!("the body is not JSON: {error}")))
 }
 
 /// How the contact of a write is found, and what the call says of it.

@@ -11,6 +11,8 @@ use utoipa::IntoParams;
 use super::errors::ApiError;
 use super::input::LOCALES;
 
+/// The first page, and the most: more would be no contacts of anybody.
+const PAGES: (usize, usize) = (1, u32::MAX as usize);
 /// Contacts of a page: MailingCore's sample, and its documented maximum.
 const CONTACTS: (usize, usize) = (50, 500);
 
@@ -21,13 +23,14 @@ const CONTACTS: (usize, usize) = (50, 500);
 #[into_params(parameter_in = Query)]
 pub struct ContactQuery {
     /// From 1.
-    #[param(minimum = 1)]
+    #[param(value_type = Option<u64>, minimum = 1, maximum = 4294967295_u64)]
     pub page: Option<String>,
     /// 1 to 500; 50 where nothing is said.
-    #[param(minimum = 1, maximum = 500)]
+    #[param(value_type = Option<u32>, minimum = 1, maximum = 500)]
     pub limit: Option<String>,
     /// One of es, en, it, fr, ca, de.
     pub locale: Option<String>,
+    #[param(value_type = Option<bool>)]
     pub opt_in: Option<String>,
     /// ISO 8601; this time itself is included.
     pub updated_since: Option<String>,
@@ -62,7 +65,7 @@ impl ContactQuery {
                 ContactPage::After { rev, limit }
             }
             false => {
-                let page = number("page", self.page.as_deref(), (1, usize::MAX))? as u64;
+                let page = number("page", self.page.as_deref(), PAGES)? as u64;
                 ContactPage::Numbered { page, limit }
             }
         };
@@ -109,7 +112,6 @@ pub fn number(name: &str, value: Option<&str>, bounds: (usize, usize)) -> Result
     let Some(text) = text(value) else { return Ok(bounds.0) };
     match text.parse::<usize>() {
         Ok(number) if (1..=bounds.1).contains(&number) => Ok(number),
-        _ if bounds.1 == usize::MAX => Err(ApiError::bad(format!("{name}: is a whole number from 1"))),
         _ => Err(ApiError::bad(format!("{name}: is a whole number from 1 to {}", bounds.1))),
     }
 }

@@ -5,6 +5,7 @@
 pub mod attempts;
 pub mod bulk;
 pub mod contacts;
+pub mod document;
 pub mod endpoints;
 pub mod errors;
 pub mod gate;

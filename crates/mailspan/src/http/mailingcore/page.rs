@@ -7,6 +7,7 @@ use axum::http::{HeaderName, header};
 use axum::response::{Html, IntoResponse};
 use axum::routing::get;
 
+use super::document;
 use crate::app::App;
 
 /// Both files are those of the npm package `swagger-ui-dist` 5.35.0 (Apache-2.0), packed by gzip.
@@ -21,7 +22,7 @@ img-src 'self' data:; connect-src 'self'; base-uri 'none'; form-action 'none'; f
 
 /// The document and the page.
 pub fn routes(document: &utoipa::openapi::OpenApi) -> Router<App> {
-    let text: Arc<str> = document.to_json().unwrap_or_default().into();
+    let text: Arc<str> = document::text(document).into();
     let json = move || {
         let text = text.clone();
         async move { ([(header::CONTENT_TYPE, "application/json")], text.to_string()) }

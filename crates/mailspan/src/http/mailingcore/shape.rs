@@ -39,8 +39,7 @@ pub struct ContactOut {
 }
 
 impl ContactOut {
-    pub fn new(tenant: &str, contact: &Contact) -> ContactOut {
-        let contact = contact.clone();
+    pub fn new(tenant: &str, contact: Contact) -> ContactOut {
         ContactOut {
             id: contact.uid,
             tenant_id: tenant.to_owned(),

@@ -27,7 +27,7 @@ const PAGE: (usize, usize) = (20, 100);
 #[into_params(parameter_in = Query)]
 pub struct SuppressionQuery {
     /// 1 to 100; 20 where nothing is said.
-    #[param(minimum = 1, maximum = 100)]
+    #[param(value_type = Option<u32>, minimum = 1, maximum = 100)]
     pub limit: Option<String>,
     /// `meta.nextCursor` of the page before.
     pub cursor: Option<String>,
@@ -35,7 +35,7 @@ pub struct SuppressionQuery {
 
 #[derive(Debug, Deserialize, ToSchema)]
 pub struct SuppressionInput {
-    #[schema(example = "user@example.com")]
+    #[schema(example = "user@example.com", max_length = 254, format = "email")]
     pub email: String,
     /// bounce, complaint, unsubscribe or manual, which is the default.
     #[serde(default)]

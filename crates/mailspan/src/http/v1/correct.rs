@@ -118,6 +118,7 @@ fn receipt(caller: &Caller, row: &DeliveryRow, event: Event, body: Bytes, now: M
             key: format!("correct/{}/{body_digest}", row.id.0),
             body: body_digest,
         }),
+        round: None,
     }
 }
 

@@ -25,7 +25,7 @@ const KEPT_MS_MAX: u64 = 5_000;
 pub async fn list(State(app): State<App>, caller: Caller) -> Result<Json<Value>, Problem> {
     caller.needs("read")?;
     let live = app.live();
-    let standing = app.store.destinations(None).await?;
+    let (standing, rounds) = (app.store.destinations(None).await?, app.store.rounds().await?);
     let row_of = |id: Option<DestinationId>| standing.iter().find(|row| Some(row.destination) == id);
     let mut items: Vec<Value> = Vec::new();
     for destination in live.hub.destinations.iter().filter(|destination| caller.sees(&destination.tenant)) {
@@ -39,6 +39,15 @@ pub async fn list(State(app): State<App>, caller: Caller) -> Result<Json<Value>,
         };
         if let Some(doing) = doing {
             add_doing(&mut value, &doing, backlog);
+        }
+        if let Some(every) = destination.resync {
+            let round = rounds.iter().find(|round| id.is_some_and(|id| id.0 == round.about));
+            value["resync"] = json!({
+                "every": every.to_string(),
+                "due": round.map(|round| round.due.rfc3339()),
+                "round_ended_at": round.and_then(|round| round.ended_at).map(|at| at.rfc3339()),
+                "reason": round.and_then(|round| round.reason.clone()),
+            });
         }
         items.push(value);
     }
@@ -165,6 +174,24 @@ async fn stand(
         )
     };
     runtime::within(KEPT_MS_MAX, kept).await.unwrap_or_else(|| Err(late()))
+}
+
+/// The push re-sync is due now.
+pub async fn resync(
+    State(app): State<App>,
+    caller: Caller,
+    Segment(name): Segment,
+) -> Result<Json<Value>, Problem> {
+    caller.needs("operate")?;
+    let (id, settings) = find(&app, &caller, &name)?;
+    let Some(every) = settings.resync else {
+        let detail = format!("`{name}` has no `resync`: write resync = {{ every = \"24h\" }} in its section");
+        return Err(Problem::new(StatusCode::CONFLICT, "no_resync", detail));
+    };
+    let (tenant, about, at) = (settings.tenant.clone(), id.0, runtime::now());
+    app.store.write(Write::RoundNow { tenant, about, at }).await?;
+    app.round_wake.notify_one();
+    Ok(Json(json!({ "id": name, "every": every.to_string(), "due": at.rfc3339() })))
 }
 
 /// One harmless exchange that shows whether address and credential work.

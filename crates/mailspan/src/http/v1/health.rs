@@ -49,7 +49,16 @@ pub async fn metrics(State(app): State<App>, caller: Caller) -> Result<Response,
             app.metrics.standing(&destination.name, row.pending, row.dead, row.paused.is_some());
         }
     }
+    for source in live.hub.sources.iter().filter(|source| source.asked.is_some()) {
+        let Some(about) = live.source_id(&source.name) else { continue };
+        let today = runtime::now().0.div_euclid(86_400_000);
+        let days = app.store.listed(about, 1).await?;
+        let sums = days.iter().filter(|day| day.day == today);
+        let (listed, known) = sums.fold((0, 0), |(l, k), day| (l + day.listed, k + day.known));
+        app.metrics.completeness(&source.name, listed, known);
+    }
     app.metrics.sizes(&app.store.sizes().await?);
+    app.metrics.unsubscribes_under_way(&app.store.unsubscribes_under_way().await?, runtime::now());
     let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
     Ok(([(header::CONTENT_TYPE, kind)], app.metrics.text()).into_response())
 }

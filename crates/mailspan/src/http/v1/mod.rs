@@ -14,4 +14,5 @@ mod kept;
 pub mod keys;
 pub mod query;
 pub mod records;
+pub mod sources;
 pub mod tenants;

@@ -1,0 +1,94 @@
+//! Three systems and one ledger: whatever an application, the hub and a mailing platform do, in whatever order and
+//! however often their messages arrive, and whatever the wire does to the hub's own: in the end each of them has
+//! the state that the consent rules demand.
+//!
+//! All but the wire is the product's: HTTP handlers, accept, fold, router, maps, connector, engine, SQLite. The
+//! account is the sandbox's, the clock is virtual. `CASES=5000` plays more; a failure shows the smallest play that
+//! fails, with what happened in it.
+
+mod play;
+mod rules;
+mod world;
+
+use std::cell::{Cell, RefCell};
+
+use proptest::prelude::*;
+use proptest::test_runner::{Config, TestRunner};
+
+use play::{Act, Play};
+use world::{Wire, World};
+
+/// Plays in the suite.
+const CASES: u32 = 200;
+/// Plays on one store: it grows.
+const CASES_OF_A_STORE: u64 = 400;
+
+fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
+}
+
+#[test]
+fn three_systems_end_in_the_state_that_the_rules_demand() {
+    let cases = std::env::var("CASES").ok().and_then(|text| text.parse().ok()).unwrap_or(CASES);
+    let config = Config { cases, failure_persistence: None, max_shrink_iters: 2_000, ..Config::default() };
+    let tokio = runtime();
+    let world: RefCell<Option<World>> = RefCell::new(None);
+    let number = Cell::new(0_u64);
+    let played = TestRunner::new(config).run(&play::any_play(), |acts| {
+        number.set(number.get() + 1);
+        let mut world = world.borrow_mut();
+        // A play that failed may have left something behind.
+        let fresh = world.is_none() || number.get().is_multiple_of(CASES_OF_A_STORE);
+        tokio.block_on(async {
+            if fresh {
+                *world = Some(World::new().await);
+            }
+            let ended = Play::new(world.as_mut().unwrap(), number.get()).run(&acts).await;
+            if ended.is_err() {
+                *world = None;
+            }
+            ended.map_err(TestCaseError::fail)
+        })
+    });
+    if let Err(failure) = played {
+        panic!("{failure}");
+    }
+}
+
+#[test]
+fn what_comes_after_an_erasure_and_is_older_brings_nobody_back() {
+    check(&[
+        Act::Subscribe(0),
+        Act::Arrive(0, true),
+        Act::Subscribe(0),
+        Act::Erase(0),
+        // The newest first.
+        Act::Arrive(2, false),
+        Act::Exchange(0, Wire::Whole),
+        Act::Exchange(0, Wire::Whole),
+    ]);
+}
+
+/// Told of its own opt-out after it has opted the person in anew, the hub takes nothing back.
+#[test]
+fn an_echo_that_comes_late_takes_nothing_back() {
+    check(&[
+        Act::Put(0, true),
+        Act::Exchange(0, Wire::Whole),
+        Act::Put(0, false),
+        Act::Put(0, true),
+        Act::Exchange(0, Wire::LostAfter),
+    ]);
+}
+
+/// One play that a person can follow, so that the rules and the world are themselves looked at.
+#[track_caller]
+fn check(acts: &[Act]) {
+    let ended = runtime().block_on(async {
+        let mut world = World::new().await;
+        Play::new(&mut world, 1).run(acts).await
+    });
+    if let Err(failure) = ended {
+        panic!("{failure}");
+    }
+}
