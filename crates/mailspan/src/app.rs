@@ -138,6 +138,8 @@ pub struct Shared {
     pub applying: tokio::sync::Mutex<()>,
     /// Of this process, in leases that it takes for a moment.
     owner: u128,
+    /// Another process may have changed webhook endpoints.
+    pub endpoints_wake: Notify,
     /// Something waits in `unrouted`.
     pub route_wake: Notify,
     /// Somebody was erased.
@@ -192,6 +194,7 @@ impl App {
             computing: Semaphore::new(1),
             applying: tokio::sync::Mutex::new(()),
             owner: crate::runtime::random_u128(),
+            endpoints_wake: Notify::new(),
             route_wake: Notify::new(),
             erase_wake: Notify::new(),
             job_wake: Notify::new(),

@@ -5,9 +5,11 @@ use std::path::{Path, PathBuf};
 use std::thread::JoinHandle;
 
 use anyhow::Context;
-use mailspan_store::{OpenError, OpenOptions, PostgresOptions, Store};
+use mailspan_core::Secret;
+use mailspan_store::{OpenError, OpenOptions, PostgresOptions, Store, StoreKeys};
 use tokio::sync::oneshot;
 
+use crate::contacts::seal::Seals;
 use crate::deliver::flight::{Flight, Left};
 use crate::hub::{Hub, Storage};
 use crate::runtime;
@@ -59,20 +61,26 @@ fn join(threads: Vec<JoinHandle<()>>) {
 }
 
 /// Opens the store of the configuration, made where it is missing, for a command. [`OpenError::Held`] names
-/// the process that holds a file; a database may be held by several.
-pub async fn store(storage: &Storage, intake_queue_max: usize) -> Result<Opened, OpenError> {
+/// the process that holds a file; a database may be held by several. `keys` are those of `[storage]`.
+pub async fn store(storage: &Storage, keys: &[Secret], intake_queue_max: usize) -> Result<Opened, OpenError> {
+    let sealed_under = Seals::for_store(storage, keys);
     match storage {
-        Storage::Sqlite { path } => sqlite(path, intake_queue_max, None),
-        Storage::Postgres { url, .. } => postgres(url.expose(), intake_queue_max).await,
+        Storage::Sqlite { path } => sqlite(path, sealed_under, intake_queue_max, None),
+        Storage::Postgres { url, .. } => postgres(url.expose(), sealed_under, intake_queue_max).await,
     }
 }
 
 /// Opens it for a hub. A command that holds the file is waited for; another hub is not.
-pub async fn to_serve(storage: &Storage, intake_queue_max: usize) -> Result<Opened, OpenError> {
-    let Storage::Sqlite { path } = storage else { return store(storage, intake_queue_max).await };
+pub async fn to_serve(
+    storage: &Storage,
+    keys: &[Secret],
+    intake_queue_max: usize,
+) -> Result<Opened, OpenError> {
+    let Storage::Sqlite { path } = storage else { return store(storage, keys, intake_queue_max).await };
     let began = runtime::instant();
     loop {
-        match sqlite(path, intake_queue_max, Some(socket_path(path))) {
+        let sealed_under = Seals::for_store(storage, keys);
+        match sqlite(path, sealed_under, intake_queue_max, Some(socket_path(path))) {
             Err(OpenError::Held(holder))
                 if holder.socket.is_none() && began.elapsed().as_millis() < COMMAND_MS_MAX =>
             {
@@ -83,11 +91,17 @@ pub async fn to_serve(storage: &Storage, intake_queue_max: usize) -> Result<Open
     }
 }
 
-fn sqlite(path: &Path, intake_queue_max: usize, socket: Option<PathBuf>) -> Result<Opened, OpenError> {
+fn sqlite(
+    path: &Path,
+    keys: StoreKeys,
+    intake_queue_max: usize,
+    socket: Option<PathBuf>,
+) -> Result<Opened, OpenError> {
     let options = OpenOptions {
         readers: READERS,
         socket,
         intake_queue_max,
+        keys,
         ..OpenOptions::new(path.to_owned(), runtime::random_u128(), runtime::now())
     };
     let (store, writer, readers) = mailspan_store::open(options)?;
@@ -98,10 +112,11 @@ fn sqlite(path: &Path, intake_queue_max: usize, socket: Option<PathBuf>) -> Resu
     Ok(Opened { store, threads, ended: None })
 }
 
-async fn postgres(url: &str, intake_queue_max: usize) -> Result<Opened, OpenError> {
+async fn postgres(url: &str, keys: StoreKeys, intake_queue_max: usize) -> Result<Opened, OpenError> {
     let seed = runtime::random_u128();
     let mut options = PostgresOptions::new(url.to_owned(), seed, runtime::now(), runtime::spawner());
     options.intake_queue_max = intake_queue_max;
+    options.keys = keys;
     let (store, writer) = mailspan_store::open_postgres(options).await?;
     let (done, ended) = oneshot::channel();
     runtime::spawn(async move {

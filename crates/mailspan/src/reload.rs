@@ -8,6 +8,7 @@ use mailspan_store::{StandingRow, Store};
 
 use crate::app::{App, Live};
 use crate::config;
+use crate::deliver::leases::RENEW_MS;
 use crate::deliver::start;
 use crate::hub::{Destination, Hub, Server};
 use crate::intake::system;
@@ -50,6 +51,39 @@ pub async fn reload(app: &App, owner: u128) -> Result<usize, String> {
 /// After a change of webhook endpoints: the same file, the rows as they are now.
 pub async fn endpoints(app: &App) -> Result<(), String> {
     apply(app, app.owner(), Hub::clone).await.map(|_| ())
+}
+
+/// Where several processes share a store: takes up the webhook endpoints that others made, changed or removed. A
+/// notification says so at once; what one misses is found by a look at the pace of the leases.
+pub async fn follow_endpoints(app: App) {
+    let (mut stop, mut seen, mut said) = (app.stop.clone(), None, false);
+    while !app.stopping() {
+        match look_at_endpoints(&app, &mut seen).await {
+            Ok(()) => said = false,
+            Err(why) if said => {
+                tracing::debug!("webhook endpoints of other processes are still unknown: {why}")
+            }
+            Err(why) => {
+                tracing::warn!("webhook endpoints that another process changed are not known yet: {why}");
+                said = true;
+            }
+        }
+        tokio::select! {
+            () = runtime::sleep(RENEW_MS) => {}
+            () = app.endpoints_wake.notified() => {}
+            _ = stop.changed() => {}
+        }
+    }
+}
+
+async fn look_at_endpoints(app: &App, seen: &mut Option<(i64, i64)>) -> Result<(), String> {
+    let mark = app.store.endpoints_mark().await.map_err(|trouble| trouble.to_string())?;
+    if *seen != Some(mark) {
+        // Read before the rows: what changes in between is looked at again.
+        endpoints(app).await?;
+        *seen = Some(mark);
+    }
+    Ok(())
 }
 
 /// Takes up the hub's own certificate when its files change: whoever renews one need not tell the hub. While

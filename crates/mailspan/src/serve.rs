@@ -84,7 +84,8 @@ pub async fn begin(hub: Hub) -> anyhow::Result<Serving> {
     for warning in &hub.warnings {
         tracing::warn!("{warning}");
     }
-    let opened = open::to_serve(&hub.storage, hub.intake_queue).await.context("open the store")?;
+    let opened =
+        open::to_serve(&hub.storage, &hub.store_keys, hub.intake_queue).await.context("open the store")?;
     let socket = match &hub.storage {
         Storage::Sqlite { path } => Some(open::socket_path(path)),
         // Commands go to the database themselves, and so reach every node.
@@ -195,6 +196,7 @@ impl Serving {
             self.task(leases::keep(self.app.clone(), owner));
         }
         runtime::spawn(leases::listen(self.app.clone()));
+        runtime::spawn(reload::follow_endpoints(self.app.clone()));
     }
 
     fn task(&mut self, task: impl Future<Output = ()> + Send + 'static) {

@@ -142,6 +142,16 @@ impl Store {
         }
     }
 
+    /// Two numbers that are others once an endpoint was made, changed or removed: their count, those removed
+    /// included, and the sum of the times at which they changed. Always the same on SQLite, which one process
+    /// serves.
+    pub async fn endpoints_mark(&self) -> Result<(i64, i64), Trouble> {
+        match self {
+            Store::Sqlite(_) => Ok((0, 0)),
+            Store::Postgres(postgres) => postgres.endpoints_mark().await,
+        }
+    }
+
     /// A key that is this store's alone, for one purpose; it goes with the data where that is moved.
     pub fn derived_key(&self, purpose: &str) -> [u8; 32] {
         match self {

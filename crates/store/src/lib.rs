@@ -14,6 +14,7 @@ mod erase;
 mod erase_reads;
 mod filter;
 pub mod floor;
+mod identity;
 mod jobs;
 mod lock;
 pub mod moving;
@@ -39,6 +40,7 @@ pub use erase::{
     Certified, ERASURES_TOGETHER_MAX, ErasedHash, ErasureRow, ErasureStage, ErasureVerdict, element_of,
 };
 pub use erase_reads::{Kin, KinConfirmation};
+pub use identity::{StoreKey, StoreKeys};
 pub use jobs::*;
 pub use lock::{Holder, holder};
 pub use open::{OpenError, OpenOptions, compact, open};
@@ -461,6 +463,8 @@ pub enum Heard {
     Offered(Vec<DestinationId>),
     /// A destination was paused or resumed.
     Stood,
+    /// A webhook endpoint was made, changed or removed.
+    Endpoints,
 }
 
 /// What other nodes have put down for this one. Nothing is lost when some of it is missed: it is a hint to look

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use mailspan_core::{Millis, limits};
 
+use crate::identity::StoreKeys;
 use crate::lock::{self, Holder};
 use crate::queue::Queues;
 use crate::reader::{ReadQueue, Reader};
@@ -31,14 +32,17 @@ pub struct OpenOptions {
     pub segment_keys_max: i64,
     /// Writes of intake that wait before further ones are [`crate::Trouble::Busy`], at least 1.
     pub intake_queue_max: usize,
+    /// Under which the key of identities is kept.
+    pub keys: StoreKeys,
 }
 
 impl OpenOptions {
-    /// Two readers, no socket, segments of the usual size.
+    /// Two readers, no socket, no store key, segments of the usual size.
     pub fn new(path: PathBuf, seed: u128, now: Millis) -> OpenOptions {
         let segment_keys_max = limits::SEGMENT_KEYS_MAX;
         let intake_queue_max = limits::INTAKE_QUEUE_MAX;
-        OpenOptions { path, readers: 2, seed, now, socket: None, segment_keys_max, intake_queue_max }
+        let keys = StoreKeys::none();
+        OpenOptions { path, readers: 2, seed, now, socket: None, segment_keys_max, intake_queue_max, keys }
     }
 }
 
@@ -71,6 +75,8 @@ pub enum OpenError {
         "{place} could not be brought up to date: migration {number} waited for tables that others use; end long transactions there (pg_stat_activity shows them), then start again"
     )]
     Locked { place: String, number: i64 },
+    #[error("{place} cannot be opened: {text}")]
+    StoreKey { place: String, text: String },
     #[error("the store's URL cannot be used: {0}")]
     Url(String),
     #[error("{place} cannot be used as a store: {cause}")]
@@ -102,20 +108,22 @@ pub fn open(options: OpenOptions) -> Result<(Store, Writer, Vec<Reader>), OpenEr
     if sqlite::moving::is_marked(&connection).map_err(sql)? {
         return Err(OpenError::Moving { place: path.display().to_string() });
     }
+    let key = sqlite::migrate::identity_key(&connection, &path, &options.keys)?;
     let checkpoints = Arc::new(ReadQueue::default());
     let log = Log::start(&mut connection, &path, checkpoints.clone()).map_err(sql)?;
-    let journal = Journal::start(connection, Some(log), options.segment_keys_max).map_err(sql)?;
+    let journal =
+        Journal::start(connection, key.clone(), Some(log), options.segment_keys_max).map_err(sql)?;
     let queues = Arc::new(Queues::new(options.intake_queue_max));
     let reads = Arc::new(ReadQueue::default());
     let recent = Arc::new(Recent::default());
     let mut readers = Vec::new();
     for _ in 0..options.readers.max(1) {
-        let base = sqlite::connect_reader(&path).map_err(sql)?;
+        let base = sqlite::connect_reader(&path, key.clone()).map_err(sql)?;
         readers.push(Reader { queue: reads.clone(), base });
     }
-    let base = sqlite::connect_checkpointer(&path).map_err(sql)?;
+    let base = sqlite::connect_checkpointer(&path, key.clone()).map_err(sql)?;
     readers.push(Reader { queue: checkpoints, base });
-    let store = Sqlite::new(queues.clone(), reads, recent.clone(), journal.identity_key(), path.clone());
+    let store = Sqlite::new(queues.clone(), reads, recent.clone(), key, path.clone());
     Ok((Store::Sqlite(store), Writer { queues, journal, recent, lock }, readers))
 }
 

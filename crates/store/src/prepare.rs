@@ -3,7 +3,8 @@
 use aws_lc_rs::digest::{Context, SHA256};
 use mailspan_core::{Digest, Event, Name, Subject, consent_of};
 
-use crate::sqlite::{IdentityKey, envelope};
+use crate::identity::IdentityKey;
+use crate::sqlite::envelope;
 use crate::write::Write;
 use crate::{NameKind, Receipt};
 

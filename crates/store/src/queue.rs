@@ -186,7 +186,7 @@ mod tests {
     }
 
     fn push(queues: &Queues, write: Write) -> Result<(), Trouble> {
-        let write = crate::prepare::prepare(write, &crate::sqlite::IdentityKey::new(&[0; 32]));
+        let write = crate::prepare::prepare(write, &crate::identity::IdentityKey::new(&[0; 32]));
         queues.push(Job { write, reply: oneshot::channel().0 })
     }
 

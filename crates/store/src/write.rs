@@ -113,6 +113,8 @@ pub enum Write {
     Erase,
     /// What was done is known: the erasure ends, and what its person was known by goes.
     Certify(crate::Certified),
+    /// The key of identities is kept under this store key from now on.
+    IdentityKey(crate::StoreKey),
     /// A webhook endpoint is made, changed or removed; answered by [`Wrote::Key`].
     Endpoint(crate::EndpointWrite),
 }

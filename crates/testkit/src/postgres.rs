@@ -107,6 +107,11 @@ impl PostgresServer {
         format!("postgres://hub@127.0.0.1:{}/{database}", proxy.port)
     }
 
+    /// Its files.
+    pub fn data(&self) -> PathBuf {
+        self.folder.path().join("data")
+    }
+
     /// A new database; its URL.
     pub fn database(&self, name: &str) -> String {
         let made = Command::new(installed().join("createdb"))

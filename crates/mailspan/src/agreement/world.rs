@@ -125,7 +125,7 @@ impl World {
         let options = Options { env: &env, names: &[], dev: false };
         let hub =
             config::read("hub.toml", folder.path(), &text, &options).unwrap_or_else(|bad| panic!("{bad}"));
-        let opened = open::store(&hub.storage, hub.intake_queue).await.unwrap();
+        let opened = open::store(&hub.storage, &hub.store_keys, hub.intake_queue).await.unwrap();
         let (stop, stopped) = watch::channel(false);
         let (happened, inbox) = mpsc::channel(4_096);
         let (asks, _) = mpsc::channel(1);

@@ -25,7 +25,8 @@ pub async fn fill(plan: &Plan, folder: &Path, events: u64) -> anyhow::Result<()>
     super::write_private(&file, &hub::configuration(plan, nowhere, nowhere))?;
     let options = config::Options { env: &|_| None, names: &[], dev: false };
     let hub = config::load(&file, &options).map_err(|problems| anyhow::anyhow!("{problems}"))?;
-    let opened = open::store(&hub.storage, hub.intake_queue).await.context("open the store")?;
+    let opened =
+        open::store(&hub.storage, &hub.store_keys, hub.intake_queue).await.context("open the store")?;
     let (_stop, stopped) = watch::channel(false);
     let live = Live::new(hub, &opened.store).await.context("register names in the store")?;
     let app = App::new(live, opened.store.clone(), None, stopped);

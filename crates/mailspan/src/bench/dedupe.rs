@@ -71,7 +71,7 @@ async fn measure(plan: &DedupePlan, made: &[Made]) -> anyhow::Result<(Vec<Figure
     let mut stores = vec![];
     for (made, keys) in made.iter().zip([FEW.min(plan.keys), plan.keys]) {
         let mut store =
-            Store { opened: open::store(&made.storage, INTAKE_QUEUE_MAX).await?, keys: 0, wrong: 0 };
+            Store { opened: open::store(&made.storage, &[], INTAKE_QUEUE_MAX).await?, keys: 0, wrong: 0 };
         store.fill(keys).await?;
         stores.push(store);
     }
@@ -88,7 +88,8 @@ async fn measure(plan: &DedupePlan, made: &[Made]) -> anyhow::Result<(Vec<Figure
         wrong += store.wrong;
         store.opened.close(CLOSE_MS_MAX).await;
         let began = runtime::instant();
-        let opened = open::store(&made.storage, INTAKE_QUEUE_MAX).await.context("open the store again")?;
+        let opened =
+            open::store(&made.storage, &[], INTAKE_QUEUE_MAX).await.context("open the store again")?;
         figures.push(Figure::new(START, Unit::Ms, began.elapsed().as_secs_f64() * 1_000.0));
         opened.close(CLOSE_MS_MAX).await;
     }

@@ -108,7 +108,8 @@ async fn round(
     let options = config::Options { env: &|_| None, names: &[], dev: false };
     let mut hub = config::load(&file, &options).map_err(|problems| anyhow::anyhow!("{problems}"))?;
     hub.storage = made.storage.clone();
-    let opened = open::store(&hub.storage, hub.intake_queue).await.context("open the store")?;
+    let opened =
+        open::store(&hub.storage, &hub.store_keys, hub.intake_queue).await.context("open the store")?;
     let (_stop, stopped) = watch::channel(false);
     let live = Live::new(hub, &opened.store).await.context("register names in the store")?;
     let app = App::new(live, opened.store.clone(), None, stopped);

@@ -13,7 +13,7 @@ use crate::{open, runtime};
 
 /// Makes a tenant, without a limit on its requests; its key may do what an integration needs, and read.
 pub async fn make(storage: &Storage, name: Name) -> anyhow::Result<String> {
-    let opened = open::store(storage, INTAKE_QUEUE_MAX).await.context("make the store")?;
+    let opened = open::store(storage, &[], INTAKE_QUEUE_MAX).await.context("make the store")?;
     let (at, text) = (runtime::now(), new_secret("msk_"));
     let settings = Settings { rate_per_minute: 0, ..Settings::default() };
     let settings = serde_json::to_string(&settings).context("write the settings")?;

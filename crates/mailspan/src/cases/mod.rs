@@ -19,7 +19,8 @@ pub use walk::requests;
 #[serde(deny_unknown_fields)]
 pub struct Case {
     pub name: String,
-    /// The source whose parser reads `body`.
+    /// The source whose parser reads `body`; `contacts` and `system` are the hub's own, which say what
+    /// `POST /v1/events` would take.
     pub source: String,
     /// What the source receives, to the letter; the signature is not looked at.
     pub body: Box<RawValue>,

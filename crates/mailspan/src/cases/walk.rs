@@ -1,11 +1,14 @@
 //! From a case to the requests that it makes: parse → route → map → plan → judge, without a store
 //! or a network; the vendors are the sandbox's.
 
+use std::sync::Arc;
+
 use mailspan_connectors::contract::{Item, Known, Plan};
+use mailspan_connectors::registry::kind;
 use mailspan_core::json;
 use mailspan_core::limits::BODY_BYTES_MAX;
 use mailspan_core::{
-    Answer, Event, EventId, LastTimes, Millis, Operation, Part, Person, PersonId, RawRequest, Reason,
+    Answer, Event, EventId, LastTimes, Millis, Name, Operation, Part, Person, PersonId, RawRequest, Reason,
     Request, Step, Verdict,
 };
 use mailspan_store::{Arrived, Claim};
@@ -15,7 +18,7 @@ use super::vendor::Vendor;
 use super::{Case, Made};
 use crate::app::Live;
 use crate::deliver::claim;
-use crate::hub::{Destination, Route};
+use crate::hub::{Destination, OWN_SOURCES, Route, Source};
 use crate::intake::receive::{NotReceived, Received, receive};
 use crate::route;
 
@@ -28,7 +31,8 @@ const EXCHANGES_MAX: usize = 16;
 
 /// What the case's body makes, in the order made; an error where it cannot be read.
 pub async fn requests(live: &Live, case: &Case) -> Result<Vec<Made>, String> {
-    let source = live.hub.source(&case.source);
+    let own = own(&case.source);
+    let source = live.hub.source(&case.source).map(Arc::as_ref).or(own.as_ref());
     let source = source.ok_or_else(|| format!("the configuration has no source `{}`", case.source))?;
     let mut headers = vec![("content-type".to_owned(), b"application/json".to_vec())];
     headers
@@ -62,6 +66,23 @@ pub async fn requests(live: &Live, case: &Case) -> Result<Vec<Made>, String> {
         of_event(live, case, event, &mut made).await?;
     }
     Ok(made)
+}
+
+/// What the hub says itself, written as `POST /v1/events` takes it.
+fn own(name: &str) -> Option<Source> {
+    let kind = OWN_SOURCES.contains(&name).then(|| kind("api")).flatten()?;
+    let logic = (kind.source.as_ref()?.build)(&serde_json::json!({})).ok()?;
+    Some(Source {
+        name: Name::new(name),
+        tenant: Name::default_tenant(),
+        kind,
+        path: String::new(),
+        secrets: Vec::new(),
+        access: None,
+        logic,
+        parse: None,
+        asked: None,
+    })
 }
 
 async fn of_event(live: &Live, case: &Case, mut event: Event, made: &mut Vec<Made>) -> Result<(), String> {

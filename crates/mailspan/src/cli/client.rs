@@ -48,7 +48,7 @@ impl Client {
             Err(problems) => return Client::of_running(common).await.ok_or(problems),
         };
         for _ in 0..LOOKS_MAX {
-            match open::store(&hub.storage, hub.intake_queue).await {
+            match open::store(&hub.storage, &hub.store_keys, hub.intake_queue).await {
                 Ok(opened) => return Client::in_process(hub, opened).await,
                 Err(OpenError::Held(holder)) => {
                     let socket = holder.socket.unwrap_or_else(|| socket_of(&hub.storage));

@@ -33,7 +33,7 @@ pub enum Keys {
         /// As `keys list` shows it
         id: String,
     },
-    /// Seal the secrets of the store under the first store key; then old_keys can go
+    /// Seal the secrets of the store and the key of its address hashes under the first store key; then old_keys can go
     Reseal,
     /// Print a long random secret, for a webhook or a signing key
     Secret {

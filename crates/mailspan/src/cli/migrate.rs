@@ -15,7 +15,10 @@ pub async fn run(common: &Common, compact: bool) -> anyhow::Result<ExitCode> {
     let hub = super::load(common)?;
     let progress = Progress::new(common.json);
     let opened = progress
-        .during("bringing the store to its schema", open::store(&hub.storage, hub.intake_queue))
+        .during(
+            "bringing the store to its schema",
+            open::store(&hub.storage, &hub.store_keys, hub.intake_queue),
+        )
         .await;
     drop(progress);
     let opened = match opened {

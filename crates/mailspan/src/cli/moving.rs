@@ -47,6 +47,7 @@ pub async fn run(common: &Common, command: Move) -> anyhow::Result<ExitCode> {
     };
     let report = moving::move_store(&from, &to, options, &mut said).await?;
     show(common, &report, command.dry_run);
+    hint(&from, command.dry_run);
     Ok(ExitCode::SUCCESS)
 }
 
@@ -64,6 +65,17 @@ fn place(flag: &str, url: &Secret) -> anyhow::Result<Place> {
         }
         // What was written may be a password: it is not shown.
         _ => bail!("{flag}: write sqlite:FILE or postgres://user@host/database"),
+    }
+}
+
+/// What is sealed moves as it is, so the target is of no use without the key beside the source.
+fn hint(from: &Place, dry_run: bool) {
+    let Place::Sqlite { path } = from else { return };
+    let key = format!("{}.key", path.display());
+    if !dry_run && std::path::Path::new(&key).exists() {
+        eprintln!(
+            "What the store keeps sealed opens there under the same key: write [storage] key = {{ file = \"{key}\" }}, or its text under another reference"
+        );
     }
 }
 

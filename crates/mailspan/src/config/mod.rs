@@ -170,7 +170,7 @@ fn hub(reader: &Reader, root: &Table) -> Option<Hub> {
     };
     let server = server::server(reader, section("server"));
     let storage = storage::storage(reader, section("storage"));
-    let store_keys = storage::keys(reader, section("storage"));
+    let store_keys = storage::keys(reader, section("storage"), storage.as_ref());
     if let (Some(server), Some(Storage::Sqlite { .. })) = (&server, &storage)
         && server.role != Role::All
         && let Some(node) = section("server").get("role")

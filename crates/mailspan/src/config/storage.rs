@@ -27,8 +27,15 @@ pub fn storage(reader: &Reader, table: &Table) -> Option<Storage> {
 }
 
 /// `key` and `old_keys`: the first seals, every one opens.
-pub fn keys(reader: &Reader, table: &Table) -> Vec<Secret> {
+pub fn keys(reader: &Reader, table: &Table, storage: Option<&Storage>) -> Vec<Secret> {
     let mut keys = Vec::new();
+    if let (None, Some(Storage::Postgres { .. }), Some(node)) = (table.get("key"), storage, table.get("url"))
+    {
+        reader.warn(
+            &node.at,
+            "no `key` is set: the key of the address hashes stands in the database in clear, and webhook endpoints cannot be made; write key = { env = \"MAILSPAN_STORE_KEY\" } (`mailspan keys secret` makes one)",
+        );
+    }
     if let Some(node) = table.get("key") {
         keys.extend(secrets::read(reader, node, "storage.key"));
     }

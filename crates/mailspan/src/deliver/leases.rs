@@ -325,6 +325,7 @@ pub async fn listen(app: App) {
         match ear.next().await {
             Heard::Accepted => app.route_wake.notify_one(),
             Heard::Stood => app.lease_wake.notify_one(),
+            Heard::Endpoints => app.endpoints_wake.notify_one(),
             Heard::Offered(destinations) => {
                 for destination in destinations {
                     app.tell(Happened::Offered { destination }).await;

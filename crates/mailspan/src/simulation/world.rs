@@ -138,7 +138,7 @@ impl World {
         let env = |name: &str| (name == "TOKEN").then(|| "simulated-token".to_owned());
         let options = config::Options { env: &env, names: &[], dev: true };
         let hub = config::read("sim.toml", folder.path(), CONFIG, &options).unwrap();
-        let opened = open::store(&hub.storage, 64).await.unwrap();
+        let opened = open::store(&hub.storage, &hub.store_keys, 64).await.unwrap();
         let live = Live::new(hub, &opened.store).await.unwrap();
         let clock = Clock::default();
         clock.set(START);

@@ -2,12 +2,12 @@
 
 use std::path::Path;
 
-use mailspan_testkit::{Hub, Receiver, until};
+use mailspan_testkit::{Hub, PostgresServer, Receiver, until};
 use serde_json::{Value, json};
 
 use crate::contacts::Tenant;
 use crate::crm::{ADA, BOB as CRM_BOB, contact, pair, plain, send_all, settled};
-use crate::support::{AT, event, hub_with, send};
+use crate::support::{AT, BINARY, SECRET, config, event, hub_with, send};
 
 const ANN: &str = "ann.erasable7@gone.example";
 const FORMER: &str = "ann.former-8@gone.example";
@@ -26,8 +26,10 @@ kind = "http"
 url = "http://127.0.0.1:9/erp"
 "#;
 
+const QUICK: &str = "retry = [\"50ms\"]\nrate = \"1000/1s\"\nconcurrency = 8";
+
 fn hub() -> (Hub, Receiver) {
-    hub_with("retry = [\"50ms\"]\nrate = \"1000/1s\"\nconcurrency = 8", CONTACTS_ROUTE)
+    hub_with(QUICK, CONTACTS_ROUTE)
 }
 
 fn key(hub: &Hub) -> Tenant<'_> {
@@ -110,7 +112,50 @@ fn all_that_is_shown(hub: &Hub) -> String {
 fn after_an_erasure_nothing_of_the_person_is_found() {
     let (mut hub, crm) = hub();
     a_life(&hub, &crm);
-    let before = all_that_is_shown(&hub);
+    erased_everywhere(&hub, &crm);
+    assert_eq!(hub.stop(), Some(0));
+    assert!(hub.run(&["migrate", "--compact"]).status.success());
+    for needle in NEEDLES {
+        assert_eq!(files_with(hub.folder(), needle), Vec::<String>::new(), "{needle} is still in a file");
+    }
+}
+
+/// The same on PostgreSQL: in the tables after `VACUUM FULL` and a checkpoint, in what `pg_dump` would save, in the
+/// hub's log. The server's own log of changes (WAL) runs over by itself, and is the operator's.
+#[test]
+fn after_an_erasure_nothing_of_the_person_is_found_on_postgresql() {
+    let server = PostgresServer::start();
+    let crm = Receiver::start();
+    let config = config(&crm, QUICK, CONTACTS_ROUTE).replace("sqlite:hub.db", &server.database("erased"));
+    let mut hub = Hub::new(BINARY, &config, &[("MAILTARGET_SECRET", SECRET)]);
+    hub.start();
+    a_life(&hub, &crm);
+    erased_everywhere(&hub, &crm);
+    assert_eq!(hub.stop(), Some(0));
+    server.ask("erased", "VACUUM FULL");
+    server.ask("erased", "CHECKPOINT");
+    let dump = server.dump("erased").to_ascii_lowercase();
+    assert!(dump.contains(BOB), "the dump holds nothing");
+    for needle in NEEDLES {
+        let hex: String = needle.bytes().map(|byte| format!("{byte:02x}")).collect();
+        assert!(!dump.contains(needle) && !dump.contains(&hex), "{needle} is still in a table");
+        assert_eq!(files_with(hub.folder(), needle), Vec::<String>::new(), "{needle} is still in a file");
+        let tables = files_below(&server.data().join("base"), needle);
+        assert_eq!(tables, Vec::<String>::new(), "{needle} is still in a file of the database");
+    }
+}
+
+/// Files at any depth.
+fn files_below(folder: &Path, needle: &str) -> Vec<String> {
+    let mut found = files_with(folder, needle);
+    for entry in std::fs::read_dir(folder).unwrap().flatten().filter(|entry| entry.path().is_dir()) {
+        found.extend(files_below(&entry.path(), needle));
+    }
+    found
+}
+
+fn erased_everywhere(hub: &Hub, crm: &Receiver) {
+    let before = all_that_is_shown(hub);
     for needle in NEEDLES {
         assert!(before.contains(needle), "{needle} was never there: the test looks for nothing");
     }
@@ -119,11 +164,11 @@ fn after_an_erasure_nothing_of_the_person_is_found() {
     assert!(dry["events"].as_u64() >= Some(4), "{dry}");
     let asked = &hub.rows(&["contacts", "erase", ANN])[0];
     assert_eq!(asked["id"], 1);
-    check_certificate(&done(&hub));
+    check_certificate(&done(hub));
     let told = crm.seen().iter().filter(|seen| seen.json().to_string().contains("contact.erased")).count();
     assert_eq!(told, 1, "the destination was told {told} times");
 
-    let after = all_that_is_shown(&hub);
+    let after = all_that_is_shown(hub);
     for needle in NEEDLES {
         let at = after.find(needle);
         assert_eq!(
@@ -135,11 +180,6 @@ fn after_an_erasure_nothing_of_the_person_is_found() {
     }
     assert!(after.contains(BOB), "others stay");
     assert_eq!(hub.rows(&["audit"])[0]["adds_up"], true);
-    assert_eq!(hub.stop(), Some(0));
-    assert!(hub.run(&["migrate", "--compact"]).status.success());
-    for needle in NEEDLES {
-        assert_eq!(files_with(hub.folder(), needle), Vec::<String>::new(), "{needle} is still in a file");
-    }
 }
 
 /// What is about her without being hers: an operator's job of another tenant, a file's name, a friend's `source`, a

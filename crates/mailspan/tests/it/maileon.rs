@@ -248,6 +248,79 @@ fn a_double_opt_in_is_asked_for_and_confirmed_once() {
     assert_eq!((&row["page"], &row["asked"], &row["confirmed"]), (&json!("footer"), &json!(1), &json!(1)));
 }
 
+/// The form's server of `examples/contact-form`; ended with the test.
+struct FormServer(std::process::Child, u16);
+
+impl FormServer {
+    fn start(hub: &Hub, key: &str) -> FormServer {
+        let port = mailspan_testkit::free_port();
+        let script =
+            std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/contact-form/form.py");
+        let child = std::process::Command::new("python3")
+            .arg(script)
+            .env("HUB_URL", format!("http://127.0.0.1:{}", hub.port))
+            .env("HUB_KEY", key)
+            .env("FORM_PORT", port.to_string())
+            .spawn()
+            .expect("python3 does not start: run scripts/test, which installs it");
+        let server = FormServer(child, port);
+        until(20, "the form is not served", || request(port, "GET", "/", &[], b"").ok());
+        server
+    }
+
+    /// What a visitor's browser sends.
+    fn fill_in(&self, form: &str) -> Reply {
+        let origin = format!("http://127.0.0.1:{}", self.1);
+        let headers = [("origin", origin.as_str()), ("content-type", "application/x-www-form-urlencoded")];
+        request(self.1, "POST", "/", &headers, form.as_bytes()).unwrap()
+    }
+}
+
+impl Drop for FormServer {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn the_form_of_the_examples_fills_in_what_its_visitor_says_and_nothing_else() {
+    let crm = mailspan_testkit::Receiver::start();
+    let own = "[[routes]]\nname = \"own\"\nfrom = [\"contacts\"]\nto = [\"crm\"]\n";
+    let config = crate::support::config(&crm, "", own);
+    let mut hub = Hub::new(crate::support::BINARY, &config, &[("MAILTARGET_SECRET", crate::support::SECRET)]);
+    // In clear on one machine.
+    hub.serve_with(&["--dev"]);
+    hub.start();
+    let key =
+        hub.rows(&["keys", "create", "--scope", "contacts:write", "--scope", "contacts:read"])[0]["key"]
+            .as_str()
+            .unwrap()
+            .to_owned();
+    let tenant = Tenant { hub: &hub, key: key.clone() };
+    let form = FormServer::start(&hub, &key);
+    let page = request(form.1, "GET", "/", &[], b"").unwrap();
+    assert!(page.text().contains("name=\"email\"") && !page.text().contains(&key), "{}", page.text());
+    let filled = form
+        .fill_in("email=ada%40example.com&standard_FIRSTNAME=Ad%C3%A1&doi=false&permission=5&src=mine&key=x");
+    assert_eq!(filled.status, 200, "{}", filled.text());
+    let contact = tenant.get("/contacts")["data"][0].clone();
+    assert_eq!(
+        (&contact["email"], &contact["standardFields"]["FIRSTNAME"]),
+        (&json!("ada@example.com"), &json!("Adá"))
+    );
+    assert_eq!((&contact["permission"], &contact["source"]), (&json!(1), &json!("shop")));
+    let asked = until(10, "no confirmation was asked for", || {
+        crm.ok_about("ada@example.com")
+            .into_iter()
+            .find(|seen| seen.json()["type"] == "contact.confirmation_asked")
+    });
+    assert_eq!(asked.json()["data"]["page"], "footer");
+    assert_eq!(form.fill_in("email=nobody").status, 400);
+    hub.kill();
+    assert_eq!(form.fill_in("email=bob%40example.com").status, 502);
+}
+
 /// The key is in no file of the hub, and in no log.
 fn search(hub: &Hub, key: &str) {
     for file in std::fs::read_dir(hub.folder()).unwrap() {

@@ -47,6 +47,7 @@ mod recovery;
 mod reload;
 mod replay;
 mod roles;
+mod store_key;
 mod support;
 mod sync;
 mod tape;

@@ -65,6 +65,10 @@ fn a_hub_moves_to_postgres_and_goes_on() {
         let output = hub.run(&[&words[..], &["--json"]].concat());
         let text = said(&output);
         assert!(output.status.success() || text.contains("another move works on"), "{text}");
+        assert!(
+            !output.status.success() || text.contains("[storage] key = { file = \"hub.db.key\" }"),
+            "{text}"
+        );
         output.status.success().then(|| serde_json::from_slice::<Value>(&output.stdout).unwrap())
     });
     assert_eq!((&report["resumed"], &report["dry_run"]), (&Value::Bool(true), &Value::Bool(false)));
@@ -77,6 +81,16 @@ fn a_hub_moves_to_postgres_and_goes_on() {
     assert_eq!(&of("ledger")["rows"], &Value::from(1));
 
     crm.status(200);
+    let keyless = moved.run(&["audit"]);
+    assert!(
+        !keyless.status.success() && said(&keyless).contains("[storage] key or old_keys"),
+        "{}",
+        said(&keyless)
+    );
+    std::fs::copy(hub.folder().join("hub.db.key"), moved.folder().join("store.key")).unwrap();
+    let text = std::fs::read_to_string(moved.folder().join("hub.toml")).unwrap();
+    let keyed = text.replace("[storage]", "[storage]\nkey = { file = \"store.key\" }");
+    std::fs::write(moved.folder().join("hub.toml"), keyed).unwrap();
     moved.start();
     // What was seen is known, what was owed is delivered, what needs a human still does.
     let again = send(&moved, &event("open", "delivered@example.com", AT)).json();

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use mailspan_testkit::{PostgresServer, use_stores};
 
 use crate::{access, api, commands, deliver, hubspot, intake, notices, operations, poll, prepare, reconcile};
-use crate::{reload, replay};
+use crate::{reload, replay, store_key};
 
 type Case = (&'static str, fn());
 
@@ -17,10 +17,15 @@ const AT_ONCE: usize = 4;
 /// Tests of these modules that run on SQLite alone, and why.
 const ON_SQLITE_ONLY: &[(&str, &str)] = &[
     (
+        "a_back_up_works_with_the_key_that_lay_beside_the_file_and_not_without",
+        "is about the file beside a file",
+    ),
+    (
         "a_source_that_is_slow_is_not_asked_twice_at_once",
         "is about one process; a lease keeps others out, see `a_page_under_an_old_fence_is_refused_whole`",
     ),
     ("no_secret_is_in_a_file_or_on_a_screen", "reads the file for secrets"),
+    ("commands_reach_the_running_hub_while_the_file_is_wrong", "is about the socket beside a file"),
     ("check_says_what_is_there_and_what_is_wrong", "opens no store"),
     ("every_example_holds_its_cases", "opens no store"),
     (
@@ -44,6 +49,10 @@ const ON_SQLITE_ONLY: &[(&str, &str)] = &[
 ];
 
 const CASES: &[Case] = &[
+    (
+        "store_key::a_store_is_served_with_its_store_key_alone_and_the_key_can_be_changed",
+        store_key::a_store_is_served_with_its_store_key_alone_and_the_key_can_be_changed,
+    ),
     (
         "poll::reconciliation_finds_what_webhooks_never_told_and_nothing_else",
         poll::reconciliation_finds_what_webhooks_never_told_and_nothing_else,
@@ -312,6 +321,7 @@ fn every_flow_runs_on_both() {
         ("hubspot", include_str!("hubspot.rs")),
         ("notices", include_str!("notices.rs")),
         ("prepare", include_str!("prepare.rs")),
+        ("store_key", include_str!("store_key.rs")),
         ("poll", include_str!("poll.rs")),
         ("reconcile", include_str!("reconcile.rs")),
     ];

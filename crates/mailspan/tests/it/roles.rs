@@ -30,6 +30,64 @@ fn hub_of(url: &str, text: &str, env: &[(&str, &str)]) -> Hub {
     Hub::new(BINARY, &text.replace("sqlite:hub.db", url), &all)
 }
 
+/// Made at one process, served by whoever has room: the other one is the only one that delivers.
+#[test]
+fn each_process_learns_of_webhook_endpoints_that_another_changed() {
+    let server = PostgresServer::start();
+    let url = server.database("endpoints");
+    let (crm, receiver) = (Receiver::start(), Receiver::start());
+    let key = "key = { env = \"STORE_KEY\" }";
+    let text = config(&crm, "", "").replace("[egress]", &format!("{key}\n\n[egress]"));
+    let env = [("STORE_KEY", "the-store-key-of-both-processes")];
+    let mut hubs: Vec<Hub> = (0..2).map(|_| hub_of(&url, &text, &env)).collect();
+    hubs[0].serve_with(&["--role", "intake"]);
+    hubs[1].serve_with(&["--role", "delivery"]);
+    hubs.iter_mut().for_each(Hub::start);
+    let tenant = crate::contacts::Tenant::new(&hubs[0], "acme");
+    let body = json!({
+        "url": format!("http://127.0.0.1:{}/hook", receiver.port), "events": ["contact.unsubscribed"],
+        "secret": "whsec_0123456789abcdef0123456789abcdef",
+    });
+    let made = tenant.ask("POST", "/webhooks/endpoints", &body);
+    assert_eq!(made.status, 201, "{}", made.text());
+    let id = made.json()["id"].as_str().unwrap().to_owned();
+    let mut turn = 0;
+    // A change that comes before the other process knows is not routed there: it is made again.
+    let mut delivered = |text: &str| {
+        let before = receiver.ok().len();
+        until(20, text, || {
+            turn += 1;
+            tenant.put(json!({ "email": "a@x.org", "locale": format!("l{turn}") }));
+            std::thread::sleep(Duration::from_millis(300));
+            (receiver.ok().len() > before).then_some(())
+        });
+    };
+    delivered("the other process does not know the endpoint");
+    let toggled =
+        tenant.ask("PATCH", &format!("/webhooks/endpoints/{id}/toggle"), &json!({ "isActive": false }));
+    assert_eq!(toggled.status, 200, "{}", toggled.text());
+    until(20, "the other process still delivers", || turn_off(&tenant, &receiver).then_some(()));
+    let back = tenant.ask("PATCH", &format!("/webhooks/endpoints/{id}/toggle"), &json!({ "isActive": true }));
+    assert_eq!(back.status, 200, "{}", back.text());
+    delivered("the other process does not know that it is back");
+    assert_eq!(
+        tenant.ask("DELETE", &format!("/webhooks/endpoints/{id}"), &serde_json::Value::Null).status,
+        200
+    );
+    until(20, "the other process still delivers to what was removed", || {
+        turn_off(&tenant, &receiver).then_some(())
+    });
+}
+
+/// True where a change does not reach the receiver within a moment.
+fn turn_off(tenant: &crate::contacts::Tenant, receiver: &Receiver) -> bool {
+    let before = receiver.ok().len();
+    tenant
+        .put(json!({ "email": "a@x.org", "locale": format!("x{before}{}", mailspan_testkit::free_port()) }));
+    std::thread::sleep(Duration::from_millis(1_500));
+    receiver.ok().len() == before
+}
+
 /// Which destinations a process serves now, by its log.
 fn serves(hub: &Hub) -> usize {
     let log = hub.log();

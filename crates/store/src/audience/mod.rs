@@ -13,7 +13,7 @@ use std::hash::Hash as KeyHash;
 use mailspan_core::contact::{Contact, ContactKey, ContactWrite, Fact, Permission, Suppressed};
 use mailspan_core::{Address, Millis};
 
-use crate::sqlite::IdentityKey;
+use crate::identity::IdentityKey;
 
 pub(crate) use erase::Known;
 pub(crate) use turn::{Done, HeldBack, NewFact};

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::ErasureStage;
 use super::words::Words;
-use crate::sqlite::IdentityKey;
+use crate::identity::IdentityKey;
 
 /// What the person was known by. In the row (`sealed`) from the first transaction until the certificate is
 /// written, and nowhere after.

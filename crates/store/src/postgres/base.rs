@@ -12,7 +12,7 @@ use tokio_postgres::types::{FromSql, ToSql};
 use tokio_postgres::{Client, Row, Statement};
 
 use super::names::Names;
-use crate::sqlite::IdentityKey;
+use crate::identity::IdentityKey;
 use crate::write::Trouble;
 
 pub(crate) type Params<'a> = &'a [&'a (dyn ToSql + Sync)];

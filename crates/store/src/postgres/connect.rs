@@ -9,11 +9,11 @@ use tokio::sync::{broadcast, watch};
 use tokio_postgres::{AsyncMessage, Client, Config, Connection, Socket};
 
 use super::base::{Base, Fault, get};
-use super::journal::{CHANNEL, STOOD};
+use super::journal::{CHANNEL, ENDPOINTS, STOOD};
 use super::names::Names;
 use super::tls::{Encrypted, Tls};
 use super::url::{Address, CONNECT_WAIT, parse};
-use crate::sqlite::IdentityKey;
+use crate::identity::IdentityKey;
 use crate::write::Trouble;
 use crate::{Heard, OpenError};
 
@@ -136,6 +136,7 @@ fn read(payload: &str) -> Heard {
     match payload {
         "" => Heard::Accepted,
         STOOD => Heard::Stood,
+        ENDPOINTS => Heard::Endpoints,
         ids => Heard::Offered(ids.split(',').filter_map(|id| id.parse().ok()).map(DestinationId).collect()),
     }
 }

@@ -93,6 +93,12 @@ impl Postgres {
         link.end(found).await
     }
 
+    pub(crate) async fn endpoints_mark(&self) -> Result<(i64, i64), Trouble> {
+        let link = self.link().await?;
+        let found = endpoints::mark(link.base()?).await;
+        link.end(found).await
+    }
+
     pub(crate) async fn subscription_counts(&self, tenant: &Name) -> Result<Vec<SubscriptionCount>, Trouble> {
         let link = self.link().await?;
         let found = contact_rows::subscription_counts(link.base()?, tenant).await;

@@ -35,6 +35,13 @@ pub(crate) async fn write(base: &Base, counts: &mut Counts, write: &EndpointWrit
     Ok(Wrote::Key { id })
 }
 
+/// See [`crate::Store::endpoints_mark`].
+pub(crate) async fn mark(base: &Base) -> Result<(i64, i64), Fault> {
+    let sql = "SELECT count(*), coalesce(sum(changed_at), 0)::bigint FROM destinations WHERE origin = $1";
+    let row = base.row(sql, &[&OF_API]).await?;
+    row.map_or(Ok((0, 0)), |row| Ok((get(&row, 0)?, get(&row, 1)?)))
+}
+
 /// All that have settings, by their numbers.
 pub(crate) async fn list(base: &Base) -> Result<Vec<EndpointRow>, Fault> {
     let rows = base

@@ -8,10 +8,10 @@ use tokio::sync::{Mutex, MutexGuard, Semaphore, SemaphorePermit, broadcast, ones
 
 use super::base::{Base, Fault};
 use super::connect::Connector;
+use crate::identity::IdentityKey;
 use crate::prepare::{Prepared, prepare, prepare_name};
 use crate::queue::{Job, Queues, closed};
 use crate::reader::READ_QUEUE_MAX;
-use crate::sqlite::IdentityKey;
 use crate::write::{Trouble, Write, Wrote};
 use crate::{Heard, NameKind};
 

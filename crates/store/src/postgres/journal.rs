@@ -32,6 +32,7 @@ const NOTIFIED_MAX: usize = 300;
 pub(crate) const CHANNEL: &str = "mailspan_offered";
 /// The notification that a destination was paused or resumed.
 pub(crate) const STOOD: &str = "stood";
+pub(crate) const ENDPOINTS: &str = "endpoints";
 
 /// The one write connection of this node, with what it keeps in memory.
 pub(crate) struct Journal {
@@ -50,6 +51,8 @@ pub(crate) struct Journal {
     offered: Vec<DestinationId>,
     accepted: bool,
     stood: bool,
+    /// The same of a webhook endpoint.
+    endpoints: bool,
 }
 
 impl Journal {
@@ -66,6 +69,7 @@ impl Journal {
             offered: vec![],
             accepted: false,
             stood: false,
+            endpoints: false,
         }
     }
 
@@ -342,6 +346,7 @@ impl Journal {
             }
             Write::Tenant(tenant) => tenants::set(&self.base, tenant).await,
             Write::Field(field) => tenants::field(&self.base, field).await,
+            Write::IdentityKey(under) => tenants::keep_identity_key(&self.base, under).await,
             Write::Sealed(write) => tenants::seal(&self.base, write).await,
             Write::Endpoint(write) => endpoints::write(&self.base, &mut self.counts, write).await,
             Write::Erase => erase::step(self).await,
@@ -369,6 +374,7 @@ impl Journal {
                 (What::Write(Write::Stand { destination, .. }), Ok(_)) => {
                     self.stood |= !self.taken.contains_key(&of_destination(*destination));
                 }
+                (What::Write(Write::Endpoint(_)), Ok(_)) => self.endpoints = true,
                 (What::Write(Write::Release { name, .. }), Ok(_)) => {
                     self.taken.remove(name);
                 }
@@ -435,6 +441,9 @@ impl Journal {
         }
         if std::mem::take(&mut self.stood) {
             self.notify(STOOD).await;
+        }
+        if std::mem::take(&mut self.endpoints) {
+            self.notify(ENDPOINTS).await;
         }
         if let Err(fault) = self.segments.load_some(&self.base).await {
             tracing::debug!(cause = %fault.trouble(), "the filter of a dedupe segment was not read");

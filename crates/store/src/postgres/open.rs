@@ -10,8 +10,8 @@ use super::handle::Postgres;
 use super::journal::Journal;
 use super::migrate::migrate;
 use super::writer::PostgresWriter;
+use crate::identity::{self, StoreKeys};
 use crate::queue::Queues;
-use crate::sqlite::IdentityKey;
 use crate::{OpenError, Store};
 
 /// How a store on PostgreSQL is opened.
@@ -29,16 +29,19 @@ pub struct PostgresOptions {
     pub segment_keys_max: i64,
     /// Writes of intake that wait before further ones are [`crate::Trouble::Busy`], at least 1.
     pub intake_queue_max: usize,
+    /// Under which the key of identities is kept; the same for all nodes.
+    pub keys: StoreKeys,
     /// Runs a connection's task.
     pub spawn: Spawn,
 }
 
 impl PostgresOptions {
-    /// Three readers, segments of the usual size.
+    /// Three readers, no store key, segments of the usual size.
     pub fn new(url: String, seed: u128, now: Millis, spawn: Spawn) -> PostgresOptions {
         let segment_keys_max = limits::SEGMENT_KEYS_MAX;
         let intake_queue_max = limits::INTAKE_QUEUE_MAX;
-        PostgresOptions { url, readers: 3, seed, now, segment_keys_max, intake_queue_max, spawn }
+        let keys = StoreKeys::none();
+        PostgresOptions { url, readers: 3, seed, now, segment_keys_max, intake_queue_max, keys, spawn }
     }
 }
 
@@ -54,12 +57,18 @@ pub async fn open_postgres(options: PostgresOptions) -> Result<(Store, PostgresW
         },
     };
     let mut client = connector.plain().await.map_err(refuse)?;
-    let secret = migrate(&mut client, &connector.place, options.seed, options.now).await?;
+    let value = migrate(&mut client, &connector.place, options.seed, options.now).await?;
     if super::moving::is_marked(&client).await.map_err(|error| refuse(error.into()))? {
         return Err(OpenError::Moving { place: connector.place.clone() });
     }
+    let kept = identity::read(&value, &options.keys, &connector.place)?;
+    if let Some(sealed) = &kept.seal {
+        // Unless another node was faster; it wrote the same, or its keys differ and the next start says so.
+        let sql = "UPDATE meta SET value = $1 WHERE name = 'identity_key' AND value = $2";
+        client.execute(sql, &[sealed, &value]).await.map_err(|error| refuse(error.into()))?;
+    }
     drop(client);
-    let key = IdentityKey::new(&secret);
+    let key = kept.key;
     let base = connector.writer(key.clone()).await.map_err(refuse)?;
     let shard = connector.shard(&base).await.map_err(refuse)?;
     let journal = Journal::new(base, options.segment_keys_max, shard);

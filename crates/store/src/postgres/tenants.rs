@@ -2,6 +2,7 @@
 
 use super::base::{Base, Fault, clean, get};
 use super::standing;
+use crate::StoreKey;
 use crate::contacts::{FieldWrite, SealedWrite, TenantWrite};
 use crate::sqlite::tenants::{no_field_text, other_kind_text};
 use crate::write::Wrote;
@@ -45,6 +46,13 @@ pub(crate) async fn field(base: &Base, field: &FieldWrite) -> Result<Wrote, Faul
     };
     let what = if field.kind.is_some() { "declare field" } else { "drop field" };
     standing::log(base, tenant, field.at, what, tenant, &field.name).await?;
+    Ok(Wrote::Done)
+}
+
+/// The key of identities, sealed under another store key.
+pub(crate) async fn keep_identity_key(base: &Base, under: &StoreKey) -> Result<Wrote, Fault> {
+    let sealed = base.key.sealed(under);
+    base.execute("UPDATE meta SET value = $1 WHERE name = 'identity_key'", &[&sealed]).await?;
     Ok(Wrote::Done)
 }
 

@@ -6,9 +6,9 @@ use std::time::Duration;
 use super::base::Fault;
 use super::connect::Connector;
 use super::journal::Journal;
+use crate::identity::IdentityKey;
 use crate::prepare::Prepared;
 use crate::queue::{AbandonOnEnd, Job, Queues};
-use crate::sqlite::IdentityKey;
 use crate::write::{Trouble, Wrote};
 
 /// Longer than any statement of a group may take: then the connection is given up.

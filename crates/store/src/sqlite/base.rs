@@ -4,14 +4,13 @@ use std::cell::RefCell;
 use std::path::Path;
 use std::time::Duration;
 
-use aws_lc_rs::hmac;
 use mailspan_core::limits::{PAGE_ROWS, PAGE_ROWS_MAX};
 use mailspan_core::{Millis, Reason};
 use rusqlite::config::DbConfig;
 use rusqlite::{CachedStatement, Connection, ErrorCode, OpenFlags, Row};
 
 use super::names::Names;
-use crate::prepare::first_16;
+use crate::identity::IdentityKey;
 use crate::write::Trouble;
 
 /// Page cache of the writer, in KiB; readers have a tenth each, so all stay under 64 MiB.
@@ -33,13 +32,11 @@ pub(crate) struct Base {
 }
 
 impl Base {
-    pub(crate) fn new(conn: Connection) -> rusqlite::Result<Base> {
+    pub(crate) fn new(conn: Connection, key: IdentityKey) -> rusqlite::Result<Base> {
         conn.set_prepared_statement_cache_capacity(STATEMENTS_CACHED);
         // Else a statement over a partial index is prepared anew whenever another value is bound to it.
         conn.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
-        let secret: Vec<u8> =
-            conn.query_row("SELECT value FROM meta WHERE name = 'identity_key'", [], |row| row.get(0))?;
-        Ok(Base { conn, names: RefCell::default(), key: IdentityKey::new(&secret) })
+        Ok(Base { conn, names: RefCell::default(), key })
     }
 
     /// A statement, prepared once. Every one of them passes here, so the test of plans sees them all.
@@ -47,35 +44,6 @@ impl Base {
         #[cfg(test)]
         super::plans::saw(text);
         self.conn.prepare_cached(text)
-    }
-}
-
-/// Hashes what identifies a person, so that no index holds an address.
-#[derive(Clone)]
-pub(crate) struct IdentityKey(hmac::Key);
-
-impl IdentityKey {
-    pub(crate) fn new(secret: &[u8]) -> IdentityKey {
-        IdentityKey(hmac::Key::new(hmac::HMAC_SHA256, secret))
-    }
-
-    /// A key for one purpose; nothing of it tells of another's.
-    pub(crate) fn derive(&self, purpose: &str) -> [u8; 32] {
-        let mut context = hmac::Context::with_key(&self.0);
-        context.update(b"derive\0");
-        context.update(purpose.as_bytes());
-        let mut key = [0; 32];
-        key.copy_from_slice(context.sign().as_ref());
-        key
-    }
-
-    /// The first 16 bytes of an HMAC-SHA256 over kind and value.
-    pub(crate) fn hash(&self, kind: &[u8], value: &[u8]) -> [u8; 16] {
-        let mut context = hmac::Context::with_key(&self.0);
-        context.update(kind);
-        context.update(b"\0");
-        context.update(value);
-        first_16(context.sign().as_ref())
     }
 }
 
@@ -107,22 +75,22 @@ pub(crate) fn compact(conn: &Connection) -> rusqlite::Result<()> {
 }
 
 /// A reader that may bring the log into the file.
-pub(crate) fn connect_checkpointer(path: &Path) -> rusqlite::Result<Base> {
-    reader(path, OpenFlags::SQLITE_OPEN_READ_WRITE)
+pub(crate) fn connect_checkpointer(path: &Path, key: IdentityKey) -> rusqlite::Result<Base> {
+    reader(path, key, OpenFlags::SQLITE_OPEN_READ_WRITE)
 }
 
-pub(crate) fn connect_reader(path: &Path) -> rusqlite::Result<Base> {
-    reader(path, OpenFlags::SQLITE_OPEN_READ_ONLY)
+pub(crate) fn connect_reader(path: &Path, key: IdentityKey) -> rusqlite::Result<Base> {
+    reader(path, key, OpenFlags::SQLITE_OPEN_READ_ONLY)
 }
 
-fn reader(path: &Path, may: OpenFlags) -> rusqlite::Result<Base> {
+fn reader(path: &Path, key: IdentityKey, may: OpenFlags) -> rusqlite::Result<Base> {
     let conn = Connection::open_with_flags(path, may | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
     conn.busy_timeout(BUSY_WAIT)?;
     conn.pragma_update(None, "query_only", true)?;
     // A log must be on the disk before its pages go into the file.
     conn.pragma_update(None, "synchronous", "FULL")?;
     conn.pragma_update(None, "cache_size", -READER_CACHE_KIB)?;
-    Base::new(conn)
+    Base::new(conn, key)
 }
 
 /// Why a statement, or a step made of several, did not work.

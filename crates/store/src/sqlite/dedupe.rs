@@ -75,7 +75,7 @@ impl History {
         let numbers = self.numbers(random);
         let good = self.write(&numbers);
         let bad = Write::Route { fence: Fence(77), routed: vec![unknown()] };
-        let key = self.journal.identity_key();
+        let key = self.journal.base.key.clone();
         let results = self.journal.group(&[prepare(good, &key), prepare(bad, &key)]);
         assert!(results[1].is_err());
         self.judge(&numbers, results[0].as_ref().unwrap());

@@ -6,9 +6,10 @@ use std::sync::Arc;
 use mailspan_core::{Event, Name};
 use tokio::sync::oneshot;
 
-use super::base::{Base, Fault, IdentityKey};
+use super::base::{Base, Fault};
 use super::recent::Recent;
 use super::{events, standing};
+use crate::identity::IdentityKey;
 use crate::prepare::{Prepared, prepare, prepare_name};
 use crate::queue::{Job, Queues, closed};
 use crate::reader::ReadQueue;

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use mailspan_core::{DestinationId, Event, Millis, Name, Person, Queue, Room, Subject};
 use rusqlite::Connection;
 
-use super::base::{Base, Fault, IdentityKey};
+use super::base::{Base, Fault};
 use super::counts::Counts;
 use super::log::{self, Log};
 use super::recent::Recent;
@@ -16,6 +16,7 @@ use super::{
     accept, audit, claim, deliveries, endpoints, erase, events, jobs, keys, leases, ledger, offer, persons,
     refused, retain, rounds, route, said, settle, standing, tenants,
 };
+use crate::identity::{IdentityKey, StoreKeys};
 use crate::prepare::{Prepared, What, prepare, prepare_name};
 use crate::write::{Trouble, Write, Wrote};
 use crate::{Audit, Claim, DeliveryFilter, DeliveryRow, Fact, FactFilter, NameKind, OpenError};
@@ -67,18 +68,20 @@ impl Journal {
         let sql = |cause| OpenError::Sql { path: path.clone(), cause };
         let mut conn = Connection::open_in_memory().map_err(sql)?;
         super::migrate(&mut conn, &path, seed, Millis(0))?;
-        Journal::start(conn, None, segment_keys_max).map_err(sql)
+        let key = super::migrate::identity_key(&conn, &path, &StoreKeys::none())?;
+        Journal::start(conn, key, None, segment_keys_max).map_err(sql)
     }
 
     pub(crate) fn start(
         conn: Connection,
+        key: IdentityKey,
         log: Option<Log>,
         segment_keys_max: i64,
     ) -> rusqlite::Result<Journal> {
         let marks = Marks::read(&conn)?;
         let segments = Segments::read(&conn, segment_keys_max)?;
         Ok(Journal {
-            base: Base::new(conn)?,
+            base: Base::new(conn, key)?,
             counts: Counts::default(),
             marks,
             segments,
@@ -86,10 +89,6 @@ impl Journal {
             accepted: vec![],
             log,
         })
-    }
-
-    pub(crate) fn identity_key(&self) -> IdentityKey {
-        self.base.key.clone()
     }
 
     /// One write in a transaction of its own.
@@ -283,6 +282,10 @@ impl Journal {
             Write::Retain(keep) => retain::step(self, *keep),
             Write::Tenant(tenant) => tenants::set(&self.base, tenant),
             Write::Field(field) => tenants::field(&self.base, field),
+            Write::IdentityKey(under) => {
+                super::migrate::keep_identity_key(&self.base.conn, &self.base.key.sealed(under))?;
+                Ok(Wrote::Done)
+            }
             Write::Sealed(write) => tenants::seal(&self.base, write),
             Write::Endpoint(write) => endpoints::write(self, write),
             Write::Erase => erase::step(self),

@@ -7,6 +7,7 @@ use mailspan_core::Millis;
 use rusqlite::{Connection, TransactionBehavior, params};
 
 use crate::OpenError;
+use crate::identity::{self, IdentityKey, StoreKeys};
 
 /// Number, name, text. A text that was released is never changed.
 const MIGRATIONS: &[(i64, &str, &str)] = &[
@@ -60,6 +61,26 @@ pub(crate) fn migrate(conn: &mut Connection, path: &Path, seed: u128, now: Milli
     tx.execute("UPDATE leases SET until = 0", []).map_err(sql)?;
     tx.pragma_update(None, "application_id", APPLICATION_ID).map_err(sql)?;
     tx.commit().map_err(sql)
+}
+
+/// The key of identities, opened; sealed from now on where it stood there bare and a store key is set.
+pub(crate) fn identity_key(
+    conn: &Connection,
+    path: &Path,
+    keys: &StoreKeys,
+) -> Result<IdentityKey, OpenError> {
+    let sql = |cause| OpenError::Sql { path: path.to_owned(), cause };
+    let select = "SELECT value FROM meta WHERE name = 'identity_key'";
+    let value: Vec<u8> = conn.query_row(select, [], |row| row.get(0)).map_err(sql)?;
+    let kept = identity::read(&value, keys, &path.display().to_string())?;
+    if let Some(sealed) = &kept.seal {
+        keep_identity_key(conn, sealed).map_err(sql)?;
+    }
+    Ok(kept.key)
+}
+
+pub(crate) fn keep_identity_key(conn: &Connection, sealed: &[u8]) -> rusqlite::Result<()> {
+    conn.execute("UPDATE meta SET value = ?1 WHERE name = 'identity_key'", [sealed]).map(|_| ())
 }
 
 fn applied(conn: &Connection) -> rusqlite::Result<Vec<(i64, Vec<u8>)>> {

@@ -46,7 +46,7 @@ pub(crate) mod tenants;
 pub(crate) mod unsubscribes;
 pub(crate) mod walk;
 
-pub(crate) use base::{Base, IdentityKey, compact, connect_checkpointer, connect_reader, connect_writer};
+pub(crate) use base::{Base, compact, connect_checkpointer, connect_reader, connect_writer};
 pub use handle::Sqlite;
 pub use journal::Journal;
 pub use migrate::SCHEMA;

@@ -11,8 +11,8 @@ use mailspan_core::{
 use mailspan_engine::Fence;
 use mailspan_store::postgres::Spawn;
 use mailspan_store::{
-    Accepted, Arrived, Claim, DeliveryFilter, DeliveryRow, NameKind, OpenOptions, PostgresOptions, Receipt,
-    Routed, Store, Towards, Trouble, Write, Wrote, open, open_postgres,
+    Accepted, Arrived, Claim, DeliveryFilter, DeliveryRow, NameKind, OpenError, OpenOptions, PostgresOptions,
+    Receipt, Routed, Store, StoreKey, StoreKeys, Towards, Trouble, Write, Wrote, open, open_postgres,
 };
 
 pub const SEGMENT_KEYS: i64 = 50;
@@ -44,8 +44,14 @@ pub fn sqlite_at(path: &Path) -> Harness {
 }
 
 fn start(path: PathBuf) -> (Store, Vec<JoinHandle<()>>) {
-    let mut options = OpenOptions::new(path, 42, NOW);
-    options.segment_keys_max = SEGMENT_KEYS;
+    run(options(path))
+}
+
+fn options(path: PathBuf) -> OpenOptions {
+    OpenOptions { segment_keys_max: SEGMENT_KEYS, ..OpenOptions::new(path, 42, NOW) }
+}
+
+fn run(options: OpenOptions) -> (Store, Vec<JoinHandle<()>>) {
     let (store, writer, readers) = open(options).unwrap();
     let mut threads = vec![std::thread::spawn(move || writer.run())];
     threads.extend(readers.into_iter().map(|reader| std::thread::spawn(move || reader.run())));
@@ -83,6 +89,40 @@ impl Harness {
                 drop(store);
                 writer.await.unwrap();
                 postgres(url).await
+            }
+        }
+    }
+
+    /// Ends it, is refused under each of these lists of store keys, and opens it under the last one.
+    pub async fn reopened_under(self, refused: &[&[StoreKey]], keys: &[StoreKey]) -> Harness {
+        let Harness { store, folder, behind } = self;
+        match behind {
+            Behind::Threads(threads) => {
+                let path = store.path().to_owned();
+                drop(store);
+                threads.into_iter().for_each(|thread| thread.join().unwrap());
+                for keys in refused {
+                    let options = OpenOptions { keys: StoreKeys::of(keys.to_vec()), ..options(path.clone()) };
+                    assert!(matches!(open(options), Err(OpenError::StoreKey { .. })), "{keys:?}");
+                }
+                let keys = StoreKeys::of(keys.to_vec());
+                let (store, threads) = run(OpenOptions { keys, ..options(path) });
+                Harness { store, folder, behind: Behind::Threads(threads) }
+            }
+            Behind::Task { url, writer } => {
+                drop(store);
+                writer.await.unwrap();
+                let under = |keys: &[StoreKey]| PostgresOptions {
+                    keys: StoreKeys::of(keys.to_vec()),
+                    ..postgres_options(url.clone())
+                };
+                for keys in refused {
+                    let opened = open_postgres(under(keys)).await;
+                    assert!(matches!(opened, Err(OpenError::StoreKey { .. })), "{keys:?}");
+                }
+                let (store, writer) = open_postgres(under(keys)).await.unwrap();
+                let writer = tokio::spawn(writer.run());
+                Harness { store, folder, behind: Behind::Task { url, writer } }
             }
         }
     }

@@ -28,6 +28,7 @@ mod rounds;
 mod said;
 mod same;
 mod scans;
+mod sealed;
 mod stores;
 mod tls;
 mod unsubscribes;
@@ -45,6 +46,11 @@ fn run<F: Future<Output = ()>>(open: fn() -> Harness, case: impl FnOnce(Harness)
 
 mod on_sqlite {
     use super::*;
+
+    #[test]
+    fn the_key_of_identities_is_sealed_under_the_store_key_and_follows_its_rotation() {
+        run(sqlite, sealed::the_key_of_identities_is_sealed_under_the_store_key_and_follows_its_rotation);
+    }
 
     #[test]
     fn what_is_accepted_is_read_back() {

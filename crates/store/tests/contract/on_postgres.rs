@@ -14,7 +14,7 @@ use mailspan_store::{Store, Trouble, Write};
 use crate::harness::{Harness, event, postgres, receipt};
 use crate::{
     accept, afterwards, audience, coalesce, consent, contacts, deliver, ends, erasures, jobs, keep, later,
-    leases, nodes, open, rounds, said, unsubscribes,
+    leases, nodes, open, rounds, said, sealed, unsubscribes,
 };
 use mailspan_testkit::PostgresServer;
 
@@ -42,6 +42,10 @@ fn cases() -> Vec<Case> {
         ("the_end_of_a_job_is_said_with_it", |hub| Box::pin(said::the_end_of_a_job_is_said_with_it(hub))),
         ("what_waits_for_nobody_can_be_given_up", |hub| {
             Box::pin(said::what_waits_for_nobody_can_be_given_up(hub))
+        }),
+        ("the_key_of_identities_is_sealed_under_the_store_key_and_follows_its_rotation", |hub| {
+            let case = sealed::the_key_of_identities_is_sealed_under_the_store_key_and_follows_its_rotation;
+            Box::pin(case(hub))
         }),
         ("a_page_and_its_cursor_are_kept_together_and_only_differences_make_events", |hub| {
             Box::pin(rounds::a_page_and_its_cursor_are_kept_together_and_only_differences_make_events(hub))

@@ -196,7 +196,7 @@ impl BareSide {
 
 /// The store's own sums, once the hub has ended.
 async fn audited(made: &Made) -> anyhow::Result<Option<String>> {
-    let opened = open::store(&made.storage, INTAKE_QUEUE_MAX).await.context("open the store again")?;
+    let opened = open::store(&made.storage, &[], INTAKE_QUEUE_MAX).await.context("open the store again")?;
     let audit = opened.store.audit().await?;
     opened.close(open::CLOSE_MS_MAX).await;
     Ok((!audit.adds_up).then(|| format!("the hub's audit does not add up: {:?}", audit.differences)))

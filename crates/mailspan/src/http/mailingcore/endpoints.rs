@@ -377,6 +377,10 @@ fn checked_url(text: &str, hub: &Hub) -> Result<String, ApiError> {
     if !url.username().is_empty() || url.password().is_some() || url.fragment().is_some() {
         return Err(bad("must hold no user, password or fragment"));
     }
+    // An erasure walks through no settings: they must not name a person.
+    if url.as_str().replace("%40", "@").contains('@') {
+        return Err(bad("must hold no e-mail address"));
+    }
     let port = url.port_or_known_default().unwrap_or(0);
     let allowed = match url.host() {
         Some(url::Host::Ipv4(ip)) => hub.egress_allow.iter().any(|allow| allow.covers(ip.into(), port)),

@@ -108,7 +108,8 @@ pub async fn make(
     Ok(Made { id, text })
 }
 
-/// Seals every secret under the first store key that is not yet; afterwards the old keys are not needed.
+/// Seals every secret under the first store key that is not yet, and the key of the address hashes; afterwards the
+/// old keys are not needed.
 pub async fn reseal(State(app): State<App>, caller: Caller) -> Result<Json<Value>, Problem> {
     caller.needs_whole("admin")?;
     let live = app.live();
@@ -122,7 +123,11 @@ pub async fn reseal(State(app): State<App>, caller: Caller) -> Result<Json<Value
         app.store.write(Write::Sealed(write)).await?;
         resealed += 1;
     }
-    Ok(Json(json!({ "sealed": rows.len(), "resealed": resealed })))
+    if let Some(first) = seals.first() {
+        app.store.write(Write::IdentityKey(first.clone())).await?;
+    }
+    let address_key = if seals.first().is_some() { "sealed" } else { "bare" };
+    Ok(Json(json!({ "sealed": rows.len(), "resealed": resealed, "address_key": address_key })))
 }
 
 /// 256 random bits as text behind a prefix.
