@@ -3,7 +3,7 @@
 use mailspan_core::{Event, RawValue, State};
 
 use crate::prepare::{Arrival, Prepared, What, first_16, prepare};
-use crate::sqlite::IdentityKey;
+use crate::identity::IdentityKey;
 use crate::write::{Arrived, Receipt, Say, Write};
 use crate::{DeliveryRow, JobRow, Routed};
 
