@@ -85,9 +85,7 @@ fn own(name: &str) -> Option<Source> {
     })
 }
 
-async fn of_event(live: &Live, case: &Case, mut event: Event, made: &mut Vec<Made>) -> Result<(), String> {
-    // A case is received when it has happened, not before.
-    event.received_at = event.received_at.max(event.time);
+async fn of_event(live: &Live, case: &Case, event: Event, made: &mut Vec<Made>) -> Result<(), String> {
     let routed = route::route(live, event);
     let person = person(case, &routed.event, u64::from(routed.opens), u64::from(routed.clicks));
     for towards in routed.to {
@@ -121,7 +119,11 @@ async fn of_event(live: &Live, case: &Case, mut event: Event, made: &mut Vec<Mad
         let operations =
             claim::operations(route, destination, &claim).map_err(|reason| reason.to_string())?;
         let vendor = Vendor::new(destination, case, &routed.event);
-        for (n, operation) in operations.into_iter().enumerate() {
+        for (n, mut operation) in operations.into_iter().enumerate() {
+            // The clock of cases stands still: what happened after it is not of the future.
+            if let Operation::SetConsent { at, .. } = &mut operation {
+                *at = routed.event.time;
+            }
             exchange(&vendor, route, destination, &claim, (n, operation), made).await?;
         }
     }

@@ -325,8 +325,8 @@ fn a_revocation_here_opts_out_or_removes_there(pair: &Pair) {
     pair.rest();
     assert_eq!(pair.shows(&external_id(5), false)["email"], email(5));
     assert_eq!(pair.ledger().get(&format!("/contacts/{}", external_id(5)))["optIn"], false);
-    // A new one is a new consent.
-    let mut anew = event("subscribed", "anew", 5, 0);
+    // A new one is a new consent where the person has confirmed it: an unsubscription suppresses until then.
+    let mut anew = event("confirmed", "anew", 5, 0);
     anew.as_object_mut().unwrap().remove("time");
     pair.say(&[anew]);
     pair.shows(&external_id(5), true);

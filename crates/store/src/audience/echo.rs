@@ -40,7 +40,10 @@ impl Audience {
         };
         let Ok(Some(person)) = self.followed(write) else { return false };
         let now = standing(&self.facts_of(person));
-        if mirror.repeats && !opts_in && !now.opt_in() && now.opted_out_at.is_some() {
+        // Who is suppressed was written there as opted out, whatever the person has agreed to.
+        let is_suppressed = self.contacts.get(&person).is_some_and(|contact| contact.suppressed_at.is_some());
+        let is_out = is_suppressed || !now.opt_in() && now.opted_out_at.is_some();
+        if mirror.repeats && !opts_in && is_out {
             return true;
         }
         let persons = self.all_of(person);
