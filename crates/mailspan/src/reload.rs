@@ -8,7 +8,6 @@ use mailspan_store::{StandingRow, Store};
 
 use crate::app::{App, Live};
 use crate::config;
-use crate::deliver::leases::RENEW_MS;
 use crate::deliver::start;
 use crate::hub::{Destination, Hub, Server};
 use crate::intake::system;
@@ -18,6 +17,8 @@ use tokio::signal::unix::Signal;
 /// How often the files of the hub's own certificate are looked at: they change every few weeks, and the old one
 /// is good for days after that.
 const LOOK_MS: u64 = 5_000;
+/// Between two looks for webhook endpoints of other processes: a process at rest asks less than once a second.
+const ENDPOINTS_LOOK_MS: u64 = 20_000;
 
 pub async fn on_signal(app: App, owner: u128, mut hangups: Signal) {
     while hangups.recv().await.is_some() && !app.stopping() {
@@ -54,7 +55,7 @@ pub async fn endpoints(app: &App) -> Result<(), String> {
 }
 
 /// Where several processes share a store: takes up the webhook endpoints that others made, changed or removed. A
-/// notification says so at once; what one misses is found by a look at the pace of the leases.
+/// notification says so at once; what one misses is found by a look each [`ENDPOINTS_LOOK_MS`].
 pub async fn follow_endpoints(app: App) {
     let (mut stop, mut seen, mut said) = (app.stop.clone(), None, false);
     while !app.stopping() {
@@ -69,7 +70,7 @@ pub async fn follow_endpoints(app: App) {
             }
         }
         tokio::select! {
-            () = runtime::sleep(RENEW_MS) => {}
+            () = runtime::sleep(ENDPOINTS_LOOK_MS) => {}
             () = app.endpoints_wake.notified() => {}
             _ = stop.changed() => {}
         }

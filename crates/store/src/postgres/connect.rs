@@ -114,6 +114,8 @@ async fn drive(connection: Connection<Socket, Encrypted>) {
 
 /// Hands notifications on. Those of this node come too and are harmless; it sends them only for others.
 async fn drive_listening(mut connection: Connection<Socket, Encrypted>, heard: broadcast::Sender<Heard>) {
+    // What was said before this connection, or between two of them, is looked for.
+    let _ = heard.send(Heard::Endpoints);
     loop {
         match poll_fn(|context| connection.poll_message(context)).await {
             Some(Ok(AsyncMessage::Notification(said))) => {

@@ -379,7 +379,7 @@ fn checked_url(text: &str, hub: &Hub) -> Result<String, ApiError> {
     }
     // An erasure walks through no settings: they must not name a person.
     if url.as_str().replace("%40", "@").contains('@') {
-        return Err(bad("must hold no e-mail address"));
+        return Err(bad("must hold no e-mail address: an erasure could not reach it"));
     }
     let port = url.port_or_known_default().unwrap_or(0);
     let allowed = match url.host() {
