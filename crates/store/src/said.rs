@@ -2,8 +2,8 @@
 
 use mailspan_core::{Event, RawValue, State};
 
-use crate::prepare::{Arrival, Prepared, What, first_16, prepare};
 use crate::identity::IdentityKey;
+use crate::prepare::{Arrival, Prepared, What, first_16, prepare};
 use crate::write::{Arrived, Receipt, Say, Write};
 use crate::{DeliveryRow, JobRow, Routed};
 
