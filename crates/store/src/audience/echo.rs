@@ -2,7 +2,7 @@
 //! happened before somebody was erased.
 
 use mailspan_core::Millis;
-use mailspan_core::contact::{ContactWrite, Stated, standing};
+use mailspan_core::contact::{ContactWrite, Stated, Suppressed, standing};
 use mailspan_core::limits::ECHO_SKEW_MS;
 
 use super::{Audience, HeldBack, find};
@@ -18,14 +18,18 @@ impl Audience {
     }
 
     fn is_before_erasure(&self, write: &ContactWrite) -> bool {
-        if write.erase || self.gone.is_empty() {
+        if write.erase {
             return false;
         }
         let (address, external_id) = find::parts(&write.key);
         let addresses =
             address.into_iter().chain(write.address.as_ref()).map(|address| self.hash_of(address));
         let ids = external_id.into_iter().chain(find::set_id(write)).map(|id| self.hash_of_id(id));
-        addresses.chain(ids).any(|hash| self.gone.get(&hash).is_some_and(|at| *at >= write.at))
+        let mut all = addresses.chain(ids);
+        // Nobody may have been known when that was asked for: then the address alone says so.
+        let at_address = |hash| self.suppressed(Some(hash)).filter(|(why, _)| *why == Suppressed::Erasure);
+        let erased_at = |hash| self.gone.get(&hash).copied().max(at_address(hash).map(|(_, at)| at));
+        all.any(|hash| erased_at(hash).is_some_and(|at| at >= write.at))
     }
 
     /// True for an opt-out that the hub states already, where the account only repeats what it holds; and for
@@ -50,7 +54,8 @@ impl Audience {
         let written = persons.iter().filter_map(|one| self.written.get(one)).flatten();
         let skew = |at: Millis, ms: i64| Millis(at.0.saturating_add(ms));
         written
-            .filter(|one| one.opts_in == opts_in)
+            // An opt-in of somebody who is suppressed is written as none.
+            .filter(|one| one.opts_in == opts_in || !opts_in && is_suppressed)
             .filter(|one| mirror.destinations.iter().any(|destination| destination.0 == one.destination))
             .any(|one| {
                 let is_ended = one.until.is_some_and(|until| skew(until, ECHO_SKEW_MS) < write.at);

@@ -374,7 +374,7 @@ impl Audience {
         self.all_of(person).iter().filter_map(|one| self.facts.get(one)).flatten().copied().collect()
     }
 
-    fn suppressed(&self, hash: Option<Hash>) -> Option<(Suppressed, Millis)> {
+    pub(super) fn suppressed(&self, hash: Option<Hash>) -> Option<(Suppressed, Millis)> {
         hash.and_then(|hash| self.suppressions.get(&hash)).map(|row| (row.reason, row.at))
     }
 
