@@ -32,7 +32,8 @@ const PLAIN: [&str; 6] = [
 ///   `suppressed_for`; where nothing else did, that alone.
 /// * `contact.suppression_changed`: of an address that is no contact, that `set_fields` alone.
 /// * `contact.unsubscribed`, `email.complained`: `set_consent`, and that `set_fields` where the hub suppressed the
-///   address by it. An unsubscription that the hub suppresses for a complaint is one. A hard `email.bounced`: `set_fields` with
+///   address by it. An unsubscription that the hub suppresses for a complaint is one; of one that is older than an
+///   opt-in of the person, nothing but that the address is suppressed, where it is. A hard `email.bounced`: `set_fields` with
 ///   `email_status`. `contact.erased`: `erase_contact`.
 pub fn audience(event: &Event, person: Option<&Person>, times: LastTimes) -> Vec<Operation> {
     let data = json::parse(event.data.get().as_bytes()).ok();
@@ -62,6 +63,11 @@ pub fn audience(event: &Event, person: Option<&Person>, times: LastTimes) -> Vec
         "contact.suppression_changed" => data.and_then(suppression).into_iter().collect(),
         "contact.unsubscribed" if text(data, "suppressed_for").as_deref() == Some("complaint") => {
             vec![consent(Consent::DoNotContact, "spam complaint")]
+        }
+        // It comes late: what the person agreed to since stands, and is written there already or will be.
+        "contact.unsubscribed" if !is_newest(false, counted_time(event), person) => {
+            let is_suppressed = person.is_some_and(|person| person.suppressed);
+            is_suppressed.then(|| suppressed(true, None)).into_iter().collect()
         }
         "contact.unsubscribed" => {
             let suppression = data.and_then(suppression);

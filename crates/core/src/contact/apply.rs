@@ -142,13 +142,16 @@ fn erase(known: &Known, write: &ContactWrite) -> Applied {
     let mut facts = known.facts.clone();
     facts.push(Fact { at: write.at, what: Stated::Erased });
     let standing = standing(&facts);
+    // An older request that comes late does not make what was void count again.
+    let before_that = known.suppressed.filter(|(why, _)| *why == Suppressed::Erasure).map(|(_, at)| at);
+    let erased_at = before_that.map_or(write.at, |at| at.max(write.at));
     let Some(before) = &known.contact else {
         return match write.mode {
             WriteMode::Follow | WriteMode::Upsert => Applied {
                 turn: Turn::Erased,
                 after: None,
                 facts: vec![Stated::Erased],
-                suppression: Some(Some((Suppressed::Erasure, write.at))),
+                suppression: Some(Some((Suppressed::Erasure, erased_at))),
                 standing,
                 // A person without a contact is known to destinations too.
                 event: Some(("contact.erased", json!({ "contact": {}, "origin": write.evidence.origin }))),
@@ -165,7 +168,7 @@ fn erase(known: &Known, write: &ContactWrite) -> Applied {
         turn: Turn::Erased,
         after: None,
         facts: vec![Stated::Erased],
-        suppression: Some(Some((Suppressed::Erasure, write.at))),
+        suppression: Some(Some((Suppressed::Erasure, erased_at))),
         standing,
         event: Some(("contact.erased", data)),
         ask: false,
@@ -249,7 +252,7 @@ fn suppression(known: &Known, write: &ContactWrite, facts: &[Fact]) -> Option<Op
 /// Whether a reason takes the place of another.
 fn is_before(new: (Suppressed, Millis), old: (Suppressed, Millis)) -> bool {
     let rank = |(reason, at): (Suppressed, Millis)| match reason {
-        Suppressed::Erasure => (0, at, reason as u8),
+        Suppressed::Erasure => (0, Millis(at.0.saturating_neg()), reason as u8),
         Suppressed::Unsubscribe => (2, Millis(at.0.saturating_neg()), 0),
         _ => (1, at, reason as u8),
     };

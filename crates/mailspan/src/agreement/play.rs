@@ -103,8 +103,8 @@ pub struct Play<'w> {
     messages: u64,
     /// What the application was told before this play.
     told_before: usize,
-    /// Asked for and not told yet: the life in which.
-    asked: Vec<(usize, u32)>,
+    /// Confirmations asked for: of whom, when, and in which life.
+    asked: Vec<(usize, i64, u32)>,
     /// Revocations at the platform, by type.
     revoked: Vec<(usize, &'static str)>,
     log: Vec<String>,
@@ -165,15 +165,24 @@ impl<'w> Play<'w> {
                 assert_eq!(status, if self.rules[who].contact { 200 } else { 404 });
                 if status == 200 {
                     self.rules[who].erase(now);
-                    self.drain().await;
+                    self.quiet().await;
                 }
             }
             Act::Ask(who) => self.ask(who).await,
-            Act::Click(who) => self.click(who).await,
+            Act::Click(who) => {
+                self.quiet().await;
+                self.click(who).await;
+            }
             Act::Import(who, ago) => self.import(who, now - ago * 1_000).await,
             Act::Leave(who) => self.leave(who),
-            Act::Complain(who) => self.mail(who, "email.complained", json!({})),
-            Act::Bounce(who) => self.mail(who, "email.bounced", json!({ "bounceType": "hard" })),
+            Act::Complain(who) => {
+                self.quiet().await;
+                self.mail(who, "email.complained", json!({}));
+            }
+            Act::Bounce(who) => {
+                self.quiet().await;
+                self.mail(who, "email.bounced", json!({ "bounceType": "hard" }));
+            }
             Act::Arrive(which, again) => self.arrive(which, again).await,
             Act::Exchange(which, wire) => drop(self.world.exchange(which, wire).await),
             Act::Wait => drop(self.world.wait().await),
@@ -210,7 +219,7 @@ impl<'w> Play<'w> {
         let (status, answer) = self.world.ask_raw("POST", &path, &headers, form.into_bytes()).await;
         assert_eq!(status, 200, "{answer}");
         self.rules[who].is_asked();
-        self.asked.push((who, self.rules[who].life));
+        self.asked.push((who, runtime::now().0, self.rules[who].life));
     }
 
     async fn click(&mut self, who: usize) {
@@ -262,6 +271,19 @@ impl<'w> Play<'w> {
             return;
         }
         let one = self.on_their_way.remove(which % self.on_their_way.len());
+        if matches!(one.effect, Effect::Confirmed(_)) {
+            self.quiet().await;
+        }
+        self.take(&one).await;
+        if matches!(one.effect, Effect::Erased(_)) && !one.is_copy {
+            self.quiet().await;
+        }
+        if again {
+            self.on_their_way.push(OnItsWay { is_copy: true, ..one });
+        }
+    }
+
+    async fn take(&mut self, one: &OnItsWay) {
         self.note(format!(
             "  arrives{}: person {}, {:?}",
             if one.is_copy { " again" } else { "" },
@@ -280,12 +302,6 @@ impl<'w> Play<'w> {
                 Effect::Bounced(at) => rules.bounces(at),
                 Effect::Echo => {}
             }
-        }
-        if matches!(one.effect, Effect::Erased(_)) && !one.is_copy {
-            self.drain().await;
-        }
-        if again {
-            self.on_their_way.push(OnItsWay { is_copy: true, ..one });
         }
     }
 
@@ -314,18 +330,32 @@ impl<'w> Play<'w> {
             let path = url.trim_start_matches("https://hub.example.com").to_owned();
             let who = (0..PEOPLE).find(|who| event["subject"] == self.email(*who)).unwrap();
             if self.links.iter().all(|link| link.path != path) {
-                let place = self.asked.iter().position(|(asked, _)| *asked == who).expect("nobody asked");
-                let (_, life) = self.asked.remove(place);
+                let at = Millis::parse_rfc3339(event["time"].as_str().unwrap()).unwrap().0;
+                let asked = self.asked.iter().find(|(asked, when, _)| (*asked, *when) == (who, at));
+                let life = asked.expect("nobody asked").2;
                 self.links.push(Link { who, path, life, used: false });
             }
         }
     }
 
-    /// Until the hub has told everybody. After an erasure no play goes on before that: the hub keeps no order between
-    /// who was erased and who signs up anew under the same external id meanwhile, and the account's erasure by that
-    /// id would take the new contact (docs/CONTACTS.md, «Erasure»).
-    async fn drain(&mut self) {
+    /// Until the hub has told everybody, and has heard its own echoes and what suppresses. Three things do not hold without it, and
+    /// `PLAYS=all` shows them (docs/PROOFS.md): the account's erasure by an external id takes who signed up anew
+    /// under it; a suppression that the hub lifts takes a complaint along that it had not heard of; and an opt-in
+    /// that was told as none comes back as a revocation once a confirmation has lifted what it was held back for.
+    async fn quiet(&mut self) {
+        if runtime::env("PLAYS").as_deref() == Some("all") {
+            return;
+        }
         for _ in 0..STEPS_MAX {
+            self.hear().await;
+            let heard = |one: &OnItsWay| {
+                matches!(one.effect, Effect::Echo | Effect::Complained(_) | Effect::Bounced(_))
+            };
+            if let Some(place) = self.on_their_way.iter().position(heard) {
+                let one = self.on_their_way.remove(place);
+                self.take(&one).await;
+                continue;
+            }
             if self.world.exchange(0, Wire::Whole).await {
                 continue;
             }
@@ -334,7 +364,7 @@ impl<'w> Play<'w> {
             }
             self.world.wait().await;
         }
-        panic!("the hub does not come to rest after an erasure");
+        panic!("the hub does not come to rest");
     }
 
     /// Until nothing is on its way, nothing waits and nothing is pending.
@@ -386,13 +416,13 @@ impl<'w> Play<'w> {
     }
 
     /// The account must know the same people, mail nobody whom the rules forbid, and nobody less. But for one case:
-    /// an unsubscription on its own list stays there when the application reports a confirmation, as the hub lifts
-    /// from that list only what its own page confirmed: there may be more on it than the hub has heard of.
+    /// what is on its list stays there when the application reports a confirmation, as the hub lifts from that
+    /// list only what its own page confirmed: there may be more on it than the hub has heard of.
     async fn compare_account(&mut self, who: usize, demand: &Demand) -> Result<(), String> {
         let found = self.world.account.contact(&self.email(who));
         let is_mailed = found.as_ref().is_some_and(|one| one.opt_in && one.suppressed_at.is_none());
         let reason = self.world.account.suppressions().remove(&self.email(who));
-        let is_kept_out = reason.as_deref() == Some("unsubscribe") && !is_mailed;
+        let is_kept_out = matches!(reason.as_deref(), Some("unsubscribe" | "manual")) && !is_mailed;
         let agrees = found.is_some() == demand.contact && (is_mailed == demand.mailable() || is_kept_out);
         if agrees {
             return Ok(());

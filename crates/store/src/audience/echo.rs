@@ -29,7 +29,10 @@ impl Audience {
         // Nobody may have been known when that was asked for: then the address alone says so.
         let at_address = |hash| self.suppressed(Some(hash)).filter(|(why, _)| *why == Suppressed::Erasure);
         let erased_at = |hash| self.gone.get(&hash).copied().max(at_address(hash).map(|(_, at)| at));
-        all.any(|hash| erased_at(hash).is_some_and(|at| at >= write.at))
+        // What the hub wrote of the erased person comes back a little later, and its facts are of nobody by now.
+        let is_opt_out = write.stated.as_slice() == [Stated::OptOut];
+        let later = if write.mirror.is_some() && is_opt_out { ECHO_SKEW_MS } else { 0 };
+        all.any(|hash| erased_at(hash).is_some_and(|at| at.0.saturating_add(later) >= write.at.0))
     }
 
     /// True for an opt-out that the hub states already, where the account only repeats what it holds; and for
