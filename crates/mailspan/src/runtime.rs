@@ -49,30 +49,6 @@ pub fn steady() -> Millis {
     }
 }
 
-/// For tests of this crate: from its start on the wall clock stands still but for what a test advances it by. It is
-/// the whole process's, and begins in the present, so that whoever reads it beside the test is not led astray.
-#[cfg(test)]
-pub mod virtual_clock {
-    use std::sync::atomic::{AtomicI64, Ordering};
-
-    use mailspan_core::Millis;
-
-    static AT: AtomicI64 = AtomicI64::new(0);
-
-    pub fn start() {
-        let now = super::now();
-        AT.fetch_max(now.0, Ordering::SeqCst);
-    }
-
-    pub fn now() -> Option<Millis> {
-        Some(Millis(AT.load(Ordering::SeqCst))).filter(|at| at.0 > 0)
-    }
-
-    pub fn advance(ms: u64) {
-        AT.fetch_add(i64::try_from(ms).unwrap(), Ordering::SeqCst);
-    }
-}
-
 /// The monotonic clock, for measuring.
 pub fn instant() -> Instant {
     Instant::now()
@@ -190,4 +166,28 @@ pub async fn told_to_stop() {
 /// SIGHUPs from now on.
 pub fn hangups() -> std::io::Result<Signal> {
     signal(SignalKind::hangup())
+}
+
+/// For tests of this crate: from its start on the wall clock stands still but for what a test advances it by. It is
+/// the whole process's, and begins in the present, so that whoever reads it beside the test is not led astray.
+#[cfg(test)]
+pub mod virtual_clock {
+    use std::sync::atomic::{AtomicI64, Ordering};
+
+    use mailspan_core::Millis;
+
+    static AT: AtomicI64 = AtomicI64::new(0);
+
+    pub fn start() {
+        let now = super::now();
+        AT.fetch_max(now.0, Ordering::SeqCst);
+    }
+
+    pub fn now() -> Option<Millis> {
+        Some(Millis(AT.load(Ordering::SeqCst))).filter(|at| at.0 > 0)
+    }
+
+    pub fn advance(ms: u64) {
+        AT.fetch_add(i64::try_from(ms).unwrap(), Ordering::SeqCst);
+    }
 }

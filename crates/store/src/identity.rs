@@ -187,9 +187,9 @@ mod tests {
         let no_file = StoreKeys(Arc::new(|_| Err("hub.db.key cannot be made".to_owned())));
         refused(&sealed, &no_file, "hub.db.key cannot be made");
         for end in (0..sealed.len()).filter(|end| *end != BARE_BYTES) {
-            assert!(read(&sealed[..end], &keys(&[one.clone()]), "hub.db").is_err(), "{end}");
+            assert!(read(&sealed[..end], &keys(std::slice::from_ref(&one)), "hub.db").is_err(), "{end}");
         }
-        let shown = format!("{one:?} {:?}", keys(&[one.clone()]));
+        let shown = format!("{one:?} {:?}", keys(std::slice::from_ref(&one)));
         assert_eq!(shown, "StoreKey(\"one\") StoreKeys");
     }
 }

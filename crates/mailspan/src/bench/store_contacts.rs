@@ -48,8 +48,8 @@ pub async fn measure(app: &App, contacts: u64, writers: u64) -> anyhow::Result<(
 /// The same in a bare table.
 pub async fn bare(floor: &mut Floor, contacts: u64, writers: u64) -> anyhow::Result<Vec<Figure>> {
     let mut figures = vec![];
-    let orders: [(&str, u64, fn(u64, u64) -> u64); 2] =
-        [(LOAD, BULK, |k, _| k), (CHANGE, writers, people::scattered)];
+    type Order = fn(u64, u64) -> u64;
+    let orders: [(&str, u64, Order); 2] = [(LOAD, BULK, |k, _| k), (CHANGE, writers, people::scattered)];
     for (version, (name, at_once, order)) in (0_u32..).zip(orders) {
         let began = runtime::instant();
         for first in (0..contacts).step_by(usize::try_from(at_once)?) {

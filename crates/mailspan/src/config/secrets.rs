@@ -206,7 +206,7 @@ fn checked(reader: &Reader, at: &Place, text: String, name: String) -> Option<Na
         reader.problem(
             at,
             message,
-            &format!("set it to a long random secret: `mailspan keys secret{makes}` makes one"),
+            format!("set it to a long random secret: `mailspan keys secret{makes}` makes one"),
         );
         return None;
     }

@@ -56,6 +56,10 @@ pub(crate) async fn under_way(base: &Base) -> Result<Vec<Millis>, Fault> {
                 WHERE w.flags & 1 <> 0
             UNION SELECT w.event, n.id FROM destinations n CROSS JOIN LATERAL
                 (SELECT d.event, d.flags FROM deliveries d
+                 WHERE d.destination = n.id AND d.queue = 5 AND d.due IS NOT NULL ORDER BY d.due, d.id LIMIT $1) AS w
+                WHERE w.flags & 1 <> 0
+            UNION SELECT w.event, n.id FROM destinations n CROSS JOIN LATERAL
+                (SELECT d.event, d.flags FROM deliveries d
                  WHERE d.destination = n.id AND d.state = 4 ORDER BY d.id LIMIT $1) AS w
                 WHERE w.flags & 1 <> 0)
         SELECT min(l.learned_at) FROM untold u JOIN ledger l ON l.event = u.event

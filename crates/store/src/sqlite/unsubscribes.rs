@@ -90,9 +90,12 @@ pub(crate) fn under_way(base: &Base) -> Result<Vec<Millis>, Fault> {
 fn untold(base: &Base, destination: i64, max: i64, events: &mut BTreeSet<i64>) -> Result<(), Fault> {
     let pending = "SELECT event, flags FROM deliveries INDEXED BY deliveries_due
         WHERE destination = ?1 AND queue = 0 AND due IS NOT NULL ORDER BY due, id LIMIT ?2";
+    // What was a dead letter waits among the replays.
+    let replayed = "SELECT event, flags FROM deliveries INDEXED BY deliveries_due
+        WHERE destination = ?1 AND queue = 5 AND due IS NOT NULL ORDER BY due, id LIMIT ?2";
     let dead = "SELECT event, flags FROM deliveries INDEXED BY deliveries_dead
         WHERE destination = ?1 AND state = 4 ORDER BY id LIMIT ?2";
-    for sql in [pending, dead] {
+    for sql in [pending, replayed, dead] {
         let mut statement = base.sql(sql)?;
         let mut rows = statement.query(params![destination, max])?;
         while let Some(row) = rows.next()? {

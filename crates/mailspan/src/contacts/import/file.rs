@@ -41,6 +41,8 @@ struct Line {
 
 /// The values of a row, or why it cannot be read.
 type Read = Result<Map<String, Value>, String>;
+/// The cells of a record, or why it cannot be read.
+type Record = Result<Vec<String>, String>;
 
 impl Rows<File> {
     pub fn open(path: &Path, format: Format) -> anyhow::Result<Rows<File>> {
@@ -136,7 +138,7 @@ impl<R: std::io::Read> Rows<R> {
 
     /// One record of CSV (RFC 4180): a quoted cell may go over lines. Where it cannot be read, the next one begins at
     /// the line after its first: a quote that is never closed takes no other row with it.
-    fn record(&mut self) -> anyhow::Result<Option<(u64, Result<Vec<String>, String>)>> {
+    fn record(&mut self) -> anyhow::Result<Option<(u64, Record)>> {
         let first = loop {
             let Some(line) = self.next_line()? else { return Ok(None) };
             if line.bytes.as_ref().is_none_or(|bytes| !bytes.trim_ascii().is_empty()) {

@@ -109,8 +109,8 @@ pub fn plain_opened(cursor: Option<&str>) -> Result<i64, ApiError> {
 
 /// A number from 1 to the maximum; the first of `bounds` where nothing is said.
 pub fn number(name: &str, value: Option<&str>, bounds: (usize, usize)) -> Result<usize, ApiError> {
-    let Some(text) = text(value) else { return Ok(bounds.0) };
-    match text.parse::<usize>() {
+    let Some(text) = value else { return Ok(bounds.0) };
+    match text.trim().parse::<usize>() {
         Ok(number) if (1..=bounds.1).contains(&number) => Ok(number),
         _ => Err(ApiError::bad(format!("{name}: is a whole number from 1 to {}", bounds.1))),
     }
