@@ -338,10 +338,11 @@ impl<'w> Play<'w> {
         }
     }
 
-    /// Until the hub has told everybody, and has heard its own echoes and what suppresses. Three things do not hold without it, and
-    /// `PLAYS=all` shows them (docs/PROOFS.md): the account's erasure by an external id takes who signed up anew
-    /// under it; a suppression that the hub lifts takes a complaint along that it had not heard of; and an opt-in
-    /// that was told as none comes back as a revocation once a confirmation has lifted what it was held back for.
+    /// Until the hub has told everybody, and has heard its own echoes and what suppresses. Three things do not hold
+    /// without it, and `PLAYS=all` shows them (docs/PROOFS.md): the account's erasure by an external id takes who
+    /// signed up anew under it; a suppression that the hub lifts takes a complaint along that it had not heard of;
+    /// and an opt-in that was told as none comes back as a revocation once a confirmation has lifted what it was
+    /// held back for.
     async fn quiet(&mut self) {
         if runtime::env("PLAYS").as_deref() == Some("all") {
             return;

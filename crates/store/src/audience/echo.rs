@@ -57,8 +57,7 @@ impl Audience {
         let written = persons.iter().filter_map(|one| self.written.get(one)).flatten();
         let skew = |at: Millis, ms: i64| Millis(at.0.saturating_add(ms));
         written
-            // An opt-in of somebody who is suppressed is written as none.
-            .filter(|one| one.opts_in == opts_in || !opts_in && is_suppressed)
+            .filter(|one| one.opts_in == opts_in)
             .filter(|one| mirror.destinations.iter().any(|destination| destination.0 == one.destination))
             .any(|one| {
                 let is_ended = one.until.is_some_and(|until| skew(until, ECHO_SKEW_MS) < write.at);
