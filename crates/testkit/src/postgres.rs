@@ -1,4 +1,4 @@
-//! A throw-away PostgreSQL server: data in a temporary folder, a unix socket, fsync on.
+//! A throw-away PostgreSQL server: data in a temporary folder, in memory where there is room, a unix socket, fsync on.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -11,6 +11,11 @@ use crate::proxy::Proxy;
 const NEWEST: &str = "target/tools/postgres/native/bin";
 
 const LOG: &str = "server.log";
+
+/// A file system in memory: a new database is some hundred files, and no test cuts the power of a server.
+const MEMORY: &str = "/dev/shm";
+/// What has to be free there.
+const MEMORY_BYTES: u64 = 4 << 30;
 
 /// One that ends with the thread that started it.
 pub struct PostgresServer {
@@ -73,7 +78,7 @@ impl PostgresServer {
     }
 
     fn start_in(binaries: PathBuf, settings: impl FnOnce(&Path) -> Vec<String>) -> PostgresServer {
-        let folder = tempfile::tempdir().unwrap();
+        let folder = if has_memory() { tempfile::tempdir_in(MEMORY) } else { tempfile::tempdir() }.unwrap();
         give(folder.path());
         let made = command(&binaries.join("initdb"))
             .args(["--auth=trust", "--username=hub", "--encoding=UTF8", "--locale=C", "--no-sync", "-D"])
@@ -254,6 +259,10 @@ fn run(binaries: &Path, folder: &Path, settings: &[String]) -> Child {
         .stderr(log)
         .spawn()
         .unwrap()
+}
+
+fn has_memory() -> bool {
+    rustix::fs::statvfs(MEMORY).is_ok_and(|room| room.f_bavail * room.f_frsize >= MEMORY_BYTES)
 }
 
 /// PostgreSQL refuses to run as root: then as another user. It ends with the thread that started it.
