@@ -6,7 +6,7 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use mailspan_core::Millis;
-use mailspan_store::{ListedDay, RoundRow, Write};
+use mailspan_store::{ListedDay, RoundRow, Trouble, Write};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -24,6 +24,9 @@ const DAY_MS: i64 = 86_400_000;
 /// Days of the figure in a list, and of those that are shown one by one.
 const DAYS: u32 = 7;
 const DAYS_SHOWN: u32 = 31;
+/// How long a command waits for another process that asks the same source, and how often it looks.
+const TURN_WAIT_MS: u64 = 30_000;
+const TURN_LOOK_MS: u64 = 250;
 
 /// Every source of the configuration, with the figure of its last seven days.
 pub async fn list(State(app): State<App>, caller: Caller) -> Result<Json<Value>, Problem> {
@@ -127,7 +130,19 @@ pub async fn poll(
     let (tenant, at) = (source.tenant.clone(), runtime::now());
     app.store.write(Write::RoundNow { tenant, about, at }).await?;
     let of = Polled { source: &source, asked, poll, about };
-    let turned = turn(&app, &of, app.owner(), true).await?;
+    let mut waited = 0;
+    let turned = loop {
+        match turn(&app, &of, app.owner(), true).await {
+            Ok(turned) => break turned,
+            // Another process of the fleet asks; what it read under way may be older than this command.
+            Err(Trouble::FenceLost) if waited < TURN_WAIT_MS => {
+                runtime::sleep(TURN_LOOK_MS).await;
+                waited += TURN_LOOK_MS;
+            }
+            Err(Trouble::FenceLost) => return Err(at_it()),
+            Err(trouble) => return Err(trouble.into()),
+        }
+    };
     let mut value = json!(turned);
     value["id"] = json!(source.name);
     app.round_wake.notify_one();
