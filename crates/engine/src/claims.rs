@@ -3,7 +3,9 @@
 use std::collections::BTreeSet;
 
 use mailspan_core::limits::{NEWEST_PART, QUEUE_ROOM, QUEUE_ROOM_BATCHED};
-use mailspan_core::{DeliveryId, Millis, Outcome, Parcel, Queue, Reason, Room, Settlement, State};
+use mailspan_core::{
+    DeliveryId, Millis, Operation, Outcome, Parcel, Part, Queue, Reason, Room, Settlement, State,
+};
 
 use crate::coalesce::load;
 use crate::desk::{Context, Desk};
@@ -122,8 +124,8 @@ impl Desk {
                 continue;
             } else if taken >= most {
                 left[at] = true;
-            } else if self.is_erased_and_busy(&parcel) {
-                self.erased.extend(parcel.person.map(|person| person.id));
+            } else if self.waits_for_its_person(&parcel) {
+                self.passed_over.extend(parcel.person.map(|person| person.id));
             } else {
                 newly[at] |= parcel.newest;
                 settlements.extend(self.admit(parcel, queue, cx));
@@ -150,11 +152,20 @@ impl Desk {
         self.write(settlements, Vec::new(), Vec::new(), cx);
     }
 
-    /// What tells a destination of an erasure goes when nothing else of that person is held here: what is in flight
-    /// may arrive later, and would bring back who was erased. Nothing new of an erased person comes up meanwhile.
-    fn is_erased_and_busy(&self, parcel: &Parcel) -> bool {
-        let Some(person) = parcel.person.as_ref().filter(|person| person.erased) else { return false };
-        self.held.values().any(|held| held.person_id() == Some(person.id))
+    /// A whole contact goes when no other of that person is held here, in whatever lane: it was mapped from what
+    /// was known when it was claimed, and the one that is mapped last must arrive last. So does an erasure when
+    /// nothing at all of the person is held: what is in flight would bring back who was erased.
+    fn waits_for_its_person(&self, parcel: &Parcel) -> bool {
+        let Some(person) = &parcel.person else { return false };
+        let upserts = |parts: &[Part]| {
+            parts.iter().any(|part| matches!(part.operation, Operation::UpsertContact { .. }))
+        };
+        let is_whole = parcel.parts.as_ref().is_ok_and(|parts| upserts(parts));
+        (person.erased || is_whole)
+            && self
+                .held
+                .values()
+                .any(|held| held.person_id() == Some(person.id) && (person.erased || upserts(&held.parts)))
     }
 
     pub(crate) fn claim_failed(&mut self, now: Millis) {

@@ -35,8 +35,8 @@ pub(crate) struct Desk {
     pub(crate) quota: Quota,
     pub(crate) pace: Pace,
     pub(crate) held: BTreeMap<DeliveryId, Held>,
-    /// Persons whose erasure waits until nothing else of them is held; at most a claim's.
-    pub(crate) erased: BTreeSet<PersonId>,
+    /// Persons of whom something was not taken, as other things of them are held; at most a claim's.
+    pub(crate) passed_over: BTreeSet<PersonId>,
     /// A request that merged them was refused: each goes by itself until it has ended. At most
     /// [`mailspan_core::limits::ALONE_MAX`].
     pub(crate) alone: BTreeSet<DeliveryId>,
@@ -106,7 +106,7 @@ impl Desk {
             quota,
             pace: Pace::default(),
             held: BTreeMap::new(),
-            erased: BTreeSet::new(),
+            passed_over: BTreeSet::new(),
             alone: BTreeSet::new(),
             count: [0; QUEUES],
             count_newest: [0; QUEUES],
@@ -310,7 +310,7 @@ impl Desk {
         if self.claims.in_flight.is_some() {
             self.claims.stale.insert(delivery);
         }
-        if held.person_id().is_some_and(|person| self.erased.remove(&person)) {
+        if held.person_id().is_some_and(|person| self.passed_over.remove(&person)) {
             self.claims.offered();
         }
     }

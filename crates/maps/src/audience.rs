@@ -30,12 +30,21 @@ const PLAIN: [&str; 6] = [
 ///   opt-out. An opt-in of somebody who is suppressed is told as none (`opt_in` false), and a `set_fields` with
 ///   `suppressed` follows: who is so here may not be so there. Where `suppressed_at` changed, it follows with
 ///   `suppressed_for`; where nothing else did, that alone.
+///
+/// `today` is the contact as it is now (the `contact` of the hub's events): what the event says of a profile is told
+/// as it is today, so that an event which comes late takes nothing back.
+///
 /// * `contact.suppression_changed`: of an address that is no contact, that `set_fields` alone.
 /// * `contact.unsubscribed`, `email.complained`: `set_consent`, and that `set_fields` where the hub suppressed the
 ///   address by it. An unsubscription that the hub suppresses for a complaint is one; of one that is older than an
 ///   opt-in of the person, nothing but that the address is suppressed, where it is. A hard `email.bounced`: `set_fields` with
 ///   `email_status`. `contact.erased`: `erase_contact`.
-pub fn audience(event: &Event, person: Option<&Person>, times: LastTimes) -> Vec<Operation> {
+pub fn audience(
+    event: &Event,
+    person: Option<&Person>,
+    times: LastTimes,
+    today: Option<&Json>,
+) -> Vec<Operation> {
     let data = json::parse(event.data.get().as_bytes()).ok();
     let data = data.as_ref();
     let reason = |what: &str| match text(data, "reason") {
@@ -52,7 +61,7 @@ pub fn audience(event: &Event, person: Option<&Person>, times: LastTimes) -> Vec
             let mut operations = Vec::new();
             let mut blocked = None;
             if !data.is_some_and(only_suppresses) {
-                let (fields, is_blocked) = upsert(event, data, person);
+                let (fields, is_blocked) = upsert(event, data, person, today);
                 operations.push(Operation::UpsertContact { fields });
                 // Who is suppressed here may not be so there: an address that was erased, or never was a contact there.
                 blocked = is_blocked.then(|| suppressed(true, None));
@@ -89,17 +98,28 @@ fn text(data: Option<&Node<'_>>, key: &str) -> Option<String> {
 }
 
 /// What is written of the contact, and whether an opt-in was held back as its address is suppressed now.
-fn upsert(event: &Event, data: Option<&Node<'_>>, person: Option<&Person>) -> (Fields, bool) {
+fn upsert(
+    event: &Event,
+    data: Option<&Node<'_>>,
+    person: Option<&Person>,
+    today: Option<&Json>,
+) -> (Fields, bool) {
     let mut found = Fields::new();
-    let member = |name: &str| contact::member(data, name);
+    let said = |name: &str| contact::member(data, name);
+    let now = |name: &str| today.and_then(|contact| contact.get(name)).cloned();
+    let member = |name: &str| said(name).map(|said| now(name).unwrap_or(said));
     let address = || event.subject.address.as_ref().map(|address| Json::from(address.as_str()));
     let external = || event.subject.external_id.as_deref().map(Json::from);
     let known = [
-        (fields::EMAIL, member(fields::EMAIL).or_else(address)),
-        (fields::EXTERNAL_ID, member(fields::EXTERNAL_ID).or_else(external)),
+        (fields::EMAIL, said(fields::EMAIL).or_else(address)),
+        (fields::EXTERNAL_ID, said(fields::EXTERNAL_ID).or_else(external)),
         (fields::PREVIOUS_EMAIL, contact::previous_email(data)),
     ];
     for (name, value) in known {
+        let value = match now(name) {
+            Some(now) if !now.is_null() && value.is_some() => Some(now),
+            _ => value,
+        };
         found.extend(value.filter(|value| !value.is_null()).map(|value| (name.to_owned(), value)));
     }
     for name in PLAIN {
@@ -112,11 +132,11 @@ fn upsert(event: &Event, data: Option<&Node<'_>>, person: Option<&Person>) -> (F
     let mut is_blocked = false;
     if let Some(opt_in) = stated.filter(|opt_in| is_newest(*opt_in, counted_time(event), person)) {
         let is_suppressed = person.is_some_and(|person| person.suppressed)
-            || member("suppressed_at").is_some_and(|at| !at.is_null());
+            || said("suppressed_at").is_some_and(|at| !at.is_null());
         is_blocked = opt_in && person.is_some_and(|person| person.suppressed);
         let opt_in = opt_in && !is_suppressed;
         found.insert(fields::OPT_IN.to_owned(), opt_in.into());
-        let level = member(fields::PERMISSION).filter(|level| is_permission(level) && opt_in);
+        let level = said(fields::PERMISSION).filter(|level| is_permission(level) && opt_in);
         found.extend(level.map(|level| (fields::PERMISSION.to_owned(), level)));
     }
     (found, is_blocked)

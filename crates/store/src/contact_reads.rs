@@ -1,6 +1,8 @@
 //! What is read of contacts, on either back end.
 
-use mailspan_core::contact::ContactKey;
+use std::collections::HashMap;
+
+use mailspan_core::contact::{Contact, ContactKey};
 use mailspan_core::{Address, Name, PersonId};
 
 use crate::{
@@ -17,6 +19,16 @@ impl Store {
                 sqlite.read(move |base| sqlite::contact_rows::one(base, &tenant, &key)).await
             }
             Store::Postgres(postgres) => postgres.contact(tenant, key).await,
+        }
+    }
+
+    /// The contacts of these persons, or of whom they were merged into; at most 1,000 persons are asked for at once.
+    pub async fn contacts_of(&self, persons: Vec<PersonId>) -> Result<HashMap<PersonId, Contact>, Trouble> {
+        match self {
+            Store::Sqlite(sqlite) => {
+                sqlite.read(move |base| sqlite::contact_rows::of_persons(base, &persons)).await
+            }
+            Store::Postgres(postgres) => postgres.contacts_of(&persons).await,
         }
     }
 

@@ -28,6 +28,8 @@ pub struct Claim {
     pub times: LastTimes,
     /// It came from the newest end of its queue (see [`mailspan_core::Room`]).
     pub newest: bool,
+    /// The person's contact as it is now, where whoever claims has asked for it ([`crate::Store::contacts_of`]).
+    pub contact: Option<Box<mailspan_core::contact::Contact>>,
 }
 
 /// What a claim brings.

@@ -115,6 +115,7 @@ async fn of_event(live: &Live, case: &Case, event: Event, made: &mut Vec<Made>) 
             several_recipients: false,
             times: LastTimes::of(&routed.event),
             newest: false,
+            contact: None,
         };
         let operations =
             claim::operations(route, destination, &claim).map_err(|reason| reason.to_string())?;

@@ -3,6 +3,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use mailspan_connectors::signature::digest;
+use mailspan_core::contact::contact_json;
 use mailspan_core::limits::OPERATIONS_MAX;
 use mailspan_core::{
     Cause, Consent, ECHOED, Elsewhere, Event, Key, Operation, Parcel, Part, Person, PersonId, Reason,
@@ -134,9 +135,7 @@ fn returned(
     event: &Event,
     made: &[Operation],
 ) -> Option<Vec<Operation>> {
-    let is_audience = matches!(route.map, Map::Audience | Map::Default)
-        && destination.kind.sink.as_ref().is_some_and(|sink| sink.audience);
-    if !is_audience || !destination.echo_of.contains(&event.source) {
+    if !tells_contacts(route, destination) || !destination.echo_of.contains(&event.source) {
         return None;
     }
     let reason = match event.event_type.as_str() {
@@ -205,6 +204,12 @@ pub fn key(event: &Event, route: &Route, destination: &Destination, part: usize)
     Key::derive(event.id, route.name.as_str(), destination.name.as_str(), part)
 }
 
+/// The built-in map of audiences is what the route wants of this destination.
+pub fn tells_contacts(route: &Route, destination: &Destination) -> bool {
+    let keeps_contacts = || destination.kind.sink.as_ref().is_some_and(|sink| sink.audience);
+    matches!(route.map, Map::Audience) || matches!(route.map, Map::Default) && keeps_contacts()
+}
+
 /// What the route wants of this destination. Pure; may panic only by a fault of a map.
 pub fn operations(route: &Route, destination: &Destination, claim: &Claim) -> Result<Vec<Operation>, Reason> {
     let event = &claim.event;
@@ -227,10 +232,11 @@ pub fn operations(route: &Route, destination: &Destination, claim: &Claim) -> Re
             content_type: "application/json".to_owned(),
             body: mailspan_maps::mailingcore::webhook(event, claim.person.as_ref()),
         }]),
-        (Map::Audience, _) => Ok(mailspan_maps::audience(event, claim.person.as_ref(), claim.times)),
-        (Map::Default, _) if destination.kind.sink.as_ref().is_some_and(|sink| sink.audience) => {
-            Ok(mailspan_maps::audience(event, claim.person.as_ref(), claim.times))
+        _ if tells_contacts(route, destination) => {
+            let today = claim.contact.as_ref().map(|contact| contact_json(contact));
+            Ok(mailspan_maps::audience(event, claim.person.as_ref(), claim.times, today.as_ref()))
         }
+        (Map::Audience, _) => Ok(Vec::new()),
         (Map::Default | Map::Crm, _) => Ok(mailspan_maps::crm(event, claim.person.as_ref(), context)),
         (Map::Program(program), true) => {
             let send = |body| Operation::Send { content_type: "application/json".to_owned(), body };

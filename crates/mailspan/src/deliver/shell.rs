@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use mailspan_core::{
-    Answer, Behind, Class, DeliveryId, DestinationId, Lost, Millis, Parcel, Queue, Reason, Request, Room,
+    Answer, Behind, Class, DeliveryId, DestinationId, Lost, Millis, Parcel, PersonId, Queue, Reason, Request,
+    Room,
 };
 use mailspan_engine::{CallId, Command, Engine, Happened, Notice, Standing};
 use mailspan_store::{Claim, Claimed, Trouble, Write};
@@ -27,6 +28,8 @@ const QUEUES: usize = Queue::ALL.len();
 const HEARD_MAX: usize = 64;
 /// How long the maps of one claim may compute: a destination with slow maps gives way to others.
 const MAP_MS_MAX: u128 = 100;
+/// Persons whose contacts are read at once.
+const PERSONS_READ_MAX: usize = 1_000;
 
 /// How is a destination doing, with so many deliveries waiting?
 pub struct Ask {
@@ -128,7 +131,7 @@ fn answered(call: CallId, answer: Result<Answer, Lost>) -> Happened {
 /// Reads what is due and maps what is not held, on a thread that may compute, for at most
 /// [`MAP_MS_MAX`]: what is left is claimed again at once, so a slow map holds up nobody but itself.
 pub async fn claim(app: &App, destination: DestinationId, room: Room, held: Vec<DeliveryId>) -> Happened {
-    let claimed = match app.store.claim_beside(destination, room, runtime::steady(), held).await {
+    let mut claimed = match app.store.claim_beside(destination, room, runtime::steady(), held).await {
         Ok(claimed) => claimed,
         Err(trouble) => {
             tracing::warn!("deliveries could not be read: {trouble}");
@@ -138,8 +141,15 @@ pub async fn claim(app: &App, destination: DestinationId, room: Room, held: Vec<
     drill::point("claim");
     let next_due = claimed.next_due;
     let (live, flight) = (app.live(), app.flight.get().cloned());
-    let behind = match behind(app, &live, destination, &claimed.claims).await {
-        Ok(read) => read,
+    let mut read = behind(app, &live, destination, &claimed.claims).await;
+    if let Ok(behind) = &mut read
+        && let Err(trouble) =
+            today(app, &live, claimed.claims.iter_mut().chain(behind.values_mut().flatten())).await
+    {
+        read = Err(trouble);
+    }
+    let behind = match read {
+        Ok(behind) => behind,
         Err(trouble) => {
             tracing::warn!("deliveries could not be read: {trouble}");
             return Happened::ClaimFailed { destination };
@@ -179,6 +189,30 @@ async fn behind(
         }
     }
     Ok(waiting)
+}
+
+/// Adds to claims whose event carries a contact what is known of that one now. Lanes of consent and of profiles
+/// overtake each other: whichever comes last must tell what is so, not what was so.
+async fn today(app: &App, live: &Live, claims: impl Iterator<Item = &mut Claim>) -> Result<(), Trouble> {
+    let is_told = |claim: &&mut Claim| {
+        let pair = live.routes.get(&claim.route).zip(live.destinations.get(&claim.destination));
+        let tells = pair.is_some_and(|(route, destination)| claim::tells_contacts(route, destination));
+        tells && claim.person.is_some() && claim.event.event_type.as_str().starts_with("contact.")
+    };
+    let mut carriers: Vec<&mut Claim> = claims.filter(is_told).collect();
+    let mut persons: Vec<PersonId> =
+        carriers.iter().filter_map(|claim| Some(claim.person.as_ref()?.id)).collect();
+    persons.sort_unstable();
+    persons.dedup();
+    let mut contacts = HashMap::new();
+    for part in persons.chunks(PERSONS_READ_MAX) {
+        contacts.extend(app.store.contacts_of(part.to_vec()).await?);
+    }
+    for claim in &mut carriers {
+        let found = claim.person.as_ref().and_then(|person| contacts.get(&person.id));
+        claim.contact = found.cloned().map(Box::new);
+    }
+    Ok(())
 }
 
 fn map(

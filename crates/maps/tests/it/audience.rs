@@ -37,7 +37,8 @@ fn events_become_the_operations_of_the_fixtures() {
         let path = entry.unwrap().path();
         let mut case: Value = serde_json::from_str(&std::fs::read_to_string(&path).unwrap()).unwrap();
         let person = person(&case["person"]);
-        let got = json!(audience(&event(&case["event"]), person.as_ref(), LastTimes::default()));
+        let today = case.get("today");
+        let got = json!(audience(&event(&case["event"]), person.as_ref(), LastTimes::default(), today));
         if bless {
             case["operations"] = got;
             std::fs::write(&path, format!("{case:#}\n")).unwrap();
@@ -51,7 +52,7 @@ fn events_become_the_operations_of_the_fixtures() {
 }
 
 fn upserted(event: &Event, person: &Person) -> Fields {
-    match audience(event, Some(person), LastTimes::default()).into_iter().next() {
+    match audience(event, Some(person), LastTimes::default(), None).into_iter().next() {
         Some(Operation::UpsertContact { fields }) => fields,
         other => panic!("{other:?}"),
     }
@@ -109,7 +110,7 @@ fn who_is_suppressed_here_and_opted_in_is_suppressed_there() {
         event(&json!({"type": "contact.subscribed", "data": {"contact": {"email": "ann@x.example"}}}));
     let check = |suppressed: bool, expected: usize| {
         let person = Person { suppressed, ..known(None, None) };
-        let made = audience(&event, Some(&person), LastTimes::default());
+        let made = audience(&event, Some(&person), LastTimes::default(), None);
         assert_eq!(made.len(), expected, "{made:?}");
         let Some(Operation::SetFields { fields, .. }) = made.get(1) else { return };
         assert_eq!(fields.get(fields::SUPPRESSED), Some(&Value::Bool(true)));

@@ -145,6 +145,7 @@ async fn claim_of(base: &Base, row: &Row, destination: DestinationId) -> Result<
             bounced_at: maybe_millis(row, "bounced_at")?,
         },
         newest: false,
+        contact: None,
     })
 }
 

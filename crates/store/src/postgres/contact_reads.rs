@@ -1,6 +1,8 @@
 //! The reads of the handle that are about contacts.
 
-use mailspan_core::contact::ContactKey;
+use std::collections::HashMap;
+
+use mailspan_core::contact::{Contact, ContactKey};
 use mailspan_core::{Address, Name, PersonId};
 
 use super::handle::Postgres;
@@ -18,6 +20,15 @@ impl Postgres {
     ) -> Result<Option<ContactRow>, Trouble> {
         let link = self.state().await?;
         let found = contact_rows::one(link.base()?, tenant, key).await;
+        link.end(found).await
+    }
+
+    pub(crate) async fn contacts_of(
+        &self,
+        persons: &[PersonId],
+    ) -> Result<HashMap<PersonId, Contact>, Trouble> {
+        let link = self.link().await?;
+        let found = contact_rows::of_persons(link.base()?, persons).await;
         link.end(found).await
     }
 

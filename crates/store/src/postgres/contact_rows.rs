@@ -1,5 +1,7 @@
 //! Rows of contacts, suppressions, declared fields, tenants, confirmations, facts and sealed secrets, as read.
 
+use std::collections::HashMap;
+
 use mailspan_core::contact::{Contact, ContactKey, Permission, Stated, Suppressed};
 use mailspan_core::{Address, Digest, EventId, Millis, Name, PersonId};
 use tokio_postgres::Row;
@@ -48,6 +50,22 @@ pub(crate) async fn row_of(base: &Base, row: &Row) -> Result<ContactRow, Fault> 
         rev: get(row, "rev")?,
         contact: contact_of(row)?,
     })
+}
+
+pub(crate) async fn of_persons(
+    base: &Base,
+    persons: &[PersonId],
+) -> Result<HashMap<PersonId, Contact>, Fault> {
+    let sql = format!(
+        "SELECT p.id AS asked, {CONTACT_COLUMNS} FROM persons p
+         JOIN contacts c ON c.person = coalesce(p.same_as, p.id) WHERE p.id = ANY($1)"
+    );
+    let ids: Vec<i64> = persons.iter().map(|person| person.0).collect();
+    let mut found = HashMap::new();
+    for row in &base.rows(&sql, &[&ids]).await? {
+        found.insert(PersonId(get(row, "asked")?), contact_of(row)?);
+    }
+    Ok(found)
 }
 
 /// Found as a write that updates it would find it; a token finds nothing.

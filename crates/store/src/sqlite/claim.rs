@@ -170,6 +170,7 @@ fn claim_of(
             bounced_at: time(TIMES + 3)?,
         },
         newest: false,
+        contact: None,
     })
 }
 

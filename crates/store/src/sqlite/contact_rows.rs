@@ -1,5 +1,7 @@
 //! Rows of contacts, suppressions, declared fields, tenants, confirmations, facts and sealed secrets, as read.
 
+use std::collections::HashMap;
+
 use mailspan_core::contact::{Contact, ContactFields, ContactKey, Evidence, Permission, Stated, Suppressed};
 use mailspan_core::{Address, Digest, EventId, Millis, Name, PersonId};
 use rusqlite::{OptionalExtension, Row, params};
@@ -57,6 +59,21 @@ pub(crate) fn fields_json(fields: &ContactFields) -> Option<String> {
 
 pub(crate) fn fields_of(stored: Option<&str>) -> Option<ContactFields> {
     stored.map_or(Some(ContactFields::default()), |json| serde_json::from_str(json).ok())
+}
+
+pub(crate) fn of_persons(base: &Base, persons: &[PersonId]) -> Result<HashMap<PersonId, Contact>, Fault> {
+    let mut statement = base.sql(&format!(
+        "SELECT {CONTACT_COLUMNS} FROM persons p CROSS JOIN contacts c ON c.person = coalesce(p.same_as, p.id)
+         WHERE p.id = ?1"
+    ))?;
+    let mut found = HashMap::new();
+    for person in persons {
+        let mut rows = statement.query([person.0])?;
+        if let Some(row) = rows.next()? {
+            found.insert(*person, contact_of(row)?);
+        }
+    }
+    Ok(found)
 }
 
 /// Found as a write that updates it would find it; a token finds nothing.
