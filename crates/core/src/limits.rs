@@ -69,6 +69,8 @@ pub const ROUTE_BATCH_MAX: usize = 1_024;
 pub const RECENT_EVENTS_MAX: usize = 4_096;
 /// The same in bytes: room for four batches of 2 KB each.
 pub const RECENT_BYTES_MAX: usize = 8 << 20;
+/// API keys of senders that are kept in memory: more than a hub has, so that emptying it is rare.
+pub const KNOWN_KEYS_MAX: usize = 1_024;
 /// Parcels that one destination holds in memory, where it takes no large batches: [`QUEUE_ROOM`], and beside it an
 /// [`NEWEST_PART`]th for each queue of first tries.
 pub const DESK_WINDOW_MAX: usize = 1_120;

@@ -371,7 +371,7 @@ impl Store {
     /// The key whose SHA-256 this is, revoked and expired ones too: the caller judges.
     pub async fn key_by_hash(&self, hash: [u8; 32]) -> Result<Option<KeyRow>, Trouble> {
         match self {
-            Store::Sqlite(sqlite) => sqlite.read(move |base| sqlite::keys::by_hash(base, &hash)).await,
+            Store::Sqlite(sqlite) => sqlite.key_by_hash(hash).await,
             Store::Postgres(postgres) => postgres.key_by_hash(hash).await,
         }
     }

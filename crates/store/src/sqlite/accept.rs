@@ -152,7 +152,7 @@ fn keep_contact(
 ) -> Result<(), Fault> {
     let Arriving { arrived, packed, write } = one;
     let decides = decides(receipt);
-    let done = crowd.audience.write(write, receipt.received_at, decides);
+    let mut done = crowd.audience.write(write, receipt.received_at, decides);
     if let Some(why) = done.held_back {
         if door.alone && why == HeldBack::Erased {
             // It says whom it is about.
@@ -180,7 +180,7 @@ fn keep_contact(
     } else if !decides {
         let seq = keep_event(journal, door, &arrived.event, arrived.part, packed, flags)?;
         told = Some((seq, arrived.event.id));
-    } else if let Some(event) = decided(&arrived.event, &done)? {
+    } else if let Some(event) = decided(&arrived.event, &mut done) {
         let seq = keep_event(journal, door, &event, arrived.part, &envelope::pack(&event), flags)?;
         told = Some((seq, event.id));
     }
