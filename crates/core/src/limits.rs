@@ -33,6 +33,8 @@ pub const OPERATIONS_MAX: usize = 100;
 pub const ANSWER_BYTES_MAX: usize = 1 << 20;
 /// What is kept of an answer that was not a success.
 pub const ANSWER_KEPT_BYTES_MAX: usize = 4 << 10;
+/// What is kept and shown of an answer of a webhook endpoint, success or not.
+pub const ENDPOINT_ANSWER_CHARS_MAX: usize = 1_024;
 /// A VRL program: the largest map of the field we know has 6 KB.
 pub const PROGRAM_BYTES_MAX: usize = 64 << 10;
 /// Nesting of a VRL program: its compiler recurses and would end the process (vectordotdev/vrl#243).

@@ -28,6 +28,8 @@ mod rounds;
 mod rows;
 mod said;
 pub mod sqlite;
+mod told;
+mod veil;
 mod write;
 mod writer;
 
@@ -50,6 +52,7 @@ pub use reader::Reader;
 pub use rounds::{ListedDay, RoundMark, RoundRow, round_lease};
 pub use rows::*;
 pub use sqlite::SCHEMA;
+pub use told::{Answered, Tell};
 pub use write::*;
 pub use writer::Writer;
 

@@ -78,7 +78,8 @@ pub async fn enter(
         return Entered::Other(Problem::from(trouble).into_response());
     }
     if let Some(Caller { key_id, idempotency_key: Some(key), .. }) = caller {
-        receipt.idempotency = Some(Idempotency { api_key: key_id, key, body: whole_digest(&request) });
+        receipt.idempotency =
+            Some(Idempotency { api_key: key_id, key, body: whole_digest(&request), tell: None });
     }
     let complaints = complaints(source, &receipt);
     let entered = keep(app, receipt).await;
