@@ -33,6 +33,8 @@ pub const OPERATIONS_MAX: usize = 100;
 pub const ANSWER_BYTES_MAX: usize = 1 << 20;
 /// What is kept of an answer that was not a success.
 pub const ANSWER_KEPT_BYTES_MAX: usize = 4 << 10;
+/// What is kept and shown of an answer of a webhook endpoint, success or not.
+pub const ENDPOINT_ANSWER_CHARS_MAX: usize = 1_024;
 /// A VRL program: the largest map of the field we know has 6 KB.
 pub const PROGRAM_BYTES_MAX: usize = 64 << 10;
 /// Nesting of a VRL program: its compiler recurses and would end the process (vectordotdev/vrl#243).
@@ -69,6 +71,8 @@ pub const ROUTE_BATCH_MAX: usize = 1_024;
 pub const RECENT_EVENTS_MAX: usize = 4_096;
 /// The same in bytes: room for four batches of 2 KB each.
 pub const RECENT_BYTES_MAX: usize = 8 << 20;
+/// API keys of senders that are kept in memory: more than a hub has, so that emptying it is rare.
+pub const KNOWN_KEYS_MAX: usize = 1_024;
 /// Parcels that one destination holds in memory, where it takes no large batches: [`QUEUE_ROOM`], and beside it an
 /// [`NEWEST_PART`]th for each queue of first tries.
 pub const DESK_WINDOW_MAX: usize = 1_120;

@@ -70,6 +70,11 @@ impl Live {
         Live { hub, egress, routes, destinations, route_ids, destination_ids, source_ids }
     }
 
+    /// True for a webhook endpoint that the API made.
+    pub fn is_endpoint(&self, destination: DestinationId) -> bool {
+        self.destinations.get(&destination).is_some_and(|destination| destination.endpoint)
+    }
+
     pub fn route_id(&self, name: &Name) -> Option<RouteId> {
         self.route_ids.get(name).copied()
     }

@@ -93,6 +93,13 @@ pub fn spawn(task: impl Future<Output = ()> + Send + 'static) {
     tokio::spawn(task);
 }
 
+/// [`spawn`] where something is dropped: not where the runtime itself ends.
+pub fn spawn_at_last(task: impl Future<Output = ()> + Send + 'static) {
+    if let Ok(handle) = tokio::runtime::Handle::try_current() {
+        handle.spawn(task);
+    }
+}
+
 /// [`spawn`] as a value.
 pub fn spawner() -> Spawn {
     Arc::new(spawn)

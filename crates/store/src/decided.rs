@@ -3,10 +3,9 @@
 use std::sync::Arc;
 
 use mailspan_core::contact::{ContactKey, ContactWrite};
-use mailspan_core::{Digest, Event, EventId, EventType, Millis, RawValue, Reason, Seq, Subject};
+use mailspan_core::{Digest, Event, EventId, EventType, Millis, RawValue, Seq, Subject};
 
 use crate::audience::{Done, HeldBack, NewFact};
-use crate::write::Trouble;
 
 /// The types that the store decides on.
 pub(crate) const DECIDED: [&str; 7] = [
@@ -23,14 +22,12 @@ pub(crate) const DECIDED: [&str; 7] = [
 pub(crate) const HELD_BACK: [&str; 2] = [mailspan_core::ECHOED, mailspan_core::OUTLIVED];
 
 /// The event as the store decides it; nothing where nothing is to be said.
-pub(crate) fn decided(event: &Event, done: &Done) -> Result<Option<Event>, Trouble> {
-    let Some((event_type, data)) = &done.event else { return Ok(None) };
-    let data = serde_json::value::to_raw_value(data)
-        .map_err(|error| Trouble::Refused(Reason::new("unwritable_event", error.to_string())))?;
+pub(crate) fn decided(event: &Event, done: &mut Done) -> Option<Event> {
+    let (event_type, data) = done.event.take()?;
     let known = done.subject.address.is_some() || done.subject.external_id.is_some();
     let subject = if known { done.subject.clone() } else { event.subject.clone() };
     let event_type = EventType::known(event_type);
-    Ok(Some(Event { event_type, subject, data: Arc::from(data), ..event.clone() }))
+    Some(Event { event_type, subject, data: Arc::from(data), ..event.clone() })
 }
 
 /// An event of another source that says nothing that counts, under the type that says so.

@@ -28,6 +28,8 @@ mod rounds;
 mod rows;
 mod said;
 pub mod sqlite;
+mod told;
+mod veil;
 mod write;
 mod writer;
 
@@ -50,6 +52,7 @@ pub use reader::Reader;
 pub use rounds::{ListedDay, RoundMark, RoundRow, round_lease};
 pub use rows::*;
 pub use sqlite::SCHEMA;
+pub use told::{Answered, Tell};
 pub use write::*;
 pub use writer::Writer;
 
@@ -371,7 +374,7 @@ impl Store {
     /// The key whose SHA-256 this is, revoked and expired ones too: the caller judges.
     pub async fn key_by_hash(&self, hash: [u8; 32]) -> Result<Option<KeyRow>, Trouble> {
         match self {
-            Store::Sqlite(sqlite) => sqlite.read(move |base| sqlite::keys::by_hash(base, &hash)).await,
+            Store::Sqlite(sqlite) => sqlite.key_by_hash(hash).await,
             Store::Postgres(postgres) => postgres.key_by_hash(hash).await,
         }
     }

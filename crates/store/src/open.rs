@@ -11,6 +11,7 @@ use crate::identity::StoreKeys;
 use crate::lock::{self, Holder};
 use crate::queue::Queues;
 use crate::reader::{ReadQueue, Reader};
+use crate::sqlite::known_keys::KnownKeys;
 use crate::sqlite::log::Log;
 use crate::sqlite::recent::Recent;
 use crate::sqlite::{self, Journal, Sqlite};
@@ -116,6 +117,7 @@ pub fn open(options: OpenOptions) -> Result<(Store, Writer, Vec<Reader>), OpenEr
     let queues = Arc::new(Queues::new(options.intake_queue_max));
     let reads = Arc::new(ReadQueue::default());
     let recent = Arc::new(Recent::default());
+    let known_keys = Arc::new(KnownKeys::default());
     let mut readers = Vec::new();
     for _ in 0..options.readers.max(1) {
         let base = sqlite::connect_reader(&path, key.clone()).map_err(sql)?;
@@ -123,8 +125,8 @@ pub fn open(options: OpenOptions) -> Result<(Store, Writer, Vec<Reader>), OpenEr
     }
     let base = sqlite::connect_checkpointer(&path, key.clone()).map_err(sql)?;
     readers.push(Reader { queue: checkpoints, base });
-    let store = Sqlite::new(queues.clone(), reads, recent.clone(), key, path.clone());
-    Ok((Store::Sqlite(store), Writer { queues, journal, recent, lock }, readers))
+    let store = Sqlite::new(queues.clone(), reads, recent.clone(), known_keys.clone(), key, path.clone());
+    Ok((Store::Sqlite(store), Writer { queues, journal, recent, known_keys, lock }, readers))
 }
 
 /// Readable by its owner alone, also where it was made by another tool. SQLite gives its log and

@@ -166,6 +166,8 @@ pub struct Idempotency {
     pub api_key: i64,
     pub key: String,
     pub body: Digest,
+    /// Where the answer shows more than [`Accepted`] keeps; else that is the answer.
+    pub tell: Option<crate::Tell>,
 }
 
 #[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
@@ -181,6 +183,9 @@ pub struct Accepted {
     /// `Idempotency-Key`.
     #[serde(skip)]
     pub contacts: Vec<ContactOutcome>,
+    /// What [`Idempotency::tell`] made: the same now and when it is asked for again.
+    #[serde(skip)]
+    pub told: Option<crate::Answered>,
 }
 
 /// An event of the hub itself about a delivery that becomes a dead letter, or a job that ends, accepted with the

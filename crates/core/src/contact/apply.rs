@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
 use super::facts::{Fact, Permission, Standing, Stated, standing};
@@ -43,7 +44,7 @@ pub struct Applied {
     pub suppression: Option<Option<(Suppressed, Millis)>>,
     pub standing: Standing,
     /// The type and `data` of the hub's own event; nothing where nothing is to be said.
-    pub event: Option<(&'static str, Value)>,
+    pub event: Option<(&'static str, Box<RawValue>)>,
     /// A confirmation is to be asked for.
     pub ask: bool,
 }
@@ -154,7 +155,10 @@ fn erase(known: &Known, write: &ContactWrite) -> Applied {
                 suppression: Some(Some((Suppressed::Erasure, erased_at))),
                 standing,
                 // A person without a contact is known to destinations too.
-                event: Some(("contact.erased", json!({ "contact": {}, "origin": write.evidence.origin }))),
+                event: Some((
+                    "contact.erased",
+                    told::text(&json!({ "contact": {}, "origin": write.evidence.origin })),
+                )),
                 ..refused(known, Reason::new("erased", ""))
             },
             _ => refused(known, Reason::new("not_found", "there is no such contact")),
@@ -170,7 +174,7 @@ fn erase(known: &Known, write: &ContactWrite) -> Applied {
         facts: vec![Stated::Erased],
         suppression: Some(Some((Suppressed::Erasure, erased_at))),
         standing,
-        event: Some(("contact.erased", data)),
+        event: Some(("contact.erased", told::text(&data))),
         ask: false,
     }
 }
@@ -362,6 +366,11 @@ mod tests {
         (Known { contact: applied.after.clone(), facts, suppressed }, applied)
     }
 
+    fn said(applied: Applied) -> (&'static str, Value) {
+        let (event_type, data) = applied.event.unwrap();
+        (event_type, serde_json::from_str(data.get()).unwrap())
+    }
+
     fn all(told: &[Told]) -> Known {
         let mut known = after(Known::default(), &write(0, WriteMode::Upsert)).0;
         for (at, what, why) in told {
@@ -438,12 +447,12 @@ mod tests {
     fn who_is_no_contact_is_told_of_when_suppressed() {
         let block = ContactWrite { suppress: Change::Set(Suppressed::Bounce), ..write(3, WriteMode::Follow) };
         let (known, applied) = after(Known::default(), &block);
-        let (event_type, data) = applied.event.unwrap();
+        let (event_type, data) = said(applied);
         assert_eq!((event_type, &data["suppressed_for"]), ("contact.suppression_changed", &"bounce".into()));
         assert!(data["contact"]["suppressed_at"].is_string());
         let lift = ContactWrite { suppress: Change::Clear, ..write(4, WriteMode::Follow) };
         let (_, applied) = after(known, &lift);
-        let data = applied.event.unwrap().1;
+        let data = said(applied).1;
         assert_eq!((&data["contact"]["suppressed_at"], data.get("suppressed_for")), (&Value::Null, None));
     }
 
@@ -451,13 +460,13 @@ mod tests {
     fn consent_names_the_event_and_a_new_contact_is_told_once() {
         let made = ContactWrite { opt_in: Some(true), ..write(1, WriteMode::Upsert) };
         let (known, applied) = after(Known::default(), &made);
-        let (event_type, data) = applied.event.unwrap();
+        let (event_type, data) = said(applied);
         assert_eq!((event_type, &data["contact"]["opt_in"]), ("contact.created", &true.into()));
         let mut out = ContactWrite { opt_in: Some(false), ..write(2, WriteMode::Update) };
         out.locale = Change::Set("en".to_owned());
         out.evidence = Evidence { origin: "one_click".to_owned(), ..Evidence::default() };
         let (_, applied) = after(known, &out);
-        let (event_type, data) = applied.event.unwrap();
+        let (event_type, data) = said(applied);
         assert_eq!(event_type, "contact.unsubscribed");
         assert_eq!(data["changed"], json!(["locale", "opt_in", "permission", "unsubscribed_at"]));
         assert_eq!(data["origin"], "one_click");

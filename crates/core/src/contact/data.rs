@@ -2,30 +2,57 @@
 
 use std::collections::BTreeMap;
 
-use serde_json::{Map, Value, json};
+use serde::Serialize;
+use serde_json::{Map, Value};
 
 use super::{Change, Contact, ContactKey, ContactWrite, Evidence, Permission, Stated, Suppressed, WriteMode};
 use crate::limits::{CONSENT_PAGE_CHARS_MAX, CONTACT_LABEL_CHARS_MAX, EXTERNAL_ID_BYTES_MAX};
 use crate::{Address, Event, EventType};
 
-/// The `contact` member of the hub's own contact events.
-pub fn contact_json(contact: &Contact) -> Value {
-    json!({
-        "id": contact.uid,
-        "email": contact.address.as_ref().map(Address::as_str),
-        "external_id": contact.external_id,
-        "locale": contact.locale,
-        "opt_in": contact.opt_in,
-        "permission": contact.permission,
-        "consent_version": contact.consent_version,
-        "source": contact.source,
-        "project_id": contact.project,
-        "attributes": contact.fields.attributes,
-        "standard": contact.fields.standard,
-        "custom": contact.fields.custom,
-        "suppressed_at": contact.suppressed_at.map(|at| at.rfc3339()),
-        "unsubscribed_at": contact.unsubscribed_at.map(|at| at.rfc3339()),
-    })
+/// The `contact` member of the hub's own contact events, written without a copy of the contact; members by name.
+#[derive(Serialize)]
+pub struct Shown<'c> {
+    attributes: &'c BTreeMap<String, Value>,
+    consent_version: Option<&'c str>,
+    custom: &'c BTreeMap<String, Value>,
+    email: Option<&'c str>,
+    external_id: Option<&'c str>,
+    id: &'c str,
+    locale: Option<&'c str>,
+    opt_in: bool,
+    permission: Permission,
+    project_id: Option<&'c str>,
+    source: Option<&'c str>,
+    standard: &'c BTreeMap<String, Value>,
+    suppressed_at: Option<String>,
+    unsubscribed_at: Option<String>,
+}
+
+impl<'c> Shown<'c> {
+    pub fn new(contact: &'c Contact) -> Shown<'c> {
+        Shown {
+            attributes: &contact.fields.attributes,
+            consent_version: contact.consent_version.as_deref(),
+            custom: &contact.fields.custom,
+            email: contact.address.as_ref().map(Address::as_str),
+            external_id: contact.external_id.as_deref(),
+            id: &contact.uid,
+            locale: contact.locale.as_deref(),
+            opt_in: contact.opt_in,
+            permission: contact.permission,
+            project_id: contact.project.as_deref(),
+            source: contact.source.as_deref(),
+            standard: &contact.fields.standard,
+            suppressed_at: contact.suppressed_at.map(|at| at.rfc3339()),
+            unsubscribed_at: contact.unsubscribed_at.map(|at| at.rfc3339()),
+        }
+    }
+}
+
+/// [`Shown`] as text.
+pub fn contact_json(contact: &Contact) -> String {
+    // Keys are texts and numbers are finite: what was read can be written.
+    serde_json::to_string(&Shown::new(contact)).unwrap_or_else(|_| "null".to_owned())
 }
 
 /// What an event says of a contact: families `contact.*`, `email.complained`, and a hard

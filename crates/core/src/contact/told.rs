@@ -1,11 +1,33 @@
 //! What the hub says of a contact that changed: the type and `data` of its own event.
 
-use serde_json::{Value, json};
+use serde::Serialize;
+use serde_json::json;
+use serde_json::value::{RawValue, to_raw_value};
 
 use super::apply::Turn;
-use super::data::contact_json;
+use super::data::Shown;
 use super::{CONFIRM, Contact, Suppressed};
 use crate::Millis;
+
+/// Type and `data` of an event.
+pub(super) type Told = (&'static str, Box<RawValue>);
+
+/// Members by name, as they are written.
+#[derive(Serialize)]
+struct Said<'a> {
+    changed: &'a [&'static str],
+    contact: Shown<'a>,
+    origin: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    previous: Option<Previous<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    suppressed_for: Option<&'static str>,
+}
+
+#[derive(Serialize)]
+struct Previous<'a> {
+    email: &'a str,
+}
 
 /// Names of the members that are not what they were.
 pub(super) fn differences(before: &Contact, after: &Contact) -> Vec<&'static str> {
@@ -35,7 +57,7 @@ pub(super) fn event(
     names: &[&'static str],
     suppressed: Option<Suppressed>,
     origin: &str,
-) -> Option<(&'static str, Value)> {
+) -> Option<Told> {
     let was_in = before.is_some_and(|before| before.opt_in);
     let event_type = match turn {
         Turn::Created => "contact.created",
@@ -47,18 +69,18 @@ pub(super) fn event(
         _ => return None,
     };
     let old_address = before.and_then(|before| before.address.as_ref()).filter(|_| names.contains(&"email"));
-    let mut data = json!({ "contact": contact_json(after), "changed": names, "origin": origin });
-    if let Some(address) = old_address {
-        data["previous"] = json!({ "email": address.as_str() });
-    }
-    if let Some(reason) = suppressed.filter(|_| names.contains(&"suppressed_at")) {
-        data["suppressed_for"] = reason.name().into();
-    }
-    Some((event_type, data))
+    let data = Said {
+        changed: names,
+        contact: Shown::new(after),
+        origin,
+        previous: old_address.map(|address| Previous { email: address.as_str() }),
+        suppressed_for: suppressed.filter(|_| names.contains(&"suppressed_at")).map(Suppressed::name),
+    };
+    Some((event_type, text(&data)))
 }
 
 /// Of an address that no contact has: systems that mail it must know all the same.
-pub(super) fn strangers_event(now: Option<(Suppressed, Millis)>, origin: &str) -> (&'static str, Value) {
+pub(super) fn strangers_event(now: Option<(Suppressed, Millis)>, origin: &str) -> Told {
     let mut data = json!({
         "contact": { "suppressed_at": now.map(|(_, at)| at.rfc3339()) },
         "changed": ["suppressed_at"],
@@ -67,5 +89,11 @@ pub(super) fn strangers_event(now: Option<(Suppressed, Millis)>, origin: &str) -
     if let Some((reason, _)) = now {
         data["suppressed_for"] = reason.name().into();
     }
-    ("contact.suppression_changed", data)
+    ("contact.suppression_changed", text(&data))
+}
+
+/// As JSON.
+pub(super) fn text(data: &impl Serialize) -> Box<RawValue> {
+    // Keys are texts and numbers are finite: a value that was read can be written.
+    to_raw_value(data).unwrap_or_else(|_| RawValue::NULL.to_owned())
 }

@@ -3,7 +3,7 @@
 use mailspan_connectors::signature::digest;
 use mailspan_core::contact::{CONTACTS, ContactOutcome, ContactWrite};
 use mailspan_core::{Address, Event, EventId, EventType, Millis, Name, RawRequest, RawValue, Subject};
-use mailspan_store::{Arrived, Cut, Receipt, Trouble};
+use mailspan_store::{Accepted, Arrived, Cut, Idempotency, Receipt, Trouble};
 
 use crate::app::App;
 use crate::intake::door::keep;
@@ -27,6 +27,17 @@ pub async fn write(
     origin: Origin<'_>,
     writes: Vec<ContactWrite>,
 ) -> Result<Vec<ContactOutcome>, Trouble> {
+    write_once(app, origin, writes, None).await.map(|(accepted, _)| accepted.contacts)
+}
+
+/// The same for a request that may have an `Idempotency-Key`: true where it was answered before, and nothing was
+/// written.
+pub async fn write_once(
+    app: &App,
+    origin: Origin<'_>,
+    writes: Vec<ContactWrite>,
+    idempotency: Option<Idempotency>,
+) -> Result<(Accepted, bool), Trouble> {
     let now = origin.request.map_or_else(runtime::now, |request| request.received_at);
     let body_digest = digest(origin.request.map_or(&[], |request| &request.body));
     let mut cuts = origin.cuts;
@@ -42,11 +53,10 @@ pub async fn write(
         packed: origin.request.map(|request| mailspan_store::pack_request(request, &cuts)),
         arrivals: arrivals.collect(),
         unreadable: Vec::new(),
-        idempotency: None,
+        idempotency,
         round: None,
     };
-    let (accepted, _) = keep(app, Box::new(receipt)).await?;
-    Ok(accepted.contacts)
+    keep(app, Box::new(receipt)).await
 }
 
 /// Kept as a digest where it counts; in the stored request it proves nothing, and callers name people in it.

@@ -1,5 +1,5 @@
-//! What destinations answered, kept for a moment while somebody waits for it (`?wait=`): the store keeps
-//! the answers of failures only.
+//! What destinations answered, kept for a moment while somebody waits for it (`?wait=`), and what webhook endpoints
+//! answered until it is settled: of other successes the store keeps no answer.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -1,5 +1,6 @@
 //! Settling: what the engine concluded goes to the store, and the engine hears when it is kept.
 
+use mailspan_core::limits::ENDPOINT_ANSWER_CHARS_MAX;
 use mailspan_core::{Attempt, DeliveryId, DestinationId, Outcome, Reason, Settlement, State};
 use mailspan_engine::{Fence, Happened, SettleFailed};
 use mailspan_store::{DeliveryRow, Say, Trouble, Write, Wrote};
@@ -82,7 +83,8 @@ async fn keep(
     fence: Fence,
     parts: &[Part],
 ) -> Result<Vec<DestinationId>, SettleFailed> {
-    let (settlements, attempts) = joined(parts);
+    let (settlements, mut attempts) = joined(parts);
+    show_answers(app, destination, &settlements, &mut attempts);
     let say = said(app, destination, &settlements);
     let says = !say.is_empty();
     let write = Write::Settle { destination, fence, settlements, attempts, at: runtime::now(), say };
@@ -104,6 +106,21 @@ async fn keep(
         Err(trouble) => {
             tracing::warn!("settlements wait: {trouble}");
             Err(SettleFailed::Broken)
+        }
+    }
+}
+
+/// The log of a webhook endpoint shows its last answer, whatever it was; of other destinations failures alone are
+/// kept.
+fn show_answers(app: &App, destination: DestinationId, settlements: &[Settlement], attempts: &mut [Attempt]) {
+    if !app.live().is_endpoint(destination) {
+        return;
+    }
+    for settlement in settlements {
+        let Some(attempt) = settlement.attempt.and_then(|place| attempts.get_mut(place)) else { continue };
+        if attempt.answer.is_none() && attempt.status > 0 {
+            let said = app.said.of(settlement.delivery).pop();
+            attempt.answer = said.map(|said| said.answer.chars().take(ENDPOINT_ANSWER_CHARS_MAX).collect());
         }
     }
 }

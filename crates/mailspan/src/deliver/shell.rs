@@ -105,10 +105,8 @@ fn carry_out(app: &App, command: Command) {
             app.tell(happened).await;
         }),
         Command::Send { call, destination, request, items } => runtime::spawn(async move {
-            let what = app
-                .said
-                .is_waited_for()
-                .then(|| format!("{} {}", request.method, request.path).trim_end().to_owned());
+            let is_shown = app.said.is_waited_for() || app.live().is_endpoint(destination);
+            let what = is_shown.then(|| format!("{} {}", request.method, request.path).trim_end().to_owned());
             let answer = send(&app, destination, request).await;
             if let Some(what) = what {
                 app.said.keep(items, what, &answer);

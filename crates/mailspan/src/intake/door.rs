@@ -1,8 +1,10 @@
 //! The shell of receiving: keeps what was received and answers the sender.
 
 use std::net::IpAddr;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::task::{Context, Poll};
 
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -78,7 +80,8 @@ pub async fn enter(
         return Entered::Other(Problem::from(trouble).into_response());
     }
     if let Some(Caller { key_id, idempotency_key: Some(key), .. }) = caller {
-        receipt.idempotency = Some(Idempotency { api_key: key_id, key, body: whole_digest(&request) });
+        receipt.idempotency =
+            Some(Idempotency { api_key: key_id, key, body: whole_digest(&request), tell: None });
     }
     let complaints = complaints(source, &receipt);
     let entered = keep(app, receipt).await;
@@ -177,14 +180,25 @@ fn whole_digest(request: &RawRequest) -> Digest {
     digest(&bytes)
 }
 
-/// Everything enters by this one function: what was received is committed, and the router is woken.
+/// Everything enters by this one function: what was received is committed, and the router is woken. Both happen
+/// though the sender goes away meanwhile, and this future with it: a write that was begun is brought to its end.
 pub async fn keep(app: &App, receipt: Box<Receipt>) -> Result<(Accepted, bool), Trouble> {
-    let erases = receipt.arrivals.iter().any(|one| one.contact.as_ref().is_some_and(|write| write.erase));
+    let (own, erases) = (app.clone(), receipt.arrivals.iter().any(erases));
     drill::point("accept-before-commit");
-    let wrote = drill::begun("accept-in-commit", app.store.write(Write::Accept(receipt))).await;
+    let write = async move {
+        let wrote = drill::begun("accept-in-commit", own.store.write(Write::Accept(receipt))).await;
+        kept(&own, wrote, erases)
+    };
+    Begun(Some(Box::pin(write))).await
+}
+
+fn erases(arrived: &Arrived) -> bool {
+    arrived.contact.as_ref().is_some_and(|write| write.erase)
+}
+
+fn kept(app: &App, wrote: Result<Wrote, Trouble>, erases: bool) -> Result<(Accepted, bool), Trouble> {
     app.broken.store(matches!(wrote, Err(Trouble::Broken(_))), Ordering::Relaxed);
-    let wrote = wrote?;
-    let Wrote::Accepted { accepted, again } = wrote else {
+    let Wrote::Accepted { accepted, again } = wrote? else {
         return Err(Trouble::Broken("the store gave another answer than to an accept".to_owned()));
     };
     drill::point("accept-after-commit");
@@ -195,6 +209,36 @@ pub async fn keep(app: &App, receipt: Box<Receipt>) -> Result<(Accepted, bool), 
         app.erase_wake.notify_one();
     }
     Ok((accepted, again))
+}
+
+type Keeping = Pin<Box<dyn Future<Output = Result<(Accepted, bool), Trouble>> + Send>>;
+
+/// A write under way. The server drops a request whose sender went away; what is committed for it all the same must
+/// not wait for the next event to be routed.
+struct Begun(Option<Keeping>);
+
+impl Future for Begun {
+    type Output = Result<(Accepted, bool), Trouble>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let Some(write) = &mut self.0 else { return Poll::Pending };
+        let polled = write.as_mut().poll(cx);
+        if polled.is_ready() {
+            self.0 = None;
+        }
+        polled
+    }
+}
+
+impl Drop for Begun {
+    fn drop(&mut self) {
+        if let Some(write) = self.0.take() {
+            runtime::spawn_at_last(async move {
+                // Nobody is left to be told.
+                let _ = write.await;
+            });
+        }
+    }
 }
 
 /// 401 without detail; the operator finds the reason under `refused`. Of a flood some are explained and

@@ -4,22 +4,15 @@ use mailspan_testkit::{Hub, Sandbox, until};
 use serde_json::{Value, json};
 
 use crate::crm::{at, settled};
-use crate::support::BINARY;
+use crate::support::{BINARY, base};
 
 const KEY: &str = "mc_test_of_the_tests";
 const SECRET: &str = "whsec_0123456789abcdef0123456789abcdef";
 
 fn config(account: u16, destination: &str) -> String {
+    let base = base("");
     format!(
-        r#"
-[server]
-listen = "127.0.0.1:{{HUB}}"
-
-[storage]
-url = "sqlite:hub.db"
-
-[egress]
-allow = ["127.0.0.1:1024-65535"]
+        r#"{base}
 
 [sources.app]
 kind = "api"

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use crate::contacts::Tenant;
 use crate::crm::contact;
-use crate::support::BINARY;
+use crate::support::{BINARY, base};
 
 const CORE_KEY: &str = "mc_test_of_the_tests";
 const LEON_KEY: &str = "maileon-key-of-the-tests";
@@ -22,17 +22,9 @@ struct Town {
 
 fn config(core: u16, leon: u16, alarms: u16) -> String {
     let batch = "batch = { max = 100, wait = \"20ms\" }\nrate = \"1000/1s\"\nretry = [\"100ms\", \"200ms\"]";
+    let base = base("");
     format!(
-        r#"
-[server]
-listen = "127.0.0.1:{{HUB}}"
-public_url = "http://127.0.0.1:{{HUB}}"
-
-[storage]
-url = "sqlite:hub.db"
-
-[egress]
-allow = ["127.0.0.1:1024-65535"]
+        r#"{base}
 
 [sources.app]
 kind = "api"

@@ -19,6 +19,30 @@ fn accepted(hub: &Hub) -> u64 {
 }
 
 #[test]
+fn what_is_committed_for_a_sender_that_went_away_is_routed_and_delivered() {
+    let (hub, crm) = hub();
+    for n in 0..20 {
+        let body = event("open", &format!("gone{n}@example.com"), AT).to_string();
+        let mac = signed(SECRET, body.as_bytes());
+        let mut sender = TcpStream::connect(("127.0.0.1", hub.port)).unwrap();
+        let head = format!(
+            "POST /in/mailtarget HTTP/1.1\r\nhost: hub\r\nx-mailtarget-signature: {mac}\r\n\
+             content-type: application/json\r\ncontent-length: {}\r\n\r\n",
+            body.len()
+        );
+        sender.write_all((head + &body).as_bytes()).unwrap();
+        drop(sender);
+        until(10, "an event waits for the next one to be routed", || {
+            (hub.rows(&["audit"])[0]["waiting"] == 0).then_some(())
+        });
+    }
+    assert!(accepted(&hub) > 0, "no sender went away after its request was taken: the test looks at nothing");
+    until(10, "what was committed was not delivered", || {
+        (crm.ok().len() as u64 == accepted(&hub)).then_some(())
+    });
+}
+
+#[test]
 fn a_hundred_copies_at_once_are_one_event() {
     let (hub, crm) = hub();
     let body = event("open", "copied@example.com", AT).to_string();

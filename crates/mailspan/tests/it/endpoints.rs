@@ -83,6 +83,28 @@ fn an_unsubscribe_reaches_an_endpoint_signed_and_logged() {
 }
 
 #[test]
+fn the_log_shows_the_beginning_of_what_was_answered_until_the_person_is_erased() {
+    let (hub, _) = hub();
+    let receiver = Receiver::start();
+    receiver.answer(|_| (202, Vec::new(), format!("thanks, {}", "é".repeat(2_000))));
+    let tenant = Tenant::new(&hub, "acme");
+    let made = make(&tenant, &receiver, &["contact.unsubscribed"], json!({}));
+    let path = format!("/webhooks/endpoints/{}/deliveries", made["id"].as_str().unwrap());
+    tenant.put(json!({ "email": "a@x.org", "externalId": "u-1", "optIn": true }));
+    tenant.ask("PATCH", "/contacts/u-1", &json!({ "optIn": false }));
+    let row = until(10, "the delivery is not in the log", || {
+        let row = tenant.get(&path)["data"][0].clone();
+        (row["status"] == "SUCCESS").then_some(row)
+    });
+    let said = row["responseBody"].as_str().unwrap_or_else(|| panic!("no answer in the log: {row}"));
+    assert!(said.starts_with("thanks, éé") && said.chars().count() == 1_024, "{said}");
+    check(&tenant.ask("DELETE", "/contacts/u-1", &Value::Null), 200);
+    until(20, "the answer outlived the person", || {
+        tenant.get(&path)["data"][0]["responseBody"].is_null().then_some(())
+    });
+}
+
+#[test]
 fn events_of_webhooks_reach_endpoints_too_and_failures_keep_the_schedule() {
     let (mut hub, _) = hub();
     let receiver = Receiver::start();

@@ -200,8 +200,15 @@ fn an_erasure_reaches_notes_names_and_the_log() {
         (status, Vec::new(), r#"{"error":"customer u-erased-9 (login ann.erasable7) is locked"}"#.to_owned())
     });
     let tenant = Tenant::new(&hub, "acme");
+    // Named before she is a contact, and by a part of her address: not refused, and not readable in the file.
+    let url = "http://127.0.0.1:9999/of/ann.erasable7/u-erased-9.json";
+    let made = tenant.ask("POST", "/webhooks/endpoints", &json!({ "url": url, "events": ["email.bounced"] }));
+    assert_eq!(made.status, 201, "{}", made.text());
     assert_eq!(tenant.put(json!({ "email": ANN, "externalId": "u-erased-9", "optIn": true })).status, 200);
-    let friend = json!({ "email": BOB, "externalId": "u-bob-stays", "source": format!("ref {ANN}") });
+    // His fact of consent has a dead letter too, whose words are about her: kept with the fact.
+    let friend = json!({
+        "email": BOB, "externalId": "u-bob-stays", "source": format!("ref {ANN}"), "optIn": true,
+    });
     let named = [("idempotency-key", "idem-ann.erasable7@gone.example")];
     assert_eq!(tenant.ask_with("PUT", "/contacts", &named, &friend).status, 200);
     let file = hub.folder().join("u-erased-9.csv");
@@ -224,6 +231,7 @@ fn an_erasure_reaches_notes_names_and_the_log() {
     done(&hub);
     let source = &tenant.get("/contacts/u-bob-stays")["source"];
     assert_eq!(source, "ref [erased]");
+    assert_eq!(tenant.get("/webhooks/endpoints")["data"][0]["url"], url, "the endpoint is the tenant's");
     let log = hub.log();
     assert!(log.contains("dead letter: ") && log.contains("HTTP 422"), "{log}");
     assert!(!log.contains("u-erased-9") && !log.contains("ann.erasable7"), "{log}");

@@ -33,6 +33,7 @@ mod maileon;
 mod moving;
 mod notices;
 mod on_postgres;
+mod once;
 mod openapi;
 mod operations;
 mod overload;

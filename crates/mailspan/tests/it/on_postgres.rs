@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use mailspan_testkit::{PostgresServer, use_stores};
 
 use crate::{access, api, commands, deliver, hubspot, intake, notices, operations, poll, prepare, reconcile};
-use crate::{reload, replay, store_key};
+use crate::{once, reload, replay, store_key};
 
 type Case = (&'static str, fn());
 
@@ -49,6 +49,22 @@ const ON_SQLITE_ONLY: &[(&str, &str)] = &[
 ];
 
 const CASES: &[Case] = &[
+    (
+        "once::each_write_is_done_once_under_a_key_and_answered_the_same",
+        once::each_write_is_done_once_under_a_key_and_answered_the_same,
+    ),
+    (
+        "once::a_key_is_of_one_path_and_refusals_are_judged_anew",
+        once::a_key_is_of_one_path_and_refusals_are_judged_anew,
+    ),
+    (
+        "once::an_answer_about_a_person_who_was_erased_since_is_given_no_more",
+        once::an_answer_about_a_person_who_was_erased_since_is_given_no_more,
+    ),
+    (
+        "once::a_kill_between_write_and_answer_does_it_no_second_time",
+        once::a_kill_between_write_and_answer_does_it_no_second_time,
+    ),
     (
         "store_key::a_store_is_served_with_its_store_key_alone_and_the_key_can_be_changed",
         store_key::a_store_is_served_with_its_store_key_alone_and_the_key_can_be_changed,
@@ -324,6 +340,7 @@ fn every_flow_runs_on_both() {
         ("store_key", include_str!("store_key.rs")),
         ("poll", include_str!("poll.rs")),
         ("reconcile", include_str!("reconcile.rs")),
+        ("once", include_str!("once.rs")),
     ];
     for (module, text) in sources {
         let mut lines = text.lines();

@@ -7,8 +7,8 @@ use serde_json::{Value, json};
 pub const SECRET: &str = "mailtarget-secret-of-the-tests";
 pub const BINARY: &str = env!("CARGO_BIN_EXE_mailspan");
 
-/// One source, one receiver, one route; `more` is put at the end.
-pub fn config(crm: &Receiver, destination: &str, more: &str) -> String {
+/// What every configuration begins with: a hub on a port of its own, a store beside it, receivers on this machine.
+pub fn base(storage: &str) -> String {
     format!(
         r#"
 [server]
@@ -17,10 +17,19 @@ public_url = "http://127.0.0.1:{{HUB}}"
 
 [storage]
 url = "sqlite:hub.db"
+{storage}
 
 [egress]
 allow = ["127.0.0.1:1024-65535"]
+"#
+    )
+}
 
+/// One source, one receiver, one route; `more` is put at the end.
+pub fn config(crm: &Receiver, destination: &str, more: &str) -> String {
+    let base = base("");
+    format!(
+        r#"{base}
 [sources.mailtarget]
 kind = "mailtarget"
 secrets = [{{ env = "MAILTARGET_SECRET" }}]

@@ -6,7 +6,7 @@ use mailspan_testkit::{Hub, PostgresServer, Receiver, Seen, request, until, use_
 use serde_json::{Value, json};
 
 use crate::contacts::Tenant;
-use crate::support::BINARY;
+use crate::support::{BINARY, base};
 
 const SECRET: &str = "whsec_0123456789abcdef0123456789abcdef";
 const LOCALES: [&str; 6] = ["es", "en", "it", "fr", "ca", "de"];
@@ -22,34 +22,16 @@ const SCOPES: [&str; 8] = [
 ];
 
 /// The mailing side: contacts, webhook endpoints, and what its sending machines report.
-const PLATFORM: &str = r#"
-[server]
-listen = "127.0.0.1:{HUB}"
-
-[storage]
-url = "sqlite:hub.db"
-key = { env = "STORE_KEY" }
-
-[egress]
-allow = ["127.0.0.1:1024-65535"]
-
-[sources.sending]
-kind = "api"
-tenant = "acme"
-"#;
+fn platform() -> String {
+    let sending = "\n[sources.sending]\nkind = \"api\"\ntenant = \"acme\"\n";
+    base("key = { env = \"STORE_KEY\" }") + sending
+}
 
 /// The application's side: it says what its users agree to, and is told what they took back elsewhere.
 fn saas(platform: u16, application: u16) -> String {
+    let base = base("");
     format!(
-        r#"
-[server]
-listen = "127.0.0.1:{{HUB}}"
-
-[storage]
-url = "sqlite:hub.db"
-
-[egress]
-allow = ["127.0.0.1:1024-65535"]
+        r#"{base}
 
 [sources.app]
 kind = "api"
@@ -103,7 +85,8 @@ struct Pair {
 impl Pair {
     fn start() -> Pair {
         let application = Receiver::start();
-        let mut platform = Hub::new(BINARY, PLATFORM, &[("STORE_KEY", "the-store-key-of-the-mailing-side")]);
+        let mut platform =
+            Hub::new(BINARY, &platform(), &[("STORE_KEY", "the-store-key-of-the-mailing-side")]);
         platform.start();
         platform.rows(&["tenants", "create", "acme"]);
         // The test asks with the same key, and more often than an application would.

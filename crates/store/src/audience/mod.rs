@@ -106,6 +106,8 @@ pub(crate) struct Asked {
 
 pub(crate) struct Audience {
     key: IdentityKey,
+    /// Hashes of what the writes speak of, by address and by external id: each is asked for a dozen times.
+    hashed: (HashMap<String, Hash>, HashMap<String, Hash>),
     pub identities: Rows<Hash, i64>,
     pub persons: Rows<i64, PersonRow>,
     pub contacts: Rows<i64, Contact>,
@@ -122,6 +124,8 @@ pub(crate) struct Audience {
     pub known: BTreeMap<i64, Known>,
     /// Persons made in this transaction.
     pub made: HashSet<i64>,
+    /// Persons whose contact the database has.
+    pub with_contact: HashSet<i64>,
     /// Numbers for new persons, the next one last.
     free: Vec<i64>,
     /// The latest `updated_at` of the tenant: none is earlier than one before it.
@@ -153,6 +157,7 @@ impl Audience {
         free.reverse();
         Audience {
             key,
+            hashed: Default::default(),
             identities: Rows::new(),
             persons: Rows::new(),
             contacts: Rows::new(),
@@ -164,6 +169,7 @@ impl Audience {
             erased: BTreeSet::new(),
             known: BTreeMap::new(),
             made: HashSet::new(),
+            with_contact: HashSet::new(),
             free,
             floor,
             gone: HashMap::new(),
@@ -179,14 +185,22 @@ impl Audience {
     }
 
     /// The identities, ids and tokens that these writes speak of.
-    pub(crate) fn asked(&self, writes: &[&ContactWrite]) -> Asked {
+    pub(crate) fn asked(&mut self, writes: &[&ContactWrite]) -> Asked {
         let mut asked = Asked::default();
         for write in writes {
             let (address, external_id) = find::parts(&write.key);
             let ids = external_id.into_iter().chain(find::set_id(write));
             let addresses = address.into_iter().chain(write.address.as_ref());
-            asked.hashes.extend(ids.map(|id| self.hash_of_id(id)));
-            asked.addresses.extend(addresses.map(|address| self.hash_of(address)));
+            for id in ids {
+                let hash = self.hash_of_id(id);
+                asked.hashes.insert(hash);
+                self.hashed.1.entry(id.to_owned()).or_insert(hash);
+            }
+            for address in addresses {
+                let hash = self.hash_of(address);
+                asked.addresses.insert(hash);
+                self.hashed.0.entry(address.as_str().to_owned()).or_insert(hash);
+            }
             match &write.key {
                 ContactKey::Id(id) => drop(asked.uids.insert(id.clone())),
                 ContactKey::Token(token) => drop(asked.tokens.insert(*token)),
@@ -210,6 +224,7 @@ impl Audience {
 
     pub(crate) fn read_contact(&mut self, person: i64, contact: Contact) {
         self.uids.insert(contact.uid.clone(), person);
+        self.with_contact.insert(person);
         self.contacts.read(person, contact);
     }
 
@@ -250,10 +265,12 @@ impl Audience {
     }
 
     pub(crate) fn hash_of(&self, address: &Address) -> Hash {
-        self.key.hash(b"address", address.key().as_bytes())
+        let known = self.hashed.0.get(address.as_str()).copied();
+        known.unwrap_or_else(|| self.key.hash(b"address", address.key().as_bytes()))
     }
 
     fn hash_of_id(&self, external_id: &str) -> Hash {
-        self.key.hash(b"external_id", external_id.as_bytes())
+        let known = self.hashed.1.get(external_id).copied();
+        known.unwrap_or_else(|| self.key.hash(b"external_id", external_id.as_bytes()))
     }
 }

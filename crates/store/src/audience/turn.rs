@@ -4,8 +4,7 @@ use mailspan_core::contact::{
     Applied, Change, Contact, ContactOutcome, ContactWrite, Evidence, Fact, Known, Stated, Suppressed, Turn,
     WriteMode, apply,
 };
-use mailspan_core::{Address, Digest, EventId, Millis, Reason, Subject};
-use serde_json::Value;
+use mailspan_core::{Address, Digest, EventId, Millis, RawValue, Reason, Subject};
 
 use mailspan_core::contact::ERASED;
 
@@ -17,7 +16,7 @@ pub(crate) struct Done {
     pub person: Option<i64>,
     pub facts: Vec<Stated>,
     /// Type and `data` of the hub's own event.
-    pub event: Option<(&'static str, Value)>,
+    pub event: Option<(&'static str, Box<RawValue>)>,
     /// Of the contact; before an erasure, of what is erased.
     pub subject: Subject,
     /// A person was erased.
@@ -193,7 +192,7 @@ impl Audience {
             named.filter(|_| write.mode == WriteMode::Follow).map(|named| (self.hash_of(named), named));
         let left = left.filter(|(named, _)| hash != Some(*named));
         let facts = person.map(|person| self.facts_of(person)).unwrap_or_default();
-        let known = Known { contact: before.clone(), facts, suppressed: self.suppressed(hash) };
+        let known = Known { contact: before, facts, suppressed: self.suppressed(hash) };
         let applied = match left.is_some() || hash.is_none() {
             true => apply(&known, &ContactWrite { suppress: Change::Keep, ..write.clone() }, learned),
             false => apply(&known, write, learned),
@@ -201,6 +200,7 @@ impl Audience {
         if let Turn::Refused(reason) = applied.turn {
             return Err(reason);
         }
+        let before = known.contact;
         let person = person.or_else(|| self.person_for_facts(write, &applied));
         self.keep(write, person, before.as_ref(), &applied, learned);
         if let Some((now, hash)) = applied.suppression.zip(hash) {

@@ -88,8 +88,8 @@ pub(crate) enum Also {
     Request { request: i64, part: usize },
     /// The event leads to its person no more.
     Untied { seq: i64 },
-    /// What the destinations answered to a fact.
-    Answers { fact: i64 },
+    /// What the destinations answered to a fact; `own`: of the person.
+    Answers { fact: i64, own: bool },
 }
 
 #[derive(Debug, Default)]
@@ -171,7 +171,7 @@ impl Table {
             Table::Unreadable => &[Int("tenant"), Text("reason"), Blob("raw"), Int("redacted")],
             Table::Refused => &[Int("tenant"), Text("text"), Text("hint"), Text("headers"), Blob("body")],
             Table::Attempts => &[Int("destination"), Blob("request"), Text("answer")],
-            Table::Ledger => &[Int("tenant"), Int("person"), Text("evidence")],
+            Table::Ledger => &[Int("tenant"), Int("person"), Text("evidence"), Text("answers")],
             Table::Suppressions => &[Int("tenant"), Int("at"), Text("address"), Text("source")],
             Table::Jobs => &[Int("tenant"), Text("argument"), Text("cursor"), Text("note")],
             Table::OperatorLog => &[Int("tenant"), Text("note")],
@@ -206,6 +206,10 @@ impl Column {
         match (table, self) {
             (Table::Attempts, Int("destination")) => {
                 "(SELECT n.tenant FROM names n WHERE n.id = a.destination)".to_owned()
+            }
+            // What destinations answered to the fact, which may quote somebody else.
+            (Table::Ledger, Text("answers")) => {
+                "(SELECT string_agg(w.verdict, ' ') FROM ledger_answers w WHERE w.fact = a.id)".to_owned()
             }
             (_, column) => format!("a.{}", column.name()),
         }
@@ -368,9 +372,12 @@ fn fact(id: i64, row: &[Cell], target: &Target) -> Change {
     let mut change = Change::default();
     if !target.identity.persons.contains(&row[1].int()) {
         cut_text(&mut change, row, 2, target, false);
+        if row[3].text().is_some_and(|answers| target.words.stands_in(answers, false)) {
+            change.also.push(Also::Answers { fact: id, own: false });
+        }
         return change;
     }
-    change.also.push(Also::Answers { fact: id });
+    change.also.push(Also::Answers { fact: id, own: true });
     let Some(text) = row[2].text() else { return change };
     let Ok(mut evidence) = serde_json::from_str::<serde_json::Value>(text) else {
         change.put(2, Cell::Null);

@@ -102,8 +102,12 @@ pub(crate) async fn accept(
     );
     cause([events, waiting, requests, unreadable])?;
     keep_consent(base, &doors, &kept).await?;
-    let given: Vec<(Asked, &Accepted)> =
-        open(&doors).filter_map(|(_, door)| Some((door.asked?, &door.accepted))).collect();
+    let mut given = vec![];
+    for door in doors.iter_mut().filter(|door| door.ended.is_none()) {
+        if let Some(asked) = door.asked {
+            given.push(answers::give(base, asked, door.receipt, &mut door.accepted).await?);
+        }
+    }
     answers::keep(base, &given).await?;
     for (_, door) in open(&doors) {
         if let Some(mark) = &door.receipt.round {
@@ -138,7 +142,8 @@ async fn door<'a>(
     let tenant = base.made_tenant(receipt.tenant.as_str()).await?;
     let source = base.made_number(tenant, NameKind::Source as u8, receipt.source.as_str()).await?;
     let quarantined = receipt.unreadable.len() as u64;
-    let accepted = Accepted { ids: vec![], duplicates: 0, quarantined, unchanged: 0, contacts: vec![] };
+    let accepted =
+        Accepted { ids: vec![], duplicates: 0, quarantined, unchanged: 0, contacts: vec![], told: None };
     let too_many = receipt.unreadable.len() > 8_192;
     let ended = too_many.then(|| {
         let text = "a request has at most 8,192 elements: send smaller batches";
@@ -183,7 +188,9 @@ async fn first_answers(base: &Base, doors: &mut [Door<'_>]) -> Result<HashMap<us
         let Some(idempotency) = &door.receipt.idempotency else { continue };
         match known.remove(&asked) {
             Some(None) => door.asked = Some(asked),
-            Some(Some(known)) => door.ended = Some(answers::again(&known, idempotency)),
+            Some(Some(known)) => {
+                door.ended = Some(answers::again(base, door.tenant, &known, idempotency).await?);
+            }
             // It went between two statements: retention took it.
             None => door.ended = Some(Err(Trouble::Busy)),
         }

@@ -6,8 +6,10 @@ use mailspan_core::Digest;
 use mailspan_core::limits::IDEMPOTENCY_MS;
 
 use super::base::{Base, Fault, digest, get};
+use super::contact_rows;
 use crate::prepare::first_16;
-use crate::write::{Accepted, Idempotency, Trouble, Wrote};
+use crate::told::{ERASED_SINCE, Sealed, answer_text, read_answer};
+use crate::write::{Accepted, Idempotency, Receipt, Trouble, Wrote};
 
 const ANSWER_VERSION: i64 = 1;
 
@@ -83,11 +85,28 @@ pub(crate) async fn claim(
     Ok(answers)
 }
 
-/// What is told to a request whose key was answered before.
-pub(crate) fn again(known: &Known, idempotency: &Idempotency) -> Result<Wrote, Trouble> {
-    let accepted = serde_json::from_str(&known.answer)
-        .map_err(|_| Fault::unreadable("answer of API key", idempotency.api_key).trouble())?;
-    same(Digest(known.body), accepted, idempotency)
+/// What is told to a request whose key was answered before. A fault that is not of this request alone is the outer
+/// one.
+pub(crate) async fn again(
+    base: &Base,
+    tenant: i64,
+    known: &Known,
+    idempotency: &Idempotency,
+) -> Result<Result<Wrote, Trouble>, Fault> {
+    let unreadable = || Fault::unreadable("answer of API key", idempotency.api_key).trouble();
+    let Some((mut accepted, sealed)) = read_answer(&known.answer) else { return Ok(Err(unreadable())) };
+    if Digest(known.body) == idempotency.body
+        && let Some(sealed) = sealed
+    {
+        let hashes: Vec<Vec<u8>> = sealed.hashes().iter().map(|hash| hash.to_vec()).collect();
+        let sql = "SELECT 1 FROM erased WHERE tenant = $1 AND hash = ANY($2) AND at >= $3 LIMIT 1";
+        if base.row(sql, &[&tenant, &hashes, &sealed.at]).await?.is_some() {
+            return Ok(Err(Fault::refused(ERASED_SINCE.0, ERASED_SINCE.1).trouble()));
+        }
+        let Some(told) = sealed.open(&base.key, idempotency) else { return Ok(Err(unreadable())) };
+        accepted.told = Some(told);
+    }
+    Ok(same(Digest(known.body), accepted, idempotency))
 }
 
 /// The first answer, where the body is the same.
@@ -99,25 +118,65 @@ pub(crate) fn same(body: Digest, accepted: Accepted, idempotency: &Idempotency) 
     Ok(Wrote::Accepted { accepted, again: true })
 }
 
-/// Writes the answers of those that were claimed.
-pub(crate) async fn keep(base: &Base, given: &[(Asked, &Accepted)]) -> Result<(), Fault> {
-    if given.is_empty() {
-        return Ok(());
+/// An answer that is given now.
+pub(crate) struct Given {
+    pub asked: Asked,
+    /// Nothing: it is not kept.
+    pub text: Option<String>,
+}
+
+/// Makes the answer to a request whose key was claimed; what it tells is in `accepted` from now on.
+pub(crate) async fn give(
+    base: &Base,
+    asked: Asked,
+    receipt: &Receipt,
+    accepted: &mut Accepted,
+) -> Result<Given, Fault> {
+    let mut sealed = None;
+    if let Some(idempotency) = &receipt.idempotency
+        && let Some(tell) = &idempotency.tell
+    {
+        let row = match &tell.suppression {
+            Some(address) => contact_rows::suppression_of(base, &receipt.tenant, address).await?,
+            None => None,
+        };
+        accepted.told = (tell.body)(&accepted.contacts, row.as_ref());
+        let Some(told) = &accepted.told else { return Ok(Given { asked, text: None }) };
+        sealed = Some(Sealed::new(&base.key, idempotency, told, receipt.received_at));
     }
-    let tenants: Vec<i64> = given.iter().map(|(asked, _)| asked.0).collect();
-    let api_keys: Vec<i64> = given.iter().map(|(asked, _)| asked.1).collect();
-    let keys: Vec<&[u8]> = given.iter().map(|(asked, _)| &asked.2[..]).collect();
-    let mut answers = vec![];
-    for (_, accepted) in given {
-        let answer = serde_json::to_string(accepted);
-        answers.push(answer.map_err(|error| Fault::refused("unwritable_answer", error.to_string()))?);
+    let text = answer_text(accepted, sealed.as_ref())
+        .map_err(|error| Fault::refused("unwritable_answer", error.to_string()))?;
+    Ok(Given { asked, text: Some(text) })
+}
+
+/// Writes the answers of those that were claimed, and gives up the places of those that are not kept.
+pub(crate) async fn keep(base: &Base, given: &[Given]) -> Result<(), Fault> {
+    let (kept, left): (Vec<&Given>, Vec<&Given>) = given.iter().partition(|one| one.text.is_some());
+    let columns = |of: &[&Given]| {
+        let tenants: Vec<i64> = of.iter().map(|one| one.asked.0).collect();
+        let api_keys: Vec<i64> = of.iter().map(|one| one.asked.1).collect();
+        let keys: Vec<Vec<u8>> = of.iter().map(|one| one.asked.2.to_vec()).collect();
+        (tenants, api_keys, keys)
+    };
+    if !kept.is_empty() {
+        let (tenants, api_keys, keys) = columns(&kept);
+        let answers: Vec<&str> = kept.iter().filter_map(|one| one.text.as_deref()).collect();
+        base.execute(
+            "UPDATE answers SET answer = g.answer
+             FROM unnest($1::bigint[], $2::bigint[], $3::bytea[], $4::text[]) AS g (tenant, api_key, key, answer)
+             WHERE answers.tenant = g.tenant AND answers.api_key = g.api_key AND answers.key = g.key",
+            &[&tenants, &api_keys, &keys, &answers],
+        )
+        .await?;
     }
-    base.execute(
-        "UPDATE answers SET answer = g.answer
-         FROM unnest($1::bigint[], $2::bigint[], $3::bytea[], $4::text[]) AS g (tenant, api_key, key, answer)
-         WHERE answers.tenant = g.tenant AND answers.api_key = g.api_key AND answers.key = g.key",
-        &[&tenants, &api_keys, &keys, &answers],
-    )
-    .await?;
+    if !left.is_empty() {
+        let (tenants, api_keys, keys) = columns(&left);
+        base.execute(
+            "DELETE FROM answers USING unnest($1::bigint[], $2::bigint[], $3::bytea[]) AS g (tenant, api_key, key)
+             WHERE answers.tenant = g.tenant AND answers.api_key = g.api_key AND answers.key = g.key",
+            &[&tenants, &api_keys, &keys],
+        )
+        .await?;
+    }
     Ok(())
 }

@@ -100,7 +100,7 @@ fn arrive<'a>(
     after: &mut Vec<Kept<'a>>,
 ) -> Result<(), Fault> {
     let receipt = door.receipt;
-    let done = crowd.audience.write(write, receipt.received_at, decides(receipt));
+    let mut done = crowd.audience.write(write, receipt.received_at, decides(receipt));
     if let Some(why) = done.held_back {
         // It says whom it is about.
         door.hides_request =
@@ -132,7 +132,7 @@ fn arrive<'a>(
             one.event = Cow::Owned(event);
         }
         events.push(one);
-    } else if let Some(event) = decided(&one.event, &done)? {
+    } else if let Some(event) = decided(&one.event, &mut done) {
         one.packed = Cow::Owned(envelope::pack(&event));
         one.event = Cow::Owned(event);
         events.push(one);

@@ -2,19 +2,20 @@
 
 use mailspan_core::{DestinationId, State};
 
-use super::base::{Base, Fault, clean, get};
+use super::base::{Base, Fault, get};
 use super::standing;
 use crate::NameKind;
 use crate::contacts::{EndpointRow, EndpointWrite};
 use crate::sqlite::counts::{Counts, Place};
-use crate::sqlite::endpoints::{GIVEN_UP, GIVEN_UP_TEXT, OF_API};
+use crate::sqlite::endpoints::{GIVEN_UP, GIVEN_UP_TEXT, OF_API, SETTINGS};
+use crate::veil::{unveiled, veiled};
 use crate::write::Wrote;
 
 pub(crate) async fn write(base: &Base, counts: &mut Counts, write: &EndpointWrite) -> Result<Wrote, Fault> {
     standing::name(base, &write.tenant, NameKind::Destination, &write.name).await?;
     let tenant = base.made_tenant(write.tenant.as_str()).await?;
     let id = base.made_number(tenant, NameKind::Destination as u8, write.name.as_str()).await?;
-    let settings = write.settings.as_deref().map(clean);
+    let settings = write.settings.as_deref().map(|text| veiled(&base.key, SETTINGS, text));
     let sql = "UPDATE destinations SET origin = $2, settings = $3, changed_at = $4 WHERE id = $1";
     base.execute(sql, &[&id, &OF_API, &settings, &write.at.0]).await?;
     let what = if write.settings.is_some() { "set endpoint" } else { "remove endpoint" };
@@ -54,12 +55,13 @@ pub(crate) async fn list(base: &Base) -> Result<Vec<EndpointRow>, Fault> {
         .await?;
     let mut found = Vec::with_capacity(rows.len());
     for row in &rows {
-        let (tenant, name): (String, String) = (get(row, 1)?, get(row, 2)?);
+        let (id, tenant, name): (i64, String, String) = (get(row, 0)?, get(row, 1)?, get(row, 2)?);
         found.push(EndpointRow {
-            destination: DestinationId(get(row, 0)?),
+            destination: DestinationId(id),
             tenant: mailspan_core::Name::new(&tenant),
             name: mailspan_core::Name::new(&name),
-            settings: get(row, 3)?,
+            settings: unveiled(&base.key, SETTINGS, get(row, 3)?)
+                .ok_or_else(|| Fault::unreadable("endpoint", id))?,
         });
     }
     Ok(found)

@@ -263,16 +263,16 @@ async fn apply_also(base: &Base, counts: &mut Counts, also: &Also, target: &mut 
             let gone = base.execute(sql, &[delivery, last]).await?;
             (0..gone).for_each(|_| target.progress.count(Table::Attempts.name()));
         }
-        Also::Answers { fact } => blank_answers(base, *fact, target).await?,
+        Also::Answers { fact, own } => blank_answers(base, *fact, *own, target).await?,
     }
     Ok(())
 }
 
-async fn blank_answers(base: &Base, fact: i64, target: &mut Target) -> Result<(), Fault> {
+async fn blank_answers(base: &Base, fact: i64, own: bool, target: &mut Target) -> Result<(), Fault> {
     let rows = base.rows("SELECT destination, verdict FROM ledger_answers WHERE fact = $1", &[&fact]).await?;
     for row in &rows {
         let (destination, verdict): (i64, String) = (get(row, 0)?, get(row, 1)?);
-        if let Some(kept) = target.words.cut(&verdict, true) {
+        if let Some(kept) = target.words.cut(&verdict, own) {
             let sql = "UPDATE ledger_answers SET verdict = $3 WHERE fact = $1 AND destination = $2";
             base.execute(sql, &[&fact, &destination, &kept]).await?;
         }

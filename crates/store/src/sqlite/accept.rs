@@ -10,12 +10,13 @@ use super::counts::Place;
 use super::journal::Journal;
 use super::names::TYPE;
 use super::route::UNMATCHED;
-use super::{contacts, envelope, ledger, persons, rounds};
+use super::{contact_rows, contacts, envelope, ledger, persons, rounds};
 use crate::NameKind;
 use crate::audience::{Audience, HeldBack, NewFact};
 use crate::decided::{decided, erases, facts_of, held_back};
 use crate::prepare::{Arrival, decides, first_16};
 use crate::rounds::{Tally, count};
+use crate::told::{ERASED_SINCE, Sealed, answer_text, read_answer};
 use crate::write::{Accepted, Arrived, Idempotency, Receipt, Wrote};
 
 /// Flags of an event, as stored.
@@ -50,7 +51,8 @@ pub(crate) fn accept(journal: &mut Journal, receipt: &Receipt, arrivals: &[Arriv
     let mut door = Door { tenant, source, request, kept_request, alone };
 
     let quarantined = receipt.unreadable.len() as u64;
-    let mut accepted = Accepted { ids: vec![], duplicates: 0, quarantined, unchanged: 0, contacts: vec![] };
+    let mut accepted =
+        Accepted { ids: vec![], duplicates: 0, quarantined, unchanged: 0, contacts: vec![], told: None };
     let mut tally = Tally::new();
     let writes: Vec<&ContactWrite> = receipt.arrivals.iter().filter_map(|a| a.contact.as_deref()).collect();
     let mut crowd = match writes.is_empty() {
@@ -102,7 +104,7 @@ pub(crate) fn accept(journal: &mut Journal, receipt: &Receipt, arrivals: &[Arriv
         keep_request(&journal.base, &door, receipt, proves)?;
     }
     if let Some(asked) = &receipt.idempotency {
-        keep_answer(&journal.base, tenant, asked, receipt, &accepted)?;
+        keep_answer(&journal.base, tenant, asked, receipt, &mut accepted)?;
     }
     journal.counts.raise(source, Place::Accepted, accepted.ids.len() as i64);
     journal.counts.raise(source, Place::Duplicate, accepted.duplicates as i64);
@@ -152,7 +154,7 @@ fn keep_contact(
 ) -> Result<(), Fault> {
     let Arriving { arrived, packed, write } = one;
     let decides = decides(receipt);
-    let done = crowd.audience.write(write, receipt.received_at, decides);
+    let mut done = crowd.audience.write(write, receipt.received_at, decides);
     if let Some(why) = done.held_back {
         if door.alone && why == HeldBack::Erased {
             // It says whom it is about.
@@ -180,7 +182,7 @@ fn keep_contact(
     } else if !decides {
         let seq = keep_event(journal, door, &arrived.event, arrived.part, packed, flags)?;
         told = Some((seq, arrived.event.id));
-    } else if let Some(event) = decided(&arrived.event, &done)? {
+    } else if let Some(event) = decided(&arrived.event, &mut done) {
         let seq = keep_event(journal, door, &event, arrived.part, &envelope::pack(&event), flags)?;
         told = Some((seq, event.id));
     }
@@ -319,17 +321,39 @@ fn first_answer(
             "this Idempotency-Key was used with another body in the last 24 hours: send a new key with a new body",
         ));
     }
-    serde_json::from_str(&answer).map(Some).map_err(|_| Fault::unreadable("answer of API key", asked.api_key))
+    let unreadable = || Fault::unreadable("answer of API key", asked.api_key);
+    let (mut accepted, sealed) = read_answer(&answer).ok_or_else(unreadable)?;
+    if let Some(sealed) = sealed {
+        for hash in sealed.hashes() {
+            if base.sql(ERASED_SINCE_SQL)?.exists(params![tenant, hash, sealed.at])? {
+                return Err(Fault::refused(ERASED_SINCE.0, ERASED_SINCE.1));
+            }
+        }
+        accepted.told = Some(sealed.open(&base.key, asked).ok_or_else(unreadable)?);
+    }
+    Ok(Some(accepted))
 }
+
+const ERASED_SINCE_SQL: &str = "SELECT 1 FROM erased WHERE tenant = ?1 AND hash = ?2 AND at >= ?3";
 
 fn keep_answer(
     base: &Base,
     tenant: i64,
     asked: &Idempotency,
     receipt: &Receipt,
-    accepted: &Accepted,
+    accepted: &mut Accepted,
 ) -> Result<(), Fault> {
-    let answer = serde_json::to_string(accepted)
+    let mut sealed = None;
+    if let Some(tell) = &asked.tell {
+        let row = match &tell.suppression {
+            Some(address) => contact_rows::suppression_of(base, &receipt.tenant, address)?,
+            None => None,
+        };
+        accepted.told = (tell.body)(&accepted.contacts, row.as_ref());
+        let Some(told) = &accepted.told else { return Ok(()) };
+        sealed = Some(Sealed::new(&base.key, asked, told, receipt.received_at));
+    }
+    let answer = answer_text(accepted, sealed.as_ref())
         .map_err(|error| Fault::refused("unwritable_answer", error.to_string()))?;
     base.sql(
         "INSERT OR REPLACE INTO answers (tenant, api_key, key, body_digest, until, v, answer)

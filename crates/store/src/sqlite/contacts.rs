@@ -2,7 +2,7 @@
 
 use mailspan_core::contact::{ContactWrite, Fact, Permission, Stated, Suppressed};
 use mailspan_core::{Class, Millis, State};
-use rusqlite::{OptionalExtension, params};
+use rusqlite::{CachedStatement, OptionalExtension, Row, Statement, params};
 
 use super::base::{Base, Fault, maybe_millis};
 use super::contact_rows::{CONTACT_COLUMNS, contact_of, fields_json};
@@ -27,12 +27,11 @@ pub(crate) fn open(base: &Base, tenant: i64, writes: &[&ContactWrite]) -> Result
     let asked = audience.asked(writes);
     read_keys(base, tenant, &asked, &mut audience)?;
     read_persons(base, &mut audience)?;
-    for hash in audience.unread_hashes(&asked) {
-        read_identity(base, tenant, hash, &mut audience)?;
-    }
+    read_identities(base, tenant, audience.unread_hashes(&asked), &mut audience)?;
     read_persons(base, &mut audience)?;
+    let mut statement = base.sql(SUPPRESSION)?;
     for hash in audience.addressed(&asked) {
-        if let Some(row) = suppression(base, tenant, &hash)? {
+        if let Some(row) = suppression_by(&mut statement, tenant, &hash)? {
             audience.suppressions.read(hash, row);
         }
     }
@@ -48,31 +47,32 @@ fn read_persons(base: &Base, audience: &mut Audience) -> Result<(), Fault> {
         if unread.is_empty() {
             break;
         }
+        let mut reads = Reads::prepare(base)?;
         for person in unread {
-            read_person(base, person, audience)?;
+            reads.person(base, person, audience)?;
         }
     }
     Ok(())
 }
 
-pub(super) fn read_identity(
+pub(super) fn read_identities(
     base: &Base,
     tenant: i64,
-    hash: Hash,
+    hashes: impl IntoIterator<Item = Hash>,
     audience: &mut Audience,
 ) -> Result<(), Fault> {
     let mut statement = base.sql("SELECT person FROM identities WHERE tenant = ?1 AND hash = ?2")?;
-    let person: Option<i64> = statement.query_row(params![tenant, hash], |row| row.get(0)).optional()?;
-    if let Some(person) = person {
-        audience.identities.read(hash, person);
+    for hash in hashes {
+        let person: Option<i64> = statement.query_row(params![tenant, hash], |row| row.get(0)).optional()?;
+        if let Some(person) = person {
+            audience.identities.read(hash, person);
+        }
     }
     Ok(())
 }
 
 fn read_keys(base: &Base, tenant: i64, asked: &Asked, audience: &mut Audience) -> Result<(), Fault> {
-    for hash in &asked.hashes {
-        read_identity(base, tenant, *hash, audience)?;
-    }
+    read_identities(base, tenant, asked.hashes.iter().copied(), audience)?;
     for uid in &asked.uids {
         let mut statement = base.sql("SELECT person FROM contacts WHERE tenant = ?1 AND uid = ?2")?;
         let person: Option<i64> = statement.query_row(params![tenant, uid], |row| row.get(0)).optional()?;
@@ -88,60 +88,76 @@ fn read_keys(base: &Base, tenant: i64, asked: &Asked, audience: &mut Audience) -
     Ok(())
 }
 
-/// With those merged into it, its facts and its contact.
-fn read_person(base: &Base, person: i64, audience: &mut Audience) -> Result<(), Fault> {
-    let sql = "SELECT id, address, external_id, same_as, erased, opted_in_at, opted_out_at FROM persons";
-    for (sql, is_own) in
-        [(format!("{sql} WHERE id = ?1"), true), (format!("{sql} WHERE same_as = ?1 LIMIT 1000"), false)]
-    {
-        let mut statement = base.sql(&sql)?;
-        let mut rows = statement.query([person])?;
-        while let Some(row) = rows.next()? {
-            let id: i64 = row.get(0)?;
-            if !is_own && audience.persons.get(&id).is_some() {
-                continue;
-            }
-            audience.read_person(
-                id,
-                PersonRow {
-                    address: row.get(1)?,
-                    external_id: row.get(2)?,
-                    same_as: row.get(3)?,
-                    erased: row.get::<_, i64>(4)? != 0,
-                    opted_in_at: maybe_millis(row, "opted_in_at")?,
-                    opted_out_at: maybe_millis(row, "opted_out_at")?,
-                },
-            );
-            for fact in facts(base, id)? {
-                audience.read_fact(id, fact);
-            }
-        }
-    }
-    let mut statement = base.sql(&format!("SELECT {CONTACT_COLUMNS} FROM contacts c WHERE c.person = ?1"))?;
-    let mut rows = statement.query([person])?;
-    if let Some(row) = rows.next()? {
-        audience.read_contact(person, contact_of(row)?);
-    }
-    Ok(())
+const PERSON: &str =
+    "SELECT id, address, external_id, same_as, erased, opted_in_at, opted_out_at FROM persons WHERE id = ?1";
+const MERGED: &str =
+    "SELECT id, address, external_id, same_as, erased, opted_in_at, opted_out_at FROM persons
+     WHERE same_as = ?1 LIMIT 1000";
+/// A fact happened no later than it was learned of.
+const NEWEST_FACTS: &str = "SELECT id, min(happened_at, learned_at), what, permission
+     FROM ledger INDEXED BY ledger_person WHERE person = ?1 ORDER BY happened_at DESC LIMIT ?2";
+
+/// What is read of each person, prepared once for all of them.
+struct Reads<'b> {
+    own: CachedStatement<'b>,
+    merged: CachedStatement<'b>,
+    facts: CachedStatement<'b>,
+    contact: CachedStatement<'b>,
 }
 
-/// The newest, and of a person with more than these the latest of each kind and level. A fact happened no later
-/// than it was learned of.
-fn facts(base: &Base, person: i64) -> Result<Vec<Fact>, Fault> {
-    let newest =
-        "SELECT id, min(happened_at, learned_at), what, permission FROM ledger INDEXED BY ledger_person
-         WHERE person = ?1 ORDER BY happened_at DESC LIMIT ?2";
-    let mut facts = read_facts(base, newest, person)?;
+impl<'b> Reads<'b> {
+    fn prepare(base: &'b Base) -> Result<Reads<'b>, Fault> {
+        let contact = format!("SELECT {CONTACT_COLUMNS} FROM contacts c WHERE c.person = ?1");
+        let (own, merged, facts) = (base.sql(PERSON)?, base.sql(MERGED)?, base.sql(NEWEST_FACTS)?);
+        Ok(Reads { own, merged, facts, contact: base.sql(&contact)? })
+    }
+
+    /// With those merged into it, its facts and its contact.
+    fn person(&mut self, base: &Base, person: i64, audience: &mut Audience) -> Result<(), Fault> {
+        for (statement, is_own) in [(&mut self.own, true), (&mut self.merged, false)] {
+            let mut rows = statement.query([person])?;
+            while let Some(row) = rows.next()? {
+                let id: i64 = row.get(0)?;
+                if !is_own && audience.persons.get(&id).is_some() {
+                    continue;
+                }
+                audience.read_person(id, person_row(row)?);
+                for fact in facts(base, &mut self.facts, id)? {
+                    audience.read_fact(id, fact);
+                }
+            }
+        }
+        let mut rows = self.contact.query([person])?;
+        if let Some(row) = rows.next()? {
+            audience.read_contact(person, contact_of(row)?);
+        }
+        Ok(())
+    }
+}
+
+fn person_row(row: &Row) -> rusqlite::Result<PersonRow> {
+    Ok(PersonRow {
+        address: row.get(1)?,
+        external_id: row.get(2)?,
+        same_as: row.get(3)?,
+        erased: row.get::<_, i64>(4)? != 0,
+        opted_in_at: row.get::<_, Option<i64>>(5)?.map(Millis),
+        opted_out_at: row.get::<_, Option<i64>>(6)?.map(Millis),
+    })
+}
+
+/// The newest, and of a person with more than these the latest of each kind and level.
+fn facts(base: &Base, newest: &mut Statement, person: i64) -> Result<Vec<Fact>, Fault> {
+    let mut facts = read_facts(newest, person)?;
     if facts.len() >= FACTS_MAX {
         let latest = "SELECT max(id), max(min(happened_at, learned_at)), what, permission
              FROM ledger INDEXED BY ledger_person WHERE person = ?1 GROUP BY what, permission LIMIT ?2";
-        facts.extend(read_facts(base, latest, person)?);
+        facts.extend(read_facts(&mut *base.sql(latest)?, person)?);
     }
     Ok(facts)
 }
 
-fn read_facts(base: &Base, sql: &str, person: i64) -> Result<Vec<Fact>, Fault> {
-    let mut statement = base.sql(sql)?;
+fn read_facts(statement: &mut Statement, person: i64) -> Result<Vec<Fact>, Fault> {
     let mut rows = statement.query(params![person, FACTS_MAX as i64])?;
     let mut facts = vec![];
     while let Some(row) = rows.next()? {
@@ -152,9 +168,10 @@ fn read_facts(base: &Base, sql: &str, person: i64) -> Result<Vec<Fact>, Fault> {
     Ok(facts)
 }
 
-pub(crate) fn suppression(base: &Base, tenant: i64, hash: &Hash) -> Result<Option<Suppression>, Fault> {
-    let mut statement =
-        base.sql("SELECT id, address, reason, source, at FROM suppressions WHERE tenant = ?1 AND hash = ?2")?;
+const SUPPRESSION: &str =
+    "SELECT id, address, reason, source, at FROM suppressions WHERE tenant = ?1 AND hash = ?2";
+
+fn suppression_by(statement: &mut Statement, tenant: i64, hash: &Hash) -> Result<Option<Suppression>, Fault> {
     let mut rows = statement.query(params![tenant, hash])?;
     let Some(row) = rows.next()? else { return Ok(None) };
     let reason = Suppressed::from_number(row.get(2)?)
@@ -231,15 +248,15 @@ fn keep_persons(base: &Base, tenant: i64, audience: &Audience) -> Result<(), Fau
     for hash in audience.identities.dropped() {
         base.sql("DELETE FROM identities WHERE tenant = ?1 AND hash = ?2")?.execute(params![tenant, hash])?;
     }
+    let mut keep_person = base.sql(
+        "INSERT INTO persons (id, tenant, address, external_id, same_as, erased, opted_in_at, opted_out_at)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)
+         ON CONFLICT (id) DO UPDATE SET address = excluded.address, external_id = excluded.external_id,
+            same_as = excluded.same_as, erased = excluded.erased, opted_in_at = excluded.opted_in_at,
+            opted_out_at = excluded.opted_out_at",
+    )?;
     for (person, row) in audience.persons.written() {
-        base.sql(
-            "INSERT INTO persons (id, tenant, address, external_id, same_as, erased, opted_in_at, opted_out_at)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)
-             ON CONFLICT (id) DO UPDATE SET address = excluded.address, external_id = excluded.external_id,
-                same_as = excluded.same_as, erased = excluded.erased, opted_in_at = excluded.opted_in_at,
-                opted_out_at = excluded.opted_out_at",
-        )?
-        .execute(params![
+        keep_person.execute(params![
             person,
             tenant,
             row.address,
@@ -250,12 +267,12 @@ fn keep_persons(base: &Base, tenant: i64, audience: &Audience) -> Result<(), Fau
             row.opted_out_at.map(|at| at.0),
         ])?;
     }
+    let mut keep_identity = base.sql(
+        "INSERT INTO identities (tenant, hash, person) VALUES (?1, ?2, ?3)
+         ON CONFLICT (tenant, hash) DO UPDATE SET person = excluded.person",
+    )?;
     for (hash, person) in audience.identities.written() {
-        base.sql(
-            "INSERT INTO identities (tenant, hash, person) VALUES (?1, ?2, ?3)
-             ON CONFLICT (tenant, hash) DO UPDATE SET person = excluded.person",
-        )?
-        .execute(params![tenant, hash, person])?;
+        keep_identity.execute(params![tenant, hash, person])?;
     }
     Ok(())
 }
@@ -271,17 +288,11 @@ fn keep_contacts(base: &Base, tenant: i64, audience: &Audience) -> Result<(), Fa
     let last: i64 = base
         .sql("UPDATE tenants SET contact_rev = contact_rev + ?2 WHERE id = ?1 RETURNING contact_rev")?
         .query_row(params![tenant, contacts.len() as i64], |row| row.get(0))?;
-    let mut statement = base.sql(
-        "INSERT INTO contacts (person, tenant, uid, rev, created_at, updated_at, address, external_id, locale, opt_in,
-            permission, consent_version, source, project, unsubscribed_at, suppressed_at, fields, v)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18)
-         ON CONFLICT (person) DO UPDATE SET rev = excluded.rev, updated_at = excluded.updated_at,
-            address = excluded.address, external_id = excluded.external_id, locale = excluded.locale,
-            opt_in = excluded.opt_in, permission = excluded.permission, consent_version = excluded.consent_version,
-            source = excluded.source, project = excluded.project, unsubscribed_at = excluded.unsubscribed_at,
-            suppressed_at = excluded.suppressed_at, fields = excluded.fields, v = excluded.v",
-    )?;
+    let mut new = base.sql(NEW_CONTACT)?;
+    let mut changed = base.sql(CHANGED_CONTACT)?;
     for (rev, (person, contact)) in (last - contacts.len() as i64 + 1..).zip(contacts) {
+        // What is known to be there is changed where it stands: an insert would look its id up in an index first.
+        let statement = if audience.with_contact.contains(&person) { &mut changed } else { &mut new };
         statement.execute(params![
             person,
             tenant,
@@ -306,18 +317,28 @@ fn keep_contacts(base: &Base, tenant: i64, audience: &Audience) -> Result<(), Fa
     Ok(())
 }
 
+const NEW_CONTACT: &str = "INSERT INTO contacts (person, tenant, uid, rev, created_at, updated_at, address,
+        external_id, locale, opt_in, permission, consent_version, source, project, unsubscribed_at, suppressed_at,
+        fields, v)
+     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18)";
+/// Numbered as in [`NEW_CONTACT`]: what never changes is passed over.
+const CHANGED_CONTACT: &str = "UPDATE contacts SET rev = ?4, updated_at = ?6, address = ?7, external_id = ?8,
+        locale = ?9, opt_in = ?10, permission = ?11, consent_version = ?12, source = ?13, project = ?14,
+        unsubscribed_at = ?15, suppressed_at = ?16, fields = ?17, v = ?18
+     WHERE person = ?1";
+
 fn keep_suppressions(base: &Base, tenant: i64, audience: &Audience) -> Result<(), Fault> {
     for hash in audience.suppressions.dropped() {
         base.sql("DELETE FROM suppressions WHERE tenant = ?1 AND hash = ?2")?
             .execute(params![tenant, hash])?;
     }
+    let mut keep = base.sql(
+        "INSERT INTO suppressions (tenant, hash, address, reason, source, at) VALUES (?1, ?2, ?3, ?4, ?5, ?6)
+         ON CONFLICT (tenant, hash) DO UPDATE SET address = excluded.address, reason = excluded.reason,
+            source = excluded.source, at = excluded.at",
+    )?;
     for (hash, row) in audience.suppressions.written() {
-        base.sql(
-            "INSERT INTO suppressions (tenant, hash, address, reason, source, at) VALUES (?1, ?2, ?3, ?4, ?5, ?6)
-             ON CONFLICT (tenant, hash) DO UPDATE SET address = excluded.address, reason = excluded.reason,
-                source = excluded.source, at = excluded.at",
-        )?
-        .execute(params![tenant, hash, row.address, row.reason as i64, row.source, row.at.0])?;
+        keep.execute(params![tenant, hash, row.address, row.reason as i64, row.source, row.at.0])?;
     }
     Ok(())
 }

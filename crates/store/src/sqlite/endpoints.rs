@@ -9,10 +9,13 @@ use super::journal::Journal;
 use super::standing;
 use crate::NameKind;
 use crate::contacts::{EndpointRow, EndpointWrite};
+use crate::veil::{unveiled, veiled};
 use crate::write::Wrote;
 
 /// `destinations.origin` of a row that the API made.
 pub(crate) const OF_API: i64 = 1;
+/// What the settings are veiled for: their URL may hold a word of somebody who is erased.
+pub(crate) const SETTINGS: &str = "endpoints";
 pub(crate) const GIVEN_UP: &str = "endpoint_off";
 pub(crate) const GIVEN_UP_TEXT: &str = "its webhook endpoint was switched off or removed";
 
@@ -21,8 +24,9 @@ pub(crate) fn write(journal: &mut Journal, write: &EndpointWrite) -> Result<Wrot
     let base = &journal.base;
     let tenant = base.tenant_or_new(write.tenant.as_str())?;
     let id = base.number_or_new(tenant, NameKind::Destination as u8, write.name.as_str())?;
+    let settings = write.settings.as_deref().map(|text| veiled(&base.key, SETTINGS, text));
     base.sql("UPDATE destinations SET origin = ?2, settings = ?3, changed_at = ?4 WHERE id = ?1")?
-        .execute(params![id, OF_API, write.settings, write.at.0])?;
+        .execute(params![id, OF_API, settings, write.at.0])?;
     let what = if write.settings.is_some() { "set endpoint" } else { "remove endpoint" };
     standing::log(base, tenant, write.at, what, id, write.name.as_str())?;
     if write.gives_up {
@@ -55,7 +59,8 @@ pub(crate) fn list(base: &Base) -> Result<Vec<EndpointRow>, Fault> {
             destination: DestinationId(id),
             tenant: base.tenant_name(row.get(1)?)?,
             name,
-            settings: row.get(2)?,
+            settings: unveiled(&base.key, SETTINGS, row.get(2)?)
+                .ok_or_else(|| Fault::unreadable("endpoint", id))?,
         });
     }
     Ok(found)

@@ -256,7 +256,7 @@ fn apply_also(base: &Base, counts: &mut Counts, also: &Also, target: &mut Target
             }
         }
         Also::Attempts { delivery, last } => blank_attempts(base, *delivery, *last, target)?,
-        Also::Answers { fact } => blank_answers(base, *fact, target)?,
+        Also::Answers { fact, own } => blank_answers(base, *fact, *own, target)?,
     }
     Ok(())
 }
@@ -282,13 +282,13 @@ fn blank_attempts(base: &Base, delivery: i64, last: Option<i64>, target: &mut Ta
     Ok(())
 }
 
-fn blank_answers(base: &Base, fact: i64, target: &mut Target) -> Result<(), Fault> {
+fn blank_answers(base: &Base, fact: i64, own: bool, target: &mut Target) -> Result<(), Fault> {
     let answers: Vec<(i64, String)> = {
         let mut statement = base.sql("SELECT destination, verdict FROM ledger_answers WHERE fact = ?1")?;
         statement.query_map([fact], |row| Ok((row.get(0)?, row.get(1)?)))?.collect::<Result<_, _>>()?
     };
     for (destination, verdict) in answers {
-        if let Some(kept) = target.words.cut(&verdict, true) {
+        if let Some(kept) = target.words.cut(&verdict, own) {
             base.sql("UPDATE ledger_answers SET verdict = ?3 WHERE fact = ?1 AND destination = ?2")?
                 .execute(params![fact, destination, kept])?;
         }

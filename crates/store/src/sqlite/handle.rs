@@ -7,14 +7,15 @@ use mailspan_core::{Event, Name};
 use tokio::sync::oneshot;
 
 use super::base::{Base, Fault};
+use super::known_keys::KnownKeys;
 use super::recent::Recent;
-use super::{events, standing};
+use super::{events, keys, standing};
 use crate::identity::IdentityKey;
 use crate::prepare::{Prepared, prepare, prepare_name};
 use crate::queue::{Job, Queues, closed};
 use crate::reader::ReadQueue;
 use crate::write::{Trouble, Write, Wrote};
-use crate::{NameKind, Sizes};
+use crate::{KeyRow, NameKind, Sizes};
 
 #[derive(Clone)]
 pub struct Sqlite {
@@ -25,6 +26,7 @@ struct Shared {
     writes: Arc<Queues>,
     reads: Arc<ReadQueue>,
     recent: Arc<Recent>,
+    known_keys: Arc<KnownKeys>,
     key: IdentityKey,
     path: PathBuf,
 }
@@ -46,10 +48,11 @@ impl Sqlite {
         writes: Arc<Queues>,
         reads: Arc<ReadQueue>,
         recent: Arc<Recent>,
+        known_keys: Arc<KnownKeys>,
         key: IdentityKey,
         path: PathBuf,
     ) -> Sqlite {
-        Sqlite { shared: Arc::new(Shared { writes, reads, recent, key, path }) }
+        Sqlite { shared: Arc::new(Shared { writes, reads, recent, known_keys, key, path }) }
     }
 
     pub(crate) async fn write(&self, write: Write) -> Result<Wrote, Trouble> {
@@ -79,6 +82,18 @@ impl Sqlite {
             let _ = reply.send(on_one_state(base, read).map_err(Fault::trouble));
         }))?;
         answer.await.unwrap_or_else(|_| Err(closed()))
+    }
+
+    pub(crate) async fn key_by_hash(&self, hash: [u8; 32]) -> Result<Option<KeyRow>, Trouble> {
+        let state = match self.shared.known_keys.get(&hash) {
+            Ok(key) => return Ok(Some(key)),
+            Err(state) => state,
+        };
+        let found = self.read(move |base| keys::by_hash(base, &hash)).await?;
+        if let Some(key) = &found {
+            self.shared.known_keys.keep(state, hash, key);
+        }
+        Ok(found)
     }
 
     pub(crate) async fn unrouted(&self, limit: usize) -> Result<Vec<Event>, Trouble> {

@@ -20,6 +20,7 @@ mod handle;
 pub(crate) mod jobs;
 mod journal;
 pub(crate) mod keys;
+pub(crate) mod known_keys;
 pub(crate) mod lanes;
 pub(crate) mod leases;
 pub(crate) mod ledger;

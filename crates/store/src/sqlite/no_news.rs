@@ -8,7 +8,7 @@ use rusqlite::{OptionalExtension, params};
 
 use super::base::{Base, Fault, maybe_millis};
 use super::contact_rows::evidence;
-use super::contacts::read_identity;
+use super::contacts::read_identities;
 use crate::audience::{Asked, Audience, Hash, Written};
 use crate::erase::from_hex;
 
@@ -19,9 +19,9 @@ pub(crate) fn read(
     asked: &Asked,
     audience: &mut Audience,
 ) -> Result<(), Fault> {
+    let mut erased = base.sql("SELECT at FROM erased WHERE tenant = ?1 AND hash = ?2")?;
     for hash in &asked.hashes {
-        let mut statement = base.sql("SELECT at FROM erased WHERE tenant = ?1 AND hash = ?2")?;
-        let at: Option<i64> = statement.query_row(params![tenant, hash], |row| row.get(0)).optional()?;
+        let at: Option<i64> = erased.query_row(params![tenant, hash], |row| row.get(0)).optional()?;
         audience.gone.extend(at.map(|at| (*hash, Millis(at))));
     }
     let mirrors = writes.iter().filter_map(|write| write.mirror.as_ref());
@@ -73,8 +73,8 @@ fn read_former(base: &Base, tenant: i64, person: i64, audience: &mut Audience) -
     let texts: Vec<Option<String>> = found.collect::<Result<_, _>>()?;
     let former = |text: Option<String>| from_hex(&evidence(text.as_deref())?.former?);
     let hashes: Vec<Hash> = texts.into_iter().filter_map(former).collect();
+    read_identities(base, tenant, hashes.iter().copied(), audience)?;
     for hash in hashes {
-        read_identity(base, tenant, hash, audience)?;
         if audience.identities.get(&hash).is_none() {
             audience.former.entry(person).or_default().push(hash);
         }

@@ -281,7 +281,12 @@ fn receipt(n: u128) -> Receipt {
         packed: Some(vec![0]),
         arrivals: vec![Arrived { event, part: 0, dedupe: Some(Digest(n.to_le_bytes())), contact: None }],
         unreadable: vec![Unread { part: 1, reason: Reason::new("x", "y"), raw: "z".to_owned() }],
-        idempotency: Some(crate::Idempotency { api_key: 1, key: n.to_string(), body: Digest([0; 16]) }),
+        idempotency: Some(crate::Idempotency {
+            api_key: 1,
+            key: n.to_string(),
+            body: Digest([0; 16]),
+            tell: None,
+        }),
         round: None,
     }
 }

@@ -1,11 +1,14 @@
 //! The door: dedupe, idempotency, quarantine, consent, persons, keys, what was refused.
 
-use mailspan_core::contact::Stated;
+use mailspan_core::contact::{Change, ContactOutcome, ContactWrite, Stated, Turn};
 use mailspan_core::{Address, Digest, EventId, Millis, Name, RawRequest, Reason, Subject};
 use mailspan_engine::Fence;
 use mailspan_store::{
-    EventFilter, FactFilter, Idempotency, NewKey, RefusedRequest, Trouble, Unread, Write, Wrote, pack_request,
+    Accepted, Answered, EventFilter, FactFilter, Idempotency, NewKey, RefusedRequest, Tell, Trouble, Unread,
+    Write, Wrote, pack_request,
 };
+
+use crate::contacts::{bulk, said, upsert};
 
 use crate::harness::{Harness, NOW, accepted, event, receipt};
 
@@ -82,7 +85,8 @@ pub async fn the_first_answer_comes_again_for_the_same_key(hub: Harness) {
         let mut asked = receipt(vec![event(n, "app.x", "a@b.co")]);
         asked.arrivals[0].dedupe = None;
         asked.received_at = Millis(NOW.0 + at);
-        asked.idempotency = Some(Idempotency { api_key: 1, key: "k".to_owned(), body: Digest([body; 16]) });
+        asked.idempotency =
+            Some(Idempotency { api_key: 1, key: "k".to_owned(), body: Digest([body; 16]), tell: None });
         Write::Accept(Box::new(asked))
     };
     let first = accepted(hub.store.write(asked(1, 1, 0)).await);
@@ -100,6 +104,49 @@ pub async fn the_first_answer_comes_again_for_the_same_key(hub: Harness) {
         other => panic!("{other:?}"),
     }
     assert_eq!(hub.audit_adds_up().await.accepted, 2);
+}
+
+pub async fn an_answer_that_names_a_person_comes_again_until_the_erasure(hub: Harness) {
+    let body = |outcomes: &[ContactOutcome]| -> Option<Answered> {
+        let contact =
+            outcomes[0].contact.as_ref().filter(|_| !matches!(outcomes[0].turn, Turn::Refused(_)))?;
+        let about = Subject { address: contact.address.clone(), external_id: contact.external_id.clone() };
+        Some(Answered { status: 200, body: format!("{:?}", contact.locale), about: vec![about] })
+    };
+    let asked = |n: u64, key: &str, write: ContactWrite| {
+        let tell = Tell { suppression: None, body: Box::new(move |outcomes, _| body(outcomes)) };
+        let mut asked = bulk(vec![said(n, write)]);
+        asked.idempotency =
+            Some(Idempotency { api_key: 1, key: key.to_owned(), body: Digest([1; 16]), tell: Some(tell) });
+        Write::Accept(Box::new(asked))
+    };
+    let put = |n: u64, locale: &str| ContactWrite {
+        locale: Change::Set(locale.to_owned()),
+        ..upsert(n, Some("ann.erasable@b.co"), Some("u-1"))
+    };
+    let text = |accepted: &Accepted| accepted.told.as_ref().map(|told| told.body.clone());
+    let first = accepted(hub.store.write(asked(1, "k", put(1, "es"))).await);
+    assert_eq!((text(&first).as_deref(), first.ids.len()), (Some("Some(\"es\")"), 1));
+    crate::contacts::write(&hub, 2, put(2, "fr")).await;
+    match hub.store.write(asked(3, "k", put(3, "es"))).await {
+        Ok(Wrote::Accepted { accepted, again: true }) => assert_eq!(text(&accepted), text(&first)),
+        other => panic!("{other:?}"),
+    }
+    // A refusal keeps nothing: under the same key it is judged anew.
+    let nobody = || crate::contacts::update(4, "nobody");
+    for _ in 0..2 {
+        match hub.store.write(asked(4, "k2", nobody())).await {
+            Ok(Wrote::Accepted { accepted, again: false }) => assert_eq!(accepted.told, None),
+            other => panic!("{other:?}"),
+        }
+    }
+    let erase = ContactWrite { erase: true, ..crate::contacts::update(5, "u-1") };
+    crate::contacts::write(&hub, 5, erase).await;
+    match hub.store.write(asked(6, "k", put(6, "es"))).await {
+        Err(Trouble::Refused(reason)) => assert_eq!(reason.code, "answer_erased"),
+        other => panic!("{other:?}"),
+    }
+    hub.audit_adds_up().await;
 }
 
 /// The bad one fails after it has changed something, so its group is run again.

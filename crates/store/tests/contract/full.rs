@@ -72,7 +72,8 @@ fn whole(arrivals: Vec<Arrived>) -> Receipt {
 
 fn asked() -> Receipt {
     let mut asked = receipt(vec![event(500, "app.order", "a1@b.co")]);
-    asked.idempotency = Some(Idempotency { api_key: 1, key: "k".to_owned(), body: Digest([1; 16]) });
+    asked.idempotency =
+        Some(Idempotency { api_key: 1, key: "k".to_owned(), body: Digest([1; 16]), tell: None });
     asked
 }
 

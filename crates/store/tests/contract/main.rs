@@ -69,6 +69,10 @@ mod on_sqlite {
         run(sqlite, accept::the_first_answer_comes_again_for_the_same_key);
     }
     #[test]
+    fn an_answer_that_names_a_person_comes_again_until_the_erasure() {
+        run(sqlite, accept::an_answer_that_names_a_person_comes_again_until_the_erasure);
+    }
+    #[test]
     fn one_bad_write_fails_alone_in_its_group() {
         run(sqlite, accept::one_bad_write_fails_alone_in_its_group);
     }

@@ -131,7 +131,7 @@ async fn one_key_is_answered_once_by_both(url: String) {
         let mut asked = receipt(vec![event(n, "app.x", "a@b.co")]);
         asked.arrivals[0].dedupe = None;
         let key = format!("k{}", n / 4);
-        asked.idempotency = Some(Idempotency { api_key: 1, key, body: Digest([1; 16]) });
+        asked.idempotency = Some(Idempotency { api_key: 1, key, body: Digest([1; 16]), tell: None });
         sent.push(tokio::spawn(async move { store.write(Write::Accept(Box::new(asked))).await }));
     }
     let mut ids: HashMap<usize, HashSet<EventId>> = HashMap::new();

@@ -64,6 +64,9 @@ fn cases() -> Vec<Case> {
         ("the_first_answer_comes_again_for_the_same_key", |hub| {
             Box::pin(accept::the_first_answer_comes_again_for_the_same_key(hub))
         }),
+        ("an_answer_that_names_a_person_comes_again_until_the_erasure", |hub| {
+            Box::pin(accept::an_answer_that_names_a_person_comes_again_until_the_erasure(hub))
+        }),
         ("one_bad_write_fails_alone_in_its_group", |hub| {
             Box::pin(accept::one_bad_write_fails_alone_in_its_group(hub))
         }),

@@ -4,6 +4,7 @@ use axum::Json;
 use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
 use axum::response::Response;
+use mailspan_core::limits::ENDPOINT_ANSWER_CHARS_MAX;
 use mailspan_core::{
     Cause, Event, EventId, EventType, Name, Offer, RawValue, Request, State as DeliveryState, Subject,
 };
@@ -28,8 +29,6 @@ type Id = Result<Path<String>, axum::extract::rejection::PathRejection>;
 type Ids = Result<Path<(String, String)>, axum::extract::rejection::PathRejection>;
 
 const PAGE: (usize, usize) = (20, 100);
-/// Characters of an answer that are shown.
-const ANSWER_CHARS_MAX: usize = 1_024;
 
 #[derive(Debug, Default, Deserialize, IntoParams)]
 #[serde(default)]
@@ -270,7 +269,7 @@ async fn shown(app: &App, endpoint: &Endpoint, row: &DeliveryRow) -> Result<Webh
 }
 
 fn cut(text: &str) -> String {
-    text.chars().take(ANSWER_CHARS_MAX).collect()
+    text.chars().take(ENDPOINT_ANSWER_CHARS_MAX).collect()
 }
 
 fn sample(call: &Call) -> Event {

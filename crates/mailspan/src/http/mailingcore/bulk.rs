@@ -1,16 +1,23 @@
 //! `POST /contacts/bulk`: up to a thousand contacts in one transaction.
 
-use axum::Json;
+use std::sync::Arc;
+
 use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::Response;
 use mailspan_core::contact::{ContactOutcome, ContactWrite, Turn, WriteMode};
+use mailspan_core::json::Node;
 use mailspan_core::limits::CONTACTS_BULK_MAX;
+use mailspan_core::{Address, Subject};
+use mailspan_store::{Answered, Tell};
 use serde::Deserialize;
 use utoipa::ToSchema;
 
-use super::contacts::{outcome, refusal};
+use super::contacts::{answer, refusal};
 use super::errors::{ApiError, ErrorBody};
 use super::gate::Call;
-use super::input::{Aim, ContactInput, json, parsed};
+use super::input::{Aim, ContactInput, checked};
+use super::once::{self, Done};
 use super::shape::{BulkError, BulkSummary};
 use crate::app::App;
 
@@ -29,17 +36,17 @@ pub struct BulkInput {
 /// What cannot be read refuses the whole call and names the rows; a conflict refuses its row alone. Rows are
 /// applied in order.
 #[utoipa::path(
-    post, path = "/contacts/bulk", tag = "contacts", request_body = BulkInput,
+    post, path = "/contacts/bulk", tag = "contacts", request_body = BulkInput, params(once::Header),
     responses(
         (status = 200, body = BulkSummary), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
-        (status = 403, body = ErrorBody), (status = 413, body = ErrorBody), (status = 415, body = ErrorBody),
-        (status = 429, body = ErrorBody), (status = 503, body = ErrorBody),
+        (status = 403, body = ErrorBody), (status = 409, body = ErrorBody), (status = 413, body = ErrorBody),
+        (status = 415, body = ErrorBody), (status = 422, body = ErrorBody), (status = 429, body = ErrorBody),
+        (status = 503, body = ErrorBody),
     ),
 )]
-pub async fn bulk(State(app): State<App>, call: Call) -> Result<Json<BulkSummary>, ApiError> {
+pub async fn bulk(State(app): State<App>, call: Call) -> Result<Response, ApiError> {
     call.needs("contacts:write")?;
-    let input: BulkInput = json(&call.raw.body)?;
-    all_are_objects(&call.raw.body)?;
+    let input: BulkInput = checked(&call.raw.body, all_are_objects)?;
     if input.contacts.is_empty() {
         return Err(ApiError::bad("contacts: is empty: give 1 to 1000"));
     }
@@ -48,13 +55,29 @@ pub async fn bulk(State(app): State<App>, call: Call) -> Result<Json<BulkSummary
         return Err(ApiError::bad(format!("contacts: has {given} rows, at most {CONTACTS_BULK_MAX}")));
     }
     let writes = writes(&app, &call, &input.contacts).await?;
-    let outcomes = outcome_of_all(&app, &call, writes).await?;
-    Ok(Json(summary(&input.contacts, &outcomes)))
+    let rows: Arc<[ContactInput]> = input.contacts.into();
+    let kept = rows.clone();
+    let tell = || Tell { suppression: None, body: Box::new(move |outcomes, _| told(&kept, outcomes)) };
+    Ok(match once::write(&app, &call, writes, tell).await? {
+        Done::Answered(response) => response,
+        // A single refused row is a failed row here, not a failed call.
+        Done::Written(outcomes) => answer(StatusCode::OK, summary(&rows, &outcomes)),
+    })
+}
+
+/// The same for a request that names an `Idempotency-Key`. It names those whose rows failed.
+fn told(rows: &[ContactInput], outcomes: &[ContactOutcome]) -> Option<Answered> {
+    let summary = summary(rows, outcomes);
+    let address = |text: &Option<String>| text.as_deref().and_then(|text| Address::parse(text).ok());
+    let about = summary
+        .errors
+        .iter()
+        .map(|error| Subject { address: address(&error.email), external_id: error.external_id.clone() });
+    Some(Answered { status: 200, body: once::body(&summary)?, about: about.collect() })
 }
 
 /// A list of members in their order is no contact, though serde would take it for one.
-fn all_are_objects(body: &[u8]) -> Result<(), ApiError> {
-    let root = parsed(body)?;
+fn all_are_objects(root: &Node) -> Result<(), ApiError> {
     let rows = root.get("contacts").and_then(|rows| rows.as_array()).unwrap_or_default();
     match rows.iter().position(|row| row.as_object().is_none()) {
         Some(index) => Err(ApiError::bad(format!("contacts[{index}]: is an object"))),
@@ -79,21 +102,6 @@ async fn writes(app: &App, call: &Call, rows: &[ContactInput]) -> Result<Vec<Con
     }
     wrong.truncate(ERRORS_SHOWN_MAX);
     Err(ApiError::all(wrong))
-}
-
-/// A single refused row is a failed row here, not a failed call.
-async fn outcome_of_all(
-    app: &App,
-    call: &Call,
-    writes: Vec<ContactWrite>,
-) -> Result<Vec<ContactOutcome>, ApiError> {
-    use crate::contacts::door::{self, Origin};
-    if writes.len() > 1 {
-        return outcome(app, call, writes).await;
-    }
-    let credential = &call.caller.name;
-    let origin = Origin { tenant: &call.tenant, credential, request: Some(&call.raw), cuts: Vec::new() };
-    Ok(door::write(app, origin, writes).await?)
 }
 
 /// A row that changed nothing counts as updated: it is as the caller wants it.

@@ -5,12 +5,14 @@ use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use mailspan_core::contact::{ContactKey, ContactOutcome, ContactWrite, Turn, WriteMode};
-use mailspan_store::ContactRow;
+use mailspan_core::{Name, Subject};
+use mailspan_store::{Answered, ContactRow, Tell};
 
 use super::errors::{ApiError, ErrorBody};
 use super::gate::Call;
 use super::input::{Aim, ContactInput, json};
 use super::list::{ContactQuery, cursor};
+use super::once::{self, Done};
 use super::shape::{ContactOut, ContactPage, Erased, Meta};
 use crate::app::App;
 use crate::contacts::door::{self, Origin};
@@ -58,17 +60,18 @@ pub async fn list(
 ///
 /// Found by `externalId` when given, else by `email`.
 #[utoipa::path(
-    put, path = "/contacts", tag = "contacts", request_body = ContactInput,
+    put, path = "/contacts", tag = "contacts", request_body = ContactInput, params(once::Header),
     responses(
         (status = 200, body = ContactOut), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
         (status = 403, body = ErrorBody), (status = 409, body = ErrorBody), (status = 413, body = ErrorBody),
-        (status = 415, body = ErrorBody), (status = 429, body = ErrorBody), (status = 503, body = ErrorBody),
+        (status = 415, body = ErrorBody), (status = 422, body = ErrorBody), (status = 429, body = ErrorBody),
+        (status = 503, body = ErrorBody),
     ),
 )]
-pub async fn put(State(app): State<App>, call: Call) -> Result<Json<ContactOut>, ApiError> {
+pub async fn put(State(app): State<App>, call: Call) -> Result<Response, ApiError> {
     call.needs("contacts:write")?;
     let write = read(&app, &call, WriteMode::Upsert, None).await?;
-    written(&app, &call, write).await.map(Json)
+    written(&app, &call, write).await
 }
 
 /// Show a contact
@@ -99,23 +102,23 @@ pub async fn show(
 /// By its id, or by its external id; what is absent is left as it is.
 #[utoipa::path(
     patch, path = "/contacts/{idOrExternalId}", tag = "contacts", request_body = ContactInput,
-    params(("idOrExternalId" = String, Path, description = "id or externalId")),
+    params(("idOrExternalId" = String, Path, description = "id or externalId"), once::Header),
     responses(
         (status = 200, body = ContactOut), (status = 400, body = ErrorBody), (status = 401, body = ErrorBody),
         (status = 403, body = ErrorBody), (status = 404, body = ErrorBody), (status = 409, body = ErrorBody),
-        (status = 413, body = ErrorBody), (status = 415, body = ErrorBody), (status = 429, body = ErrorBody),
-        (status = 503, body = ErrorBody),
+        (status = 413, body = ErrorBody), (status = 415, body = ErrorBody), (status = 422, body = ErrorBody),
+        (status = 429, body = ErrorBody), (status = 503, body = ErrorBody),
     ),
 )]
 pub async fn patch(
     State(app): State<App>,
     call: Call,
     id: Result<Path<String>, axum::extract::rejection::PathRejection>,
-) -> Result<Json<ContactOut>, ApiError> {
+) -> Result<Response, ApiError> {
     call.needs("contacts:write")?;
     let key = ContactKey::Id(id_of(id)?);
     let write = read(&app, &call, WriteMode::Update, Some(key)).await?;
-    written(&app, &call, write).await.map(Json)
+    written(&app, &call, write).await
 }
 
 /// Erase a contact
@@ -178,12 +181,30 @@ async fn read(
     input.write(&Aim { call, mode, key, origin: "api", declared: &declared }).map_err(ApiError::all)
 }
 
-async fn written(app: &App, call: &Call, write: ContactWrite) -> Result<ContactOut, ApiError> {
-    let outcome = outcome(app, call, vec![write]).await?;
-    match outcome.into_iter().next().and_then(|outcome| outcome.contact) {
-        Some(contact) => Ok(ContactOut::new(call.tenant.as_str(), contact)),
-        None => Err(ApiError::not_found("Contact")),
+async fn written(app: &App, call: &Call, write: ContactWrite) -> Result<Response, ApiError> {
+    let tenant = call.tenant.clone();
+    let tell = || Tell { suppression: None, body: Box::new(move |outcomes, _| told(&tenant, outcomes)) };
+    let outcomes = match once::write(app, call, vec![write], tell).await? {
+        Done::Answered(response) => return Ok(response),
+        Done::Written(outcomes) => outcomes,
+    };
+    let outcome = outcomes.into_iter().next().ok_or_else(|| ApiError::not_found("Contact"))?;
+    if let Turn::Refused(reason) = &outcome.turn {
+        return Err(refusal(reason));
     }
+    let contact = outcome.contact.ok_or_else(|| ApiError::not_found("Contact"))?;
+    Ok(answer(StatusCode::OK, ContactOut::new(call.tenant.as_str(), contact)))
+}
+
+/// The contact as it was answered, for a request that names an `Idempotency-Key`.
+fn told(tenant: &Name, outcomes: &[ContactOutcome]) -> Option<Answered> {
+    let ContactOutcome { contact: Some(contact), turn, .. } = outcomes.first()? else { return None };
+    if matches!(turn, Turn::Refused(_)) {
+        return None;
+    }
+    let about = Subject { address: contact.address.clone(), external_id: contact.external_id.clone() };
+    let body = once::body(&ContactOut::new(tenant.as_str(), contact.clone()))?;
+    Some(Answered { status: 200, body, about: vec![about] })
 }
 
 /// Writes; a refusal of a single write is the error.

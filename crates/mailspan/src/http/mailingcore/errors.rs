@@ -133,6 +133,7 @@ impl From<Trouble> for ApiError {
             Trouble::Refused(reason) => {
                 let status = match reason.code.as_str() {
                     "not_found" => StatusCode::NOT_FOUND,
+                    "idempotency_conflict" => StatusCode::UNPROCESSABLE_ENTITY,
                     _ => StatusCode::CONFLICT,
                 };
                 ApiError::new(status, reason.text)

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use mailspan_core::contact::{Change, ContactKey, ContactWrite, Evidence, Permission, WriteMode};
+use mailspan_core::json::Node;
 use mailspan_core::limits::{CONSENT_PAGE_CHARS_MAX, CONTACT_LABEL_CHARS_MAX};
 use mailspan_core::{Address, clip};
 use mailspan_store::FieldRow;
@@ -87,12 +88,21 @@ enum Locale {
 
 /// Reads a JSON body, which is an object; what is wrong names its member.
 pub fn json<T: serde::de::DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
+    checked(body, |_| Ok(()))
+}
+
+/// The same, where `check` refuses a body that is an object as well.
+pub fn checked<T: serde::de::DeserializeOwned>(
+    body: &[u8],
+    check: impl FnOnce(&Node) -> Result<(), ApiError>,
+) -> Result<T, ApiError> {
     let root = parsed(body)?;
     // A list of members in their order is none, though serde would take it for one.
     if root.as_object().is_none() {
         return Err(ApiError::bad("the body is an object"));
     }
     rules::exact(&root).map_err(ApiError::bad)?;
+    check(&root)?;
     let mut reader = serde_json::Deserializer::from_slice(body);
     serde_path_to_error::deserialize(&mut reader).map_err(|error| {
         let path = error.path().to_string();
@@ -102,7 +112,7 @@ pub fn json<T: serde::de::DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> 
 }
 
 /// Reads a body as far as that it is JSON.
-pub fn parsed(body: &[u8]) -> Result<mailspan_core::json::Node<'_>, ApiError> {
+fn parsed(body: &[u8]) -> Result<Node<'_>, ApiError> {
     mailspan_core::json::parse(body).map_err(|error| ApiError::bad(format!("the body is not JSON: {error}")))
 }
 

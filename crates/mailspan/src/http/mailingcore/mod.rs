@@ -11,6 +11,7 @@ pub mod errors;
 pub mod gate;
 pub mod input;
 pub mod list;
+pub mod once;
 pub mod page;
 pub mod rates;
 pub mod shape;

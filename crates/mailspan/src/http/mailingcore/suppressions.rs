@@ -4,17 +4,20 @@ use axum::Json;
 use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
 use axum::response::Response;
-use mailspan_core::Address;
-use mailspan_core::contact::{Change, ContactKey, ContactWrite, Stated, Suppressed, WriteMode};
-use mailspan_store::{SuppressionFilter, SuppressionRow};
+use mailspan_core::contact::{
+    Change, ContactKey, ContactOutcome, ContactWrite, Stated, Suppressed, Turn, WriteMode,
+};
+use mailspan_core::{Address, Subject};
+use mailspan_store::{Answered, SuppressionFilter, SuppressionRow, Tell};
 use serde::Deserialize;
 use utoipa::{IntoParams, ToSchema};
 
-use super::contacts::{answer, outcome};
+use super::contacts::{answer, outcome, refusal};
 use super::errors::{ApiError, ErrorBody};
 use super::gate::Call;
 use super::input::json;
 use super::list::{number, plain_cursor, plain_opened};
+use super::once::{self, Done};
 use super::shape::{Meta, Removed, SuppressionOut, SuppressionPage};
 use crate::app::App;
 use crate::contacts::door;
@@ -73,11 +76,12 @@ pub async fn list(
 ///
 /// 201, or 200 where it is suppressed already: the first reason stays.
 #[utoipa::path(
-    post, path = "/suppressions", tag = "suppressions", request_body = SuppressionInput,
+    post, path = "/suppressions", tag = "suppressions", request_body = SuppressionInput, params(once::Header),
     responses(
         (status = 201, body = SuppressionOut), (status = 200, body = SuppressionOut), (status = 400, body = ErrorBody),
-        (status = 401, body = ErrorBody), (status = 403, body = ErrorBody), (status = 413, body = ErrorBody),
-        (status = 415, body = ErrorBody), (status = 429, body = ErrorBody), (status = 503, body = ErrorBody),
+        (status = 401, body = ErrorBody), (status = 403, body = ErrorBody), (status = 409, body = ErrorBody),
+        (status = 413, body = ErrorBody), (status = 415, body = ErrorBody), (status = 422, body = ErrorBody),
+        (status = 429, body = ErrorBody), (status = 503, body = ErrorBody),
     ),
 )]
 pub async fn add(State(app): State<App>, call: Call) -> Result<Response, ApiError> {
@@ -85,10 +89,27 @@ pub async fn add(State(app): State<App>, call: Call) -> Result<Response, ApiErro
     let input: SuppressionInput = json(&call.raw.body)?;
     let address = Address::parse(&input.email).map_err(|why| ApiError::bad(format!("email: {why}")))?;
     let reason = reason(input.reason.as_deref())?;
-    if let Some(row) = app.store.suppression_of(&call.tenant, &address).await? {
-        return Ok(answer(StatusCode::OK, SuppressionOut::new(&row)));
+    let known = app.store.suppression_of(&call.tenant, &address).await?;
+    let status = if known.is_some() { StatusCode::OK } else { StatusCode::CREATED };
+    if let (Some(row), None) = (&known, once::key(&call)?) {
+        return Ok(answer(status, SuppressionOut::new(row)));
     }
-    let mut write = change(&call, &address);
+    // What is known already is written no more; its answer is kept all the same, where a key asks for it.
+    let writes = if known.is_some() { vec![] } else { vec![new(&call, &address, reason)] };
+    let tell = || Tell {
+        suppression: Some(address.clone()),
+        body: Box::new(move |outcomes, row| told(status, outcomes, row)),
+    };
+    match once::write(&app, &call, writes, tell).await? {
+        Done::Answered(response) => return Ok(response),
+        Done::Written(outcomes) => refused(&outcomes)?,
+    }
+    let row = kept(&app, &call, &address).await?;
+    Ok(answer(status, SuppressionOut::new(&row)))
+}
+
+fn new(call: &Call, address: &Address, reason: Suppressed) -> ContactWrite {
+    let mut write = change(call, address);
     write.suppress = Change::Set(reason);
     if reason == Suppressed::Unsubscribe {
         write.opt_in = Some(false);
@@ -96,9 +117,23 @@ pub async fn add(State(app): State<App>, call: Call) -> Result<Response, ApiErro
     if reason == Suppressed::Complaint {
         write.stated.push(Stated::DoNotContact);
     }
-    outcome(&app, &call, vec![write]).await?;
-    let row = kept(&app, &call, &address).await?;
-    Ok(answer(StatusCode::CREATED, SuppressionOut::new(&row)))
+    write
+}
+
+/// As it was answered, for a request that names an `Idempotency-Key`.
+fn told(status: StatusCode, outcomes: &[ContactOutcome], row: Option<&SuppressionRow>) -> Option<Answered> {
+    refused(outcomes).ok()?;
+    let row = row?;
+    let about = Subject { address: row.address.clone(), external_id: None };
+    let body = once::body(&SuppressionOut::new(row))?;
+    Some(Answered { status: status.as_u16(), body, about: vec![about] })
+}
+
+fn refused(outcomes: &[ContactOutcome]) -> Result<(), ApiError> {
+    match outcomes.first().map(|outcome| &outcome.turn) {
+        Some(Turn::Refused(reason)) => Err(refusal(reason)),
+        _ => Ok(()),
+    }
 }
 
 /// Lift a suppression

@@ -117,6 +117,7 @@ fn receipt(caller: &Caller, row: &DeliveryRow, event: Event, body: Bytes, now: M
             api_key: caller.key_id,
             key: format!("correct/{}/{body_digest}", row.id.0),
             body: body_digest,
+            tell: None,
         }),
         round: None,
     }
