@@ -112,9 +112,7 @@ fn read_person(base: &Base, person: i64, audience: &mut Audience) -> Result<(), 
                     opted_out_at: maybe_millis(row, "opted_out_at")?,
                 },
             );
-            for fact in facts(base, id)? {
-                audience.read_fact(id, fact);
-            }
+            read_facts(base, id, audience)?;
         }
     }
     let mut statement = base.sql(&format!("SELECT {CONTACT_COLUMNS} FROM contacts c WHERE c.person = ?1"))?;
@@ -127,29 +125,29 @@ fn read_person(base: &Base, person: i64, audience: &mut Audience) -> Result<(), 
 
 /// The newest, and of a person with more than these the latest of each kind and level. A fact happened no later
 /// than it was learned of.
-fn facts(base: &Base, person: i64) -> Result<Vec<Fact>, Fault> {
-    let newest =
-        "SELECT id, min(happened_at, learned_at), what, permission FROM ledger INDEXED BY ledger_person
-         WHERE person = ?1 ORDER BY happened_at DESC LIMIT ?2";
-    let mut facts = read_facts(base, newest, person)?;
-    if facts.len() >= FACTS_MAX {
-        let latest = "SELECT max(id), max(min(happened_at, learned_at)), what, permission
+fn read_facts(base: &Base, person: i64, audience: &mut Audience) -> Result<(), Fault> {
+    let newest = "SELECT id, min(happened_at, learned_at), what, permission, evidence
+         FROM ledger INDEXED BY ledger_person WHERE person = ?1 ORDER BY happened_at DESC LIMIT ?2";
+    if read_some_facts(base, newest, person, audience)? >= FACTS_MAX {
+        let latest = "SELECT max(id), max(min(happened_at, learned_at)), what, permission, NULL
              FROM ledger INDEXED BY ledger_person WHERE person = ?1 GROUP BY what, permission LIMIT ?2";
-        facts.extend(read_facts(base, latest, person)?);
+        read_some_facts(base, latest, person, audience)?;
     }
-    Ok(facts)
+    Ok(())
 }
 
-fn read_facts(base: &Base, sql: &str, person: i64) -> Result<Vec<Fact>, Fault> {
+fn read_some_facts(base: &Base, sql: &str, person: i64, audience: &mut Audience) -> Result<usize, Fault> {
     let mut statement = base.sql(sql)?;
     let mut rows = statement.query(params![person, FACTS_MAX as i64])?;
-    let mut facts = vec![];
+    let mut count = 0;
     while let Some(row) = rows.next()? {
         let what = Stated::from_numbers(row.get(2)?, row.get(3)?)
             .ok_or_else(|| Fault::unreadable("fact", row.get(0).unwrap_or_default()))?;
-        facts.push(Fact { at: Millis(row.get(1)?), what });
+        let evidence = row.get_ref(4)?.as_str().ok();
+        audience.read_fact(person, Fact { at: Millis(row.get(1)?), what }, evidence);
+        count += 1;
     }
-    Ok(facts)
+    Ok(count)
 }
 
 pub(crate) fn suppression(base: &Base, tenant: i64, hash: &Hash) -> Result<Option<Suppression>, Fault> {

@@ -71,7 +71,8 @@ pub async fn list(
 
 /// Suppress an address
 ///
-/// 201, or 200 where it is suppressed already: the first reason stays.
+/// 201, or 200 where it is suppressed already. Another reason takes the place of `unsubscribe` alone, which a
+/// confirmation lifts; of the others the first stays.
 #[utoipa::path(
     post, path = "/suppressions", tag = "suppressions", request_body = SuppressionInput,
     responses(
@@ -85,20 +86,27 @@ pub async fn add(State(app): State<App>, call: Call) -> Result<Response, ApiErro
     let input: SuppressionInput = json(&call.raw.body)?;
     let address = Address::parse(&input.email).map_err(|why| ApiError::bad(format!("email: {why}")))?;
     let reason = reason(input.reason.as_deref())?;
-    if let Some(row) = app.store.suppression_of(&call.tenant, &address).await? {
-        return Ok(answer(StatusCode::OK, SuppressionOut::new(&row)));
+    let before = app.store.suppression_of(&call.tenant, &address).await?;
+    if let Some(row) = &before
+        && (row.reason == reason || row.reason == Suppressed::Erasure)
+    {
+        return Ok(answer(StatusCode::OK, SuppressionOut::new(row)));
     }
     let mut write = change(&call, &address);
     write.suppress = Change::Set(reason);
-    if reason == Suppressed::Unsubscribe {
-        write.opt_in = Some(false);
-    }
-    if reason == Suppressed::Complaint {
-        write.stated.push(Stated::DoNotContact);
+    match (reason, before.as_ref().map(|row| row.reason)) {
+        // The fact of its own, whatever the person has said before.
+        (Suppressed::Complaint, None | Some(Suppressed::Unsubscribe)) => {
+            write.stated.push(Stated::DoNotContact);
+        }
+        // Sent every night beside a reason that stays, it must leave one fact and no more.
+        (Suppressed::Complaint | Suppressed::Unsubscribe, _) => write.opt_in = Some(false),
+        _ => {}
     }
     outcome(&app, &call, vec![write]).await?;
     let row = kept(&app, &call, &address).await?;
-    Ok(answer(StatusCode::CREATED, SuppressionOut::new(&row)))
+    let status = if before.is_some() { StatusCode::OK } else { StatusCode::CREATED };
+    Ok(answer(status, SuppressionOut::new(&row)))
 }
 
 /// Lift a suppression
