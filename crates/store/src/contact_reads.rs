@@ -7,7 +7,8 @@ use mailspan_core::{Address, Name, PersonId};
 
 use crate::{
     ConfirmationRow, ContactFilter, ContactList, ContactPage, ContactRow, EndpointRow, FactRow, FieldRow,
-    SealedRow, Store, SubscriptionCount, SuppressionFilter, SuppressionRow, TenantRow, Trouble, sqlite,
+    ProofRow, SealedRow, Store, SubscriptionCount, SuppressionFilter, SuppressionRow, TenantRow, Trouble,
+    sqlite,
 };
 
 impl Store {
@@ -49,6 +50,18 @@ impl Store {
                 sqlite.read(move |base| sqlite::contact_rows::suppressions(base, &filter)).await
             }
             Store::Postgres(postgres) => postgres.suppressions(&filter).await,
+        }
+    }
+
+    /// Of each of these contacts of a tenant, in their order.
+    pub async fn proofs(&self, tenant: &Name, rows: &[ContactRow]) -> Result<Vec<ProofRow>, Trouble> {
+        let asked: Vec<_> = rows.iter().map(|row| (row.person, row.contact.address.clone())).collect();
+        match self {
+            Store::Sqlite(sqlite) => {
+                let tenant = tenant.clone();
+                sqlite.read(move |base| sqlite::contact_list::proofs(base, &tenant, &asked)).await
+            }
+            Store::Postgres(postgres) => postgres.proofs(tenant, &asked).await,
         }
     }
 

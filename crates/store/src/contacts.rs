@@ -46,6 +46,15 @@ pub struct ContactList {
     pub rev: i64,
 }
 
+/// What stands behind the state of a contact.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ProofRow {
+    /// When the newest fact that agrees happened, but no later than it was learned of; and what proves it.
+    pub agreed: Option<(Millis, Evidence)>,
+    /// Why the address is suppressed, where it is.
+    pub suppressed: Option<Suppressed>,
+}
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SuppressionRow {
     pub id: i64,

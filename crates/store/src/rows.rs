@@ -102,6 +102,7 @@ pub struct RequestRow {
 pub struct UnreadableRow {
     /// The cursor of the list; grows with the time of arrival.
     pub id: i64,
+    pub tenant: Name,
     pub source: Name,
     pub received_at: Millis,
     pub part: u32,
@@ -112,6 +113,7 @@ pub struct UnreadableRow {
 #[derive(Debug, Clone)]
 pub struct RefusedRow {
     pub id: i64,
+    pub tenant: Name,
     pub source: Name,
     pub at: Millis,
     pub check: String,

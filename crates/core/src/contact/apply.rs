@@ -6,7 +6,10 @@ use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
 use super::facts::{Fact, Permission, Standing, Stated, standing};
-use super::{Change, Contact, ContactFields, ContactWrite, ERASED, Suppressed, WriteMode, found, told};
+use super::{
+    Change, Contact, ContactFields, ContactWrite, ERASED, Evidence, Suppressed, WriteMode, found, renewed,
+    told,
+};
 use crate::{Millis, Reason};
 
 /// What the store knows before a write.
@@ -16,6 +19,8 @@ pub struct Known {
     pub contact: Option<Contact>,
     /// Facts of the person.
     pub facts: Vec<Fact>,
+    /// Of the newest fact that agrees; nothing where it is not known.
+    pub agreed: Option<Evidence>,
     /// Why the address (the new one, where it changes) is suppressed, and since when.
     pub suppressed: Option<(Suppressed, Millis)>,
 }
@@ -105,7 +110,11 @@ fn written(known: &Known, write: &ContactWrite, learned: Millis) -> Applied {
     after.permission = standing.permission;
     after.suppressed_at = suppressed_at;
     after.unsubscribed_at = standing.opted_out_at.filter(|_| standing.has_left());
-    let names = before.map(|before| told::differences(before, &after)).unwrap_or_default();
+    let mut names = before.map(|before| told::differences(before, &after)).unwrap_or_default();
+    // Another reason of the same moment is another suppression: who keeps one by its reason must be told.
+    if before.is_some() && matches!(suppression, Some(Some(_))) && !names.contains(&"suppressed_at") {
+        names.push("suppressed_at");
+    }
     let turn = match before {
         None => Turn::Created,
         Some(_) if names.is_empty() => Turn::Unchanged,
@@ -192,7 +201,8 @@ fn stated(known: &Known, write: &ContactWrite) -> Vec<Stated> {
         before.push(Fact { at: write.at, what: Stated::Moved });
     }
     let now = standing(&before);
-    facts.extend(wished_level(&before, &now, write));
+    let level = wished_level(&before, &now, write);
+    facts.extend(level);
     match write.opt_in {
         Some(true) if !now.opt_in() => facts.push(Stated::OptIn(None)),
         // Said where nothing was said yet too: an older opt-in that comes late must not win.
@@ -204,10 +214,20 @@ fn stated(known: &Known, write: &ContactWrite) -> Vec<Stated> {
         let levelled = matches!(fact, Stated::Level(level) if *level == now.permission);
         !known.facts.contains(&same) && !levelled
     });
+    if write.opt_in == Some(true) && facts.is_empty() && is_renewed(known, write) {
+        // Never an opt-in with a level: that would be a confirmation, which lifts an unsubscription.
+        facts.push(write.permission.map_or(Stated::OptIn(None), Stated::Level));
+    }
     if asks(known.contact.as_ref(), write) {
         facts.push(Stated::Asked);
     }
     facts
+}
+
+/// Other proof of an agreement that stands.
+fn is_renewed(known: &Known, write: &ContactWrite) -> bool {
+    let nothing = Evidence::default();
+    renewed::is_renewed(known.agreed.as_ref().unwrap_or(&nothing), write)
 }
 
 /// The contact gets another address than it had.
@@ -333,7 +353,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::contact::{ContactKey, Evidence};
+    use crate::contact::ContactKey;
 
     /// What a sender can tell: its time, what it states, and why the address is suppressed by it.
     type Told = (i64, Stated, Option<Suppressed>);
@@ -363,7 +383,9 @@ mod tests {
         let mut facts = known.facts;
         facts.extend(applied.facts.iter().map(|&what| Fact { at: write.at, what }));
         let suppressed = applied.suppression.unwrap_or(known.suppressed);
-        (Known { contact: applied.after.clone(), facts, suppressed }, applied)
+        let agrees = applied.facts.iter().any(|fact| fact.agrees());
+        let agreed = if agrees { Some(write.evidence.clone()) } else { known.agreed };
+        (Known { contact: applied.after.clone(), facts, agreed, suppressed }, applied)
     }
 
     fn said(applied: Applied) -> (&'static str, Value) {

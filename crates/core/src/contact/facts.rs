@@ -112,6 +112,15 @@ impl Stated {
         }
     }
 
+    /// An opt-in, or a level above none.
+    pub fn agrees(self) -> bool {
+        match self {
+            Stated::OptIn(_) => true,
+            Stated::Level(level) => level != Permission::None,
+            _ => false,
+        }
+    }
+
     /// The word in lists and exports.
     pub fn name(self) -> &'static str {
         match self {

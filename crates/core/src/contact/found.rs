@@ -18,7 +18,10 @@ pub fn differing(known: &Known, write: &ContactWrite) -> ContactWrite {
         match fact {
             Stated::OptIn(_) if now.opt_in() => {}
             Stated::OptOut | Stated::DoNotContact if !now.opt_in() && now.opted_out_at.is_some() => {
-                write.suppress = Change::Keep;
+                // What no confirmation lifts is news beside an unsubscription.
+                if write.suppress == Change::Set(Suppressed::Unsubscribe) {
+                    write.suppress = Change::Keep;
+                }
             }
             other => write.stated.push(other),
         }
@@ -62,7 +65,7 @@ mod tests {
         let first = self::row(10, &[Stated::OptIn(None)], "de");
         let made = apply(&Known::default(), &first, Millis(10));
         let facts = made.facts.iter().map(|&what| super::super::Fact { at: Millis(10), what }).collect();
-        let known = Known { contact: made.after, facts, suppressed: None };
+        let known = Known { contact: made.after, facts, ..Known::default() };
         apply(&known, &row, Millis(99))
     }
 
@@ -88,7 +91,7 @@ mod tests {
     fn an_opt_out_that_is_known_suppresses_nothing_a_second_time() {
         let out = row(5, &[Stated::OptOut], "de");
         let facts = vec![super::super::Fact { at: Millis(4), what: Stated::OptOut }];
-        let known = Known { contact: None, facts, suppressed: None };
+        let known = Known { facts, ..Known::default() };
         let mut follow = found(ContactWrite { mode: WriteMode::Follow, ..out });
         follow.suppress = Change::Set(Suppressed::Unsubscribe);
         let applied = apply(&known, &follow, Millis(99));
@@ -96,6 +99,10 @@ mod tests {
         let applied = apply(&Known::default(), &follow, Millis(99));
         assert_eq!(applied.facts, [Stated::OptOut]);
         assert!(applied.suppression.is_some());
+        let unsubscribed = Known { suppressed: Some((Suppressed::Unsubscribe, Millis(4))), ..known };
+        follow.suppress = Change::Set(Suppressed::Complaint);
+        let applied = apply(&unsubscribed, &follow, Millis(99));
+        assert_eq!(applied.suppression, Some(Some((Suppressed::Complaint, Millis(5)))));
     }
 
     #[test]

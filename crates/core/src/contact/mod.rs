@@ -4,6 +4,7 @@ mod apply;
 mod data;
 mod facts;
 mod found;
+mod renewed;
 mod told;
 
 use std::collections::BTreeMap;
@@ -120,11 +121,14 @@ pub struct ContactWrite {
     pub attributes: Change<BTreeMap<String, Value>>,
     pub standard: BTreeMap<String, Change<Value>>,
     pub custom: BTreeMap<String, Change<Value>>,
-    /// The state that is wished: a fact is written where nothing says so yet.
+    /// The state that is wished: a fact is written where nothing says so yet, and where `true` comes with other proof
+    /// than the newest fact that agrees.
     pub opt_in: Option<bool>,
     /// The level that is wished: a fact where it changes something. It opts nobody in who has opted out, unless
     /// `opt_in` says so too.
     pub permission: Option<Permission>,
+    /// The address in the evidence is the person's, as the caller says; else it is the caller's own.
+    pub ip_given: bool,
     /// Facts that are appended whatever the state is; `at` and evidence are those of the write.
     pub stated: Vec<Stated>,
     /// Suppresses the address for this reason, or lifts a suppression.
@@ -251,6 +255,7 @@ impl ContactWrite {
             custom: BTreeMap::new(),
             opt_in: None,
             permission: None,
+            ip_given: false,
             stated: Vec::new(),
             suppress: Change::Keep,
             erase: false,

@@ -150,7 +150,7 @@ fn digest(path: &Path) -> anyhow::Result<String> {
 }
 
 /// Columns of an exported CSV; an import of it takes them back.
-const EXPORTED: [&str; 16] = [
+const EXPORTED: [&str; 22] = [
     "id",
     "email",
     "externalId",
@@ -160,7 +160,13 @@ const EXPORTED: [&str; 16] = [
     "consentVersion",
     "source",
     "projectId",
+    "consentAt",
+    "consentNote",
+    "consentIp",
+    "consentPage",
+    "consentTextHash",
     "suppressedAt",
+    "suppressedFor",
     "unsubscribedAt",
     "createdAt",
     "updatedAt",
@@ -178,10 +184,12 @@ pub async fn export(client: &Client, command: &Export) -> anyhow::Result<()> {
     if command.format == Format::Csv {
         write_record(&mut out, EXPORTED.iter().map(|name| (*name).to_owned()))?;
     }
-    let (mut cursor, mut rows) = (String::new(), 0_u64);
+    let (mut cursor, mut rows) = ("0".to_owned(), 0_u64);
     loop {
-        let page = client.get(&format!("/contacts?limit={EXPORT_ROWS}&cursor={}", segment(&cursor))).await?;
-        for contact in page["data"].as_array().into_iter().flatten() {
+        let page = client
+            .get(&format!("/v1/contacts/export?limit={EXPORT_ROWS}&after={}", segment(&cursor)))
+            .await?;
+        for contact in page["items"].as_array().into_iter().flatten() {
             rows += 1;
             match command.format {
                 Format::Ndjson => writeln!(out, "{contact}")?,
@@ -191,7 +199,7 @@ pub async fn export(client: &Client, command: &Export) -> anyhow::Result<()> {
         if command.output.is_some() {
             progress(rows);
         }
-        match page["meta"]["nextCursor"].as_str() {
+        match page["next"].as_str() {
             Some(next) => next.clone_into(&mut cursor),
             None => break,
         }

@@ -39,7 +39,7 @@ pub async fn write_once(
     idempotency: Option<Idempotency>,
 ) -> Result<(Accepted, bool), Trouble> {
     let now = origin.request.map_or_else(runtime::now, |request| request.received_at);
-    let body_digest = digest(origin.request.map_or(&[], |request| &request.body));
+    let digest = origin.request.map_or_else(|| digest(&[]), digest_of);
     let mut cuts = origin.cuts;
     cuts.push(Cut::Header { name: "authorization".to_owned(), by: origin.credential.to_owned() });
     cuts.push(without_idempotency_key());
@@ -49,7 +49,7 @@ pub async fn write_once(
         source: Name::new(CONTACTS),
         credential: origin.credential.to_owned(),
         received_at: now,
-        digest: body_digest,
+        digest,
         packed: origin.request.map(|request| mailspan_store::pack_request(request, &cuts)),
         arrivals: arrivals.collect(),
         unreadable: Vec::new(),
@@ -57,6 +57,15 @@ pub async fn write_once(
         round: None,
     };
     keep(app, Box::new(receipt)).await
+}
+
+/// Of the body as it is kept; of a request with a query, of the query, a line feed and the body: an intake may say all
+/// it has to say there.
+fn digest_of(request: &RawRequest) -> mailspan_core::Digest {
+    match request.query.is_empty() {
+        true => digest(&request.body),
+        false => digest(&[request.query.as_bytes(), b"\n", &request.body].concat()),
+    }
 }
 
 /// Kept as a digest where it counts; in the stored request it proves nothing, and callers name people in it.

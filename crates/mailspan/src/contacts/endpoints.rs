@@ -40,6 +40,9 @@ pub struct Endpoint {
     pub standard_webhooks: bool,
     /// The last characters of the secret.
     pub secret_hint: String,
+    /// Those of the next one, while there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next_hint: Option<String>,
     /// From when on the next secret signs, while there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next_from: Option<Millis>,
@@ -57,10 +60,19 @@ impl Endpoint {
             active: true,
             standard_webhooks: false,
             secret_hint: hint(secret),
+            next_hint: None,
             next_from: None,
             created_at: now,
             updated_at: now,
         }
+    }
+}
+
+impl Endpoint {
+    /// Of the secret that signs now.
+    pub fn hint_at(&self, now: Millis) -> &str {
+        let next = self.next_hint.as_deref().filter(|_| self.next_from.is_some_and(|from| from <= now));
+        next.unwrap_or(&self.secret_hint)
     }
 }
 

@@ -5,6 +5,7 @@ pub mod door;
 pub mod endpoints;
 pub mod fields;
 pub mod import;
+pub mod links;
 pub mod rules;
 pub mod seal;
 pub mod tenants;

@@ -7,17 +7,33 @@ use mailspan_core::limits::PAGE_ROWS_MAX;
 use mailspan_core::{EventId, Name, Subject};
 use mailspan_store::{
     AttemptRow, DeliveryFilter, EventFilter, EventRow, FactFilter, FactRow, KinConfirmation, RequestRow,
-    Store, Trouble, element_of,
+    Store, Trouble, Words, element_of,
 };
 use serde_json::{Value, json};
 
+use super::turned_away;
+
+use crate::contacts::links::without_tokens;
 use crate::http::mailingcore::shape::ContactOut;
 
 /// Pages of events and deliveries that are read: a person with more is told so (`complete`: false).
 const PAGES_MAX: usize = 100;
 
-/// Nothing where nobody is known by that address or external id.
-pub async fn export(store: &Store, tenant: &Name, text: &str) -> Result<Option<Value>, Trouble> {
+/// What is not looked through: it names others, is the operator's, or cannot be found by a person.
+const NOT_SEARCHED: [&str; 4] = [
+    "contacts and events of others that name this person",
+    "jobs, notes and keys of operators, and the log",
+    "stored requests that made no event: a fact names each by its digest",
+    "refused requests of sources that are configured no more",
+];
+
+/// Nothing where nobody is known by that address or external id. `sources`: those of the tenant.
+pub async fn export(
+    store: &Store,
+    tenant: &Name,
+    sources: &[Name],
+    text: &str,
+) -> Result<Option<Value>, Trouble> {
     let subject = Subject::read(text);
     let key =
         ContactKey::Subject { address: subject.address.clone(), external_id: subject.external_id.clone() };
@@ -38,6 +54,8 @@ pub async fn export(store: &Store, tenant: &Name, text: &str) -> Result<Option<V
     };
     let (events, all_events) = events(store, tenant, text).await?;
     let (deliveries, all_deliveries) = deliveries(store, tenant, text).await?;
+    let known_as = known_as(&kin.subjects, &events);
+    let away = turned_away::find(store, tenant, sources, &Words::of(&known_as)).await?;
     Ok(Some(json!({
         "tenant": tenant,
         "contact": contact.map(|row| ContactOut::new(tenant.as_str(), row.contact)),
@@ -49,7 +67,7 @@ pub async fn export(store: &Store, tenant: &Name, text: &str) -> Result<Option<V
             "opted_in_at": person.opted_in_at.map(|at| at.rfc3339()),
             "opted_out_at": person.opted_out_at.map(|at| at.rfc3339()),
         })),
-        "known_as": known_as(&kin.subjects, &events),
+        "known_as": known_as,
         "suppression": suppression.map(|row| json!({
             "reason": row.reason.name(), "source": row.source, "at": row.at.rfc3339(),
         })),
@@ -60,7 +78,10 @@ pub async fn export(store: &Store, tenant: &Name, text: &str) -> Result<Option<V
         "confirmations": kin.confirmations.iter().map(confirmation).collect::<Vec<_>>(),
         "events": events,
         "deliveries": deliveries,
-        "complete": all_events && all_deliveries,
+        "quarantined": away.quarantined,
+        "refused": away.refused,
+        "complete": all_events && all_deliveries && away.complete,
+        "not_searched": NOT_SEARCHED,
     })))
 }
 
@@ -105,7 +126,7 @@ async fn event(store: &Store, row: &EventRow) -> Result<Value, Trouble> {
         "time": event.time.rfc3339(),
         "received_at": event.received_at.rfc3339(),
         // As text: numbers above 2^53 survive.
-        "data": event.data.get(),
+        "data": without_tokens(event.data.get()),
         "request": request,
     }))
 }
@@ -120,9 +141,9 @@ async fn request(store: &Store, id: EventId) -> Result<Option<Value>, Trouble> {
         "digest": row.digest,
         "redacted": row.redacted,
         "method": row.method,
-        "path": row.path,
+        "path": without_tokens(&row.path),
         "query": row.query,
-        "body": String::from_utf8_lossy(&body),
+        "body": without_tokens(&String::from_utf8_lossy(&body)),
     })))
 }
 
@@ -154,14 +175,17 @@ async fn deliveries(store: &Store, tenant: &Name, subject: &str) -> Result<(Vec<
 /// What was sent for several at once names others: it is left out.
 fn attempt(row: &AttemptRow) -> Value {
     let alone = row.items <= 1;
-    let request =
-        row.request.as_ref().filter(|_| alone).map(|bytes| String::from_utf8_lossy(bytes).into_owned());
+    let request = row
+        .request
+        .as_ref()
+        .filter(|_| alone)
+        .map(|bytes| without_tokens(&String::from_utf8_lossy(bytes)).into_owned());
     json!({
         "at": row.at.rfc3339(),
         "status": row.status,
         "items": row.items,
         "request": request,
-        "answer": row.answer.as_ref().filter(|_| alone),
+        "answer": row.answer.as_deref().filter(|_| alone).map(without_tokens),
     })
 }
 

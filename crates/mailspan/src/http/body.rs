@@ -6,6 +6,7 @@ use axum::extract::{FromRequest, Request};
 use serde::de::DeserializeOwned;
 
 use crate::http::problem::Problem;
+use crate::http::words::json_words;
 
 /// A JSON body that must be there.
 pub struct JsonBody<T>(pub T);
@@ -37,6 +38,7 @@ async fn bytes<S: Send + Sync>(request: Request, state: &S) -> Result<Bytes, Pro
 }
 
 fn read<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
-    serde_json::from_slice(bytes)
-        .map_err(|error| Problem::bad(format!("the body is not what is expected: {error}")))
+    serde_json::from_slice(bytes).map_err(|error| {
+        Problem::bad(format!("the body is not what is expected: {}", json_words(&error.to_string())))
+    })
 }

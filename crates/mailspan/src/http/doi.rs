@@ -12,6 +12,7 @@ use mailspan_store::{ConfirmationRow, FactRow, Trouble};
 use crate::app::App;
 use crate::contacts::confirm;
 use crate::contacts::door::{self, Origin};
+use crate::contacts::links;
 use crate::http::pages::{self, Words};
 use crate::http::{intake, limit, peer};
 use crate::runtime;
@@ -64,8 +65,9 @@ pub async fn confirm(State(app): State<App>, Path(token): Path<String>, request:
         Ok(None) => {}
         Err(trouble) => return unavailable(&trouble),
     }
-    // A token that is used is worth nothing any more, so the request is kept as it came.
-    let origin = Origin { tenant: &row.tenant, credential: "visitor", request: Some(&raw), cuts: Vec::new() };
+    let stored = links::kept(&raw);
+    let origin =
+        Origin { tenant: &row.tenant, credential: "visitor", request: Some(&stored), cuts: Vec::new() };
     let outcomes = match door::write(&app, origin, vec![write]).await {
         Ok(outcomes) => outcomes,
         Err(trouble) => return unavailable(&trouble),

@@ -55,6 +55,7 @@ pub fn operator(app: App) -> Router {
         .route("/v1/imports/{id}/rows", post(v1::imports::rows).layer(limit_of_rows()))
         .route("/v1/imports/{id}/end", post(v1::imports::end))
         .route("/v1/contacts/report", get(v1::contacts::report))
+        .route("/v1/contacts/export", get(v1::contacts::export))
         .route("/v1/erasures", get(v1::erasures::list).post(v1::erasures::begin))
         .route("/v1/erasures/identities", get(v1::erasures::identities))
         .route("/v1/erasures/again", post(v1::erasures::again))

@@ -217,3 +217,79 @@ fn a_file_that_is_no_table_is_refused_with_its_line() {
     }
     assert_eq!(hub.rows(&["jobs", "list"]), Vec::<Value>::new(), "a file that is no table began a job");
 }
+
+/// What a contact is known to agree to, and why it is not mailed.
+fn consent(tenant: &Tenant, id: &str) -> Value {
+    let contact = tenant.get(&format!("/contacts/{id}"));
+    let list = tenant.get("/suppressions?limit=100");
+    let is_own = |row: &&Value| row["email"] == contact["email"];
+    let reason = list["data"].as_array().unwrap().iter().find(is_own).map(|row| row["reason"].clone());
+    json!([
+        contact["email"],
+        contact["optIn"],
+        contact["permission"],
+        contact["unsubscribedAt"],
+        contact["suppressedAt"],
+        reason,
+    ])
+}
+
+#[test]
+fn a_round_trip_keeps_consent_and_suppressions_and_lifts_none() {
+    let (hub, _) = hub();
+    let (from, csv, ndjson) =
+        (Tenant::new(&hub, "from"), Tenant::new(&hub, "csv"), Tenant::new(&hub, "ndjson"));
+    from.put(json!({ "email": "in@x.org", "externalId": "in", "optIn": true, "permission": 4, "consentPage": "/f" }));
+    from.put(json!({ "email": "never@x.org", "externalId": "never" }));
+    from.put(json!({ "email": "left@x.org", "externalId": "left", "optIn": true }));
+    from.ask("PATCH", "/contacts/left", &json!({ "optIn": false }));
+    let ids = ["in", "never", "left", "complained", "unsubscribed", "lifted-not"];
+    for (id, reason) in
+        [("complained", "complaint"), ("unsubscribed", "unsubscribe"), ("lifted-not", "unsubscribe")]
+    {
+        let email = format!("{id}@x.org");
+        from.put(json!({ "email": email, "externalId": id, "optIn": true, "locale": "de" }));
+        from.ask("POST", "/suppressions", &json!({ "email": email, "reason": reason }));
+    }
+    // Opted in anew by the application: the suppression stands all the same, and must in the copy.
+    from.put(
+        json!({ "email": "lifted-not@x.org", "externalId": "lifted-not", "optIn": true, "permission": 4 }),
+    );
+    for (to, format) in [(&csv, "csv"), (&ndjson, "ndjson")] {
+        let file = format!("out.{format}");
+        hub.run(&["contacts", "export", "--tenant", "from", "--format", format, "--output", &file]);
+        let import = || hub.rows(&["contacts", "import", &file, "--tenant", format])[0].clone();
+        let done = import();
+        assert_eq!((&done["created"], &done["refused"]), (&json!(6), &json!(0)), "{format}: {done}");
+        for id in ids {
+            assert_eq!(consent(to, id), consent(&from, id), "{format} {id}");
+        }
+        // Again: nothing changes, and nobody is refused.
+        let again = import();
+        assert_eq!((&again["unchanged"], &again["refused"]), (&json!(6), &json!(0)), "{format}: {again}");
+        // The proof came along, and a confirmation in a later file lifts nothing.
+        let facts = hub.rows(&["ledger", "list", "--subject", "in@x.org"]);
+        let copied =
+            facts.iter().filter(|fact| fact["tenant"] == format).map(|fact| &fact["evidence"]["page"]);
+        assert!(copied.clone().count() > 0 && copied.clone().all(|page| page == "/f"), "{facts:?}");
+        let late = "email,external_id,opt_in,permission,consent_at,source\n\
+            unsubscribed@x.org,unsubscribed,true,4,TIME,fair\n";
+        let now = to.get("/contacts/in")["updatedAt"].as_str().unwrap().to_owned();
+        write(&hub, "late.csv", &late.replace("TIME", &now));
+        let done = &hub.rows(&["contacts", "import", "late.csv", "--tenant", format])[0];
+        assert_eq!(done["refused"], 1, "{done}");
+        assert_eq!(consent(to, "unsubscribed"), consent(&from, "unsubscribed"));
+    }
+    for (row, named) in [
+        (json!({ "email": "a@x.org", "suppressed_for": "bounce" }), "suppressed_at"),
+        (
+            json!({ "email": "a@x.org", "suppressed_at": "2024-01-01T00:00:00Z", "suppressed_for": "mood" }),
+            "manual",
+        ),
+    ] {
+        write(&hub, "bad.ndjson", &format!("{row}\n"));
+        let refusals = ["contacts", "import", "bad.ndjson", "--tenant", "csv", "--refused", "r.ndjson"];
+        assert_eq!(hub.rows(&refusals)[0]["refused"], 1);
+        assert!(refused(&hub)[0].1.contains(named));
+    }
+}

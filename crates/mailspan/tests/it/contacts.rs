@@ -270,6 +270,14 @@ fn suppressions_are_added_listed_and_lifted() {
     // An unsubscribe that is pushed revokes consent; lifting it does not give it back.
     check(&add(json!({ "email": "a@x.org", "reason": "unsubscribe" })), 201);
     assert_eq!(tenant.get("/contacts/a")["optIn"], false);
+    // A stronger reason takes its place, is the one that stays, and a repeat of it leaves no fact.
+    assert_eq!(check(&add(json!({ "email": "a@x.org", "reason": "complaint" })), 200)["reason"], "complaint");
+    let count = || hub.rows(&["ledger", "list", "--subject", "a@x.org"]).len();
+    let facts = count();
+    for reason in ["complaint", "unsubscribe", "bounce", "manual", "unsubscribe"] {
+        assert_eq!(check(&add(json!({ "email": "a@x.org", "reason": reason })), 200)["reason"], "complaint");
+    }
+    assert_eq!(count(), facts);
     check(&tenant.ask("DELETE", "/suppressions/a%40x.org", &Value::Null), 200);
     assert_eq!(tenant.get("/contacts/a")["optIn"], false);
 }

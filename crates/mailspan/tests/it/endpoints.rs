@@ -187,11 +187,19 @@ fn secrets_are_rotated_and_tested() {
     let later =
         rotate(json!({ "secret": "the-next-secret-of-the-endpoint-0", "from": "2199-01-01T00:00:00Z" }));
     assert_eq!(later["nextSecretFrom"], "2199-01-01T00:00:00.000Z");
+    let hint = |secret: &str| secret[secret.len() - 4..].to_owned();
+    let shown = || tenant.get("/webhooks/endpoints")["data"][0]["secretHint"].clone();
+    assert_eq!(
+        (&later["secretHint"], shown()),
+        (&json!(hint(SECRET)), json!(hint(SECRET))),
+        "not before its time"
+    );
     test();
     assert!(signed(SECRET), "the next secret signs before its time");
     let fresh = rotate(json!({}));
     test();
     assert!(signed(fresh["secret"].as_str().unwrap()));
+    assert_eq!(shown(), hint(fresh["secret"].as_str().unwrap()));
     receiver.status(410);
     let failed = test();
     assert_eq!((&failed["delivered"], &failed["statusCode"]), (&json!(false), &json!(410)));

@@ -278,6 +278,12 @@ fn all_that_is_held_about_a_person_is_exported() {
         events.iter().any(|event| event["type"] == "email.opened" && event["request"]["body"].is_string())
     );
     assert!(person["deliveries"].to_string().contains("I know"), "what was answered is held too");
+    let quarantined = person["quarantined"].as_array().unwrap();
+    assert!(quarantined.iter().any(|one| one["raw"].as_str().unwrap().contains(ANN)), "{quarantined:?}");
+    let refused = person["refused"].as_array().unwrap();
+    assert_eq!((refused.len(), &refused[0]["source"]), (1, &json!("mailtarget")), "{refused:?}");
+    assert_eq!(refused[0]["bodies"].as_array().map(Vec::len), Some(3), "those of the batch that name her");
+    assert!(person["not_searched"].as_array().is_some_and(|places| !places.is_empty()));
     assert_eq!(person["complete"], true);
     assert!(!text.contains(BOB), "others are named in it");
     let nobody = hub.run(&["contacts", "person", "nobody@x.org"]);

@@ -75,6 +75,12 @@ fn a_confirmation_proves_what_was_asked_for() {
         json!({ "origin": "intake", "consent_version": "v7", "text_hash": HASH, "ip": "203.0.113.9" });
     let facts = hub.rows(&["ledger", "list", "--subject", "in@x.org"]);
     check(&facts[0], &expected);
+    // A call that says all in its query is proven by the query, as it is kept.
+    let shown = hub.rows(&["events", "show", facts[0]["event_id"].as_str().unwrap()]).remove(0);
+    let kept = format!("{}\n", shown["request"]["query"].as_str().unwrap());
+    assert!(kept.contains("key=[") && kept.contains("consent_version=v7"), "{kept}");
+    let digest = mailspan_connectors::signature::digest(kept.as_bytes()).to_string();
+    assert_eq!((&facts[0]["request_digest"], &shown["request"]["digest"]), (&json!(digest), &json!(digest)));
     let (hub, crm) =
         hub_with_proxy("\n[[routes]]\nname = \"contacts\"\nfrom = [\"contacts\"]\nto = [\"crm\"]\n");
     let made = hub.rows(&["keys", "create", "--scope", "contacts:write"]);
@@ -142,6 +148,9 @@ fn what_cannot_be_kept_or_called_is_refused() {
         (json!({ "email": "a@x.org", "externalId": ".." }), "externalId"),
         (json!({ "email": "a@x.org", "externalId": "bulk" }), "externalId"),
         (json!({ "email": "a@x.org", "locale": "xx" }), "locale"),
+        (json!({ "email": 7 }), "email: expected a text, not the number 7"),
+        (json!({ "email": "a@x.org", "permission": 300 }), "a whole number from 0 to 255"),
+        (json!({ "email": "a@x.org", "customFields": [] }), "customFields: expected an object, not a list"),
     ] {
         let reply = tenant.put(body.clone());
         assert!(reply.status == 400 && reply.text().contains(named), "{body}: {}", reply.text());
@@ -161,4 +170,33 @@ fn what_cannot_be_kept_or_called_is_refused() {
             (404, &json!(404), &json!(404), &json!(path))
         );
     }
+}
+
+#[test]
+fn a_consent_given_anew_leaves_a_fact_and_a_nightly_mirror_none() {
+    let hub = behind_proxy();
+    let (form, tenant) = Form::new(&hub, "acme");
+    let facts = || hub.rows(&["ledger", "list", "--subject", "in@x.org"]);
+    let put = |more: Value| {
+        let mut body = json!({ "email": "in@x.org", "optIn": true });
+        body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        assert_eq!(tenant.put(body).status, 200);
+        facts()
+    };
+    put(json!({ "consentVersion": "v1", "consentText": "old words" }));
+    let renewed = put(json!({ "consentVersion": "v1", "consentText": "abc", "consentIp": "203.0.113.9" }));
+    assert_eq!(renewed.len(), 2);
+    check(&renewed[1], &json!({ "text_hash": HASH, "consent_version": "v1", "ip": "203.0.113.9" }));
+    for mirrored in
+        [json!({}), json!({ "consentVersion": "v1" }), json!({ "consentText": "abc", "locale": "de" })]
+    {
+        assert_eq!(put(mirrored).len(), 2);
+    }
+    let query = "email=in@x.org&sync_mode=1&permission=2&src=shop&consent_text=fourth";
+    for _ in 0..2 {
+        assert_eq!(form.query(query).status, 200);
+    }
+    let all = facts();
+    assert_eq!(all.len(), 3, "{all:?}");
+    check(&all[2], &json!({ "origin": "intake", "source": "shop" }));
 }

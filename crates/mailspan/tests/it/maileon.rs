@@ -223,6 +223,17 @@ fn a_double_opt_in_is_asked_for_and_confirmed_once() {
     until(10, "the confirmation was not told", || {
         crm.ok_about("a@example.com").into_iter().find(|seen| seen.json()["type"] == "contact.confirmed")
     });
+    // Whoever may look at events must not be able to confirm for others.
+    let token = path.rsplit('/').next().unwrap();
+    let events = hub.rows(&["events", "list", "--subject", "a@example.com"]);
+    let show = |event: &Value| hub.rows(&["events", "show", event["id"].as_str().unwrap()]).remove(0);
+    let mut shown: String = events.iter().map(|event| show(event).to_string()).collect();
+    for delivery in hub.rows(&["deliveries", "list", "--subject", "a@example.com"]) {
+        let id = delivery["id"].to_string();
+        shown += &hub.rows(&["deliveries", "show", id.trim_matches('"')])[0].to_string();
+    }
+    shown += &String::from_utf8_lossy(&hub.run(&["contacts", "person", "a@example.com"]).stdout);
+    assert!(shown.contains("/doi/[token]") && !shown.contains(token), "{shown}");
     for token in ["nonsense", &"A".repeat(43), "%ff"] {
         let status = request(hub.port, "GET", &format!("/doi/{token}"), &[], b"").unwrap().status;
         assert!(status == 404 || status == 400, "{token}: {status}");

@@ -10,7 +10,7 @@ mod turn;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::hash::Hash as KeyHash;
 
-use mailspan_core::contact::{Contact, ContactKey, ContactWrite, Fact, Permission, Suppressed};
+use mailspan_core::contact::{Contact, ContactKey, ContactWrite, Evidence, Fact, Permission, Suppressed};
 use mailspan_core::{Address, Millis};
 
 use crate::identity::IdentityKey;
@@ -116,6 +116,8 @@ pub(crate) struct Audience {
     uids: HashMap<String, i64>,
     /// Of each person alone.
     facts: HashMap<i64, Vec<Fact>>,
+    /// Of each person alone: the newest fact that agrees, and what proves it.
+    agreed: HashMap<i64, (Millis, Evidence)>,
     /// Who is `same_as` a person.
     merged: HashMap<i64, Vec<i64>>,
     /// Persons erased in this transaction: all their identities and deliveries go.
@@ -165,6 +167,7 @@ impl Audience {
             confirmations: Rows::new(),
             uids: HashMap::new(),
             facts: HashMap::new(),
+            agreed: HashMap::new(),
             merged: HashMap::new(),
             erased: BTreeSet::new(),
             known: BTreeMap::new(),
@@ -228,8 +231,13 @@ impl Audience {
         self.contacts.read(person, contact);
     }
 
-    pub(crate) fn read_fact(&mut self, person: i64, fact: Fact) {
+    /// `evidence`: JSON, as stored.
+    pub(crate) fn read_fact(&mut self, person: i64, fact: Fact, evidence: Option<&str>) {
         self.facts.entry(person).or_default().push(fact);
+        if fact.what.agrees() && self.agreed.get(&person).is_none_or(|(at, _)| *at < fact.at) {
+            let evidence = crate::sqlite::contact_rows::evidence(evidence).unwrap_or_default();
+            self.agreed.insert(person, (fact.at, evidence));
+        }
     }
 
     /// Persons that are spoken of and not read yet; empty after two rounds.

@@ -192,7 +192,8 @@ impl Audience {
             named.filter(|_| write.mode == WriteMode::Follow).map(|named| (self.hash_of(named), named));
         let left = left.filter(|(named, _)| hash != Some(*named));
         let facts = person.map(|person| self.facts_of(person)).unwrap_or_default();
-        let known = Known { contact: before, facts, suppressed: self.suppressed(hash) };
+        let agreed = person.and_then(|person| self.agreed_of(person));
+        let known = Known { contact: before, facts, agreed, suppressed: self.suppressed(hash) };
         let applied = match left.is_some() || hash.is_none() {
             true => apply(&known, &ContactWrite { suppress: Change::Keep, ..write.clone() }, learned),
             false => apply(&known, write, learned),
@@ -246,6 +247,11 @@ impl Audience {
         }
         let facts = applied.facts.iter().map(|&what| Fact { at: write.at, what });
         self.facts.entry(person).or_default().extend(facts);
+        if applied.facts.iter().any(|fact| fact.agrees())
+            && self.agreed.get(&person).is_none_or(|(at, _)| *at <= write.at)
+        {
+            self.agreed.insert(person, (write.at, write.evidence.clone()));
+        }
         self.move_times(person, applied);
         if write.erase {
             let source = write.evidence.source.as_ref().unwrap_or(&write.evidence.origin);
@@ -372,6 +378,13 @@ impl Audience {
     /// Of the person and those merged into it.
     pub(super) fn facts_of(&self, person: i64) -> Vec<Fact> {
         self.all_of(person).iter().filter_map(|one| self.facts.get(one)).flatten().copied().collect()
+    }
+
+    /// What proves the newest fact of them that agrees.
+    fn agreed_of(&self, person: i64) -> Option<Evidence> {
+        let all = self.all_of(person);
+        let newest = all.iter().filter_map(|one| self.agreed.get(one)).max_by_key(|(at, _)| *at);
+        newest.map(|(_, evidence)| evidence.clone())
     }
 
     pub(super) fn suppressed(&self, hash: Option<Hash>) -> Option<(Suppressed, Millis)> {

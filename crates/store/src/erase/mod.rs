@@ -14,6 +14,7 @@ pub(crate) use prune::Whose;
 pub use prune::element_of;
 pub(crate) use tables::{Also, Cell, Change, Column, TABLES, Table, judge, packed_request};
 pub(crate) use target::{Identity, Progress, Target};
+pub use words::Words;
 
 /// Erasures that one walk does together.
 pub const ERASURES_TOGETHER_MAX: usize = 100;

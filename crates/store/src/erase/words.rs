@@ -9,7 +9,7 @@ const OWN_WORD_CHARS_MIN: usize = 6;
 
 /// Needles, in ASCII lower case: the comparison is without case.
 #[derive(Debug, Default)]
-pub(crate) struct Words {
+pub struct Words {
     /// Addresses, as they are and as URLs and JSON escape them.
     addresses: Vec<String>,
     /// Local parts and external ids that are hardly anybody else's.
@@ -19,6 +19,12 @@ pub(crate) struct Words {
 }
 
 impl Words {
+    /// Of addresses and external ids, as they are listed; what holds an `@` is an address.
+    pub fn of<'a>(names: impl IntoIterator<Item = &'a String>) -> Words {
+        let (addresses, ids): (Vec<_>, Vec<_>) = names.into_iter().partition(|name| name.contains('@'));
+        Words::new(addresses, ids)
+    }
+
     pub(crate) fn new<'a>(
         addresses: impl IntoIterator<Item = &'a String>,
         ids: impl IntoIterator<Item = &'a String>,
@@ -42,7 +48,7 @@ impl Words {
     }
 
     /// `own`: in a text that is the person's own, every word counts.
-    pub(crate) fn stands_in(&self, text: &str, own: bool) -> bool {
+    pub fn stands_in(&self, text: &str, own: bool) -> bool {
         !self.places(text, own).is_empty()
     }
 

@@ -1,12 +1,18 @@
 //! Lists of contacts: by `rev` behind a cursor, or by numbered pages.
 
-use mailspan_core::limits::{CONTACT_PAGES_MAX, CONTACT_ROWS_LOOKED_AT_MAX};
+use std::collections::HashMap;
 
-use super::base::{Base, Fault, clean, get};
+use mailspan_core::contact::Suppressed;
+use mailspan_core::limits::{CONTACT_PAGES_MAX, CONTACT_ROWS_LOOKED_AT_MAX};
+use mailspan_core::{Address, Millis, Name, PersonId};
+
+use super::base::{Base, Fault, clean, digest, get};
 use super::contact_rows::{CONTACT_COLUMNS, row_of};
+use crate::audience::Hash;
 use crate::sqlite::base::page;
 use crate::sqlite::contact_list::nothing;
-use crate::{ContactFilter, ContactList, ContactPage};
+use crate::sqlite::contact_rows::evidence;
+use crate::{ContactFilter, ContactList, ContactPage, ProofRow};
 
 /// Conditions of the filter; $1 is the tenant. A locale of '' asks for those without one.
 const FITS: &str = "($2::text IS NULL OR c.locale IS NOT DISTINCT FROM nullif($2, ''))
@@ -122,4 +128,42 @@ async fn numbered(
     }
     list.more = passed + (list.rows.len() as u64) < total;
     Ok(list)
+}
+
+/// The newest fact that agrees, of a person and those merged into it, and why the address is suppressed.
+pub(crate) async fn proofs(
+    base: &Base,
+    tenant: &Name,
+    asked: &[(PersonId, Option<Address>)],
+) -> Result<Vec<ProofRow>, Fault> {
+    let Some(tenant) = base.tenant(tenant.as_str()).await? else {
+        return Ok(vec![ProofRow::default(); asked.len()]);
+    };
+    let persons: Vec<i64> = asked.iter().map(|(person, _)| person.0).collect();
+    let newest = "SELECT p.id AS person, l.at, l.evidence FROM unnest($1::bigint[]) AS p (id)
+         CROSS JOIN LATERAL (
+            SELECT least(l.happened_at, l.learned_at) AS at, l.evidence FROM ledger l
+            WHERE l.person IN (SELECT p.id UNION SELECT k.id FROM persons k WHERE k.same_as = p.id)
+                AND (l.what = 0 OR l.what = 7 AND l.permission <> 1)
+            ORDER BY at DESC, l.id DESC LIMIT 1) AS l";
+    let mut agreed = HashMap::new();
+    for row in &base.rows(newest, &[&persons]).await? {
+        let proof = evidence(get::<Option<&str>, _>(row, "evidence")?).unwrap_or_default();
+        agreed.insert(get::<i64, _>(row, "person")?, (Millis(get(row, "at")?), proof));
+    }
+    let hash_of = |address: &Address| base.key.hash(b"address", address.key().as_bytes());
+    let hashes: Vec<Hash> = asked.iter().filter_map(|(_, address)| address.as_ref().map(hash_of)).collect();
+    let hashes: Vec<&[u8]> = hashes.iter().map(|hash| &hash[..]).collect();
+    let mut suppressed: HashMap<Hash, Suppressed> = HashMap::new();
+    let sql = "SELECT id, hash, reason FROM suppressions WHERE tenant = $1 AND hash = ANY($2)";
+    for row in &base.rows(sql, &[&tenant, &hashes]).await? {
+        let reason = Suppressed::from_number(get(row, "reason")?)
+            .ok_or_else(|| Fault::unreadable("suppression", get(row, "id").unwrap_or_default()))?;
+        suppressed.insert(digest(row, "hash")?, reason);
+    }
+    let of = |(person, address): &(PersonId, Option<Address>)| ProofRow {
+        agreed: agreed.get(&person.0).cloned(),
+        suppressed: address.as_ref().and_then(|address| suppressed.get(&hash_of(address)).copied()),
+    };
+    Ok(asked.iter().map(of).collect())
 }

@@ -9,7 +9,7 @@ use super::handle::Postgres;
 use super::{contact_list, contact_rows, endpoints};
 use crate::{
     ConfirmationRow, ContactFilter, ContactList, ContactPage, ContactRow, EndpointRow, FactRow, FieldRow,
-    SealedRow, SubscriptionCount, SuppressionFilter, SuppressionRow, TenantRow, Trouble,
+    ProofRow, SealedRow, SubscriptionCount, SuppressionFilter, SuppressionRow, TenantRow, Trouble,
 };
 
 impl Postgres {
@@ -40,6 +40,17 @@ impl Postgres {
     ) -> Result<ContactList, Trouble> {
         let link = self.state().await?;
         let found = contact_list::list(link.base()?, filter, page).await;
+        link.end(found).await
+    }
+
+    /// On one state: a fact and the suppression that came with it are seen together.
+    pub(crate) async fn proofs(
+        &self,
+        tenant: &Name,
+        asked: &[(PersonId, Option<Address>)],
+    ) -> Result<Vec<ProofRow>, Trouble> {
+        let link = self.state().await?;
+        let found = contact_list::proofs(link.base()?, tenant, asked).await;
         link.end(found).await
     }
 

@@ -156,10 +156,11 @@ async fn read_persons(base: &Base, persons: &[i64], audience: &mut Audience) -> 
 /// The newest, and of a person with more than these the latest of each kind and level. A fact happened no later
 /// than it was learned of.
 async fn read_facts(base: &Base, persons: &[i64], audience: &mut Audience) -> Result<(), Fault> {
-    let newest = "SELECT l.person, l.id, least(l.happened_at, l.learned_at), l.what, l.permission
+    let newest = "SELECT l.person, l.id, least(l.happened_at, l.learned_at), l.what, l.permission, l.evidence
          FROM unnest($1::bigint[]) AS p (id)
          CROSS JOIN LATERAL (SELECT * FROM ledger l WHERE l.person = p.id ORDER BY l.happened_at DESC LIMIT $2) AS l";
-    let latest = "SELECT l.person, max(l.id), max(least(l.happened_at, l.learned_at)), l.what, l.permission
+    let latest = "SELECT l.person, max(l.id), max(least(l.happened_at, l.learned_at)), l.what, l.permission,
+            NULL::text
          FROM ledger l WHERE l.person = ANY($1) GROUP BY l.person, l.what, l.permission";
     let mut counts: BTreeMap<i64, usize> = BTreeMap::new();
     let mut rows = base.rows(newest, &[&persons, &(FACTS_MAX as i64)]).await?;
@@ -174,7 +175,7 @@ async fn read_facts(base: &Base, persons: &[i64], audience: &mut Audience) -> Re
     for row in &rows {
         let what = Stated::from_numbers(get(row, 3)?, get(row, 4)?);
         let what = what.ok_or_else(|| Fault::unreadable("fact", get(row, 1).unwrap_or_default()))?;
-        audience.read_fact(get(row, 0)?, Fact { at: Millis(get(row, 2)?), what });
+        audience.read_fact(get(row, 0)?, Fact { at: Millis(get(row, 2)?), what }, get(row, 5)?);
     }
     Ok(())
 }

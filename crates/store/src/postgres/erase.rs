@@ -10,7 +10,7 @@ use tokio_postgres::types::ToSql;
 
 use super::base::{Base, Fault, clean, digest, get};
 use super::journal::Journal;
-use super::persons::number_of;
+use super::persons::{self, number_of};
 use crate::erase::{
     Also, Cell, Certified, Change, Column, ERASURES_TOGETHER_MAX, ErasureStage, Identity, Progress, TABLES,
     Table, Target, Whose, judge, packed_request,
@@ -124,6 +124,10 @@ async fn walk(journal: &mut Journal, targets: &mut [Target]) -> Result<(), Fault
             if judge(table, key, &row, target, is_own, is_busy).is_none() {
                 continue;
             }
+            if table == Table::Contacts {
+                // Whoever writes contacts has read them under this lock, and would write back what goes here.
+                journal.base.batch(persons::LOCK).await?;
+            }
             let Some(now) = locked(&journal.base, table, key).await? else { continue };
             if let Some(change) = judge(table, key, &now, target, is_own, is_busy) {
                 apply(&journal.base, &mut journal.counts, table, key, change, target).await?;
@@ -206,6 +210,9 @@ async fn apply(
     if !change.set.is_empty() {
         write(base, table, key, &change).await?;
         target.progress.count(table.name());
+        if table == Table::Contacts {
+            move_contact(base, target.tenant, key, target.identity.learned_at).await?;
+        }
     }
     if change.unread {
         target.progress.unread += 1;
@@ -233,6 +240,21 @@ async fn write(base: &Base, table: Table, key: i64, change: &Change) -> Result<(
         };
         base.execute(&sql, &[&key, &*value]).await?;
     }
+    Ok(())
+}
+
+/// A contact that loses words of somebody else has changed: the next push takes it to those who still have them, and
+/// a list of theirs that is older than the erasure does not bring them back.
+async fn move_contact(base: &Base, tenant: i64, person: i64, at: i64) -> Result<(), Fault> {
+    let sql = "UPDATE tenants SET contact_rev = contact_rev + 1 WHERE id = $1 RETURNING contact_rev";
+    let rows = base.written(sql, &[&tenant]).await?;
+    let rev: i64 = get(rows.first().ok_or_else(|| Fault::unreadable("tenant", tenant))?, 0)?;
+    base.execute(
+        "UPDATE contacts SET rev = $2, updated_at = greatest($3, updated_at, (SELECT c.updated_at FROM contacts c
+            WHERE c.tenant = $4 ORDER BY c.rev DESC LIMIT 1)) WHERE person = $1",
+        &[&person, &rev, &at, &tenant],
+    )
+    .await?;
     Ok(())
 }
 

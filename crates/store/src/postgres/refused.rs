@@ -75,7 +75,7 @@ async fn insert(
 pub(crate) async fn list(base: &Base, source: Option<&Name>, limit: usize) -> Result<Vec<RefusedRow>, Fault> {
     let rows = base
         .rows(
-            "SELECT id, source, at, failed, text, hint, headers, body FROM refused
+            "SELECT id, tenant, source, at, failed, text, hint, headers, body FROM refused
              WHERE $1::text IS NULL OR source IN (SELECT id FROM names WHERE kind = 1 AND name = $1)
              ORDER BY at DESC, n DESC LIMIT $2",
             &[&source.map(|name| clean(name.as_str())), &page(limit)],
@@ -87,6 +87,7 @@ pub(crate) async fn list(base: &Base, source: Option<&Name>, limit: usize) -> Re
         let headers: &str = get(row, "headers")?;
         found.push(RefusedRow {
             id,
+            tenant: base.tenant_name(get(row, "tenant")?).await?,
             source: base.name(get(row, "source")?).await?,
             at: millis(row, "at")?,
             check: get(row, "failed")?,
@@ -107,7 +108,7 @@ pub(crate) async fn unreadable(
 ) -> Result<Vec<UnreadableRow>, Fault> {
     let rows = base
         .rows(
-            "SELECT id, source, received_at, reason_code, reason, raw, part FROM unreadable
+            "SELECT id, tenant, source, received_at, reason_code, reason, raw, part FROM unreadable
              WHERE id < $1 ORDER BY id DESC LIMIT $2",
             &[&before.unwrap_or(i64::MAX), &page(limit)],
         )
@@ -120,6 +121,7 @@ pub(crate) async fn unreadable(
             crate::pack::unsqueeze(packed).ok_or_else(|| Fault::unreadable("quarantined element", id))?;
         found.push(UnreadableRow {
             id,
+            tenant: base.tenant_name(get(row, "tenant")?).await?,
             source: base.name(get(row, "source")?).await?,
             received_at: millis(row, "received_at")?,
             part: super::base::small(row, "part")?,

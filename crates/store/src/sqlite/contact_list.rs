@@ -1,11 +1,13 @@
 //! Lists of contacts: by `rev` behind a cursor, or by numbered pages.
 
 use mailspan_core::limits::{CONTACT_PAGES_MAX, CONTACT_ROWS_LOOKED_AT_MAX};
+use mailspan_core::{Address, Millis, Name, PersonId};
 use rusqlite::{OptionalExtension, params};
 
 use super::base::{Base, Fault, page};
-use super::contact_rows::{CONTACT_COLUMNS, row_of};
-use crate::{ContactFilter, ContactList, ContactPage};
+use super::contact_rows::{CONTACT_COLUMNS, evidence, row_of};
+use super::contacts;
+use crate::{ContactFilter, ContactList, ContactPage, ProofRow};
 
 /// Conditions of the filter; ?1 is the tenant. A locale of '' asks for those without one.
 const FITS: &str = "(?2 IS NULL OR c.locale IS nullif(?2, '')) AND (?3 IS NULL OR c.opt_in = ?3)
@@ -106,4 +108,39 @@ fn numbered(base: &Base, wanted: &Wanted, since: i64, number: u64, limit: i64) -
     }
     list.more = passed + (list.rows.len() as u64) < total;
     Ok(list)
+}
+
+/// The newest fact that agrees, of a person and those merged into it, and why the address is suppressed.
+pub(crate) fn proofs(
+    base: &Base,
+    tenant: &Name,
+    asked: &[(PersonId, Option<Address>)],
+) -> Result<Vec<ProofRow>, Fault> {
+    let Some(tenant) = base.tenant(tenant.as_str())? else {
+        return Ok(vec![ProofRow::default(); asked.len()]);
+    };
+    let mut newest = base.sql(
+        "SELECT min(happened_at, learned_at) AS at, evidence FROM ledger INDEXED BY ledger_person
+         WHERE person IN (SELECT ?1 UNION SELECT id FROM persons WHERE same_as = ?1)
+            AND (what = 0 OR what = 7 AND permission <> 1)
+         ORDER BY at DESC, id DESC LIMIT 1",
+    )?;
+    let mut proofs = Vec::with_capacity(asked.len());
+    for (person, address) in asked {
+        let mut rows = newest.query([person.0])?;
+        let agreed = match rows.next()? {
+            Some(row) => {
+                let proof = evidence(row.get::<_, Option<String>>(1)?.as_deref()).unwrap_or_default();
+                Some((Millis(row.get(0)?), proof))
+            }
+            None => None,
+        };
+        let hash = address.as_ref().map(|address| base.key.hash(b"address", address.key().as_bytes()));
+        let suppressed = match hash {
+            Some(hash) => contacts::suppression(base, tenant, &hash)?.map(|row| row.reason),
+            None => None,
+        };
+        proofs.push(ProofRow { agreed, suppressed });
+    }
+    Ok(proofs)
 }

@@ -94,8 +94,10 @@ const MERGED: &str =
     "SELECT id, address, external_id, same_as, erased, opted_in_at, opted_out_at FROM persons
      WHERE same_as = ?1 LIMIT 1000";
 /// A fact happened no later than it was learned of.
-const NEWEST_FACTS: &str = "SELECT id, min(happened_at, learned_at), what, permission
+const NEWEST_FACTS: &str = "SELECT id, min(happened_at, learned_at), what, permission, evidence
      FROM ledger INDEXED BY ledger_person WHERE person = ?1 ORDER BY happened_at DESC LIMIT ?2";
+const LATEST_FACTS: &str = "SELECT max(id), max(min(happened_at, learned_at)), what, permission, NULL
+     FROM ledger INDEXED BY ledger_person WHERE person = ?1 GROUP BY what, permission LIMIT ?2";
 
 /// What is read of each person, prepared once for all of them.
 struct Reads<'b> {
@@ -122,8 +124,9 @@ impl<'b> Reads<'b> {
                     continue;
                 }
                 audience.read_person(id, person_row(row)?);
-                for fact in facts(base, &mut self.facts, id)? {
-                    audience.read_fact(id, fact);
+                // Of a person with more than these the latest of each kind and level.
+                if read_facts(&mut self.facts, id, audience)? >= FACTS_MAX {
+                    read_facts(&mut *base.sql(LATEST_FACTS)?, id, audience)?;
                 }
             }
         }
@@ -146,26 +149,18 @@ fn person_row(row: &Row) -> rusqlite::Result<PersonRow> {
     })
 }
 
-/// The newest, and of a person with more than these the latest of each kind and level.
-fn facts(base: &Base, newest: &mut Statement, person: i64) -> Result<Vec<Fact>, Fault> {
-    let mut facts = read_facts(newest, person)?;
-    if facts.len() >= FACTS_MAX {
-        let latest = "SELECT max(id), max(min(happened_at, learned_at)), what, permission
-             FROM ledger INDEXED BY ledger_person WHERE person = ?1 GROUP BY what, permission LIMIT ?2";
-        facts.extend(read_facts(&mut *base.sql(latest)?, person)?);
-    }
-    Ok(facts)
-}
-
-fn read_facts(statement: &mut Statement, person: i64) -> Result<Vec<Fact>, Fault> {
+/// How many there were.
+fn read_facts(statement: &mut Statement, person: i64, audience: &mut Audience) -> Result<usize, Fault> {
     let mut rows = statement.query(params![person, FACTS_MAX as i64])?;
-    let mut facts = vec![];
+    let mut count = 0;
     while let Some(row) = rows.next()? {
         let what = Stated::from_numbers(row.get(2)?, row.get(3)?)
             .ok_or_else(|| Fault::unreadable("fact", row.get(0).unwrap_or_default()))?;
-        facts.push(Fact { at: Millis(row.get(1)?), what });
+        let evidence = row.get_ref(4)?.as_str().ok();
+        audience.read_fact(person, Fact { at: Millis(row.get(1)?), what }, evidence);
+        count += 1;
     }
-    Ok(facts)
+    Ok(count)
 }
 
 const SUPPRESSION: &str =

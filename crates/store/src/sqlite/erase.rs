@@ -207,6 +207,9 @@ fn apply(
     if !change.set.is_empty() {
         write(base, table, key, change)?;
         target.progress.count(table.name());
+        if table == Table::Contacts {
+            move_contact(base, target.tenant, key, target.identity.learned_at)?;
+        }
     }
     if change.unread {
         target.progress.unread += 1;
@@ -232,6 +235,20 @@ fn write(base: &Base, table: Table, key: i64, change: &Change) -> Result<(), Fau
         };
         base.sql(&sql)?.execute(params![key, value])?;
     }
+    Ok(())
+}
+
+/// A contact that loses words of somebody else has changed: the next push takes it to those who still have them, and
+/// a list of theirs that is older than the erasure does not bring them back.
+fn move_contact(base: &Base, tenant: i64, person: i64, at: i64) -> Result<(), Fault> {
+    let rev: i64 = base
+        .sql("UPDATE tenants SET contact_rev = contact_rev + 1 WHERE id = ?1 RETURNING contact_rev")?
+        .query_row([tenant], |row| row.get(0))?;
+    base.sql(
+        "UPDATE contacts SET rev = ?2, updated_at = max(?3, updated_at, (SELECT c.updated_at FROM contacts c
+            WHERE c.tenant = ?4 ORDER BY c.rev DESC LIMIT 1)) WHERE person = ?1",
+    )?
+    .execute(params![person, rev, at, tenant])?;
     Ok(())
 }
 

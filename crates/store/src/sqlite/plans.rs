@@ -216,6 +216,7 @@ fn an_audience(journal: &mut Journal) {
         contact_rows::suppressions(base, &SuppressionFilter { tenant, after: 0, limit: 9 }).unwrap();
     }
     contact_rows::facts_of(base, &tenant, mailspan_core::PersonId(1), 0, 9).unwrap();
+    contact_list::proofs(base, &tenant, &[(mailspan_core::PersonId(1), Some(address))]).unwrap();
     contact_rows::confirmation(base, &[0; 32]).unwrap();
     accept(journal, 5, true);
     for _ in 0..20 {

@@ -59,7 +59,7 @@ pub(crate) fn keep(journal: &mut Journal, request: &RefusedRequest) -> Result<Wr
 /// Newest first.
 pub(crate) fn list(base: &Base, source: Option<&Name>, limit: usize) -> Result<Vec<RefusedRow>, Fault> {
     let mut statement = base.sql(
-        "SELECT id, source, at, failed, text, hint, headers, body FROM refused
+        "SELECT id, source, at, failed, text, hint, headers, body, tenant FROM refused
          WHERE ?1 IS NULL OR source IN (SELECT id FROM names WHERE kind = 1 AND name = ?1)
          ORDER BY at DESC, n DESC LIMIT ?2",
     )?;
@@ -70,6 +70,7 @@ pub(crate) fn list(base: &Base, source: Option<&Name>, limit: usize) -> Result<V
         let headers: String = row.get(6)?;
         found.push(RefusedRow {
             id,
+            tenant: base.tenant_name(row.get(8)?)?,
             source: base.name(row.get(1)?)?,
             at: Millis(row.get(2)?),
             check: row.get(3)?,
@@ -89,7 +90,7 @@ pub(crate) fn unreadable(
     before: Option<i64>,
 ) -> Result<Vec<UnreadableRow>, Fault> {
     let mut statement = base.sql(
-        "SELECT id, source, received_at, reason_code, reason, raw, part FROM unreadable
+        "SELECT id, source, received_at, reason_code, reason, raw, part, tenant FROM unreadable
          WHERE id < ?1 ORDER BY id DESC LIMIT ?2",
     )?;
     let mut rows = statement.query(params![before.unwrap_or(i64::MAX), page(limit)])?;
@@ -101,6 +102,7 @@ pub(crate) fn unreadable(
             crate::pack::unsqueeze(&packed).ok_or_else(|| Fault::unreadable("quarantined element", id))?;
         found.push(UnreadableRow {
             id,
+            tenant: base.tenant_name(row.get(7)?)?,
             source: base.name(row.get(1)?)?,
             received_at: Millis(row.get(2)?),
             part: row.get(6)?,

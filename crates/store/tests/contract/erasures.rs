@@ -1,6 +1,6 @@
 //! An erasure to its end: the walk, what others keep, what was under way, the certificate.
 
-use mailspan_core::contact::ContactWrite;
+use mailspan_core::contact::{Change, ContactWrite};
 use mailspan_core::{
     Attempt, DestinationId, EventId, Millis, Name, Outcome, RawRequest, RawValue, Reason, Settlement, State,
     Subject,
@@ -246,4 +246,37 @@ pub async fn a_walk_goes_on_after_a_restart(hub: Harness) {
     hub.store.write(Write::Certify(certified)).await.unwrap();
     check_gone(&hub).await;
     hub.audit_adds_up().await;
+}
+
+/// A contact that named the erased person has changed: it stands at the end of the list that pushes go by, and a
+/// list of another system that is older than the erasure does not bring the words back.
+pub async fn what_others_lose_goes_out_and_does_not_come_back(hub: Harness) {
+    let attributes = || -> std::collections::BTreeMap<String, serde_json::Value> {
+        [("friend".to_owned(), ANN.into()), ("ref".to_owned(), "u-erased-9".into())].into()
+    };
+    let mut bob = upsert(1, Some(BOB), Some("u-bob"));
+    bob.attributes = Change::Set(attributes());
+    write(&hub, 1, bob.clone()).await;
+    write(&hub, 2, upsert(2, Some(ANN), Some("u-erased-9"))).await;
+    write(&hub, 3, upsert(3, Some("eve@stays.example"), None)).await;
+    let rev = listed(&hub, 0).await.iter().map(|row| row.rev).max().unwrap();
+    write(&hub, 30, ContactWrite { erase: true, ..update(30, "u-erased-9") }).await;
+    walk(&hub.store).await;
+    let moved = listed(&hub, rev).await;
+    assert_eq!(moved.len(), 1, "a push would not take what was cut out: {moved:?}");
+    let contact = &moved[0].contact;
+    assert_eq!(contact.address.as_ref().unwrap().as_str(), BOB);
+    assert!(contact.fields.attributes.values().all(|value| value == "[erased]"), "{contact:?}");
+    assert!(contact.updated_at >= Millis(NOW.0 + 30), "a list of before would count as newer");
+    // A row that the account wrote before the erasure, found after it.
+    let found = ContactWrite { found: true, at: Millis(NOW.0 + 20), ..bob };
+    write(&hub, 40, found).await;
+    let now = listed(&hub, rev).await;
+    assert_eq!(now[0].contact.fields.attributes, contact.fields.attributes, "the words came back");
+    hub.audit_adds_up().await;
+}
+
+async fn listed(hub: &Harness, rev: i64) -> Vec<mailspan_store::ContactRow> {
+    let page = mailspan_store::ContactPage::After { rev, limit: 10 };
+    hub.store.contacts(Default::default(), page).await.unwrap().rows
 }

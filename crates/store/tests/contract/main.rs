@@ -24,6 +24,7 @@ mod moving;
 mod nodes;
 mod on_postgres;
 mod open;
+mod renewed;
 mod rounds;
 mod said;
 mod same;
@@ -347,6 +348,22 @@ mod on_sqlite {
     #[test]
     fn a_suppression_is_known_where_deliveries_are_made() {
         run(sqlite, consent::a_suppression_is_known_where_deliveries_are_made);
+    }
+    #[test]
+    fn a_stronger_reason_takes_the_place_of_an_unsubscription() {
+        run(sqlite, renewed::a_stronger_reason_takes_the_place_of_an_unsubscription);
+    }
+    #[test]
+    fn a_consent_that_is_renewed_is_a_fact_with_its_proof() {
+        run(sqlite, renewed::a_consent_that_is_renewed_is_a_fact_with_its_proof);
+    }
+    #[test]
+    fn what_stands_behind_a_contact_is_read_with_it() {
+        run(sqlite, renewed::what_stands_behind_a_contact_is_read_with_it);
+    }
+    #[test]
+    fn what_others_lose_goes_out_and_does_not_come_back() {
+        run(sqlite, erasures::what_others_lose_goes_out_and_does_not_come_back);
     }
     #[test]
     fn what_is_older_than_an_erasure_is_void() {

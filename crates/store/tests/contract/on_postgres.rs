@@ -14,7 +14,7 @@ use mailspan_store::{Store, Trouble, Write};
 use crate::harness::{Harness, event, postgres, receipt};
 use crate::{
     accept, afterwards, audience, coalesce, consent, contacts, deliver, ends, erasures, jobs, keep, later,
-    leases, nodes, open, rounds, said, sealed, unsubscribes,
+    leases, nodes, open, renewed, rounds, said, sealed, unsubscribes,
 };
 use mailspan_testkit::PostgresServer;
 
@@ -172,6 +172,18 @@ fn cases() -> Vec<Case> {
         }),
         ("a_suppression_is_known_where_deliveries_are_made", |hub| {
             Box::pin(consent::a_suppression_is_known_where_deliveries_are_made(hub))
+        }),
+        ("a_stronger_reason_takes_the_place_of_an_unsubscription", |hub| {
+            Box::pin(renewed::a_stronger_reason_takes_the_place_of_an_unsubscription(hub))
+        }),
+        ("a_consent_that_is_renewed_is_a_fact_with_its_proof", |hub| {
+            Box::pin(renewed::a_consent_that_is_renewed_is_a_fact_with_its_proof(hub))
+        }),
+        ("what_stands_behind_a_contact_is_read_with_it", |hub| {
+            Box::pin(renewed::what_stands_behind_a_contact_is_read_with_it(hub))
+        }),
+        ("what_others_lose_goes_out_and_does_not_come_back", |hub| {
+            Box::pin(erasures::what_others_lose_goes_out_and_does_not_come_back(hub))
         }),
         ("the_matching_table", |hub| Box::pin(contacts::the_matching_table(hub))),
         ("what_changes_is_told_once", |hub| Box::pin(contacts::what_changes_is_told_once(hub))),

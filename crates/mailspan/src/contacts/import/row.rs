@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use mailspan_core::contact::{Change, ContactKey, ContactWrite, Evidence, Permission, Stated, WriteMode};
+use mailspan_core::contact::{
+    Change, ContactKey, ContactWrite, Evidence, Permission, Stated, Suppressed, WriteMode,
+};
 use mailspan_core::limits::CONTACT_LABEL_CHARS_MAX;
 use mailspan_core::{Address, Millis, clip};
 use mailspan_store::FieldRow;
@@ -12,7 +14,7 @@ use super::Argument;
 use crate::contacts::{door, fields, rules};
 
 /// Columns that a file may have, beside `standard_NAME`, `custom_NAME` and `attribute_NAME`.
-pub const COLUMNS: [&str; 17] = [
+pub const COLUMNS: [&str; 20] = [
     "email",
     "external_id",
     "locale",
@@ -24,13 +26,19 @@ pub const COLUMNS: [&str; 17] = [
     "consent_page",
     "consent_text",
     "consent_text_hash",
+    "consent_note",
     "unsubscribed_at",
+    "suppressed_at",
+    "suppressed_for",
     "source",
     "project_id",
     "attributes",
     "standard_fields",
     "custom_fields",
 ];
+
+/// Characters of `consent_note`: a sentence.
+const NOTE_CHARS_MAX: usize = 500;
 
 /// The column that a name in a file means: `externalId` and `External ID` are `external_id`. What an export
 /// has beside them is known and passed over.
@@ -46,7 +54,7 @@ pub fn column(name: &str) -> Result<Option<String>, String> {
     if COLUMNS.contains(&snake.as_str()) {
         return Ok(Some(snake));
     }
-    let shown_only = ["id", "tenant_id", "suppressed_at", "created_at", "updated_at"];
+    let shown_only = ["id", "tenant_id", "created_at", "updated_at"];
     if shown_only.contains(&snake.as_str()) {
         return Ok(None);
     }
@@ -118,21 +126,66 @@ pub fn write(
         text_hash: rules::text_hash(text("consent_text").as_deref(), text("consent_text_hash").as_deref())
             .map_err(|why| format!("consent_text_hash: {why}"))?,
         user_agent: None,
-        note: argument.consent_note.clone(),
+        note: label("consent_note", text("consent_note"), NOTE_CHARS_MAX)?
+            .or_else(|| argument.consent_note.clone()),
         former: None,
     };
     write.source = source.map_or(Change::Keep, Change::Set);
     write.consent_version = version.map_or(Change::Keep, Change::Set);
     write.stated = stated;
     if write.stated.iter().any(grants) && !proven(&write.evidence, agreed_at) {
-        let text = "opt_in: needs consent_at and one of source, consent_version, consent_page, consent_ip (or \
-                    --consent-at and --consent-note for all rows): who agreed, when and to what must be kept";
+        let text = "opt_in: needs consent_at and one of source, consent_version, consent_page, consent_ip, \
+                    consent_note (or --consent-at and --consent-note for all rows): who agreed, when and to what \
+                    must be kept";
         return Err(text.to_owned());
     }
     write.attributes = attributes(values)?;
     write.standard = prefixed(values, "standard_", fields::standard)?;
     write.custom = prefixed(values, "custom_", |name, value| fields::custom(declared, name, value))?;
     Ok(write)
+}
+
+/// What is written beside the row itself, after it and in the same transaction: an agreement from before the opt-out
+/// that the row states, and why its address is suppressed.
+pub fn beside(
+    values: &Map<String, Value>,
+    write: &ContactWrite,
+    argument: &Argument,
+) -> Result<(Option<ContactWrite>, Option<ContactWrite>), String> {
+    let text = |name: &str| values.get(name).map(shown).filter(|text| !text.trim().is_empty());
+    let left_at = time("unsubscribed_at", text("unsubscribed_at"), argument)?;
+    let agreed_at = time("consent_at", text("consent_at"), argument)?;
+    let is_out = write.stated == [Stated::OptOut] && left_at.is_some();
+    let agreed_at = agreed_at.filter(|at| is_out && left_at.is_some_and(|left| *at < left));
+    let agreed = agreed_at.filter(|at| proven(&write.evidence, Some(*at))).map(|at| {
+        let again = ContactWrite::new(write.key.clone(), WriteMode::Update, write.uid.clone(), at, "import");
+        ContactWrite { stated: vec![Stated::OptIn(None)], evidence: write.evidence.clone(), ..again }
+    });
+    let since = time("suppressed_at", text("suppressed_at"), argument)?;
+    let reason = match text("suppressed_for").as_deref().map(str::trim) {
+        Some(_) if since.is_none() => return Err("suppressed_for: needs suppressed_at".to_owned()),
+        // Nobody was erased here: what stays is that the address is not mailed.
+        None | Some("erasure") => Suppressed::Manual,
+        Some(word) => Suppressed::from_name(word)
+            .ok_or("suppressed_for: is bounce, complaint, unsubscribe, manual or erasure")?,
+    };
+    let suppress = since.zip(write.address.clone()).map(|(at, address)| {
+        let key = ContactKey::Address(address);
+        let mut suppress = ContactWrite::new(key, WriteMode::Follow, write.uid.clone(), at, "import");
+        suppress.suppress = Change::Set(reason);
+        suppress.evidence.actor.clone_from(&write.evidence.actor);
+        suppress
+    });
+    Ok((agreed, suppress))
+}
+
+/// A row that suppresses its address states its level by itself: as a confirmation it would lift what it says.
+pub fn unconfirmed(stated: Vec<Stated>) -> Vec<Stated> {
+    let apart = |fact| match fact {
+        Stated::OptIn(Some(level)) => vec![Stated::OptIn(None), Stated::Level(level)],
+        other => vec![other],
+    };
+    stated.into_iter().flat_map(apart).collect()
 }
 
 /// True where a fact would give leave to mail.

@@ -66,6 +66,7 @@ pub fn write(params: &Params, from: &From) -> Result<ContactWrite, String> {
     write.consent_version = version.clone().map_or(Change::Keep, Change::Set);
     let short = source.as_deref().map(|source| clip(source, 63).into_owned());
     write.source = short.map_or(Change::Keep, Change::Set);
+    write.ip_given = ip.is_some();
     write.evidence = Evidence {
         origin: "intake".to_owned(),
         actor: Some(from.actor.to_owned()),

@@ -217,16 +217,16 @@ pub async fn rotate(State(app): State<App>, call: Call, id: Id) -> Result<Json<E
     };
     if endpoint.next_from.is_some_and(|from| from <= now) {
         promote(&app, &call, &endpoint.id).await?;
-        endpoint.next_from = None;
+        endpoint.secret_hint = endpoint.hint_at(now).to_owned();
     }
+    (endpoint.next_from, endpoint.next_hint) = (None, None);
     if from <= now {
         keep_secret(&app, &call, &endpoint.id, false, &secret).await?;
-        endpoint.next_from = None;
+        endpoint.secret_hint = hint(&secret);
     } else {
         keep_secret(&app, &call, &endpoint.id, true, &secret).await?;
-        endpoint.next_from = Some(from);
+        (endpoint.next_from, endpoint.next_hint) = (Some(from), Some(hint(&secret)));
     }
-    endpoint.secret_hint = hint(&secret);
     endpoint.updated_at = now;
     keep(&app, &call, &endpoint).await?;
     Ok(Json(shown(&endpoint, Some(secret))))
@@ -318,7 +318,7 @@ fn shown(endpoint: &Endpoint, secret: Option<String>) -> EndpointOut {
         is_active: endpoint.active,
         standard_webhooks: endpoint.standard_webhooks,
         secret,
-        secret_hint: endpoint.secret_hint.clone(),
+        secret_hint: endpoint.hint_at(runtime::now()).to_owned(),
         next_secret_from: endpoint.next_from.map(|at| at.iso()),
         created_at: endpoint.created_at.iso(),
         updated_at: endpoint.updated_at.iso(),

@@ -14,6 +14,7 @@ use utoipa::ToSchema;
 use super::errors::ApiError;
 use super::gate::Call;
 use crate::contacts::{door, fields, rules};
+use crate::http::words::json_words;
 
 /// A contact to be written. What is absent is left as it is; `null` clears.
 #[derive(Debug, Clone, Default, Deserialize, ToSchema)]
@@ -106,7 +107,7 @@ pub fn checked<T: serde::de::DeserializeOwned>(
     let mut reader = serde_json::Deserializer::from_slice(body);
     serde_path_to_error::deserialize(&mut reader).map_err(|error| {
         let path = error.path().to_string();
-        let why = clip(&error.inner().to_string(), 200).into_owned();
+        let why = clip(&json_words(&error.inner().to_string()), 200).into_owned();
         ApiError::bad(if path == "." { why } else { format!("{path}: {why}") })
     })
 }
@@ -172,6 +173,7 @@ impl ContactInput {
             fields::custom(aim.declared, name, value)
         });
         write.evidence = self.evidence(aim, &mut wrong);
+        write.ip_given = self.consent_ip.as_deref().is_some_and(|ip| !ip.trim().is_empty());
         if wrong.is_empty() { Ok(write) } else { Err(wrong) }
     }
 

@@ -74,7 +74,8 @@ pub async fn list(
 
 /// Suppress an address
 ///
-/// 201, or 200 where it is suppressed already: the first reason stays.
+/// 201, or 200 where it is suppressed already. Another reason takes the place of `unsubscribe` alone, which a
+/// confirmation lifts; of the others the first stays.
 #[utoipa::path(
     post, path = "/suppressions", tag = "suppressions", request_body = SuppressionInput, params(once::Header),
     responses(
@@ -91,11 +92,13 @@ pub async fn add(State(app): State<App>, call: Call) -> Result<Response, ApiErro
     let reason = reason(input.reason.as_deref())?;
     let known = app.store.suppression_of(&call.tenant, &address).await?;
     let status = if known.is_some() { StatusCode::OK } else { StatusCode::CREATED };
-    if let (Some(row), None) = (&known, once::key(&call)?) {
+    let before = known.as_ref().map(|row| row.reason);
+    let is_known = before.is_some_and(|before| before == reason || before == Suppressed::Erasure);
+    if let (Some(row), true, None) = (&known, is_known, once::key(&call)?) {
         return Ok(answer(status, SuppressionOut::new(row)));
     }
     // What is known already is written no more; its answer is kept all the same, where a key asks for it.
-    let writes = if known.is_some() { vec![] } else { vec![new(&call, &address, reason)] };
+    let writes = if is_known { vec![] } else { vec![new(&call, &address, reason, before)] };
     let tell = || Tell {
         suppression: Some(address.clone()),
         body: Box::new(move |outcomes, row| told(status, outcomes, row)),
@@ -108,14 +111,17 @@ pub async fn add(State(app): State<App>, call: Call) -> Result<Response, ApiErro
     Ok(answer(status, SuppressionOut::new(&row)))
 }
 
-fn new(call: &Call, address: &Address, reason: Suppressed) -> ContactWrite {
+fn new(call: &Call, address: &Address, reason: Suppressed, before: Option<Suppressed>) -> ContactWrite {
     let mut write = change(call, address);
     write.suppress = Change::Set(reason);
-    if reason == Suppressed::Unsubscribe {
-        write.opt_in = Some(false);
-    }
-    if reason == Suppressed::Complaint {
-        write.stated.push(Stated::DoNotContact);
+    match (reason, before) {
+        // The fact of its own, whatever the person has said before.
+        (Suppressed::Complaint, None | Some(Suppressed::Unsubscribe)) => {
+            write.stated.push(Stated::DoNotContact);
+        }
+        // Sent every night beside a reason that stays, it must leave one fact and no more.
+        (Suppressed::Complaint | Suppressed::Unsubscribe, _) => write.opt_in = Some(false),
+        _ => {}
     }
     write
 }

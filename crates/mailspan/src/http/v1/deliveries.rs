@@ -10,6 +10,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::app::App;
+use crate::contacts::links::without_tokens;
 use crate::http::auth::Caller;
 use crate::http::body::OptionalJson;
 use crate::http::path::Segment;
@@ -48,8 +49,8 @@ fn attempt(row: &AttemptRow) -> Value {
         "took_ms": row.took_ms,
         "items": row.items,
         "status": row.status,
-        "request": row.request.as_ref().map(|bytes| String::from_utf8_lossy(bytes).into_owned()),
-        "answer": row.answer,
+        "request": row.request.as_ref().map(|bytes| without_tokens(&String::from_utf8_lossy(bytes)).into_owned()),
+        "answer": row.answer.as_deref().map(without_tokens),
     })
 }
 
@@ -106,7 +107,8 @@ pub async fn show(
     let with_request = attempts.iter().rev().find_map(|attempt| attempt.request.as_deref());
     value["last_request"] = json!(with_request.map(|request| kept::whole(destination, request)));
     value["last_status"] = json!(attempts.last().map(|attempt| attempt.status));
-    value["last_answer"] = json!(attempts.last().and_then(|attempt| attempt.answer.clone()));
+    value["last_answer"] =
+        json!(attempts.last().and_then(|attempt| attempt.answer.as_deref().map(without_tokens)));
     Ok(Json(value))
 }
 

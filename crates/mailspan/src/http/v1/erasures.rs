@@ -175,6 +175,9 @@ pub async fn export(
     let query = Query::read(query.as_deref(), &["subject"])?;
     let missing = || Problem::bad("parameter `subject`: an address or external id");
     let subject = query.get("subject").ok_or_else(missing)?;
-    let found = person::export(&app.store, &tenant, subject).await?;
+    let live = app.live();
+    let own = live.hub.sources.iter().filter(|source| source.tenant == tenant);
+    let sources: Vec<_> = own.map(|source| source.name.clone()).collect();
+    let found = person::export(&app.store, &tenant, &sources, subject).await?;
     found.map(Json).ok_or_else(|| Problem::not_found("nobody is known by this address or external id"))
 }

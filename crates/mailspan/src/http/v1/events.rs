@@ -8,6 +8,7 @@ use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
 use crate::app::App;
+use crate::contacts::links::without_tokens;
 use crate::http::auth::Caller;
 use crate::http::path::Segment;
 use crate::http::problem::Problem;
@@ -57,7 +58,7 @@ async fn find(app: &App, caller: &Caller, id: &str) -> Result<EventRow, Problem>
     row.ok_or_else(|| Problem::not_found(format!("there is no event {id}")))
 }
 
-/// The event to the letter, with the raw request that it came in.
+/// The event to the letter, with the raw request that it came in; confirmation links without their token.
 pub async fn show(
     State(app): State<App>,
     caller: Caller,
@@ -69,23 +70,26 @@ pub async fn show(
     let mut value = shown(&row);
     // Numbers above 2^53 survive: the event is embedded as text.
     let event = RawValue::from_string(cloudevents::write(&row.event));
-    value["event_json"] = json!(event.as_ref().map(|raw| raw.get()).unwrap_or_default());
+    let text = event.as_ref().map(|raw| raw.get()).unwrap_or_default();
+    value["event_json"] = json!(without_tokens(text));
     value["several_recipients"] = json!(row.several_recipients);
     value["request"] = request.as_ref().map(raw_request).unwrap_or_default();
     Ok(Json(value))
 }
 
 fn raw_request(row: &RequestRow) -> Value {
+    let shown = |(name, value): &(String, String)| (name.clone(), without_tokens(value).into_owned());
+    let headers: Vec<(String, String)> = row.headers.iter().map(shown).collect();
     json!({
         "received_at": row.received_at.rfc3339(),
         "credential": row.credential,
         "digest": row.digest,
         "redacted": row.redacted,
         "method": row.method,
-        "path": row.path,
+        "path": without_tokens(&row.path),
         "query": row.query,
-        "headers": row.headers,
-        "body": String::from_utf8_lossy(&row.body),
+        "headers": headers,
+        "body": without_tokens(&String::from_utf8_lossy(&row.body)),
     })
 }
 

@@ -143,10 +143,10 @@ impl Work<'_> {
         let (mut writes, mut places) = (Vec::with_capacity(rows.len()), Vec::with_capacity(rows.len()));
         for (place, values) in rows.iter().enumerate() {
             let place = cursor.rows + place as u64 + 1;
-            match self.read(values).await? {
-                Ok(write) => {
-                    writes.push(write);
-                    places.push(place);
+            match self.read(caller, values).await? {
+                Ok(more) => {
+                    places.extend(more.iter().map(|_| place));
+                    writes.extend(more);
                 }
                 Err(why) => self.refuse(place, values, &why),
             }
@@ -156,14 +156,14 @@ impl Work<'_> {
             true => self.foresee(&writes).await?,
             false => self.write(caller, writes).await?,
         };
-        for (place, turn) in places.iter().zip(turns) {
+        for (place, turn) in by_row(&places, turns) {
             match turn {
                 Turn::Created => cursor.created += 1,
                 Turn::Updated | Turn::Erased => cursor.updated += 1,
                 Turn::Unchanged | Turn::Ignored => cursor.unchanged += 1,
                 Turn::Refused(reason) => {
                     let at = usize::try_from(place - (cursor.rows - rows.len() as u64) - 1).unwrap_or(0);
-                    self.refuse(*place, &rows[at], &reason.text);
+                    self.refuse(place, &rows[at], &reason.text);
                 }
             }
         }
@@ -171,8 +171,8 @@ impl Work<'_> {
         Ok(cursor)
     }
 
-    /// Who is suppressed is not brought back by a file: not made, and not opted in.
-    async fn read(&self, row: &Value) -> Result<Result<ContactWrite, String>, Problem> {
+    /// The writes of a row. Who is suppressed is not brought back by a file: not made, and not opted in.
+    async fn read(&self, caller: &Caller, row: &Value) -> Result<Result<Vec<ContactWrite>, String>, Problem> {
         let values = match row {
             Value::Object(values) => values,
             Value::String(why) => return Ok(Err(clip(why, 300).into_owned())),
@@ -182,23 +182,44 @@ impl Work<'_> {
             Ok(write) => write,
             Err(why) => return Ok(Err(why)),
         };
+        let (mut agreed, suppress) = match row::beside(values, &write, self.argument) {
+            Ok(beside) => beside,
+            Err(why) => return Ok(Err(why)),
+        };
+        if suppress.is_some() {
+            if !caller.may("suppressions:write") {
+                return Ok(Err("suppressed_at: needs a key with the scope suppressions:write".to_owned()));
+            }
+            write.stated = row::unconfirmed(write.stated);
+        }
         if row::is_silent(values, &write) {
             let known = self.app.store.contact(&self.job.tenant, &write.key).await?;
             if !known.is_some_and(|row| row.contact.opt_in) {
                 write.stated.clear();
             }
         }
-        let Some(address) = write.address.clone() else { return Ok(Ok(write)) };
+        if let Some(why) = self.brings_back(&write, suppress.is_some()).await? {
+            if why.refuses {
+                return Ok(Err(why.text));
+            }
+            write.stated.retain(|fact| !row::grants(fact));
+            agreed = None;
+        }
+        Ok(Ok([Some(write), agreed, suppress].into_iter().flatten().collect()))
+    }
+
+    /// Where the address is suppressed here. `says_so`: the row does too; where its contact is here and opted in as the
+    /// row says, it brings nobody back.
+    async fn brings_back(&self, write: &ContactWrite, says_so: bool) -> Result<Option<Blocked>, Problem> {
+        let Some(address) = write.address.clone() else { return Ok(None) };
         let Some(row) = self.app.store.suppression_of(&self.job.tenant, &address).await? else {
-            return Ok(Ok(write));
+            return Ok(None);
         };
         let known = self.app.store.contact(&self.job.tenant, &ContactKey::Address(address)).await?;
-        if known.is_none() || write.stated.iter().any(row::grants) {
-            let why = format!("email: is suppressed ({}): a file does not bring it back", row.reason.name());
-            return Ok(Err(why));
-        }
-        write.stated.retain(|fact| !row::grants(fact));
-        Ok(Ok(write))
+        let is_in = known.as_ref().is_some_and(|row| row.contact.opt_in);
+        let grants = write.stated.iter().any(row::grants) && !(says_so && is_in);
+        let text = format!("email: is suppressed ({}): a file does not bring it back", row.reason.name());
+        Ok(Some(Blocked { refuses: known.is_none() || grants, text }))
     }
 
     async fn write(&self, caller: &Caller, writes: Vec<ContactWrite>) -> Result<Vec<Turn>, Problem> {
@@ -215,7 +236,11 @@ impl Work<'_> {
     async fn foresee(&self, writes: &[ContactWrite]) -> Result<Vec<Turn>, Problem> {
         let mut turns = Vec::with_capacity(writes.len());
         for write in writes {
-            let ContactKey::Subject { address, external_id } = &write.key else { continue };
+            // What stands beside a row changes no more than the row itself.
+            let ContactKey::Subject { address, external_id } = &write.key else {
+                turns.push(Turn::Unchanged);
+                continue;
+            };
             let by_id = match external_id {
                 Some(id) => self.find(&ContactKey::ExternalId(id.clone())).await?,
                 None => None,
@@ -236,6 +261,35 @@ impl Work<'_> {
     fn refuse(&mut self, row: u64, values: &Value, why: &str) {
         self.refused.push(json!({ "row": row, "email": values.get("email"), "why": why }));
     }
+}
+
+/// The address of a row is suppressed.
+struct Blocked {
+    /// The row would make the contact, or opt it in.
+    refuses: bool,
+    text: String,
+}
+
+/// What became of each row, by its place: a refusal of one of its writes is one of the row, else what was done most.
+fn by_row(places: &[u64], turns: Vec<Turn>) -> Vec<(u64, Turn)> {
+    let weight = |turn: &Turn| match turn {
+        Turn::Refused(_) => 3,
+        Turn::Created => 2,
+        Turn::Updated | Turn::Erased => 1,
+        Turn::Unchanged | Turn::Ignored => 0,
+    };
+    let mut rows: Vec<(u64, Turn)> = Vec::with_capacity(turns.len());
+    for (&place, turn) in places.iter().zip(turns) {
+        match rows.last_mut() {
+            Some((last, before)) if *last == place => {
+                if weight(&turn) > weight(before) {
+                    *before = turn;
+                }
+            }
+            _ => rows.push((place, turn)),
+        }
+    }
+    rows
 }
 
 /// As a write would find them: an address of another contact, and an external id beside the one it has, are refused.

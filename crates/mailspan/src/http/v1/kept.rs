@@ -3,6 +3,7 @@
 use mailspan_core::KEY;
 use serde_json::{Value, json};
 
+use crate::contacts::links::without_tokens;
 use crate::deliver::sign;
 use crate::hub::Destination;
 
@@ -10,6 +11,7 @@ use crate::hub::Destination;
 /// line, the body. Without its destination (it left the configuration) the path alone, nothing added.
 pub fn whole(destination: Option<&Destination>, kept: &[u8]) -> Value {
     let text = String::from_utf8_lossy(kept);
+    let text = without_tokens(&text);
     let (head, body) = text.split_once("\n\n").unwrap_or((&text, ""));
     let mut lines = head.lines();
     let (method, path) = lines.next().and_then(|line| line.split_once(' ')).unwrap_or_default();
