@@ -125,6 +125,8 @@ pub struct StandingRow {
     pub tenant: Name,
     pub name: Name,
     pub paused: Option<Reason>,
+    /// Since when its breaker is open, as far as its owner could write it down.
+    pub degraded: Option<Millis>,
     pub pending: u64,
     pub dead: u64,
     /// The oldest pending delivery.

@@ -44,6 +44,7 @@ pub async fn write(
         unreadable: Vec::new(),
         idempotency: None,
         round: None,
+        say: Vec::new(),
     };
     let (accepted, _) = keep(app, Box::new(receipt)).await?;
     Ok(accepted.contacts)

@@ -83,7 +83,9 @@ pub async fn opened(
     fence: Fence,
     flight: Option<&Arc<Flight>>,
 ) -> Result<[Happened; 2], Trouble> {
-    let paused = store.standing(id).await?.and_then(|row| row.paused).or_else(|| settings.held().cloned());
+    let stands = store.standing(id).await?;
+    let degraded = stands.as_ref().is_some_and(|row| row.degraded.is_some());
+    let paused = stands.and_then(|row| row.paused).or_else(|| settings.held().cloned());
     if let Some(reason) = &paused {
         let name = &settings.name;
         tracing::warn!(destination = %name, "still paused: {}; `mailspan destinations resume {name}`", quiet(reason));
@@ -96,6 +98,6 @@ pub async fn opened(
         None => settings.sink.clone(),
     };
     let requests = store.spent_since(id, day_began(runtime::now(), limits.day_starts_ms)).await?;
-    let opened = Happened::Opened { destination: id, fence, limits, sink, paused };
+    let opened = Happened::Opened { destination: id, fence, limits, sink, paused, degraded };
     Ok([opened, Happened::Spent { destination: id, requests }])
 }

@@ -213,6 +213,7 @@ fn receipt(of: &Resynced<'_>, rows: &[ContactRow], mark: RoundMark, now: Millis)
         unreadable: Vec::new(),
         idempotency: None,
         round: Some(Box::new(mark)),
+        say: Vec::new(),
     }
 }
 
@@ -255,6 +256,7 @@ fn mark(of: &Resynced<'_>, place: &Place, fence: Fence, now: Millis, due: Millis
         lists: false,
         at: now,
         ended: false,
+        say: None,
     }
 }
 

@@ -54,4 +54,5 @@ mod tape;
 mod tidy;
 mod tls;
 mod told;
+mod told_kills;
 mod two_hubs;

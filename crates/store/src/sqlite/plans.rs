@@ -283,5 +283,6 @@ fn receipt(n: u128) -> Receipt {
         unreadable: vec![Unread { part: 1, reason: Reason::new("x", "y"), raw: "z".to_owned() }],
         idempotency: Some(crate::Idempotency { api_key: 1, key: n.to_string(), body: Digest([0; 16]) }),
         round: None,
+        say: Vec::new(),
     }
 }

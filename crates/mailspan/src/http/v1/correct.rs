@@ -119,6 +119,7 @@ fn receipt(caller: &Caller, row: &DeliveryRow, event: Event, body: Bytes, now: M
             body: body_digest,
         }),
         round: None,
+        say: Vec::new(),
     }
 }
 
