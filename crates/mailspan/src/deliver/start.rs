@@ -15,6 +15,9 @@ use crate::hub::Destination;
 use crate::runtime;
 use crate::telemetry::quiet::quiet;
 
+/// Leases that are asked for together: a part of what the store takes in one transaction.
+pub const LEASES_AT_ONCE: usize = 32;
+
 /// The lease of one piece of work. On SQLite the lock on the file proves that nobody else lives, so the
 /// store freed all leases when it was opened, and ours lasts as long as the lock. On PostgreSQL it lasts
 /// [`LEASE_MS`] and is renewed by the same call. [`Trouble::FenceLost`] while another process holds it.
@@ -34,11 +37,22 @@ pub async fn lease(store: &Store, name: &str, owner: u128) -> Result<Fence, Trou
 /// Opens desks for all destinations of the configuration in force.
 pub async fn open_desks(app: &App, owner: u128) -> Result<(), Trouble> {
     let live = app.live();
-    for (id, destination) in &live.destinations {
-        let opened = desk(&app.store, owner, *id, destination, app.flight.get()).await?;
-        tell_opened(app, *id, destination, opened).await?;
+    let all: Vec<_> = live.destinations.iter().collect();
+    // Those that are asked for at once share a sync.
+    for some in all.chunks(LEASES_AT_ONCE) {
+        let ids = some.iter().map(|(id, _)| **id);
+        let leased = ids.map(|id| async move { lease(&app.store, &name_of(id), owner).await });
+        for ((id, destination), fence) in some.iter().zip(runtime::together(leased).await) {
+            let opened = opened(&app.store, **id, destination, fence?, app.flight.get()).await?;
+            tell_opened(app, **id, destination, opened).await?;
+        }
     }
     Ok(())
+}
+
+/// The name of a destination's lease.
+pub fn name_of(destination: DestinationId) -> String {
+    format!("destination/{}", destination.0)
 }
 
 /// Tells the engine of a desk, and what an earlier process sent within the window of its rate: so a restart
@@ -71,7 +85,7 @@ pub async fn desk(
     settings: &Destination,
     flight: Option<&Arc<Flight>>,
 ) -> Result<[Happened; 2], Trouble> {
-    let fence = lease(store, &format!("destination/{}", id.0), owner).await?;
+    let fence = lease(store, &name_of(id), owner).await?;
     opened(store, id, settings, fence, flight).await
 }
 

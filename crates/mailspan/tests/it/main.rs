@@ -41,6 +41,7 @@ mod poison;
 mod poll;
 mod prepare;
 mod quota;
+mod rates;
 mod rebinding;
 mod reconcile;
 mod recovery;
