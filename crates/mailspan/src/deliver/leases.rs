@@ -188,7 +188,8 @@ async fn renewed(app: &App, held: &mut Held, id: DestinationId, fence: Option<Fe
     }
     let opened = start::opened(&app.store, id, settings, fence, app.flight.get()).await?;
     if is_new {
-        start::tell_opened(app, id, settings, opened).await?;
+        let last = app.store.last_sent().await?;
+        start::tell_opened(app, id, settings, opened, &last).await;
         tracing::info!(destination = %settings.name, fence = fence.0, "served by this process");
     } else {
         for one in opened {
@@ -266,11 +267,20 @@ async fn take(
             Err(trouble) => failed = Some(trouble),
         }
     }
-    let count = given.len();
-    for (id, fence) in given {
-        renewed(app, held, id, Some(fence)).await?;
+    if given.is_empty() {
+        return failed.map_or(Ok(0), Err);
     }
-    failed.map_or(Ok(count), Err)
+    let live = app.live();
+    let known = given.iter().filter_map(|(id, fence)| Some((*id, live.destinations.get(id)?, *fence)));
+    let known: Vec<_> = known.collect();
+    start::open_all(app, &known).await?;
+    for (id, settings, fence) in known {
+        tracing::info!(destination = %settings.name, fence = fence.0, "served by this process");
+        if let Some(desk) = held.desks.get_mut(&id) {
+            desk.told = Some((fence, settings.digest));
+        }
+    }
+    failed.map_or(Ok(given.len()), Err)
 }
 
 /// The router ends where its lease is another's or was taken anew.

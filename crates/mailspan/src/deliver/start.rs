@@ -5,7 +5,7 @@ use std::sync::Arc;
 use mailspan_connectors::contract::Sink;
 use mailspan_core::{DestinationId, Millis};
 use mailspan_engine::{Fence, Happened, day_began};
-use mailspan_store::{Store, Trouble, Write, Wrote};
+use mailspan_store::{LastSent, Store, Trouble, Write, Wrote};
 
 use crate::app::App;
 use crate::deliver::flight::Flight;
@@ -42,10 +42,22 @@ pub async fn open_desks(app: &App, owner: u128) -> Result<(), Trouble> {
     for some in all.chunks(LEASES_AT_ONCE) {
         let ids = some.iter().map(|(id, _)| **id);
         let leased = ids.map(|id| async move { lease(&app.store, &name_of(id), owner).await });
-        for ((id, destination), fence) in some.iter().zip(runtime::together(leased).await) {
-            let opened = opened(&app.store, **id, destination, fence?, app.flight.get()).await?;
-            tell_opened(app, **id, destination, opened).await?;
-        }
+        let leased = runtime::together(leased).await.into_iter().collect::<Result<Vec<Fence>, _>>()?;
+        let held = some.iter().zip(leased).map(|((id, settings), fence)| (**id, *settings, fence));
+        open_all(app, &held.collect::<Vec<_>>()).await?;
+    }
+    Ok(())
+}
+
+/// Tells the engine of desks whose leases were just taken.
+pub async fn open_all(app: &App, held: &[(DestinationId, &Arc<Destination>, Fence)]) -> Result<(), Trouble> {
+    // Read once those leases are held: an earlier owner writes nothing more.
+    let last = app.store.last_sent().await?;
+    let reads = held.iter().map(|(id, settings, fence)| async move {
+        opened(&app.store, *id, settings, *fence, app.flight.get()).await
+    });
+    for ((id, settings, _), opened) in held.iter().zip(runtime::together(reads).await) {
+        tell_opened(app, *id, settings, opened?, &last).await;
     }
     Ok(())
 }
@@ -62,7 +74,8 @@ pub async fn tell_opened(
     destination: DestinationId,
     settings: &Destination,
     opened: [Happened; 2],
-) -> Result<(), Trouble> {
+    last: &LastSent,
+) {
     for one in opened {
         app.tell(one).await;
     }
@@ -70,11 +83,10 @@ pub async fn tell_opened(
     let since = Millis(runtime::now().0.saturating_sub(window));
     // The engine's clock may be ahead of the wall clock, which stands in the rows.
     let ahead = runtime::steady().since(runtime::now());
-    if let Some(sent) = app.store.sent_since(destination, since).await? {
+    if let Some(sent) = last.since(destination, since) {
         let sent = sent.into_iter().map(|at| at.plus(ahead)).collect();
         app.tell(Happened::SentBefore { destination, sent }).await;
     }
-    Ok(())
 }
 
 /// Takes the lease of a destination and reads its standing: what the engine is to be told.
