@@ -30,6 +30,7 @@ mod intake;
 mod interop;
 mod kill;
 mod maileon;
+mod mix;
 mod moving;
 mod notices;
 mod on_postgres;
