@@ -166,11 +166,7 @@ impl Mix {
                 .all(|(who, n)| acts.iter().any(|(sent, _)| sent.0 == *who && sent.1 >= *n))
                 .then_some(())
         });
-        let mut last: BTreeMap<String, u64> = BTreeMap::new();
-        for ((who, n), _) in self.folds.acts() {
-            let before = last.insert(who.clone(), n).unwrap_or(0);
-            assert!(n >= before, "{who}: the profile of {before} became that of {n}");
-        }
+        assert_eq!(taken_back(&self.folds.acts()), None);
         self.look_at_carried(hub);
         assert!(!self.carried.is_empty(), "nothing was coalesced of {} updates", told.len());
         format!("{} updates with {} carried ones beside their carriers", told.len(), self.carried.len())
@@ -206,22 +202,52 @@ impl Mix {
         let must = |sent: &&Sent| is_out(sent) || is_last(sent);
         let wanted: Vec<Sent> = told.consents.iter().filter(must).cloned().collect();
         until(60, "a word on consent never arrived", || self.consents.has_all(&wanted).then_some(()));
-        let mut out: BTreeMap<String, u64> = BTreeMap::new();
+        let acts = self.consents.acts();
+        assert_eq!(overtaken(&acts), None);
         let mut keys: BTreeMap<Sent, String> = BTreeMap::new();
-        for (sent, key) in self.consents.acts() {
+        for (sent, key) in acts {
             let known = keys.entry(sent.clone()).or_insert_with(|| key.clone());
             assert_eq!(*known, key, "{sent:?} came again under another key");
-            let last_out = out.entry(sent.0.clone()).or_default();
-            match is_out(&sent) {
-                true => *last_out = (*last_out).max(sent.1),
-                false => assert!(sent.1 > *last_out, "{sent:?}: an opt-in after the opt-out {last_out}"),
-            }
         }
         let distinct: BTreeSet<&String> = keys.values().collect();
         assert_eq!(distinct.len(), keys.len(), "two events share an idempotency key");
         assert!(keys.keys().any(|sent| !is_out(sent)) && told.late > 0, "no opt-in was tried");
         format!("{} words on consent, {} of them late opt-ins", told.consents.len(), told.late)
     }
+}
+
+/// A profile that went back to an older value.
+fn taken_back(acts: &[(Sent, String)]) -> Option<String> {
+    let mut last: BTreeMap<&str, u64> = BTreeMap::new();
+    acts.iter().find_map(|((who, n), _)| {
+        let before = last.insert(who, *n).unwrap_or(0);
+        (*n < before).then(|| format!("{who}: the profile of {before} became that of {n}"))
+    })
+}
+
+/// An opt-in that arrived after an opt-out that is newer.
+fn overtaken(acts: &[(Sent, String)]) -> Option<String> {
+    let mut out: BTreeMap<&str, u64> = BTreeMap::new();
+    acts.iter().find_map(|(sent, _)| {
+        let last = out.entry(&sent.0).or_default();
+        if is_out(sent) {
+            *last = (*last).max(sent.1);
+        }
+        (sent.1 < *last && !is_out(sent)).then(|| format!("{sent:?}: an opt-in after the opt-out {last}"))
+    })
+}
+
+#[test]
+fn what_is_taken_back_or_overtaken_is_found() {
+    let acts = |list: &[(&str, u64)]| -> Vec<(Sent, String)> {
+        list.iter().map(|(who, n)| (((*who).to_owned(), *n), String::new())).collect()
+    };
+    assert_eq!(taken_back(&acts(&[("a", 4), ("b", 1), ("a", 4), ("a", 7), ("b", 2)])), None);
+    assert!(taken_back(&acts(&[("a", 4), ("b", 9), ("a", 3)])).is_some());
+    // 6 and 10 are opt-outs, 5 came late, 7 and 11 took them back.
+    assert_eq!(overtaken(&acts(&[("a", 6), ("b", 10), ("a", 7), ("b", 11), ("a", 6), ("a", 7)])), None);
+    assert!(overtaken(&acts(&[("a", 6), ("a", 5)])).is_some());
+    assert!(overtaken(&acts(&[("a", 6), ("a", 7), ("a", 10), ("a", 7)])).is_some());
 }
 
 /// What the hubs acknowledged; `late` of the opt-ins are older than the opt-out before them.
@@ -258,7 +284,7 @@ impl Door {
     /// Opt-out, sometimes an opt-in that is older and comes late, then an opt-in that stands. False at the end, which
     /// comes after a whole turn: the last word is known.
     fn consents(&self, told: &Told, who: &str, n: u64) -> bool {
-        let late = n % 3 == 0;
+        let late = n.is_multiple_of(3);
         for (n, is_sent) in [(n + 2, true), (n + 1, late), (n + 3, true)] {
             if !is_sent {
                 continue;
