@@ -114,6 +114,11 @@ impl Default for Breaker {
 }
 
 impl Breaker {
+    /// One that was open under an earlier lease: the next delivery is the probe.
+    pub(crate) fn open_since_before(now: Millis) -> Breaker {
+        Breaker { at: At::Open { until: now }, ..Breaker::default() }
+    }
+
     pub(crate) fn state(&self) -> BreakerState {
         match self.at {
             At::Closed => BreakerState::Closed,

@@ -21,8 +21,9 @@ pub enum Command {
     Stand { destination: DestinationId, fence: Option<Fence>, paused: Option<Reason> },
     /// Of a destination that was to be left: nothing is in flight, its desk is gone, its lease can be given up.
     Left { destination: DestinationId },
-    /// Tell people; nothing needs to be kept.
-    Announce { destination: DestinationId, what: Notice },
+    /// Tell people. That a breaker opened or closed is kept with it, under the lease: it is what the next desk of
+    /// the destination begins with (`degraded` of [`crate::Happened::Opened`]).
+    Announce { destination: DestinationId, fence: Fence, what: Notice },
 }
 
 /// What happened to a destination that people should know.

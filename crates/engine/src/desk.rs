@@ -19,7 +19,7 @@ use crate::quota::Quota;
 use crate::shares::Shares;
 use crate::standing::Pace;
 use crate::writes::Writes;
-use crate::{BreakerState, CallId, Command, Fault, Fence, Happened, Limits};
+use crate::{BreakerState, CallId, Command, Fault, Fence, Happened, Limits, Notice, Trip};
 
 const QUEUES: usize = Queue::ALL.len();
 
@@ -124,6 +124,15 @@ impl Desk {
         };
         desk.claims.offered();
         desk
+    }
+
+    /// Its breaker was open under an earlier lease. One that is switched off meanwhile is closed, and that is told.
+    pub(crate) fn degraded_before(&mut self, now: Millis) -> Option<Command> {
+        if self.limits.breaker != Trip::OFF {
+            self.breaker = Breaker::open_since_before(now);
+            return None;
+        }
+        Some(Command::Announce { destination: self.id, fence: self.fence, what: Notice::BreakerClosed })
     }
 
     /// Other settings under the same lease. What is in flight ends under those it was planned with;
@@ -277,8 +286,8 @@ impl Desk {
         }
     }
 
-    pub(crate) fn announce(&self, notice: Option<crate::Notice>, cx: &mut Context) {
-        cx.out.extend(notice.map(|what| Command::Announce { destination: self.id, what }));
+    pub(crate) fn announce(&self, notice: Option<Notice>, cx: &mut Context) {
+        cx.out.extend(notice.map(|what| Command::Announce { destination: self.id, fence: self.fence, what }));
     }
 
     /// Puts a delivery with an open part in its line; while paused, lets it go.

@@ -49,6 +49,8 @@ pub enum Happened {
         limits: Limits,
         sink: Arc<dyn Sink>,
         paused: Option<Reason>,
+        /// Its breaker was open, as far as was kept: one delivery is tried first. Heard where the desk starts anew.
+        degraded: bool,
     },
     /// After `Opened`: when an earlier lease sent requests within the window of the rate, by the store. Without it
     /// the worst is assumed.

@@ -149,13 +149,16 @@ impl Engine {
                 self.wake_at = None;
                 return;
             }
-            Happened::Opened { destination, fence, limits, sink, paused } => {
+            Happened::Opened { destination, fence, limits, sink, paused, degraded } => {
                 touched.insert(destination);
                 match self.desks.get_mut(&destination) {
                     Some(desk) if desk.fence == fence => desk.change(self.now, limits, sink, paused),
                     _ => {
                         self.close(destination);
                         let mut desk = Desk::new(destination, fence, limits, sink, paused);
+                        if degraded {
+                            out.extend(desk.degraded_before(self.now));
+                        }
                         // An earlier lease may have sent until a moment ago.
                         if fence > Fence(1) && self.fault != Some(Fault::OldLeaseForgotten) {
                             desk.budget.assume_spent(self.now);

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use mailspan_core::{DestinationId, Name, Reason, RouteId};
 use mailspan_egress::Egress;
-use mailspan_engine::{Fence, Happened, Standing};
+use mailspan_engine::{Fence, Happened, Notice, Standing};
 use mailspan_store::{NameKind, Store, Trouble};
 use tokio::sync::{Notify, Semaphore, mpsc, oneshot, watch};
 
@@ -89,11 +89,12 @@ impl Live {
     }
 }
 
-/// A standing to be kept: with a fence what the engine decided, without one an operator's word.
-pub struct Stood {
-    pub destination: DestinationId,
-    pub fence: Option<Fence>,
-    pub paused: Option<Reason>,
+/// What is to be kept of how a destination stands.
+pub enum Stood {
+    /// Paused or active: with a fence what the engine decided, without one an operator's word.
+    Word { destination: DestinationId, fence: Option<Fence>, paused: Option<Reason> },
+    /// Its breaker opened or closed.
+    Breaker { destination: DestinationId, fence: Fence, what: Notice },
 }
 
 /// The ways into a running engine.

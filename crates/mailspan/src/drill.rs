@@ -34,6 +34,15 @@ pub const POINTS: [&str; 14] = [
 /// Points that commands pass; a hub that serves never does.
 pub const COMMAND_POINTS: [&str; 1] = ["move-page"];
 
+/// Points that a hub passes only where a destination is paused, fails or is well again.
+pub const STAND_POINTS: [&str; 2] = ["stand-before-commit", "stand-after-commit"];
+
+/// The same as [`point`] where a standing is kept.
+pub fn stand_point(name: &'static str) {
+    debug_assert!(STAND_POINTS.contains(&name), "{name} is not listed in STAND_POINTS");
+    pass(name);
+}
+
 /// The same as [`point`] for a command.
 pub fn command_point(name: &'static str) {
     debug_assert!(COMMAND_POINTS.contains(&name), "{name} is not listed in COMMAND_POINTS");

@@ -12,7 +12,7 @@ use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::{mpsc, watch};
 
 use crate::app::{App, Engine, Live};
-use crate::deliver::{alone, leases, shell, start};
+use crate::deliver::{alone, leases, shell, stands, start};
 use crate::http::auth::FromSocket;
 use crate::http::crowd::Origin;
 use crate::http::{router, server};
@@ -111,7 +111,7 @@ pub async fn begin(hub: Hub) -> anyhow::Result<Serving> {
 
     let owner = app.owner();
     serving.task(shell::run(app.clone(), inbox, asked));
-    runtime::spawn(shell::keep_standings(app.clone(), standings));
+    runtime::spawn(stands::keep_standings(app.clone(), standings));
     if let Some((flight, left)) = flight {
         alone::run(&app, &flight, left, owner).await.context("run alone what the last process ended at")?;
         flight.begin();

@@ -204,5 +204,6 @@ fn receipt(n: u64, random: &mut SplitMix64) -> Receipt {
         unreadable: vec![],
         idempotency: None,
         round: None,
+        say: Vec::new(),
     }
 }

@@ -282,18 +282,11 @@ impl Store {
         }
     }
 
-    /// When exchanges with a destination were begun since then; nothing where too many have been made to look back
-    /// so far.
-    pub async fn sent_since(
-        &self,
-        destination: DestinationId,
-        since: Millis,
-    ) -> Result<Option<Vec<Millis>>, Trouble> {
+    /// The last exchanges with all destinations.
+    pub async fn last_sent(&self) -> Result<LastSent, Trouble> {
         match self {
-            Store::Sqlite(sqlite) => {
-                sqlite.read(move |base| sqlite::walk::sent_since(base, destination, since)).await
-            }
-            Store::Postgres(postgres) => postgres.sent_since(destination, since).await,
+            Store::Sqlite(sqlite) => sqlite.read(sqlite::walk::last_sent).await,
+            Store::Postgres(postgres) => postgres.last_sent().await,
         }
     }
 

@@ -76,6 +76,7 @@ pub(crate) fn prepare(write: Write, key: &IdentityKey) -> Prepared {
                 receipt.arrivals.iter().map(|arrived| arrival(&receipt, arrived, key)).collect();
             let bytes = receipt.packed.as_ref().map_or(0, Vec::len)
                 + arrivals.iter().map(|a| a.packed.len() + 150).sum::<usize>()
+                + 500 * receipt.say.len()
                 + 500 * receipt.arrivals.iter().filter(|arrived| arrived.contact.is_some()).count()
                 + receipt.unreadable.iter().map(|u| u.raw.len() + 100).sum::<usize>();
             Prepared { what: What::Accept { receipt, arrivals }, bytes }

@@ -30,6 +30,8 @@ pub struct RoundMark {
     pub at: Millis,
     /// A whole round has ended with it.
     pub ended: bool,
+    /// What the hub says where it pauses and was not paused; only with [`crate::Write::Round`].
+    pub say: Option<Box<Event>>,
 }
 
 /// The lease of a round.

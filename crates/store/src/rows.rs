@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use mailspan_core::limits::ATTEMPTS_BACK_MAX;
 use mailspan_core::{
     Cause, Class, DeliveryId, DestinationId, Event, EventId, LastTimes, Millis, Name, Person, Progress,
     Reason, RouteId, State,
@@ -129,6 +130,8 @@ pub struct StandingRow {
     pub tenant: Name,
     pub name: Name,
     pub paused: Option<Reason>,
+    /// Since when its breaker is open, as far as its owner could write it down.
+    pub degraded: Option<Millis>,
     pub pending: u64,
     pub dead: u64,
     /// The oldest pending delivery.
@@ -142,6 +145,20 @@ pub struct LeaseRow {
     pub name: String,
     pub owner: u128,
     pub until: Millis,
+}
+
+/// The last exchanges of all destinations, at most [`ATTEMPTS_BACK_MAX`]: destination and time.
+#[derive(Debug)]
+pub struct LastSent(pub(crate) Vec<(i64, i64)>);
+
+impl LastSent {
+    /// When exchanges with a destination were begun since then; nothing where too many have been made to look back
+    /// so far.
+    pub fn since(&self, destination: DestinationId, since: Millis) -> Option<Vec<Millis>> {
+        let is_whole = self.0.len() < ATTEMPTS_BACK_MAX || self.0.iter().any(|(_, at)| *at < since.0);
+        let sent = self.0.iter().filter(|(of, at)| *of == destination.0 && *at >= since.0);
+        is_whole.then(|| sent.map(|(_, at)| Millis(*at)).collect())
+    }
 }
 
 /// What a process that shares a store looks at again and again.

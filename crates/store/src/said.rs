@@ -4,7 +4,7 @@ use mailspan_core::{Event, RawValue, State};
 
 use crate::identity::IdentityKey;
 use crate::prepare::{Arrival, Prepared, What, first_16, prepare};
-use crate::write::{Arrived, Receipt, Say, Write};
+use crate::write::{Accepted, Arrived, Receipt, Say, Write};
 use crate::{DeliveryRow, JobRow, Routed};
 
 /// An event ready to be accepted; nothing is a duplicate of it.
@@ -22,6 +22,7 @@ pub(crate) fn receipt(event: &Event, key: &IdentityKey) -> Option<(Box<Receipt>,
         unreadable: Vec::new(),
         idempotency: None,
         round: None,
+        say: Vec::new(),
     };
     match prepare(Write::Accept(Box::new(receipt)), key).what {
         What::Accept { receipt, arrivals } => Some((receipt, arrivals)),
@@ -39,6 +40,14 @@ pub(crate) fn of_job(say: &Say<JobRow>, row: &JobRow) -> Option<Event> {
     if row.state.has_ended() { filled(say, row) } else { None }
 }
 
+/// What is said of the events that a receipt left.
+pub(crate) fn of_accepted<'a>(
+    receipt: &'a Receipt,
+    accepted: &'a Accepted,
+) -> impl Iterator<Item = &'a Event> {
+    receipt.say.iter().filter(|(of, _)| accepted.ids.contains(of)).map(|(_, event)| &**event)
+}
+
 fn filled<Row>(say: &Say<Row>, row: &Row) -> Option<Event> {
     let data = RawValue::from_string((say.data)(row)?).ok()?;
     Some(Event { data: data.into(), ..(*say.event).clone() })
@@ -48,7 +57,11 @@ fn filled<Row>(say: &Say<Row>, row: &Row) -> Option<Event> {
 pub(crate) fn events(write: &Prepared) -> Vec<&Event> {
     match &write.what {
         What::Write(Write::Settle { say, .. }) => say.iter().map(|(_, say)| &*say.event).collect(),
-        What::Write(Write::Stand { say: Some(event), .. }) => vec![event],
+        What::Accept { receipt, .. } => receipt.say.iter().map(|(_, event)| &**event).collect(),
+        What::Write(Write::Stand { say: Some(event), .. } | Write::Degrade { say: Some(event), .. }) => {
+            vec![event]
+        }
+        What::Write(Write::Round(mark)) => mark.say.iter().map(|event| &**event).collect(),
         What::Write(Write::JobStand { say: Some(say), .. }) => vec![&say.event],
         What::Write(Write::Page(page)) => page.say.iter().map(|say| &*say.event).collect(),
         What::Route { routed, .. } => {

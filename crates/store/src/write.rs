@@ -51,6 +51,15 @@ pub enum Write {
         /// What the hub says of it, where it is news.
         say: Option<Box<Event>>,
     },
+    /// The breaker of a destination opened or closed; refused (`Trouble::FenceLost`) under an old fence.
+    Degrade {
+        destination: DestinationId,
+        fence: Fence,
+        degraded: bool,
+        at: Millis,
+        /// What the hub says of it, where it is news.
+        say: Option<Box<Event>>,
+    },
     /// Kept for the operator: a ring of the last 1,000 a source.
     Refused(Box<RefusedRequest>),
     Key(NewKey),
@@ -137,6 +146,8 @@ pub struct Receipt {
     /// A page of a poll: where its round stands is kept in the same transaction. Of what it lists only
     /// differences are kept (see [`mailspan_core::contact::ContactWrite::found`]), and all of it is counted by day.
     pub round: Option<Box<crate::RoundMark>>,
+    /// What the hub says of events of it, by their ids: of those that are accepted.
+    pub say: Vec<(EventId, Box<Event>)>,
 }
 
 #[derive(Debug)]

@@ -185,6 +185,7 @@ fn receipt(n: i64, event_type: &'static str, subject: &str, at: Millis) -> Recei
         unreadable: vec![],
         idempotency: None,
         round: None,
+        say: Vec::new(),
     }
 }
 

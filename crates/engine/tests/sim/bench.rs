@@ -57,7 +57,14 @@ impl Bench {
 
     pub fn open(&mut self, destination: DestinationId, limits: Limits) {
         let sink = Arc::new(SimSink { batches: limits.batch_max > 1 });
-        self.hear(Happened::Opened { destination, fence: Fence(1), limits, sink, paused: None });
+        self.hear(Happened::Opened {
+            destination,
+            fence: Fence(1),
+            limits,
+            sink,
+            paused: None,
+            degraded: false,
+        });
     }
 
     pub fn hear(&mut self, happened: Happened) {

@@ -481,6 +481,7 @@ fn an_odd_connector_does_no_harm() {
             limits: Limits { concurrency: 1, ..limits() },
             sink: Arc::new(Odd(takes.clone())),
             paused: None,
+            degraded: false,
         });
         bench.claimed(vec![parcel(1, vec![facts()]), parcel(2, vec![facts()])]);
         bench.answer(bench.call(0), 200, Value::Null);

@@ -183,7 +183,7 @@ fn an_offer_that_commits_while_a_claim_is_read_and_is_skipped_is_found() {
 
 #[test]
 fn an_opt_in_of_an_activity_that_waits_outside_of_the_lane_of_consent_is_found() {
-    found(Planted::Engine(Fault::OptInNotRaised), 200, &["consent"]);
+    found(Planted::Engine(Fault::OptInNotRaised), 400, &["consent"]);
 }
 
 #[test]

@@ -123,7 +123,7 @@ fn what_the_vendor_has_left_is_spread_over_its_time() {
     let (fence, limits) = (Fence(1), Limits { concurrency: 1, ..limits() });
     let sink = std::sync::Arc::new(Scarce);
     bench.hear(Happened::Closed { destination: CRM });
-    bench.hear(Happened::Opened { destination: CRM, fence, limits, sink, paused: None });
+    bench.hear(Happened::Opened { destination: CRM, fence, limits, sink, paused: None, degraded: false });
     bench.claimed(parcels(1..40));
     let mut at = Vec::new();
     while bench.now < 1_010_000 {
@@ -381,4 +381,38 @@ fn a_destination_that_fails_at_random_is_used_and_fully_when_it_is_well_again() 
     // for seconds.
     let (served, ms) = flaky(true, 200);
     assert!(served >= 60 * 120 && ms <= 10_000, "{served} served, through after {ms} ms");
+}
+
+/// What was kept of an earlier lease: one delivery shows whether the destination is back, and what was said is not
+/// said again.
+#[test]
+fn a_desk_that_was_degraded_before_tries_one_delivery_and_says_only_what_is_new() {
+    let open = |limits: Limits| {
+        let mut bench = Bench::new(limits.clone());
+        let sink = std::sync::Arc::new(crate::sink::SimSink { batches: limits.batch_max > 1 });
+        bench.hear(Happened::Closed { destination: CRM });
+        let opened = Happened::Opened {
+            destination: CRM,
+            fence: Fence(2),
+            limits,
+            sink,
+            paused: None,
+            degraded: true,
+        };
+        bench.hear(opened);
+        let said = bench.notices().into_iter().cloned().collect::<Vec<_>>();
+        (bench, said)
+    };
+    let (mut bench, said) = open(limits());
+    assert_eq!(said, []);
+    bench.hear(Happened::SentBefore { destination: CRM, sent: Vec::new() });
+    bench.claimed(parcels(1..9));
+    assert_eq!(bench.sent().len(), 1, "one is tried");
+    bench.answer(bench.call(0), 503, Value::Null);
+    assert_eq!((bench.notices(), bench.sent().len()), (vec![], 0), "it was said before");
+    let (mut bench, said) = open(Limits { breaker: mailspan_engine::Trip::OFF, ..limits() });
+    assert_eq!(said, [Notice::BreakerClosed], "it is switched off");
+    bench.hear(Happened::SentBefore { destination: CRM, sent: Vec::new() });
+    bench.claimed(parcels(1..9));
+    assert!(bench.sent().len() > 1, "it is switched off");
 }

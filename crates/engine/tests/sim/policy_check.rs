@@ -43,10 +43,23 @@ impl Policy {
         self.announced.remove(&destination);
     }
 
-    /// Other limits: counted anew.
-    pub fn limits_changed(&mut self, destination: DestinationId) {
+    /// A desk starts anew, with what was kept: after a breaker that opened one delivery is tried, and it is not said
+    /// again. A breaker that is off closes with that.
+    pub fn opened(&mut self, destination: DestinationId, degraded: bool, is_off: bool) {
+        self.announced.insert(destination, degraded);
+        if degraded && !is_off {
+            let open = Open { probe: None, not_before: Millis(0), least_ms: 0 };
+            self.open.insert(destination, open);
+        }
+    }
+
+    /// Other limits: counted anew. A probe that is in flight and fails is followed by a wait of the new ones.
+    pub fn limits_changed(&mut self, destination: DestinationId, limits: &Limits) {
         self.sent.remove(&destination);
         self.may_probe(destination);
+        if let Some(open) = self.open.get_mut(&destination) {
+            open.least_ms = limits.breaker.wait_ms / 2;
+        }
     }
 
     /// Somebody did something about it: the next probe may come at once.

@@ -41,6 +41,8 @@ pub struct Store {
     pub persons: Vec<Person>,
     pub fences: BTreeMap<DestinationId, Fence>,
     pub paused: BTreeMap<DestinationId, Reason>,
+    /// Those of which it was kept that their breaker opened.
+    pub degraded: BTreeSet<DestinationId>,
     pub planted: Option<Planted>,
     /// The first settlement that was applied under an old fence.
     pub wrong_fence: Option<String>,

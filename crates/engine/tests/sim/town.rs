@@ -152,7 +152,7 @@ impl Town {
             let site = &self.sites[&destination];
             let (limits, fence) = (site.limits.clone(), Fence(self.fence));
             let sink = Arc::new(SimSink { batches: limits.batch_max > 1 });
-            self.hear(Happened::Opened { destination, fence, limits, sink, paused: None });
+            self.hear(Happened::Opened { destination, fence, limits, sink, paused: None, degraded: false });
         }
     }
 
@@ -281,7 +281,7 @@ impl Town {
                 self.wake = Some(self.wake.map_or(at, |wake| wake.min(at)));
                 self.at(at, Ev::Wake(at));
             }
-            Command::Announce { destination, what } => {
+            Command::Announce { destination, what, .. } => {
                 self.sites.get_mut(&destination).expect(KNOWN).notices.push((now, what));
             }
             Command::Stand { .. } | Command::Left { .. } => {}

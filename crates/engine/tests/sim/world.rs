@@ -338,13 +338,17 @@ impl World {
                 self.write(Write::Stand { destination, fence, paused });
             }
             Command::Left { destination } => return self.left(destination),
-            Command::Announce { destination, what } => {
+            Command::Announce { destination, fence, what } => {
                 self.saw(match what {
                     Notice::BreakerOpened { .. } => "breaker opened",
                     Notice::BreakerClosed => "breaker closed",
                     Notice::QuotaInDanger { .. } => "quota in danger",
                 });
                 self.watch.policy.announced(self.now, destination, &what)?;
+                if !matches!(what, Notice::QuotaInDanger { .. }) {
+                    let degraded = what != Notice::BreakerClosed;
+                    self.write(Write::Degrade { destination, fence, degraded });
+                }
             }
             Command::WakeAt(at) => {
                 if at <= self.now {
@@ -389,9 +393,9 @@ impl World {
         let busy = node.calls.values().filter(|of| **of == destination).count();
         let limits = draw::policy(limits, &mut self.other);
         let limits = Limits { concurrency: limits.concurrency.max(busy as u32), ..limits };
-        self.limits.insert(destination, limits);
         self.watch.limits_changed(destination);
-        self.watch.policy.limits_changed(destination);
+        self.watch.policy.limits_changed(destination, &limits);
+        self.limits.insert(destination, limits);
         self.hear_opened(destination)
     }
 

@@ -160,6 +160,7 @@ impl Store {
             unreadable: vec![],
             idempotency: None,
             round: None,
+            say: Vec::new(),
         };
         match self.opened.store.write(Write::Accept(Box::new(receipt))).await? {
             Wrote::Accepted { accepted, .. } => Ok(accepted),

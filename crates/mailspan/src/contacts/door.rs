@@ -55,6 +55,7 @@ pub async fn write_once(
         unreadable: Vec::new(),
         idempotency,
         round: None,
+        say: Vec::new(),
     };
     keep(app, Box::new(receipt)).await
 }

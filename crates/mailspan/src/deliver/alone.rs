@@ -2,11 +2,14 @@
 //! sent; what was judged with the answer that was noted with it. What ends the process again while it is alone is a dead letter at the next start; a kill for
 //! any other reason finds nobody alone, so it counts against no delivery.
 
+use std::collections::{BTreeMap, HashMap};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use mailspan_connectors::contract::{Item, Known};
-use mailspan_core::limits::QUEUE_ROOM_BATCHED;
-use mailspan_core::{Class, EventId, Millis, Outcome, Reason, Room, Settlement, State};
+use mailspan_core::limits::{QUEUE_ROOM, QUEUE_ROOM_BATCHED};
+use mailspan_core::{
+    Class, DeliveryId, DestinationId, EventId, Millis, Outcome, Queue, Reason, Room, Settlement, State,
+};
 use mailspan_store::{Claim, Trouble, Write};
 
 use crate::app::{App, Live};
@@ -16,6 +19,9 @@ use crate::deliver::{claim, start};
 use crate::drill;
 use crate::intake::system;
 use crate::runtime;
+
+/// Lanes whose rows behind the head are read by one statement.
+const LANES_READ_AT_ONCE: usize = 64;
 
 const ENDED: &str = "its map or plan ended the process, and again when it ran alone: mend the map (or \
     report a built-in one as a bug), then replay";
@@ -32,15 +38,18 @@ pub async fn run(app: &App, flight: &Flight, left: Left, owner: u128) -> Result<
     match left.judged {
         Some((Stage::Usual, judged)) => judge_alone(app, flight, &judged).await?,
         Some((Stage::Alone, judged)) => {
-            for suspect in suspects(&judged) {
+            for event in events(&judged) {
+                let suspect = Suspect { destination: judged.destination, event };
                 condemn(app, suspect, owner, JUDGED).await?;
             }
             flight.judged();
         }
         None => {}
     }
-    for suspect in left.suspects {
-        for row in together(app, suspect).await? {
+    let mut suspects: BTreeMap<DestinationId, Vec<EventId>> = BTreeMap::new();
+    left.suspects.iter().for_each(|one| suspects.entry(one.destination).or_default().push(one.event));
+    for (destination, events) in suspects {
+        for row in together(app, destination, &events).await? {
             let suspect = Suspect { destination: row.destination, event: row.event.id };
             tracing::warn!(
                 delivery = row.delivery.0,
@@ -73,10 +82,7 @@ fn rehearse(live: &Live, row: Claim) {
 /// The whole batch, as the answer is to all of it.
 async fn judge_alone(app: &App, flight: &Flight, judged: &Judged) -> Result<(), Trouble> {
     let live = app.live();
-    let mut rows = Vec::new();
-    for suspect in suspects(judged) {
-        rows.extend(together(app, suspect).await?);
-    }
+    let rows = together(app, judged.destination, &events(judged)).await?;
     let Some(destination) = live.destinations.get(&judged.destination) else { return Ok(()) };
     tracing::warn!(
         destination = %destination.name, deliveries = rows.len(),
@@ -103,10 +109,10 @@ async fn judge_alone(app: &App, flight: &Flight, judged: &Judged) -> Result<(), 
 }
 
 /// Each event once.
-fn suspects(judged: &Judged) -> Vec<Suspect> {
+fn events(judged: &Judged) -> Vec<EventId> {
     let mut events: Vec<EventId> = judged.keys.iter().filter_map(event_of).collect();
     events.dedup();
-    events.into_iter().map(|event| Suspect { destination: judged.destination, event }).collect()
+    events
 }
 
 async fn condemn(app: &App, suspect: Suspect, owner: u128, why: &'static str) -> Result<(), Trouble> {
@@ -119,8 +125,8 @@ async fn condemn(app: &App, suspect: Suspect, owner: u128, why: &'static str) ->
         Err(Trouble::FenceLost) => return Ok(()),
         lease => lease?,
     };
-    let rows = together(app, suspect).await?;
-    for row in rows.into_iter().filter(|row| is_about(row, suspect)) {
+    let rows = together(app, destination, &[suspect.event]).await?;
+    for row in rows.into_iter().filter(|row| row.event.id == suspect.event) {
         let settlements = vec![Settlement {
             delivery: row.delivery,
             outcome: Outcome::Ended {
@@ -146,26 +152,53 @@ async fn condemn(app: &App, suspect: Suspect, owner: u128, why: &'static str) ->
     Ok(())
 }
 
-/// The heads that a suspect can be, and where it waits behind one, that lane as far as it goes together: a request
-/// that carries several is noted under one of them. It was claimed, so it stands near one of the ends of its queue.
-async fn together(app: &App, suspect: Suspect) -> Result<Vec<Claim>, Trouble> {
-    let destination = suspect.destination;
-    let room = Room { oldest: QUEUE_ROOM_BATCHED, newest: QUEUE_ROOM_BATCHED };
-    let heads = app.store.claim_beside(destination, room, Millis(i64::MAX), Vec::new()).await?;
-    let mut found = Vec::new();
-    for head in heads.claims {
-        let mut lane = vec![head];
-        if lane[0].class == Class::Profile {
-            let behind = app.store.behind(destination, vec![lane[0].delivery]).await?;
-            lane.extend(behind.into_iter().map(|(_, row)| row));
-        }
-        if lane.iter().any(|row| is_about(row, suspect)) {
-            found.append(&mut lane);
-        }
+/// The heads that these events can be, and where one waits behind a head, that lane as far as it goes together: a
+/// request that carries several is noted under one of them. In the order of the events. They were claimed, so they
+/// stand near one of the ends of their queue; where a destination takes large batches, and not all are found near by,
+/// it is looked as far as those reach.
+async fn together(app: &App, destination: DestinationId, events: &[EventId]) -> Result<Vec<Claim>, Trouble> {
+    let live = app.live();
+    let limits = live.destinations.get(&destination).map(|settings| &settings.limits);
+    let batches = limits.is_some_and(|limits| limits.batch_max > 1);
+    let coalesces = limits.is_some_and(|limits| limits.coalesces);
+    let lanes = lanes(app, destination, QUEUE_ROOM, coalesces).await?;
+    let found = among(lanes, events);
+    if !batches || events.iter().all(|event| found.iter().any(|row| row.event.id == *event)) {
+        return Ok(found);
     }
-    Ok(found)
+    let lanes = self::lanes(app, destination, QUEUE_ROOM_BATCHED, coalesces).await?;
+    Ok(among(lanes, events))
 }
 
-fn is_about(row: &Claim, suspect: Suspect) -> bool {
-    row.destination == suspect.destination && row.event.id == suspect.event
+/// All that is due, whenever, near the ends of the queues: each head, with what goes together with it.
+async fn lanes(
+    app: &App,
+    destination: DestinationId,
+    room: [u16; Queue::ALL.len()],
+    coalesces: bool,
+) -> Result<Vec<Vec<Claim>>, Trouble> {
+    let room = Room { oldest: room, newest: room };
+    let heads = app.store.claim_beside(destination, room, Millis(i64::MAX), Vec::new()).await?.claims;
+    let updates = heads.iter().filter(|head| head.class == Class::Profile).map(|head| head.delivery);
+    let updates: Vec<DeliveryId> = if coalesces { updates.collect() } else { Vec::new() };
+    let mut behind: HashMap<DeliveryId, Vec<Claim>> = HashMap::new();
+    for some in updates.chunks(LANES_READ_AT_ONCE) {
+        for (head, row) in app.store.behind(destination, some.to_vec()).await? {
+            behind.entry(head).or_default().push(row);
+        }
+    }
+    let lane = |head: Claim| {
+        let behind = behind.remove(&head.delivery).unwrap_or_default();
+        std::iter::once(head).chain(behind).collect()
+    };
+    Ok(heads.into_iter().map(lane).collect())
+}
+
+/// The lanes in which one of these stands, by the first of them.
+fn among(lanes: Vec<Vec<Claim>>, events: &[EventId]) -> Vec<Claim> {
+    let place = |row: &Claim| events.iter().position(|event| *event == row.event.id);
+    let first = |lane: Vec<Claim>| Some((lane.iter().filter_map(place).min()?, lane));
+    let mut found: Vec<(usize, Vec<Claim>)> = lanes.into_iter().filter_map(first).collect();
+    found.sort_by_key(|(place, _)| *place);
+    found.into_iter().flat_map(|(_, lane)| lane).collect()
 }

@@ -13,6 +13,7 @@ use mailspan_store::{Heard, LeaseRow, Look, Trouble, Write, Wrote};
 use tokio::sync::watch;
 
 use crate::app::App;
+use crate::deliver::start::{LEASES_AT_ONCE, name_of};
 use crate::deliver::{spread, start};
 use crate::route::follow::follow;
 use crate::runtime;
@@ -187,7 +188,8 @@ async fn renewed(app: &App, held: &mut Held, id: DestinationId, fence: Option<Fe
     }
     let opened = start::opened(&app.store, id, settings, fence, app.flight.get()).await?;
     if is_new {
-        start::tell_opened(app, id, settings, opened).await?;
+        let last = app.store.last_sent().await?;
+        start::tell_opened(app, id, settings, opened, &last).await;
         tracing::info!(destination = %settings.name, fence = fence.0, "served by this process");
     } else {
         for one in opened {
@@ -221,28 +223,64 @@ async fn share(app: &App, owner: u128, held: &mut Held, leases: &[LeaseRow]) -> 
         }
     }
     held.free.retain(|id, _| seen.free.contains(id));
-    let mut room = plan.take;
-    for id in &seen.free {
-        let turns = held.free.entry(*id).or_insert(0);
+    let mut wanted = Vec::new();
+    for id in seen.free {
+        let turns = held.free.entry(id).or_insert(0);
         *turns += 1;
-        let is_left = *turns > LEFT_TURNS;
-        if (room > 0 || is_left) && take(app, owner, held, *id).await? {
-            room = room.saturating_sub(1);
-            if is_left {
-                held.kept.insert(*id);
-            }
-        }
+        wanted.push((id, *turns > LEFT_TURNS));
     }
-    Ok(())
+    let mut room = plan.take;
+    loop {
+        let mut some = Vec::new();
+        wanted.retain(|(id, is_left)| {
+            let now = some.len() < LEASES_AT_ONCE && (*is_left || some.len() < room);
+            some.extend(now.then_some((*id, *is_left)));
+            !now
+        });
+        if some.is_empty() {
+            return Ok(());
+        }
+        room = room.saturating_sub(take(app, owner, held, some).await?);
+    }
 }
 
-/// False where another was quicker.
-async fn take(app: &App, owner: u128, held: &mut Held, id: DestinationId) -> Result<bool, Trouble> {
-    let Some(fence) = lease(app, &name_of(id), owner).await? else { return Ok(false) };
-    held.desks.insert(id, Desk { told: None, stage: Stage::Serving });
-    app.owns(id, true);
-    renewed(app, held, id, Some(fence)).await?;
-    Ok(true)
+/// How many were given: for some another was quicker. Those asked for at once share a transaction.
+async fn take(
+    app: &App,
+    owner: u128,
+    held: &mut Held,
+    wanted: Vec<(DestinationId, bool)>,
+) -> Result<usize, Trouble> {
+    let ids = wanted.iter().map(|(id, _)| *id);
+    let leases = ids.map(|id| async move { lease(app, &name_of(id), owner).await });
+    let leases = runtime::together(leases).await;
+    let (mut given, mut failed) = (Vec::new(), None);
+    for ((id, is_left), lease) in wanted.into_iter().zip(leases) {
+        match lease {
+            Ok(Some(fence)) => {
+                held.desks.insert(id, Desk { told: None, stage: Stage::Serving });
+                app.owns(id, true);
+                held.kept.extend(is_left.then_some(id));
+                given.push((id, fence));
+            }
+            Ok(None) => {}
+            Err(trouble) => failed = Some(trouble),
+        }
+    }
+    if given.is_empty() {
+        return failed.map_or(Ok(0), Err);
+    }
+    let live = app.live();
+    let known = given.iter().filter_map(|(id, fence)| Some((*id, live.destinations.get(id)?, *fence)));
+    let known: Vec<_> = known.collect();
+    start::open_all(app, &known).await?;
+    for (id, settings, fence) in known {
+        tracing::info!(destination = %settings.name, fence = fence.0, "served by this process");
+        if let Some(desk) = held.desks.get_mut(&id) {
+            desk.told = Some((fence, settings.digest));
+        }
+    }
+    failed.map_or(Ok(given.len()), Err)
 }
 
 /// The router ends where its lease is another's or was taken anew.
@@ -285,10 +323,6 @@ async fn lease(app: &App, name: &str, owner: u128) -> Result<Option<Fence>, Trou
         Wrote::Lease { fence } => Ok(fence),
         _ => Ok(None),
     }
-}
-
-fn name_of(destination: DestinationId) -> String {
-    format!("destination/{}", destination.0)
 }
 
 /// A command at another process, or without one, wrote a standing: the desk hears of it here. `kept`: all that the

@@ -12,5 +12,6 @@ pub mod settle;
 pub mod shell;
 pub mod sign;
 pub mod spread;
+pub mod stands;
 pub mod start;
 pub mod wait;

@@ -2,14 +2,13 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use mailspan_core::{
     Answer, Behind, Class, DeliveryId, DestinationId, Lost, Millis, Parcel, PersonId, Queue, Reason, Request,
     Room,
 };
 use mailspan_engine::{CallId, Command, Engine, Happened, Notice, Standing};
-use mailspan_store::{Claim, Claimed, Trouble, Write};
+use mailspan_store::{Claim, Claimed, Trouble};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::app::{App, Live, Stood};
@@ -19,10 +18,7 @@ use crate::deliver::{claim, sign};
 use crate::drill;
 use crate::intake::system;
 use crate::runtime;
-use crate::telemetry::quiet::quiet;
 
-/// How long a broken store is left alone before a standing is written again.
-const STAND_AGAIN_MS: u64 = 1_000;
 const QUEUES: usize = Queue::ALL.len();
 /// What has happened meanwhile is taken in together, at most so many: their settlements share a write.
 const HEARD_MAX: usize = 64;
@@ -114,10 +110,15 @@ fn carry_out(app: &App, command: Command) {
             app.tell(answered(call, answer)).await;
         }),
         Command::Left { destination } => app.left(destination),
-        Command::Stand { destination, fence, paused } => app.stand(Stood { destination, fence, paused }),
-        Command::Announce { destination, what } => runtime::spawn(async move {
-            announce(&app, destination, &what).await;
-        }),
+        Command::Stand { destination, fence, paused } => {
+            app.stand(Stood::Word { destination, fence, paused });
+        }
+        Command::Announce { destination, what: Notice::QuotaInDanger { used, daily, resets }, .. } => {
+            runtime::spawn(async move { quota_in_danger(&app, destination, used, daily, resets).await });
+        }
+        Command::Announce { destination, fence, what } => {
+            app.stand(Stood::Breaker { destination, fence, what });
+        }
         Command::Settle { .. } | Command::WakeAt(_) => {}
     }
 }
@@ -281,72 +282,11 @@ async fn send(app: &App, destination: DestinationId, request: Request) -> Result
     answer
 }
 
-async fn announce(app: &App, destination: DestinationId, what: &Notice) {
+async fn quota_in_danger(app: &App, destination: DestinationId, used: u64, daily: u32, resets: Millis) {
     let live = app.live();
     let Some(settings) = live.destinations.get(&destination) else { return };
-    match what {
-        Notice::BreakerOpened { reason, probe_at } => {
-            tracing::warn!(destination = %settings.name, "degraded, deliveries wait until {}: {}; see `mailspan destinations list`", probe_at.rfc3339(), quiet(reason));
-        }
-        Notice::BreakerClosed => tracing::info!(destination = %settings.name, "works again"),
-        Notice::QuotaInDanger { used, daily, resets } => tracing::warn!(
-            destination = %settings.name, used, daily, "the daily quota is nearly used, it starts anew at {}", resets.rfc3339()
-        ),
-    }
-    system::notice(app, &settings.tenant, &settings.name, what).await;
-}
-
-/// Keeps the standings of destinations, one after another, so that the last word is the one that stays.
-/// What cannot be written is tried again: a dead credential must not be used after a restart.
-pub async fn keep_standings(app: App, mut stands: mpsc::Receiver<Stood>) {
-    while let Some(Stood { destination, fence, paused }) = stands.recv().await {
-        loop {
-            let say = system::of_standing(&app.live(), destination, paused.as_ref());
-            let at = runtime::now();
-            let write = Write::Stand { destination, fence, paused: paused.clone(), at, say };
-            match app.store.write(write).await {
-                Ok(_) => {
-                    tell_standing(&app, destination, paused.as_ref());
-                    break;
-                }
-                // Another process serves it, and finds out for itself.
-                Err(Trouble::FenceLost) => {
-                    tracing::warn!(
-                        destination = destination.0,
-                        "not paused: another process serves it since this one was silent"
-                    );
-                    break;
-                }
-                Err(trouble) if app.stopping() => {
-                    tracing::error!("the standing of a destination was not kept: {trouble}");
-                    return;
-                }
-                Err(trouble) => {
-                    tracing::warn!("the standing of a destination waits: {trouble}");
-                    runtime::sleep(STAND_AGAIN_MS).await;
-                }
-            }
-        }
-        app.stood_kept.fetch_add(1, Ordering::SeqCst);
-        if paused.is_none() {
-            // Where several share a store a claim before this found it paused.
-            app.tell(Happened::Offered { destination }).await;
-        }
-        app.route_wake.notify_one();
-        app.has_moved();
-    }
-}
-
-fn tell_standing(app: &App, destination: DestinationId, paused: Option<&Reason>) {
-    let live = app.live();
-    let Some(settings) = live.destinations.get(&destination) else { return };
-    let name = &settings.name;
-    match paused {
-        Some(reason) => tracing::warn!(
-            destination = %name,
-            "paused, its queue is kept: {}; see `mailspan destinations list`, mend it, then `mailspan destinations resume {name}`",
-            quiet(reason)
-        ),
-        None => tracing::info!(destination = %name, "active again"),
-    }
+    tracing::warn!(
+        destination = %settings.name, used, daily, "the daily quota is nearly used, it starts anew at {}", resets.rfc3339()
+    );
+    system::quota_in_danger(app, &settings.tenant, &settings.name, used, daily, resets).await;
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use mailspan_connectors::contract::Sink;
 use mailspan_core::{DestinationId, Millis};
 use mailspan_engine::{Fence, Happened, day_began};
-use mailspan_store::{Store, Trouble, Write, Wrote};
+use mailspan_store::{LastSent, Store, Trouble, Write, Wrote};
 
 use crate::app::App;
 use crate::deliver::flight::Flight;
@@ -14,6 +14,9 @@ use crate::deliver::leases::LEASE_MS;
 use crate::hub::Destination;
 use crate::runtime;
 use crate::telemetry::quiet::quiet;
+
+/// Leases that are asked for together: a part of what the store takes in one transaction.
+pub const LEASES_AT_ONCE: usize = 32;
 
 /// The lease of one piece of work. On SQLite the lock on the file proves that nobody else lives, so the
 /// store freed all leases when it was opened, and ours lasts as long as the lock. On PostgreSQL it lasts
@@ -34,11 +37,34 @@ pub async fn lease(store: &Store, name: &str, owner: u128) -> Result<Fence, Trou
 /// Opens desks for all destinations of the configuration in force.
 pub async fn open_desks(app: &App, owner: u128) -> Result<(), Trouble> {
     let live = app.live();
-    for (id, destination) in &live.destinations {
-        let opened = desk(&app.store, owner, *id, destination, app.flight.get()).await?;
-        tell_opened(app, *id, destination, opened).await?;
+    let all: Vec<_> = live.destinations.iter().collect();
+    // Those that are asked for at once share a sync.
+    for some in all.chunks(LEASES_AT_ONCE) {
+        let ids = some.iter().map(|(id, _)| **id);
+        let leased = ids.map(|id| async move { lease(&app.store, &name_of(id), owner).await });
+        let leased = runtime::together(leased).await.into_iter().collect::<Result<Vec<Fence>, _>>()?;
+        let held = some.iter().zip(leased).map(|((id, settings), fence)| (**id, *settings, fence));
+        open_all(app, &held.collect::<Vec<_>>()).await?;
     }
     Ok(())
+}
+
+/// Tells the engine of desks whose leases were just taken.
+pub async fn open_all(app: &App, held: &[(DestinationId, &Arc<Destination>, Fence)]) -> Result<(), Trouble> {
+    // Read once those leases are held: an earlier owner writes nothing more.
+    let last = app.store.last_sent().await?;
+    let reads = held.iter().map(|(id, settings, fence)| async move {
+        opened(&app.store, *id, settings, *fence, app.flight.get()).await
+    });
+    for ((id, settings, _), opened) in held.iter().zip(runtime::together(reads).await) {
+        tell_opened(app, *id, settings, opened?, &last).await;
+    }
+    Ok(())
+}
+
+/// The name of a destination's lease.
+pub fn name_of(destination: DestinationId) -> String {
+    format!("destination/{}", destination.0)
 }
 
 /// Tells the engine of a desk, and what an earlier process sent within the window of its rate: so a restart
@@ -48,7 +74,8 @@ pub async fn tell_opened(
     destination: DestinationId,
     settings: &Destination,
     opened: [Happened; 2],
-) -> Result<(), Trouble> {
+    last: &LastSent,
+) {
     for one in opened {
         app.tell(one).await;
     }
@@ -56,11 +83,10 @@ pub async fn tell_opened(
     let since = Millis(runtime::now().0.saturating_sub(window));
     // The engine's clock may be ahead of the wall clock, which stands in the rows.
     let ahead = runtime::steady().since(runtime::now());
-    if let Some(sent) = app.store.sent_since(destination, since).await? {
+    if let Some(sent) = last.since(destination, since) {
         let sent = sent.into_iter().map(|at| at.plus(ahead)).collect();
         app.tell(Happened::SentBefore { destination, sent }).await;
     }
-    Ok(())
 }
 
 /// Takes the lease of a destination and reads its standing: what the engine is to be told.
@@ -71,7 +97,7 @@ pub async fn desk(
     settings: &Destination,
     flight: Option<&Arc<Flight>>,
 ) -> Result<[Happened; 2], Trouble> {
-    let fence = lease(store, &format!("destination/{}", id.0), owner).await?;
+    let fence = lease(store, &name_of(id), owner).await?;
     opened(store, id, settings, fence, flight).await
 }
 
@@ -83,7 +109,9 @@ pub async fn opened(
     fence: Fence,
     flight: Option<&Arc<Flight>>,
 ) -> Result<[Happened; 2], Trouble> {
-    let paused = store.standing(id).await?.and_then(|row| row.paused).or_else(|| settings.held().cloned());
+    let stands = store.standing(id).await?;
+    let degraded = stands.as_ref().is_some_and(|row| row.degraded.is_some());
+    let paused = stands.and_then(|row| row.paused).or_else(|| settings.held().cloned());
     if let Some(reason) = &paused {
         let name = &settings.name;
         tracing::warn!(destination = %name, "still paused: {}; `mailspan destinations resume {name}`", quiet(reason));
@@ -96,6 +124,6 @@ pub async fn opened(
         None => settings.sink.clone(),
     };
     let requests = store.spent_since(id, day_began(runtime::now(), limits.day_starts_ms)).await?;
-    let opened = Happened::Opened { destination: id, fence, limits, sink, paused };
+    let opened = Happened::Opened { destination: id, fence, limits, sink, paused, degraded };
     Ok([opened, Happened::Spent { destination: id, requests }])
 }

@@ -83,13 +83,7 @@ pub async fn enter(
         receipt.idempotency =
             Some(Idempotency { api_key: key_id, key, body: whole_digest(&request), tell: None });
     }
-    let complaints = complaints(source, &receipt);
-    let entered = keep(app, receipt).await;
-    if let Ok((accepted, false)) = &entered {
-        for id in complaints.iter().filter(|id| accepted.ids.contains(id)) {
-            system::complaint(app, source, *id).await;
-        }
-    }
+    let entered = keep_of(app, source, receipt).await;
     app.metrics.acknowledged(began.elapsed());
     match entered {
         Ok((accepted, again)) => {
@@ -98,6 +92,28 @@ pub async fn enter(
         }
         Err(trouble) => Entered::Other(Problem::from(trouble).into_response()),
     }
+}
+
+/// What a source told is kept, with what the hub says of it itself.
+pub async fn keep_of(
+    app: &App,
+    source: &Source,
+    mut receipt: Box<Receipt>,
+) -> Result<(Accepted, bool), Trouble> {
+    let complaints = complaints(source, &receipt);
+    let live = app.live();
+    let said = |id: &EventId| Some((*id, system::of_complaint(&live, source, *id)?));
+    receipt.say = complaints.iter().filter_map(said).collect();
+    let kept = keep(app, receipt).await?;
+    if let (accepted, false) = &kept {
+        for event in complaints.iter().filter(|id| accepted.ids.contains(id)) {
+            tracing::warn!(
+                source = %source.name, %event,
+                "a recipient complained of spam: mailspan events show {event}"
+            );
+        }
+    }
+    Ok(kept)
 }
 
 /// Of a mailing platform whose complaints somebody has to look at: enough of them, and it stops sending.

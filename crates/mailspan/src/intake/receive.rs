@@ -74,6 +74,7 @@ pub fn receive(
         unreadable,
         idempotency: None,
         round: None,
+        say: Vec::new(),
     })))
 }
 

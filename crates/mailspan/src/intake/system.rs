@@ -1,13 +1,16 @@
 //! The hub's own events: what an operator should hear of, routed like any other.
 //!
-//! What follows from a write (a dead letter, a destination that was paused, a job that ended) is accepted with that
-//! write: said once, whatever dies meanwhile. What only the engine knows is said again until it is kept.
+//! What follows from a write (a dead letter, a destination that was paused or failed, a job that ended, a complaint) is
+//! accepted with that write: said once, whatever dies meanwhile. What is found anew at each start (a quota that is nearly
+//! used, a destination that is gone) is said once a day.
 
 use std::sync::Arc;
 
 use mailspan_connectors::signature::digest;
 use mailspan_core::limits::SAY_TRIES_MAX;
-use mailspan_core::{DestinationId, Digest, Event, EventId, EventType, Name, RawValue, Reason, Subject};
+use mailspan_core::{
+    DestinationId, Digest, Event, EventId, EventType, Millis, Name, RawValue, Reason, Subject,
+};
 use mailspan_engine::Notice;
 use mailspan_store::{Arrived, DeliveryRow, JobRow, JobState, Receipt, Say, Trouble};
 use serde_json::{Value, json};
@@ -62,8 +65,14 @@ pub fn of_standing(live: &Live, destination: DestinationId, paused: Option<&Reas
     event(live, event_type, &settings.tenant, &data)
 }
 
-/// A source is not asked any more: only an operator can help.
-pub async fn source_paused(app: &App, tenant: &Name, source: &Name, credential: &str, why: &Reason) {
+/// What is to be said of a source that is not asked any more: only an operator can help.
+pub fn of_source_paused(
+    live: &Live,
+    tenant: &Name,
+    source: &Name,
+    credential: &str,
+    why: &Reason,
+) -> Option<Box<Event>> {
     let data = json!({
         "source": source,
         "credential": credential,
@@ -71,7 +80,7 @@ pub async fn source_paused(app: &App, tenant: &Name, source: &Name, credential: 
         "text": why.text,
         "next": format!("mend it, then mailspan sources poll {source}"),
     });
-    say(app, "system.source_paused", tenant, &data, None).await;
+    event(live, "system.source_paused", tenant, &data)
 }
 
 /// What is to be said of a job of this tenant that is over: done, failed or cancelled.
@@ -95,34 +104,44 @@ fn job_ended(row: &JobRow) -> Option<String> {
     Some(data.to_string())
 }
 
-/// Somebody called a mail spam. Neither the log nor the event says who: the event that it names does.
-pub async fn complaint(app: &App, source: &Source, event: EventId) {
-    let next = format!("mailspan events show {event}");
-    tracing::warn!(source = %source.name, %event, "a recipient complained of spam: {next}");
-    let data = json!({ "source": source.name, "event_id": event, "next": next });
-    let once = digest(format!("complaint\0{event}").as_bytes());
-    say(app, "system.complaint", &source.tenant, &data, Some(once)).await;
+/// What is to be said where somebody called a mail spam. It does not say who: the event that it names does.
+pub fn of_complaint(live: &Live, source: &Source, complaint: EventId) -> Option<Box<Event>> {
+    let next = format!("mailspan events show {complaint}");
+    let data = json!({ "source": source.name, "event_id": complaint, "next": next });
+    event(live, "system.complaint", &source.tenant, &data)
 }
 
-/// A breaker opened or closed, a quota is in danger.
-pub async fn notice(app: &App, tenant: &Name, destination: &Name, what: &Notice) {
+/// What is to be said of a breaker that opened or closed, with the write that keeps it.
+pub fn of_breaker(live: &Live, destination: DestinationId, what: &Notice) -> Option<Box<Event>> {
+    let settings = live.destinations.get(&destination)?;
+    let (name, tenant) = (&settings.name, &settings.tenant);
     match what {
         Notice::BreakerOpened { reason, probe_at } => {
-            let data = json!({ "destination": destination, "reason": reason.code, "text": reason.text, "probe_at": probe_at.rfc3339() });
-            say(app, "system.destination_degraded", tenant, &data, None).await;
+            let data = json!({ "destination": name, "reason": reason.code, "text": reason.text, "probe_at": probe_at.rfc3339() });
+            event(live, "system.destination_degraded", tenant, &data)
         }
         Notice::BreakerClosed => {
-            let data = json!({ "destination": destination });
-            say(app, "system.destination_recovered", tenant, &data, None).await;
+            event(live, "system.destination_recovered", tenant, &json!({ "destination": name }))
         }
-        Notice::QuotaInDanger { used, daily, resets } => {
-            let resets = resets.rfc3339();
-            let data = json!({ "destination": destination, "used": used, "daily": daily, "resets": resets });
-            // A desk that is opened again on the same day finds the same: it is said once.
-            let once = digest(format!("quota\0{destination}\0{resets}").as_bytes());
-            say(app, "system.quota_in_danger", tenant, &data, Some(once)).await;
-        }
+        Notice::QuotaInDanger { .. } => None,
     }
+}
+
+/// Four fifths of what may be used of a day are used. A process that ends finds the same when it counts what the store
+/// knows of the day.
+pub async fn quota_in_danger(
+    app: &App,
+    tenant: &Name,
+    destination: &Name,
+    used: u64,
+    daily: u32,
+    resets: Millis,
+) {
+    let resets = resets.rfc3339();
+    let data = json!({ "destination": destination, "used": used, "daily": daily, "resets": resets });
+    // A desk that is opened again on the same day finds the same: it is said once.
+    let once = digest(format!("quota\0{destination}\0{resets}").as_bytes());
+    say(app, "system.quota_in_danger", tenant, &data, once).await;
 }
 
 /// A destination left the configuration while deliveries wait for it. Said once a day, however often the hub is
@@ -135,11 +154,11 @@ pub async fn disabled(app: &App, tenant: &Name, destination: &Name, pending: u64
     });
     let day = runtime::now().0.div_euclid(86_400_000);
     let once = digest(format!("disabled\0{destination}\0{day}").as_bytes());
-    say(app, "system.destination_disabled", tenant, &data, Some(once)).await;
+    say(app, "system.destination_disabled", tenant, &data, once).await;
 }
 
-/// Keeps an event that no write goes with; a store that is away is asked again. `once`: not where it was said before.
-async fn say(app: &App, event_type: &'static str, tenant: &Name, data: &Value, once: Option<Digest>) {
+/// Keeps an event that no write goes with; a store that is away is asked again. Not where it was said before (`once`).
+async fn say(app: &App, event_type: &'static str, tenant: &Name, data: &Value, once: Digest) {
     let Some(event) = event(&app.live(), event_type, tenant, data) else { return };
     for _ in 0..SAY_TRIES_MAX {
         match keep(app, Box::new(receipt((*event).clone(), once))).await {
@@ -185,7 +204,7 @@ fn event(live: &Live, event_type: &'static str, tenant: &Name, data: &Value) -> 
     }))
 }
 
-fn receipt(event: Event, once: Option<Digest>) -> Receipt {
+fn receipt(event: Event, once: Digest) -> Receipt {
     Receipt {
         tenant: event.tenant.clone(),
         source: event.source.clone(),
@@ -193,9 +212,10 @@ fn receipt(event: Event, once: Option<Digest>) -> Receipt {
         received_at: event.received_at,
         digest: digest(event.data.get().as_bytes()),
         packed: None,
-        arrivals: vec![Arrived { event, part: 0, dedupe: once, contact: None }],
+        arrivals: vec![Arrived { event, part: 0, dedupe: Some(once), contact: None }],
         unreadable: Vec::new(),
         idempotency: None,
         round: None,
+        say: Vec::new(),
     }
 }

@@ -14,7 +14,7 @@ use super::compare::{Compared, Difference, What, compare, difference};
 use crate::app::App;
 use crate::deliver::sign;
 use crate::hub::{Asked, Source};
-use crate::intake::door::{keep, read_contacts};
+use crate::intake::door::{keep_of, read_contacts};
 use crate::intake::receive::arrived_all;
 use crate::runtime;
 
@@ -153,9 +153,10 @@ async fn accept(
         unreadable,
         idempotency: None,
         round: None,
+        say: Vec::new(),
     };
     read_contacts(app, &mut receipt).await?;
-    let (accepted, _) = keep(app, Box::new(receipt)).await?;
+    let (accepted, _) = keep_of(app, source, Box::new(receipt)).await?;
     app.metrics.accepted(&source.name, &accepted);
     Ok(accepted.ids.len())
 }

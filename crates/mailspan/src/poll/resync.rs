@@ -219,6 +219,7 @@ pub fn told(tenant: &Name, arrivals: Vec<Arrived>, now: Millis) -> Receipt {
         unreadable: Vec::new(),
         idempotency: None,
         round: None,
+        say: Vec::new(),
     }
 }
 
@@ -262,6 +263,7 @@ fn mark(of: &Resynced<'_>, place: &Place, fence: Fence, now: Millis, due: Millis
         lists: false,
         at: now,
         ended: false,
+        say: None,
     }
 }
 

@@ -15,7 +15,7 @@ use super::next;
 use crate::app::App;
 use crate::deliver::{sign, start};
 use crate::hub::{Asked, Source};
-use crate::intake::door::{keep, read_contacts};
+use crate::intake::door::{keep_of, read_contacts};
 use crate::intake::receive::arrived_all;
 use crate::intake::system;
 use crate::runtime;
@@ -164,9 +164,10 @@ async fn paged(
         unreadable,
         idempotency: None,
         round: Some(Box::new(RoundMark { ended: !page.more, ..mark })),
+        say: Vec::new(),
     };
     read_contacts(app, &mut receipt).await?;
-    let (accepted, _) = keep(app, Box::new(receipt)).await?;
+    let (accepted, _) = keep_of(app, source, Box::new(receipt)).await?;
     app.metrics.accepted(&source.name, &accepted);
     turned.add(&accepted);
     at.cursor = page.cursor;
@@ -196,6 +197,7 @@ fn mark(of: &Polled<'_>, at: &Place, cursor: String, now: Millis, due: Millis) -
         lists: true,
         at: now,
         ended: false,
+        say: None,
     }
 }
 
@@ -228,10 +230,11 @@ async fn paused(
         "not asked any more: {reason}; mend it, then `mailspan sources poll {name}`"
     );
     let mark = mark(of, at, at.cursor.clone(), now, now);
-    let mark = RoundMark { reason: Some(reason.to_string()), paused: Some(reason.clone()), ..mark };
+    let say = system::of_source_paused(&app.live(), &of.source.tenant, name, credential, &reason);
+    let mark = RoundMark { reason: Some(reason.to_string()), paused: Some(reason), say, ..mark };
+    turned.reason.clone_from(&mark.reason);
     app.store.write(Write::Round(Box::new(mark))).await?;
-    turned.reason = Some(reason.to_string());
+    app.route_wake.notify_one();
     turned.paused = true;
-    system::source_paused(app, &of.source.tenant, name, credential, &reason).await;
     Ok(())
 }

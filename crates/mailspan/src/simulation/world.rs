@@ -211,7 +211,8 @@ impl World {
             let fence = self.lease(&format!("destination/{}", destination.0)).await;
             let settings = self.live.destinations[&destination].clone();
             let (limits, sink) = (settings.limits.clone(), settings.sink.clone());
-            self.hear(Happened::Opened { destination, fence, limits, sink, paused: None }).await;
+            self.hear(Happened::Opened { destination, fence, limits, sink, paused: None, degraded: false })
+                .await;
         }
         self.at(self.now.plus(1), Ev::Route { epoch: self.epoch });
     }
@@ -295,6 +296,7 @@ impl World {
             unreadable: Vec::new(),
             idempotency: None,
             round: None,
+            say: Vec::new(),
         };
         self.store.write(Write::Accept(Box::new(receipt))).await.unwrap();
         self.after(20, |epoch| Ev::Route { epoch });

@@ -12,6 +12,7 @@ use mailspan_core::SplitMix64;
 use mailspan_testkit::{Hub, PostgresServer, now_ms, until};
 use serde_json::{Value, json};
 
+use crate::mix::Mix;
 use crate::support::{BINARY, SECRET};
 use crate::tape::{Load, Mark, Tape};
 use crate::told::Refusals;
@@ -35,6 +36,8 @@ const POINTS: [(&str, u64); 14] = [
 ];
 /// Kills of a run in the suite, of each store: each point once, and as many at random times.
 const KILLS: u64 = 28;
+/// After so many kills it is looked at who carried whom: before retention, which comes once in as many.
+const LOOK_AT_CARRIED: u64 = 8;
 /// What was in flight at a death came again by then, or it counts as lost: well above what is measured.
 const AGAIN_SECONDS: u64 = 15;
 /// Events of a run, for each of its kills, at least.
@@ -143,7 +146,7 @@ struct Sums {
     again_ms: Vec<i64>,
 }
 
-fn config(kept: Kept, tapes: &[Tape; 2], refusals: &Refusals) -> String {
+fn config(kept: Kept, tapes: &[Tape; 2], refusals: &Refusals, mix: &Mix) -> String {
     let url = match kept {
         Kept::Sqlite => r#""sqlite:hub.db""#,
         Kept::Postgres => r#"{ env = "DATABASE_URL" }"#,
@@ -180,15 +183,20 @@ requests = "1h"
 [sources.mailtarget]
 kind = "mailtarget"
 secrets = [{{ env = "MAILTARGET_SECRET" }}]
+
+[sources.app]
+kind = "api"
 {}{}
 [[routes]]
 name = "all"
 from = ["mailtarget"]
+events = ["email.opened"]
 to = ["crm", "mirror"]
-{}"#,
+{}{}"#,
         destination("crm", tapes[0].receiver.port),
         destination("mirror", tapes[1].receiver.port),
-        refusals.config
+        refusals.config,
+        mix.config
     )
 }
 
@@ -201,6 +209,7 @@ struct World {
     clock_ms: i64,
     again_ms: Vec<i64>,
     refusals: Refusals,
+    mix: Mix,
     /// When the last kill was noticed.
     died_ms: i64,
     /// Where the tapes stood when the hub was started.
@@ -220,9 +229,11 @@ fn run(kept: Kept, seed: u64, kills: u64, time: Duration) -> Sums {
     let end = Instant::now() + time;
     let tapes = [Tape::start(seed ^ 1), Tape::start(seed ^ 2)];
     let refusals = Refusals::start();
-    let mut hub = Hub::new(&binary(), &config(kept, &tapes, &refusals), &env);
+    let mut mix = Mix::start(seed);
+    let mut hub = Hub::new(&binary(), &config(kept, &tapes, &refusals, &mix), &env);
     let clock = hub.folder().join("clock").display().to_string();
     hub.set_env("MAILSPAN_CLOCK_FILE", &clock);
+    mix.send_to(&hub, vec![hub.port]);
     let load = Load::start(hub.port);
     let random = SplitMix64(seed);
     let mut world = World {
@@ -233,6 +244,7 @@ fn run(kept: Kept, seed: u64, kills: u64, time: Duration) -> Sums {
         clock_ms: 0,
         again_ms: Vec::new(),
         refusals,
+        mix,
         died_ms: i64::MAX,
         marks: [Mark::default(); 2],
         _server: server,
@@ -243,6 +255,9 @@ fn run(kept: Kept, seed: u64, kills: u64, time: Duration) -> Sums {
         world.kill(point);
         world.check();
         done += 1;
+        if done % LOOK_AT_CARRIED == 0 {
+            world.mix.look_at_carried(&world.hub);
+        }
     }
     world.finish(done)
 }
@@ -264,6 +279,9 @@ impl World {
                 self.hub.kill();
             }
             None => {
+                if self.random.chance(50) {
+                    self.mix.replay(self.hub.port);
+                }
                 std::thread::sleep(Duration::from_millis(50 + self.random.below(700)));
                 self.hub.kill();
             }
@@ -322,7 +340,7 @@ impl World {
 
     /// The store as the kill left it, read by a command.
     fn check(&self) {
-        let acknowledged = self.load.acknowledged() as u64;
+        let acknowledged = (self.load.acknowledged() + self.mix.acknowledged()) as u64;
         let audit = self.hub.rows(&["audit"]).remove(0);
         assert_eq!(audit["adds_up"], true, "{audit}");
         let accepted = audit["accepted"].as_u64().unwrap();
@@ -337,10 +355,12 @@ impl World {
             (self.load.acknowledged() as u64 > EVENTS_A_KILL * kills).then_some(())
         });
         let acknowledged = self.load.end();
+        let mixed = self.mix.end();
         self.tapes.iter().for_each(Tape::heal);
         for tape in &self.tapes {
             until(90, "acknowledged events never arrived", || tape.has_all(&acknowledged).then_some(()));
         }
+        self.mix.check(&self.hub, &acknowledged, &mixed);
         let audit = until(60, "something stays pending", || {
             let audit = self.hub.rows(&["audit"]).remove(0);
             (audit["pending"] == 0 && audit["waiting"] == 0).then_some(audit)

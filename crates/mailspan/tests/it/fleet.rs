@@ -5,8 +5,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use mailspan_testkit::{Hub, PostgresServer, Receiver, post, until};
+use mailspan_testkit::{Hub, PostgresServer, Receiver, now_ms, post, until};
 
+use crate::mix::{Mix, at};
 use crate::replay::{QUICK, audit, dead_letters, id_of, job};
 use crate::support::{AT, BINARY, SECRET, config, event, send, signed};
 use crate::told::Refusals;
@@ -56,8 +57,12 @@ fn a_fleet_loses_nothing_when_processes_are_killed_and_frozen() {
     let url = server.database("fleet");
     let refusals = Refusals::start();
     let calendar = "retry = { calendar = [\"100ms\", \"300ms\"], for = \"1h\" }";
-    let mut hubs: Vec<Hub> = (0..3).map(|_| hub_with(&url, &crm, calendar, &refusals.config)).collect();
+    let mut mix = Mix::start(now_ms() as u64);
+    let more = format!("{}{}", refusals.config, mix.config);
+    let mut hubs: Vec<Hub> = (0..3).map(|_| hub_with(&url, &crm, calendar, &more)).collect();
     hubs.iter_mut().for_each(Hub::start);
+    // The one between them freezes, and would keep its sender waiting.
+    mix.send_to(&hubs[0], vec![hubs[0].port, hubs[2].port]);
     let stop = Arc::new(AtomicBool::new(false));
     let acknowledged = Arc::new(Mutex::new(Vec::new()));
     let senders: Vec<_> = hubs
@@ -71,7 +76,7 @@ fn a_fleet_loses_nothing_when_processes_are_killed_and_frozen() {
                         return;
                     }
                     let who = format!("f{sender}-{n}@example.com");
-                    let body = event("open", &who, AT).to_string();
+                    let body = event("open", &who, &at(1)).to_string();
                     let mac = signed(SECRET, body.as_bytes());
                     match post(port, "/in/mailtarget", &[("x-mailtarget-signature", &mac)], body.as_bytes()) {
                         Ok(reply) if reply.status == 200 => acknowledged.lock().unwrap().push(who),
@@ -83,12 +88,14 @@ fn a_fleet_loses_nothing_when_processes_are_killed_and_frozen() {
         })
         .collect();
     std::thread::sleep(Duration::from_secs(2));
+    mix.replay(hubs[2].port);
     // The first one started is likely to route and to serve: it dies, and another takes over.
     hubs[0].kill();
     let (died, before) = (Instant::now(), crm.ok().len());
     until(60, "nobody took over", || (crm.ok().len() > before + 50).then_some(()));
     println!("time without service after a kill: under {:.1} s", died.elapsed().as_secs_f64());
     hubs[0].start();
+    mix.replay(hubs[2].port);
     // Frozen past its lease, then thawed: what it still held it may not settle.
     hubs[1].freeze();
     std::thread::sleep(Duration::from_secs(13));
@@ -96,14 +103,17 @@ fn a_fleet_loses_nothing_when_processes_are_killed_and_frozen() {
     std::thread::sleep(Duration::from_secs(2));
     stop.store(true, Ordering::Relaxed);
     senders.into_iter().for_each(|sender| sender.join().unwrap());
+    let mixed = mix.end();
     let acknowledged = acknowledged.lock().unwrap().clone();
     assert!(acknowledged.len() > 100, "only {} were acknowledged", acknowledged.len());
     until(90, "acknowledged events never arrived", || {
         let got: HashSet<String> = crm.ok().iter().map(|seen| seen.subject()).collect();
         acknowledged.iter().all(|who| got.contains(who)).then_some(())
     });
+    let opened: Vec<_> = acknowledged.iter().map(|who| (who.clone(), 1)).collect();
+    mix.check(&hubs[2], &opened, &mixed);
     let mut keys: HashMap<String, String> = HashMap::new();
-    for seen in crm.ok() {
+    for seen in crm.ok().iter().filter(|seen| seen.json()["type"] == "email.opened") {
         let key = seen.header("idempotency-key").unwrap().to_owned();
         assert_eq!(
             *keys.entry(seen.subject()).or_insert_with(|| key.clone()),

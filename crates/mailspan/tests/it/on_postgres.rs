@@ -8,6 +8,7 @@ use mailspan_testkit::{PostgresServer, use_stores};
 
 use crate::{access, api, commands, deliver, hubspot, intake, notices, operations, poll, prepare, reconcile};
 use crate::{once, reload, replay, store_key};
+use crate::{reload, replay, store_key, told_kills};
 
 type Case = (&'static str, fn());
 
@@ -64,6 +65,12 @@ const CASES: &[Case] = &[
     (
         "once::a_kill_between_write_and_answer_does_it_no_second_time",
         once::a_kill_between_write_and_answer_does_it_no_second_time,
+        "told_kills::a_breaker_is_told_of_once_over_kills_before_and_after_it_is_kept",
+        told_kills::a_breaker_is_told_of_once_over_kills_before_and_after_it_is_kept,
+    ),
+    (
+        "told_kills::a_complaint_is_told_of_once_over_kills_before_and_after_its_answer",
+        told_kills::a_complaint_is_told_of_once_over_kills_before_and_after_its_answer,
     ),
     (
         "store_key::a_store_is_served_with_its_store_key_alone_and_the_key_can_be_changed",
@@ -341,6 +348,7 @@ fn every_flow_runs_on_both() {
         ("poll", include_str!("poll.rs")),
         ("reconcile", include_str!("reconcile.rs")),
         ("once", include_str!("once.rs")),
+        ("told_kills", include_str!("told_kills.rs")),
     ];
     for (module, text) in sources {
         let mut lines = text.lines();

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use mailspan_core::{Millis, SplitMix64};
 use mailspan_testkit::{DELAY_MS, Receiver, Seen, post};
+use serde_json::Value;
 
 use crate::support::{SECRET, event, signed};
 
@@ -16,7 +17,7 @@ const PERSONS: u64 = 10;
 /// Between two events of a sender: what two receivers with faults can take.
 const PAUSE: Duration = Duration::from_millis(12);
 /// 2026-01-01T00:00:00Z.
-const BASE: i64 = 1_767_225_600_000;
+pub const BASE: i64 = 1_767_225_600_000;
 
 /// A person and the number of one of its events.
 pub type Sent = (String, u64);
@@ -105,14 +106,16 @@ impl Tape {
         let (mut random, kept, well) = (SplitMix64(seed), acts.clone(), healed.clone());
         let coming = came.clone();
         receiver.answer(move |seen| {
-            coming.lock().unwrap().push((key_of(seen), seen.at_ms));
+            let keys = items(seen).into_iter().map(|(_, key)| (key, seen.at_ms));
+            coming.lock().unwrap().extend(keys);
             let draw = if well.load(Ordering::Relaxed) { 99 } else { random.below(100) };
             if draw < 10 {
                 return (503, Vec::new(), "{}".to_owned());
             }
             let late = (15..27).contains(&draw).then(|| 50 + random.below(300));
             let answer_ms = (draw >= 15).then(|| seen.at_ms + late.unwrap_or(0) as i64);
-            kept.lock().unwrap().push(act(seen, answer_ms));
+            let acts = items(seen).into_iter().map(|(sent, key)| Act { sent, key, answer_ms });
+            kept.lock().unwrap().extend(acts);
             let headers = late.map(|ms| (DELAY_MS.to_owned(), ms.to_string())).into_iter().collect();
             (if draw < 15 { 0 } else { 200 }, headers, "{}".to_owned())
         });
@@ -141,6 +144,11 @@ impl Tape {
     /// When a key came again, for whatever answer.
     pub fn came_after(&self, mark: Mark, key: &str) -> Option<i64> {
         self.came.lock().unwrap()[mark.came..].iter().find(|(other, _)| other == key).map(|(_, at)| *at)
+    }
+
+    /// What was acted on, with its key, in order.
+    pub fn acts(&self) -> Vec<(Sent, String)> {
+        self.acts.lock().unwrap().iter().map(|act| (act.sent.clone(), act.key.clone())).collect()
     }
 
     pub fn has_all(&self, wanted: &[Sent]) -> bool {
@@ -174,12 +182,24 @@ impl Tape {
     }
 }
 
-fn act(seen: &Seen, answer_ms: Option<i64>) -> Act {
-    let time = seen.json()["time"].as_str().and_then(Millis::parse_rfc3339).unwrap();
-    let n = ((time.0 - BASE) / 1_000) as u64;
-    Act { sent: (seen.subject(), n), key: key_of(seen), answer_ms }
+/// What a request is about, with the key of each: a batch has the ids of its items, else the request has one.
+fn items(seen: &Seen) -> Vec<(Sent, String)> {
+    let body = seen.json();
+    match body.as_array() {
+        Some(items) => {
+            let id = |item: &Value| item["id"].as_str().unwrap().to_owned();
+            items.iter().map(|item| (sent_of(item), id(item))).collect()
+        }
+        None => vec![(sent_of(&body), seen.header("idempotency-key").unwrap().to_owned())],
+    }
 }
 
-fn key_of(seen: &Seen) -> String {
-    seen.header("idempotency-key").unwrap().to_owned()
+/// Of an event, or of the newest value of a profile.
+fn sent_of(item: &Value) -> Sent {
+    let text = |value: &Value| value.as_str().map(str::to_owned);
+    let who = text(&item["subject"]).or_else(|| text(&item["person"]["address"]));
+    let happened = text(&item["time"]).and_then(|time| Millis::parse_rfc3339(&time));
+    let time = happened.or_else(|| item["fields"]["last_delivered_at"].as_i64().map(Millis));
+    let (Some(who), Some(time)) = (who, time) else { panic!("what is this about? {item}") };
+    (who, ((time.0 - BASE) / 1_000) as u64)
 }

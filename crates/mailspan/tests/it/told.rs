@@ -11,7 +11,7 @@ use crate::replay::{audit, dead_letters, id_of};
 use crate::support::{AT, BINARY, SECRET, event, hub_with, send};
 
 /// A route of the hub's own events, and where they go.
-fn alarms(alarms: &Receiver, events: &str) -> String {
+pub fn alarms(alarms: &Receiver, events: &str) -> String {
     format!(
         "[destinations.alarms]\nkind = \"http\"\nurl = \"http://127.0.0.1:{}/\"\nretry = {{ calendar = [\"100ms\"], for = \"30d\" }}\n\n\
          [[routes]]\nname = \"alarms\"\nfrom = [\"system\"]\nevents = [{events}]\nto = [\"alarms\"]\n",

@@ -277,7 +277,9 @@ impl Journal {
                         _ => None,
                     })
                     .collect();
-                accept::accept(self, &receipts).await
+                let results = accept::accept(self, &receipts).await?;
+                said::say_accepted(self, &receipts, &results).await?;
+                Ok(results)
             }
             What::Write(Write::Refused(_)) => {
                 let requests: Vec<_> = places
@@ -309,16 +311,7 @@ impl Journal {
             Write::Discard { delivery, unserved, note, at } => {
                 offer::discard(self, *delivery, *unserved, note, *at).await
             }
-            Write::Stand { destination, fence, paused, at, say } => {
-                let under =
-                    fence.map(|fence| leases::check(&self.leases, &of_destination(*destination), fence));
-                under.transpose()?;
-                let is_news = standing::stand(&self.base, *destination, paused.as_ref(), *at).await?;
-                if let Some(event) = say.as_ref().filter(|_| is_news) {
-                    said::say(self, event).await?;
-                }
-                Ok(Wrote::Done)
-            }
+            write @ (Write::Stand { .. } | Write::Degrade { .. }) => standing::write(self, write).await,
             Write::Key(key) => keys::make(&self.base, key).await,
             Write::RevokeKey { id, at } => keys::revoke(&self.base, *id, *at).await,
             Write::KeyUsed { id, at } => keys::used(&self.base, *id, *at).await,
@@ -330,7 +323,7 @@ impl Journal {
             Write::Release { name, owner } => {
                 leases::release(&self.base, &mut self.leases, name, *owner).await
             }
-            Write::Round(mark) => rounds::write(&self.base, &self.leases, mark).await,
+            Write::Round(mark) => rounds::write(self, mark).await,
             Write::RoundNow { tenant, about, at } => rounds::now(&self.base, tenant, *about, *at).await,
             Write::Retain(keep) => retain::step(self, *keep).await,
             Write::Job(job) => jobs::make(&self.base, job).await,

@@ -42,7 +42,9 @@ pub(crate) fn needed(write: &Prepared) -> Vec<String> {
             let to = handed_on.map(|elsewhere| of_destination(elsewhere.destination));
             to.chain([of_destination(*destination)]).collect()
         }
-        What::Write(Write::Stand { destination, fence: Some(_), .. }) => vec![of_destination(*destination)],
+        What::Write(
+            Write::Stand { destination, fence: Some(_), .. } | Write::Degrade { destination, .. },
+        ) => vec![of_destination(*destination)],
         What::Write(Write::Offer { offers, .. }) => {
             offers.iter().map(|offer| of_destination(offer.destination)).collect()
         }

@@ -17,6 +17,7 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
     (3, "coalesce_and_quota", include_str!("../../migrations/postgres/0003_coalesce_and_quota.sql")),
     (4, "contacts", include_str!("../../migrations/postgres/0004_contacts.sql")),
     (5, "rounds", include_str!("../../migrations/postgres/0005_rounds.sql")),
+    (6, "degraded", include_str!("../../migrations/postgres/0006_degraded.sql")),
 ];
 
 /// The oldest server that the store is tested with.

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     AttemptRow, Audit, Claim, Claimed, DeliveryFilter, DeliveryRow, EventFilter, EventRow, Fact, FactFilter,
-    JobFilter, JobRow, KeyRow, LeaseRow, ListedDay, Look, RefusedRow, RequestRow, RoundRow, Sizes,
+    JobFilter, JobRow, KeyRow, LastSent, LeaseRow, ListedDay, Look, RefusedRow, RequestRow, RoundRow, Sizes,
     StandingRow, Trouble, UnreadableRow, Walk, Walked,
 };
 
@@ -168,13 +168,9 @@ impl Postgres {
         link.end(found).await
     }
 
-    pub(crate) async fn sent_since(
-        &self,
-        destination: DestinationId,
-        since: Millis,
-    ) -> Result<Option<Vec<Millis>>, Trouble> {
+    pub(crate) async fn last_sent(&self) -> Result<LastSent, Trouble> {
         let link = self.link().await?;
-        let found = walk::sent_since(link.base()?, destination, since).await;
+        let found = walk::last_sent(link.base()?).await;
         link.end(found).await
     }
 

@@ -4,8 +4,10 @@ use mailspan_core::limits::LISTED_DAYS_MAX;
 use mailspan_core::{Millis, Name};
 
 use super::base::{Base, Fault, clean, get, maybe_millis, millis, reason, small};
+use super::journal::Journal;
 use super::leases::{self, Locked};
 use super::names::TYPE;
+use super::said;
 use crate::rounds::{Tally, day_of, round_lease};
 use crate::sqlite::rounds::VERSION;
 use crate::write::Wrote;
@@ -15,11 +17,14 @@ pub(crate) fn check(locked: &Locked, mark: &RoundMark) -> Result<(), Fault> {
     leases::check(locked, &round_lease(mark.about), mark.fence)
 }
 
-/// Without a page: nothing came.
-pub(crate) async fn write(base: &Base, locked: &Locked, mark: &RoundMark) -> Result<Wrote, Fault> {
-    check(locked, mark)?;
-    keep(base, mark, &Tally::new()).await?;
-    Ok(Wrote::Done)
+/// Without a page: nothing came. What is said of it is news where it is paused and was not.
+pub(crate) async fn write(journal: &mut Journal, mark: &RoundMark) -> Result<Wrote, Fault> {
+    check(&journal.leases, mark)?;
+    let sql = "SELECT 1 FROM rounds WHERE about = $1 AND paused_code IS NOT NULL";
+    let was_paused = journal.base.row(sql, &[&mark.about]).await?.is_some();
+    keep(&journal.base, mark, &Tally::new()).await?;
+    let is_news = mark.paused.is_some() && !was_paused;
+    said::say_news(journal, mark.say.as_deref(), is_news).await
 }
 
 /// The tenant and the types are made already.

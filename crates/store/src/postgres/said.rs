@@ -6,8 +6,9 @@ use super::accept::accept;
 use super::base::{Base, Fault, get};
 use super::journal::Journal;
 use super::{deliveries, jobs};
-use crate::said::{of_dead, of_job, receipt};
-use crate::write::Say;
+use crate::prepare::Arrival;
+use crate::said::{of_accepted, of_dead, of_job, receipt};
+use crate::write::{Receipt, Say, Trouble, Wrote};
 use crate::{DeliveryRow, JobRow};
 
 pub(crate) async fn say(journal: &mut Journal, event: &Event) -> Result<(), Fault> {
@@ -15,6 +16,33 @@ pub(crate) async fn say(journal: &mut Journal, event: &Event) -> Result<(), Faul
     let results = accept(journal, &[(&*receipt, arrivals.as_slice())]).await?;
     // Refused is refused with the write that it is about.
     results.into_iter().try_for_each(|result| result.map(|_| ())).map_err(Fault::Trouble)
+}
+
+/// Where what was written is news.
+pub(crate) async fn say_news(
+    journal: &mut Journal,
+    event: Option<&Event>,
+    is_news: bool,
+) -> Result<Wrote, Fault> {
+    if let Some(event) = event.filter(|_| is_news) {
+        say(journal, event).await?;
+    }
+    Ok(Wrote::Done)
+}
+
+/// Of events that were just accepted.
+pub(crate) async fn say_accepted(
+    journal: &mut Journal,
+    receipts: &[(&Receipt, &[Arrival])],
+    results: &[Result<Wrote, Trouble>],
+) -> Result<(), Fault> {
+    for ((receipt, _), result) in receipts.iter().zip(results) {
+        let Ok(Wrote::Accepted { accepted, again: false }) = result else { continue };
+        for event in of_accepted(receipt, accepted) {
+            say(journal, event).await?;
+        }
+    }
+    Ok(())
 }
 
 /// Of a delivery that was just written.

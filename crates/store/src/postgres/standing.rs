@@ -1,11 +1,14 @@
 //! Destinations: their names, whether they are paused, and how much waits for them.
 
 use mailspan_core::{DestinationId, Millis, Name, Queue, Reason};
+use mailspan_engine::Fence;
 use tokio_postgres::Row;
 
 use super::base::{Base, Fault, clean, get, reason};
+use super::journal::Journal;
+use super::{leases, said};
 use crate::sqlite::leases::of_destination;
-use crate::write::Wrote;
+use crate::write::{Write, Wrote};
 use crate::{DestinationSize, NameKind, Sizes, StandingRow};
 
 /// A name gets its number; a destination its standing, and the row that is locked for its lanes. The name is
@@ -29,7 +32,7 @@ pub(crate) async fn name(base: &Base, tenant: &Name, kind: NameKind, name: &Name
 }
 
 /// False where it stood so before.
-pub(crate) async fn stand(
+async fn stand(
     base: &Base,
     destination: DestinationId,
     paused: Option<&Reason>,
@@ -58,6 +61,38 @@ pub(crate) async fn stand(
     Ok(changed > 0)
 }
 
+/// False where it was known.
+async fn degrade(base: &Base, destination: DestinationId, degraded: bool, at: Millis) -> Result<bool, Fault> {
+    let changed = base
+        .execute(
+            "UPDATE destinations SET degraded_at = $2 WHERE id = $1 AND (degraded_at IS NULL) = $3",
+            &[&destination.0, &degraded.then_some(at.0), &degraded],
+        )
+        .await?;
+    Ok(changed > 0)
+}
+
+/// A standing, or that a breaker opened or closed, and what is said of it. Without a fence it is an operator's word,
+/// and needs no lease.
+pub(crate) async fn write(journal: &mut Journal, write: &Write) -> Result<Wrote, Fault> {
+    let check = |journal: &Journal, destination: DestinationId, fence: Fence| {
+        leases::check(&journal.leases, &of_destination(destination), fence)
+    };
+    match write {
+        Write::Stand { destination, fence, paused, at, say } => {
+            fence.map_or(Ok(()), |fence| check(journal, *destination, fence))?;
+            let is_news = stand(&journal.base, *destination, paused.as_ref(), *at).await?;
+            said::say_news(journal, say.as_deref(), is_news).await
+        }
+        Write::Degrade { destination, fence, degraded, at, say } => {
+            check(journal, *destination, *fence)?;
+            let is_news = degrade(&journal.base, *destination, *degraded, *at).await?;
+            said::say_news(journal, say.as_deref(), is_news).await
+        }
+        _ => Ok(Wrote::Done),
+    }
+}
+
 /// What operators (and the hub for them) decided; tenant 0 where the row itself names it.
 pub(crate) async fn log(
     base: &Base,
@@ -76,7 +111,7 @@ pub(crate) async fn log(
 }
 
 /// Of each queue the head that is due first; the oldest of those. Exact where nothing was retried.
-const STANDING: &str = "SELECT d.id, d.tenant, d.paused_code, d.paused,
+const STANDING: &str = "SELECT d.id, d.tenant, d.paused_code, d.paused, d.degraded_at,
     (SELECT coalesce(sum(n), 0)::bigint FROM counts c WHERE c.about = d.id AND c.place = 0) AS pending,
     (SELECT coalesce(sum(n), 0)::bigint FROM counts c WHERE c.about = d.id AND c.place = 4) AS dead,
     (SELECT min(h.created_at) FROM unnest($1::bigint[]) AS q (queue) CROSS JOIN LATERAL
@@ -115,6 +150,7 @@ async fn standing_of(base: &Base, row: &Row) -> Result<StandingRow, Fault> {
         tenant: base.tenant_name(get(row, "tenant")?).await?,
         name: base.name(id).await?,
         paused: reason(row, "paused_code", "paused")?,
+        degraded: super::base::maybe_millis(row, "degraded_at")?,
         pending: count("pending")?,
         dead: count("dead")?,
         oldest: super::base::maybe_millis(row, "oldest")?,

@@ -10,8 +10,7 @@ use super::base::{Base, Fault, get};
 use super::{events, persons};
 use crate::sqlite::offer;
 use crate::sqlite::settle::quarter;
-use crate::sqlite::walk::sent_of;
-use crate::{Walk, Walked, WalkedRow};
+use crate::{LastSent, Walk, Walked, WalkedRow};
 
 const COLUMNS: &str = "id, event, route, destination, tenant, person, state, reason_code";
 
@@ -124,18 +123,10 @@ pub(crate) async fn replays_pending(base: &Base, destination: DestinationId) -> 
     Ok(usize::try_from(pending).unwrap_or(0))
 }
 
-/// When exchanges with a destination were begun since then; nothing where the last [`ATTEMPTS_BACK_MAX`] of all do
-/// not reach back so far.
-pub(crate) async fn sent_since(
-    base: &Base,
-    destination: DestinationId,
-    since: Millis,
-) -> Result<Option<Vec<Millis>>, Fault> {
+pub(crate) async fn last_sent(base: &Base) -> Result<LastSent, Fault> {
     let sql = "SELECT destination, at FROM attempts ORDER BY id DESC LIMIT $1";
     let rows = base.rows(sql, &[&(ATTEMPTS_BACK_MAX as i64)]).await?;
-    let last: Vec<(i64, i64)> =
-        rows.iter().map(|row| Ok((get(row, 0)?, get(row, 1)?))).collect::<Result<_, Fault>>()?;
-    Ok(sent_of(&last, destination, since))
+    rows.iter().map(|row| Ok((get(row, 0)?, get(row, 1)?))).collect::<Result<_, Fault>>().map(LastSent)
 }
 
 /// Exchanges with a destination in the quarters of an hour from that time on, the one it stands in whole; known

@@ -140,6 +140,7 @@ impl History {
             unreadable: vec![],
             idempotency: None,
             round: None,
+            say: Vec::new(),
         }))
     }
 

@@ -4,6 +4,7 @@
 use std::path::PathBuf;
 
 use mailspan_core::{DestinationId, Event, Millis, Name, Person, Queue, Room, Subject};
+use mailspan_engine::Fence;
 use rusqlite::Connection;
 
 use super::base::{Base, Fault};
@@ -233,7 +234,11 @@ impl Journal {
 
     fn apply(&mut self, write: &Prepared) -> Result<Wrote, Fault> {
         match &write.what {
-            What::Accept { receipt, arrivals } => accept::accept(self, receipt, arrivals),
+            What::Accept { receipt, arrivals } => {
+                let wrote = accept::accept(self, receipt, arrivals)?;
+                said::say_accepted(self, receipt, &wrote)?;
+                Ok(wrote)
+            }
             What::Route { fence, routed, identities } => route::route(self, *fence, routed, identities),
             What::Name { tenant, kind, name } => standing::name(&self.base, tenant, *kind, name),
             What::Write(write) => self.apply_write(write),
@@ -250,14 +255,14 @@ impl Journal {
                 offer::discard(self, *delivery, *unserved, note, *at)
             }
             Write::Stand { destination, fence, paused, at, say } => {
-                let under = fence
-                    .map(|fence| leases::check(&self.base, &leases::of_destination(*destination), fence));
-                under.transpose()?;
+                self.check_desk(*destination, *fence)?;
                 let is_news = standing::stand(&self.base, *destination, paused.as_ref(), *at)?;
-                if let Some(event) = say.as_ref().filter(|_| is_news) {
-                    said::say(self, event)?;
-                }
-                Ok(Wrote::Done)
+                said::say_news(self, say.as_deref(), is_news)
+            }
+            Write::Degrade { destination, fence, degraded, at, say } => {
+                self.check_desk(*destination, Some(*fence))?;
+                let is_news = standing::degrade(&self.base, *destination, *degraded, *at)?;
+                said::say_news(self, say.as_deref(), is_news)
             }
             Write::Refused(request) => refused::keep(self, request),
             Write::Key(key) => keys::make(&self.base, key),
@@ -277,7 +282,10 @@ impl Journal {
                 said::say_job(self, page.job, page.say.as_ref())?;
                 Ok(wrote)
             }
-            Write::Round(mark) => rounds::write(&self.base, mark),
+            Write::Round(mark) => {
+                let is_news = rounds::write(&self.base, mark)?;
+                said::say_news(self, mark.say.as_deref(), is_news)
+            }
             Write::RoundNow { tenant, about, at } => rounds::now(&self.base, tenant, *about, *at),
             Write::Retain(keep) => retain::step(self, *keep),
             Write::Tenant(tenant) => tenants::set(&self.base, tenant),
@@ -295,6 +303,12 @@ impl Journal {
                 Err(Fault::refused("unprepared", "a write was not prepared"))
             }
         }
+    }
+
+    /// Without a fence it is an operator's word, and needs no lease.
+    fn check_desk(&self, destination: DestinationId, fence: Option<Fence>) -> Result<(), Fault> {
+        let check = |fence| leases::check(&self.base, &leases::of_destination(destination), fence);
+        fence.map_or(Ok(()), check)
     }
 
     /// Between two groups.
@@ -329,7 +343,6 @@ fn broken(error: rusqlite::Error) -> GroupFault {
 mod tests {
     use super::*;
     use mailspan_core::{DeliveryId, Digest, EventId, EventType, RawValue};
-    use mailspan_engine::Fence;
 
     use crate::{Arrived, Receipt, Routed};
 
@@ -368,6 +381,7 @@ mod tests {
             unreadable: vec![],
             idempotency: None,
             round: None,
+            say: Vec::new(),
         }))
     }
 

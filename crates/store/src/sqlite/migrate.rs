@@ -16,6 +16,7 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
     (3, "coalesce_and_quota", include_str!("../../migrations/sqlite/0003_coalesce_and_quota.sql")),
     (4, "contacts", include_str!("../../migrations/sqlite/0004_contacts.sql")),
     (5, "rounds", include_str!("../../migrations/sqlite/0005_rounds.sql")),
+    (6, "degraded", include_str!("../../migrations/sqlite/0006_degraded.sql")),
 ];
 /// The number of the newest migration that this version knows.
 pub const SCHEMA: i64 = MIGRATIONS[MIGRATIONS.len() - 1].0;

@@ -289,5 +289,6 @@ fn receipt(n: u128) -> Receipt {
             tell: None,
         }),
         round: None,
+        say: Vec::new(),
     }
 }

@@ -17,11 +17,14 @@ pub(crate) fn check(base: &Base, mark: &RoundMark) -> Result<(), Fault> {
     leases::check(base, &round_lease(mark.about), mark.fence)
 }
 
-/// Without a page: nothing came.
-pub(crate) fn write(base: &Base, mark: &RoundMark) -> Result<Wrote, Fault> {
+/// Without a page: nothing came. True where it is paused and was not.
+pub(crate) fn write(base: &Base, mark: &RoundMark) -> Result<bool, Fault> {
     check(base, mark)?;
+    let was_paused = base
+        .sql("SELECT 1 FROM rounds WHERE about = ?1 AND paused_code IS NOT NULL")?
+        .exists([mark.about])?;
     keep(base, mark, &Tally::new())?;
-    Ok(Wrote::Done)
+    Ok(mark.paused.is_some() && !was_paused)
 }
 
 pub(crate) fn keep(base: &Base, mark: &RoundMark, tally: &Tally) -> Result<(), Fault> {

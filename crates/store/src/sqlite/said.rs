@@ -6,13 +6,27 @@ use super::accept::accept;
 use super::base::Fault;
 use super::journal::Journal;
 use super::{deliveries, jobs};
-use crate::said::{of_dead, of_job, receipt};
-use crate::write::Say;
+use crate::said::{of_accepted, of_dead, of_job, receipt};
+use crate::write::{Receipt, Say, Wrote};
 use crate::{DeliveryRow, JobRow};
 
 pub(crate) fn say(journal: &mut Journal, event: &Event) -> Result<(), Fault> {
     let Some((receipt, arrivals)) = receipt(event, &journal.base.key) else { return Ok(()) };
     accept(journal, &receipt, &arrivals).map(|_| ())
+}
+
+/// Where what was written is news.
+pub(crate) fn say_news(journal: &mut Journal, event: Option<&Event>, is_news: bool) -> Result<Wrote, Fault> {
+    if let Some(event) = event.filter(|_| is_news) {
+        say(journal, event)?;
+    }
+    Ok(Wrote::Done)
+}
+
+/// Of events that were just accepted.
+pub(crate) fn say_accepted(journal: &mut Journal, receipt: &Receipt, wrote: &Wrote) -> Result<(), Fault> {
+    let Wrote::Accepted { accepted, again: false } = wrote else { return Ok(()) };
+    of_accepted(receipt, accepted).try_for_each(|event| say(journal, event))
 }
 
 /// Of a delivery that was just written.

@@ -45,6 +45,19 @@ pub(crate) fn stand(
     Ok(changed > 0)
 }
 
+/// False where it was known.
+pub(crate) fn degrade(
+    base: &Base,
+    destination: DestinationId,
+    degraded: bool,
+    at: Millis,
+) -> Result<bool, Fault> {
+    let changed = base
+        .sql("UPDATE destinations SET degraded_at = ?2 WHERE id = ?1 AND (degraded_at IS NULL) = ?3")?
+        .execute(params![destination.0, degraded.then_some(at.0), degraded])?;
+    Ok(changed > 0)
+}
+
 /// What operators (and the hub for them) decided; tenant 0 where the row itself names it.
 pub(crate) fn log(
     base: &Base,
@@ -59,7 +72,7 @@ pub(crate) fn log(
     Ok(())
 }
 
-const STANDING: &str = "SELECT d.id, d.tenant, d.paused_code, d.paused FROM destinations d";
+const STANDING: &str = "SELECT d.id, d.tenant, d.paused_code, d.paused, d.degraded_at FROM destinations d";
 
 pub(crate) fn list(base: &Base, tenant: Option<&Name>) -> Result<Vec<StandingRow>, Fault> {
     let sql = format!(
@@ -88,6 +101,7 @@ fn standing_of(base: &Base, row: &rusqlite::Row) -> Result<StandingRow, Fault> {
         tenant: base.tenant_name(row.get("tenant")?)?,
         name: base.name(id)?,
         paused: reason(row, "paused_code", "paused")?,
+        degraded: row.get::<_, Option<i64>>("degraded_at")?.map(Millis),
         pending: count(base, id, State::Pending)?,
         dead: count(base, id, State::Dead)?,
         oldest: oldest(base, id)?,

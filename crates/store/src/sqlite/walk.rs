@@ -7,7 +7,7 @@ use rusqlite::params;
 use super::base::{Base, Fault};
 use super::settle::quarter;
 use super::{events, offer, persons};
-use crate::{Walk, Walked, WalkedRow};
+use crate::{LastSent, Walk, Walked, WalkedRow};
 
 const COLUMNS: &str = "id, event, route, destination, tenant, person, state, reason_code";
 
@@ -108,24 +108,10 @@ pub(crate) fn replays_pending(base: &Base, destination: DestinationId) -> Result
     Ok(usize::try_from(pending).unwrap_or(0))
 }
 
-/// When exchanges with a destination were begun since then; nothing where the last [`ATTEMPTS_BACK_MAX`] of all do
-/// not reach back so far.
-pub(crate) fn sent_since(
-    base: &Base,
-    destination: DestinationId,
-    since: Millis,
-) -> Result<Option<Vec<Millis>>, Fault> {
+pub(crate) fn last_sent(base: &Base) -> Result<LastSent, Fault> {
     let mut statement = base.sql("SELECT destination, at FROM attempts ORDER BY id DESC LIMIT ?1")?;
     let rows = statement.query_map([ATTEMPTS_BACK_MAX as i64], |row| Ok((row.get(0)?, row.get(1)?)))?;
-    let last: Vec<(i64, i64)> = rows.collect::<Result<_, _>>()?;
-    Ok(sent_of(&last, destination, since))
-}
-
-/// Of the last exchanges of all, each with its destination and its time.
-pub(crate) fn sent_of(last: &[(i64, i64)], destination: DestinationId, since: Millis) -> Option<Vec<Millis>> {
-    let is_whole = last.len() < ATTEMPTS_BACK_MAX || last.iter().any(|(_, at)| *at < since.0);
-    let sent = last.iter().filter(|(of, at)| *of == destination.0 && *at >= since.0);
-    is_whole.then(|| sent.map(|(_, at)| Millis(*at)).collect())
+    Ok(LastSent(rows.collect::<Result<_, _>>()?))
 }
 
 /// Exchanges with a destination in the quarters of an hour from that time on, the one it stands in whole; known

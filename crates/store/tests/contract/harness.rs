@@ -298,6 +298,7 @@ pub fn receipt(mut arrivals: Vec<Arrived>) -> Receipt {
         unreadable: vec![],
         idempotency: None,
         round: None,
+        say: Vec::new(),
     }
 }
 

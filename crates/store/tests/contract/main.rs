@@ -126,6 +126,18 @@ mod on_sqlite {
         run(sqlite, said::the_end_of_a_job_is_said_with_it);
     }
     #[test]
+    fn a_breaker_that_opens_is_said_with_what_is_kept_and_once() {
+        run(sqlite, said::a_breaker_that_opens_is_said_with_what_is_kept_and_once);
+    }
+    #[test]
+    fn what_is_said_of_an_event_is_accepted_with_it_and_once() {
+        run(sqlite, said::what_is_said_of_an_event_is_accepted_with_it_and_once);
+    }
+    #[test]
+    fn a_source_that_pauses_says_so_with_its_round_and_once() {
+        run(sqlite, said::a_source_that_pauses_says_so_with_its_round_and_once);
+    }
+    #[test]
     fn what_waits_for_nobody_can_be_given_up() {
         run(sqlite, said::what_waits_for_nobody_can_be_given_up);
     }

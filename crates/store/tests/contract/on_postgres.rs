@@ -40,6 +40,15 @@ fn cases() -> Vec<Case> {
             Box::pin(said::a_pause_under_an_old_fence_is_refused_and_says_nothing(hub))
         }),
         ("the_end_of_a_job_is_said_with_it", |hub| Box::pin(said::the_end_of_a_job_is_said_with_it(hub))),
+        ("a_breaker_that_opens_is_said_with_what_is_kept_and_once", |hub| {
+            Box::pin(said::a_breaker_that_opens_is_said_with_what_is_kept_and_once(hub))
+        }),
+        ("what_is_said_of_an_event_is_accepted_with_it_and_once", |hub| {
+            Box::pin(said::what_is_said_of_an_event_is_accepted_with_it_and_once(hub))
+        }),
+        ("a_source_that_pauses_says_so_with_its_round_and_once", |hub| {
+            Box::pin(said::a_source_that_pauses_says_so_with_its_round_and_once(hub))
+        }),
         ("what_waits_for_nobody_can_be_given_up", |hub| {
             Box::pin(said::what_waits_for_nobody_can_be_given_up(hub))
         }),

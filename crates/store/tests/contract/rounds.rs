@@ -13,7 +13,7 @@ use crate::harness::{Harness, NOW, accepted, event, receipt};
 const DAY_MS: u64 = 86_400_000;
 
 impl Harness {
-    async fn source(&self) -> i64 {
+    pub async fn source(&self) -> i64 {
         let (tenant, name) = (Name::default_tenant(), Name::new("mailtarget"));
         self.store.name(&tenant, NameKind::Source, &name).await.unwrap()
     }
@@ -48,6 +48,7 @@ pub fn mark(about: i64, fence: Fence, cursor: &str) -> RoundMark {
         lists: true,
         at: NOW,
         ended: false,
+        say: None,
     }
 }
 

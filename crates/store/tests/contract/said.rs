@@ -1,10 +1,14 @@
 //! What the hub says of itself is kept with the write that it is about, or not at all.
 
-use mailspan_core::{DeliveryId, Event, Millis, Name, Outcome, Reason, State};
+use mailspan_core::{DeliveryId, Digest, Event, Millis, Name, Outcome, Reason, State};
 use mailspan_engine::Fence;
-use mailspan_store::{DeliveryRow, JobRow, JobState, NewJob, Say, Towards, Trouble, Write, Wrote};
+use mailspan_store::{
+    Arrived, DeliveryRow, JobRow, JobState, NewJob, Receipt, RoundMark, Say, Towards, Trouble, Write, Wrote,
+    round_lease,
+};
 
-use crate::harness::{Harness, NOW, ended, event, settlement};
+use crate::harness::{Harness, NOW, accepted, ended, event, receipt, settlement};
+use crate::rounds::mark;
 
 const SYSTEM: &str = "system";
 
@@ -144,5 +148,73 @@ pub async fn what_waits_for_nobody_can_be_given_up(hub: Harness) {
     assert_eq!(heads, [rows[2].id], "the next of the lane is its head");
     let states: Vec<_> = hub.all().await.iter().map(|row| row.state).collect();
     assert_eq!(states, [State::Discarded, State::Discarded, State::Pending]);
+    hub.audit_adds_up().await;
+}
+
+pub async fn a_breaker_that_opens_is_said_with_what_is_kept_and_once(hub: Harness) {
+    let crm = hub.destination("crm").await;
+    let lease = |owner, now: i64| Write::Lease {
+        name: format!("destination/{}", crm.0),
+        owner,
+        now: Millis(now),
+        until: Millis(now + 10),
+    };
+    hub.store.write(lease(1, 0)).await.unwrap();
+    hub.store.write(lease(2, 20)).await.unwrap();
+    let degrade = |fence: i64, degraded: bool, n| {
+        let say = Some(system(n, "system.destination_degraded"));
+        Write::Degrade { destination: crm, fence: Fence(fence), degraded, at: NOW.plus(n), say }
+    };
+    let stands = async |hub: &Harness| {
+        let row = hub.store.standing(crm).await.unwrap().unwrap();
+        (row.degraded, said(hub).await.len())
+    };
+    assert_eq!(hub.store.write(degrade(1, true, 1)).await.unwrap_err(), Trouble::FenceLost);
+    assert_eq!(stands(&hub).await, (None, 0), "an old fence says nothing");
+    hub.store.write(degrade(2, false, 2)).await.unwrap();
+    assert_eq!(stands(&hub).await, (None, 0), "it was well");
+    hub.store.write(degrade(2, true, 3)).await.unwrap();
+    hub.store.write(degrade(2, true, 4)).await.unwrap();
+    assert_eq!(stands(&hub).await, (Some(NOW.plus(3)), 1), "it is said once");
+    let hub = hub.reopened().await;
+    assert_eq!(stands(&hub).await, (Some(NOW.plus(3)), 1), "the next owner knows");
+    hub.store.write(lease(3, 40)).await.unwrap();
+    hub.store.write(degrade(3, false, 5)).await.unwrap();
+    assert_eq!(stands(&hub).await, (None, 2));
+    assert_eq!(hub.audit_adds_up().await.accepted, 2);
+}
+
+pub async fn what_is_said_of_an_event_is_accepted_with_it_and_once(hub: Harness) {
+    let one = |n| {
+        let dedupe = Some(Digest([7; 16]));
+        let arrived = Arrived { dedupe, ..event(n, "email.complained", "a@b.co") };
+        let say = vec![(arrived.event.id, system(n, "system.complaint"))];
+        Write::Accept(Box::new(Receipt { say, ..receipt(vec![arrived]) }))
+    };
+    let first = accepted(hub.store.write(one(1)).await);
+    assert_eq!(first.ids.len(), 1, "the sender hears of its own events");
+    assert_eq!(said(&hub).await.len(), 1);
+    let hub = hub.reopened().await;
+    assert_eq!(said(&hub).await.len(), 1, "it is as durable as the complaint");
+    let again = accepted(hub.store.write(one(2)).await);
+    assert_eq!((again.ids.len(), again.duplicates), (0, 1));
+    assert_eq!(said(&hub).await.len(), 1, "a copy says nothing");
+    assert_eq!(hub.audit_adds_up().await.accepted, 2);
+}
+
+pub async fn a_source_that_pauses_says_so_with_its_round_and_once(hub: Harness) {
+    let about = hub.source().await;
+    let fence = hub.lease(&round_lease(about)).await;
+    let pause = |n| RoundMark {
+        paused: Some(Reason::new("unauthorized", "HTTP 401")),
+        say: Some(system(n, "system.source_paused")),
+        ..mark(about, fence, "one")
+    };
+    let old = RoundMark { fence: Fence(fence.0 - 1), ..pause(1) };
+    assert_eq!(hub.store.write(Write::Round(Box::new(old))).await.unwrap_err(), Trouble::FenceLost);
+    assert_eq!(said(&hub).await, [], "an old fence says nothing");
+    hub.store.write(Write::Round(Box::new(pause(2)))).await.unwrap();
+    hub.store.write(Write::Round(Box::new(pause(3)))).await.unwrap();
+    assert_eq!(said(&hub).await.len(), 1, "it is said once");
     hub.audit_adds_up().await;
 }

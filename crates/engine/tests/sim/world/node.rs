@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use mailspan_core::{DeliveryId, DestinationId, Millis, Reason, Settlement};
-use mailspan_engine::{CallId, Engine, Fence, Happened, SettleFailed};
+use mailspan_engine::{CallId, Engine, Fence, Happened, SettleFailed, Trip};
 
 use super::{Checked, Ev, Inner, World};
 use crate::fault_of;
@@ -27,6 +27,7 @@ pub(super) struct Node {
 pub(super) enum Write {
     Settle { destination: DestinationId, fence: Fence, settlements: Vec<Settlement> },
     Stand { destination: DestinationId, fence: Option<Fence>, paused: Option<Reason> },
+    Degrade { destination: DestinationId, fence: Fence, degraded: bool },
 }
 
 impl World {
@@ -62,7 +63,7 @@ impl World {
         });
         for destination in (1..=self.destinations).map(DestinationId) {
             self.store.fences.entry(destination).or_insert(Fence(0)).0 += 1;
-            self.hear_opened(destination)?;
+            self.hear_anew(destination)?;
             let requests = self.watch.policy.spent(destination, self.now);
             self.hear(Happened::Spent { destination, requests })?;
         }
@@ -101,9 +102,16 @@ impl World {
         let Some(node) = &mut self.node else { return Ok(()) };
         node.leaving.remove(&destination);
         self.store.fences.entry(destination).or_insert(Fence(0)).0 += 1;
-        self.hear_opened(destination)?;
+        self.hear_anew(destination)?;
         let requests = self.watch.policy.spent(destination, self.now);
         self.hear(Happened::Spent { destination, requests })
+    }
+
+    /// Under a lease that was just taken.
+    fn hear_anew(&mut self, destination: DestinationId) -> Checked {
+        let is_off = self.limits[&destination].breaker == Trip::OFF;
+        self.watch.policy.opened(destination, self.store.degraded.contains(&destination), is_off);
+        self.hear_opened(destination)
     }
 
     pub(super) fn hear_opened(&mut self, destination: DestinationId) -> Checked {
@@ -117,7 +125,8 @@ impl World {
         let limits = self.limits[&destination].clone();
         let sink = Arc::new(SimSink { batches: limits.batch_max > 1 });
         let fence = self.store.fences[&destination];
-        self.hear(Happened::Opened { destination, fence, limits, sink, paused })
+        let degraded = self.store.degraded.contains(&destination);
+        self.hear(Happened::Opened { destination, fence, limits, sink, paused, degraded })
     }
 
     pub(super) fn write(&mut self, write: Write) {
@@ -186,6 +195,15 @@ impl World {
             }
             Write::Stand { destination, paused: None, .. } => {
                 self.store.paused.remove(destination);
+                None
+            }
+            Write::Degrade { destination, fence, .. } if self.store.fences[destination] != *fence => None,
+            Write::Degrade { destination, degraded: true, .. } => {
+                self.store.degraded.insert(*destination);
+                None
+            }
+            Write::Degrade { destination, .. } => {
+                self.store.degraded.remove(destination);
                 None
             }
         }

@@ -120,6 +120,7 @@ fn receipt(caller: &Caller, row: &DeliveryRow, event: Event, body: Bytes, now: M
             tell: None,
         }),
         round: None,
+        say: Vec::new(),
     }
 }
 

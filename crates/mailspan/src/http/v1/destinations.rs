@@ -38,8 +38,9 @@ pub async fn list(State(app): State<App>, caller: Caller) -> Result<Json<Value>,
             Some(id) => app.standing(id, backlog).await,
             None => None,
         };
-        if let Some(doing) = doing {
-            add_doing(&mut value, &doing, backlog);
+        match doing {
+            Some(doing) => add_doing(&mut value, &doing, backlog),
+            None => add_known(&mut value, row),
         }
         if let Some(why) = destination.held() {
             value["state"] = json!("paused");
@@ -80,6 +81,15 @@ fn shown(name: &str, kind: &str, row: Option<&StandingRow>, gone: bool) -> Value
         "oldest": row.and_then(|row| row.oldest).map(|at| at.rfc3339()),
         "reason": reason,
     })
+}
+
+/// Of one that is served elsewhere, or not now: what its owner wrote down.
+fn add_known(value: &mut Value, row: Option<&StandingRow>) {
+    let since = row.filter(|row| row.paused.is_none()).and_then(|row| row.degraded);
+    if let Some(since) = since {
+        value["state"] = json!("degraded");
+        value["reason"] = json!(format!("it fails since {}: deliveries wait", since.rfc3339()));
+    }
 }
 
 /// What only the engine knows: degraded, and when the backlog will be through.
