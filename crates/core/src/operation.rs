@@ -117,6 +117,10 @@ impl Operation {
             Operation::UpsertContact { fields } if fields.contains_key(self::fields::OPT_IN) => {
                 Class::Consent
             }
+            // So does a suppression, and its end.
+            Operation::SetFields { fields, .. } if fields.contains_key(self::fields::SUPPRESSED) => {
+                Class::Consent
+            }
             Operation::UpsertContact { .. } | Operation::SetFields { .. } => Class::Profile,
             Operation::LogActivity { .. } | Operation::NotifyOwner { .. } | Operation::Send { .. } => {
                 Class::Activity

@@ -122,6 +122,8 @@ impl Desk {
                 continue;
             } else if taken >= most {
                 left[at] = true;
+            } else if self.is_erased_and_busy(&parcel) {
+                self.erased.extend(parcel.person.map(|person| person.id));
             } else {
                 newly[at] |= parcel.newest;
                 settlements.extend(self.admit(parcel, queue, cx));
@@ -146,6 +148,13 @@ impl Desk {
         self.claims.again = false;
         self.note_next_due(next_due, cx.now);
         self.write(settlements, Vec::new(), Vec::new(), cx);
+    }
+
+    /// What tells a destination of an erasure goes when nothing else of that person is held here: what is in flight
+    /// may arrive later, and would bring back who was erased. Nothing new of an erased person comes up meanwhile.
+    fn is_erased_and_busy(&self, parcel: &Parcel) -> bool {
+        let Some(person) = parcel.person.as_ref().filter(|person| person.erased) else { return false };
+        self.held.values().any(|held| held.person_id() == Some(person.id))
     }
 
     pub(crate) fn claim_failed(&mut self, now: Millis) {

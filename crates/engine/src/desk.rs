@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use mailspan_connectors::contract::{Question, Sink};
 use mailspan_core::limits::QUEUE_ROOM;
-use mailspan_core::{DeliveryId, DestinationId, Millis, Queue, Reason, Request, SplitMix64};
+use mailspan_core::{DeliveryId, DestinationId, Millis, PersonId, Queue, Reason, Request, SplitMix64};
 
 use crate::adapt::Adapt;
 use crate::breaker::Breaker;
@@ -35,6 +35,8 @@ pub(crate) struct Desk {
     pub(crate) quota: Quota,
     pub(crate) pace: Pace,
     pub(crate) held: BTreeMap<DeliveryId, Held>,
+    /// Persons whose erasure waits until nothing else of them is held; at most a claim's.
+    pub(crate) erased: BTreeSet<PersonId>,
     /// A request that merged them was refused: each goes by itself until it has ended. At most
     /// [`mailspan_core::limits::ALONE_MAX`].
     pub(crate) alone: BTreeSet<DeliveryId>,
@@ -104,6 +106,7 @@ impl Desk {
             quota,
             pace: Pace::default(),
             held: BTreeMap::new(),
+            erased: BTreeSet::new(),
             alone: BTreeSet::new(),
             count: [0; QUEUES],
             count_newest: [0; QUEUES],
@@ -306,6 +309,9 @@ impl Desk {
         count[held.queue as usize] -= 1;
         if self.claims.in_flight.is_some() {
             self.claims.stale.insert(delivery);
+        }
+        if held.person_id().is_some_and(|person| self.erased.remove(&person)) {
+            self.claims.offered();
         }
     }
 

@@ -85,13 +85,22 @@ impl Store {
 
     /// Of these, who is here again though this store knows of no erasure: it is older than the erasure.
     pub async fn here_again(&self, hashes: Vec<ErasedHash>) -> Result<Vec<(Name, Subject)>, Trouble> {
+        self.here(hashes, false).await
+    }
+
+    /// Of these, who is here since: somebody new under an identity of one who was erased.
+    pub async fn here_anew(&self, hashes: Vec<ErasedHash>) -> Result<Vec<(Name, Subject)>, Trouble> {
+        self.here(hashes, true).await
+    }
+
+    async fn here(&self, hashes: Vec<ErasedHash>, anew: bool) -> Result<Vec<(Name, Subject)>, Trouble> {
         let asked: Vec<(Name, [u8; 16])> =
             hashes.into_iter().filter_map(|one| Some((one.tenant, from_hex(&one.hash)?))).collect();
         match self {
             Store::Sqlite(sqlite) => {
-                sqlite.read(move |base| sqlite::erase_reads::here_again(base, &asked)).await
+                sqlite.read(move |base| sqlite::erase_reads::here(base, &asked, anew)).await
             }
-            Store::Postgres(postgres) => postgres.here_again(&asked).await,
+            Store::Postgres(postgres) => postgres.here(&asked, anew).await,
         }
     }
 

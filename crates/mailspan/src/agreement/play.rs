@@ -165,24 +165,14 @@ impl<'w> Play<'w> {
                 assert_eq!(status, if self.rules[who].contact { 200 } else { 404 });
                 if status == 200 {
                     self.rules[who].erase(now);
-                    self.quiet().await;
                 }
             }
             Act::Ask(who) => self.ask(who).await,
-            Act::Click(who) => {
-                self.quiet().await;
-                self.click(who).await;
-            }
+            Act::Click(who) => self.click(who).await,
             Act::Import(who, ago) => self.import(who, now - ago * 1_000).await,
             Act::Leave(who) => self.leave(who),
-            Act::Complain(who) => {
-                self.quiet().await;
-                self.mail(who, "email.complained", json!({}));
-            }
-            Act::Bounce(who) => {
-                self.quiet().await;
-                self.mail(who, "email.bounced", json!({ "bounceType": "hard" }));
-            }
+            Act::Complain(who) => self.mail(who, "email.complained", json!({})),
+            Act::Bounce(who) => self.mail(who, "email.bounced", json!({ "bounceType": "hard" })),
             Act::Arrive(which, again) => self.arrive(which, again).await,
             Act::Exchange(which, wire) => drop(self.world.exchange(which, wire).await),
             Act::Wait => drop(self.world.wait().await),
@@ -271,11 +261,9 @@ impl<'w> Play<'w> {
             return;
         }
         let one = self.on_their_way.remove(which % self.on_their_way.len());
-        if matches!(one.effect, Effect::Confirmed(_)) {
-            self.quiet().await;
-        }
+        let is_nobody = !self.rules[one.who].contact;
         self.take(&one).await;
-        if matches!(one.effect, Effect::Erased(_)) && !one.is_copy {
+        if matches!(one.effect, Effect::Erased(_)) && !one.is_copy && is_nobody {
             self.quiet().await;
         }
         if again {
@@ -338,11 +326,9 @@ impl<'w> Play<'w> {
         }
     }
 
-    /// Until the hub has told everybody, and has heard its own echoes and what suppresses. Three things do not hold
-    /// without it, and `PLAYS=all` shows them (docs/PROOFS.md): the account's erasure by an external id takes who
-    /// signed up anew under it; a suppression that the hub lifts takes a complaint along that it had not heard of;
-    /// and an opt-in that was told as none comes back as a revocation once a confirmation has lifted what it was
-    /// held back for.
+    /// Until the hub has told everybody, and has heard its own echoes and what suppresses. One thing does not hold
+    /// without it, and `PLAYS=all` shows it (docs/PROOFS.md): of somebody whom the hub never knew there is nothing
+    /// to certify, so it does not learn that an account has erased a namesake who signed up meanwhile.
     async fn quiet(&mut self) {
         if runtime::env("PLAYS").as_deref() == Some("all") {
             return;

@@ -21,7 +21,7 @@ use crate::deliver::settle::Settles;
 use crate::deliver::{shell, sign, start};
 use crate::http::auth::FromSocket;
 use crate::http::router;
-use crate::{open, route, runtime};
+use crate::{erase, open, route, runtime};
 
 const CONFIG: &str = r#"
 [server]
@@ -104,6 +104,8 @@ pub struct World {
     wake: Option<Millis>,
     fence: Fence,
     destinations: BTreeMap<DestinationId, String>,
+    /// The last erasure that the desks know of.
+    erased: i64,
     pub intake_key: String,
     _folder: tempfile::TempDir,
     _stop: watch::Sender<bool>,
@@ -150,6 +152,7 @@ impl World {
             wake: None,
             fence,
             destinations,
+            erased: 0,
             intake_key: String::new(),
             app,
             _folder: folder,
@@ -230,10 +233,25 @@ impl World {
                 moved = true;
                 self.carry_out(command).await;
             }
+            moved |= self.erases().await;
             if !moved {
                 return;
             }
         }
+    }
+
+    /// A page of what is erased, or a certificate; false where there is nothing to do now.
+    async fn erases(&mut self) -> bool {
+        let open = async || self.app.store.erasures(None, true, None, 100).await.unwrap();
+        let stages = |rows: Vec<mailspan_store::ErasureRow>| -> Vec<_> {
+            rows.into_iter().map(|row| (row.id, row.stage)).collect()
+        };
+        let before = stages(open().await);
+        if before.is_empty() {
+            return false;
+        }
+        let wait = erase::round(&self.app, &mut None, &mut self.erased).await.unwrap();
+        wait == erase::STEP_MS || before != stages(open().await)
     }
 
     async fn carry_out(&mut self, command: Command) {

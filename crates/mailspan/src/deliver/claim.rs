@@ -6,7 +6,7 @@ use mailspan_connectors::signature::digest;
 use mailspan_core::limits::OPERATIONS_MAX;
 use mailspan_core::{
     Cause, Consent, ECHOED, Elsewhere, Event, Key, Operation, Parcel, Part, Person, PersonId, Reason,
-    Verdict, class_of, cloudevents, consent_of, counted_time, states_opt_in,
+    Verdict, class_of, cloudevents, consent_of, counted_time, fields, states_opt_in,
 };
 use mailspan_maps::CrmContext;
 use mailspan_store::Claim;
@@ -86,7 +86,12 @@ fn mapped(route: &Route, destination: &Destination, claim: &Claim) -> Result<Vec
         return Err(Reason::new("too_many_operations", text));
     }
     let map = map_digest(route);
-    let left_out = echo(destination, &claim.event).or_else(|| gone(claim));
+    let returned = returned(route, destination, &claim.event, &operations);
+    let left_out = match returned {
+        Some(_) => None,
+        None => echo(destination, &claim.event).or_else(|| gone(claim)),
+    };
+    let operations = returned.unwrap_or(operations);
     let void = void(claim);
     let part = |(n, operation): (usize, Operation)| Part {
         key: key(&claim.event, route, destination, n),
@@ -119,6 +124,29 @@ fn echo(destination: &Destination, event: &Event) -> Option<Verdict> {
         let text = format!("it came from `{source}`, which is the same account");
         Verdict::skipped("echo", text)
     })
+}
+
+/// What forbids to mail an address for good is written back to the account that tells of it, to its list of
+/// suppressions alone: the hub may have lifted an older entry there a moment later, and with it this one.
+fn returned(
+    route: &Route,
+    destination: &Destination,
+    event: &Event,
+    made: &[Operation],
+) -> Option<Vec<Operation>> {
+    let is_audience = matches!(route.map, Map::Audience | Map::Default)
+        && destination.kind.sink.as_ref().is_some_and(|sink| sink.audience);
+    if !is_audience || !destination.echo_of.contains(&event.source) {
+        return None;
+    }
+    let reason = match event.event_type.as_str() {
+        "email.complained" => "complaint",
+        "email.bounced" if !made.is_empty() => "bounce",
+        _ => return None,
+    };
+    let set = [(fields::SUPPRESSED, true.into()), (fields::SUPPRESSED_FOR, reason.into())];
+    let fields = set.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+    Some(vec![Operation::SetFields { fields, record: None }])
 }
 
 /// What an account tells of the hub's own writes goes nowhere, and its story says why.

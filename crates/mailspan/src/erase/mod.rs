@@ -4,19 +4,25 @@ pub mod certificate;
 pub mod list;
 pub mod person;
 
-use mailspan_core::Name;
-use mailspan_core::Subject;
+use std::collections::{BTreeMap, BTreeSet};
+
 use mailspan_core::contact::{ContactKey, ContactWrite, WriteMode};
-use mailspan_store::{Certified, ERASURES_TOGETHER_MAX, ErasureStage, Store, Trouble, Write, Wrote};
+use mailspan_core::{Name, State, Subject};
+use mailspan_store::{
+    Certified, ERASURES_TOGETHER_MAX, ErasedHash, ErasureRow, ErasureStage, ErasureVerdict, Store, Trouble,
+    Write, Wrote,
+};
 
 use crate::app::App;
 use crate::contacts::door::{self, Origin};
 use crate::deliver::start;
+use crate::intake::door::keep;
+use crate::poll::resync;
 use crate::runtime;
 use list::List;
 
 /// Between two pages.
-const STEP_MS: u64 = 5;
+pub const STEP_MS: u64 = 5;
 /// Between two looks while destinations are asked.
 const ASKING_MS: u64 = 500;
 /// After trouble with the store.
@@ -46,7 +52,7 @@ pub async fn run(app: App, list: Option<List>) {
 }
 
 /// One page, or certificates; how long to wait before the next. `seen`: the last erasure that the desks know of.
-async fn round(app: &App, list: &mut Option<List>, seen: &mut i64) -> Result<u64, Trouble> {
+pub async fn round(app: &App, list: &mut Option<List>, seen: &mut i64) -> Result<u64, Trouble> {
     let open = app.store.erasures(None, true, None, ERASURES_TOGETHER_MAX).await?;
     let Some(last) = open.first().map(|row| row.id) else {
         let is_shared = matches!(app.store, Store::Postgres(_));
@@ -103,10 +109,33 @@ async fn certify(app: &App, list: &mut Option<List>) -> Result<(), Trouble> {
     }
     for row in &open {
         let (verdicts, now) = (app.store.erasure_verdicts(row.id).await?, runtime::now());
+        tell_of_namesakes(app, row, &verdicts).await?;
         let certificate = certificate::write(&app.live(), row, &verdicts, now).to_string();
         app.store.write(Write::Certify(Certified { id: row.id, certificate, at: now })).await?;
         tracing::info!(erasure = row.id, tenant = %row.tenant, "an erasure is done");
         app.has_moved();
+    }
+    Ok(())
+}
+
+/// Somebody may have signed up under the same address or external id while a destination was still asked to erase,
+/// and was erased there too: it is told of them again. Once more after a kill, which changes nothing.
+async fn tell_of_namesakes(app: &App, row: &ErasureRow, verdicts: &[ErasureVerdict]) -> Result<(), Trouble> {
+    let hash =
+        |hash: &String| ErasedHash { tenant: row.tenant.clone(), hash: hash.clone(), at: row.asked_at };
+    let here = app.store.here_anew(row.hashes.iter().map(hash).collect()).await?;
+    let mut contacts = BTreeMap::new();
+    for (tenant, Subject { address, external_id }) in here {
+        let found = app.store.contact(&tenant, &ContactKey::Subject { address, external_id }).await?;
+        contacts.extend(found.map(|row| (row.contact.uid.clone(), row)));
+    }
+    let asked = verdicts.iter().filter(|one| one.state == State::Delivered).map(|one| &one.destination);
+    let (destinations, now): (BTreeSet<&Name>, _) = (asked.collect(), runtime::now());
+    let pairs = contacts.values().flat_map(|contact| destinations.iter().map(move |to| (*to, contact)));
+    let arrivals: Vec<_> =
+        (0_u32..).zip(pairs).map(|(part, (to, contact))| resync::arrived(to, part, contact, now)).collect();
+    if !arrivals.is_empty() {
+        keep(app, Box::new(resync::told(&row.tenant, arrivals, now))).await?;
     }
     Ok(())
 }

@@ -201,27 +201,34 @@ fn is_reached(live: &Live, of: &Resynced<'_>) -> bool {
 }
 
 fn receipt(of: &Resynced<'_>, rows: &[ContactRow], mark: RoundMark, now: Millis) -> Receipt {
-    let arrivals = (0_u32..).zip(rows).map(|(part, row)| arrived(of, part, row, now));
+    let to = &of.settings.name;
+    let arrivals = (0_u32..).zip(rows).map(|(part, row)| arrived(to, part, row, now)).collect();
+    Receipt { round: Some(Box::new(mark)), ..told(&of.settings.tenant, arrivals, now) }
+}
+
+/// Tells destinations of contacts once more, by events that go to them alone.
+pub fn told(tenant: &Name, arrivals: Vec<Arrived>, now: Millis) -> Receipt {
     Receipt {
-        tenant: of.settings.tenant.clone(),
+        tenant: tenant.clone(),
         source: Name::new(CONTACTS),
         credential: "resync".to_owned(),
         received_at: now,
         digest: digest(&[]),
         packed: None,
-        arrivals: arrivals.collect(),
+        arrivals,
         unreadable: Vec::new(),
         idempotency: None,
-        round: Some(Box::new(mark)),
+        round: None,
     }
 }
 
-/// The whole contact at the time of its last change: newer consent of the person voids what it says.
-fn arrived(of: &Resynced<'_>, part: u32, row: &ContactRow, now: Millis) -> Arrived {
+/// The whole contact at the time of its last change, for one destination: newer consent of the person voids what it
+/// says.
+pub fn arrived(to: &Name, part: u32, row: &ContactRow, now: Millis) -> Arrived {
     let contact = &row.contact;
     let text = format!(
         "{MARK}{},\"contact\":{},\"origin\":\"resync\"}}",
-        json::quote(of.settings.name.as_str()),
+        json::quote(to.as_str()),
         contact_json(contact)
     );
     let event = Event {

@@ -2,10 +2,24 @@
 //! happened before somebody was erased.
 
 use mailspan_core::Millis;
-use mailspan_core::contact::{ContactWrite, Stated, Suppressed, standing};
+use mailspan_core::contact::{ContactWrite, Fact, Stated, Suppressed, standing};
 use mailspan_core::limits::ECHO_SKEW_MS;
 
-use super::{Audience, HeldBack, find};
+use super::{Audience, HeldBack, Written, find};
+
+/// When a suppression of the person may last have been lifted: by a word of an operator, or by a confirmation after
+/// an opt-out.
+fn free_at(facts: &[Fact]) -> Option<Millis> {
+    let out_at = facts.iter().filter(|fact| fact.what == Stated::OptOut).map(|fact| fact.at).min();
+    let frees = |fact: &&Fact| match fact.what {
+        Stated::SuppressionLifted => true,
+        Stated::OptIn(Some(level)) | Stated::Level(level) => {
+            level.is_double() && out_at.is_some_and(|out| out < fact.at)
+        }
+        _ => false,
+    };
+    facts.iter().filter(frees).map(|fact| fact.at).max()
+}
 
 impl Audience {
     /// Why the event changes nothing, where it does not. `write.at` is not later than it was learned of.
@@ -46,7 +60,8 @@ impl Audience {
             _ => return false,
         };
         let Ok(Some(person)) = self.followed(write) else { return false };
-        let now = standing(&self.facts_of(person));
+        let facts = self.facts_of(person);
+        let now = standing(&facts);
         // Who is suppressed was written there as opted out, whatever the person has agreed to.
         let is_suppressed = self.contacts.get(&person).is_some_and(|contact| contact.suppressed_at.is_some());
         let is_out = is_suppressed || !now.opt_in() && now.opted_out_at.is_some();
@@ -56,8 +71,13 @@ impl Audience {
         let persons = self.all_of(person);
         let written = persons.iter().filter_map(|one| self.written.get(one)).flatten();
         let skew = |at: Millis, ms: i64| Millis(at.0.saturating_add(ms));
+        // What was told before the address was free again may have been told as no opt-in.
+        let free_at = if mirror.repeats && !opts_in { free_at(&facts) } else { None };
+        let may_say_so = |one: &&Written| {
+            one.opts_in == opts_in || one.opts_in && free_at.is_some_and(|free| one.from < free)
+        };
         written
-            .filter(|one| one.opts_in == opts_in)
+            .filter(may_say_so)
             .filter(|one| mirror.destinations.iter().any(|destination| destination.0 == one.destination))
             .any(|one| {
                 let is_ended = one.until.is_some_and(|until| skew(until, ECHO_SKEW_MS) < write.at);

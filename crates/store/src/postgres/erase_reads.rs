@@ -36,12 +36,13 @@ impl Postgres {
         link.end(found).await
     }
 
-    pub(crate) async fn here_again(
+    pub(crate) async fn here(
         &self,
         asked: &[(Name, [u8; 16])],
+        anew: bool,
     ) -> Result<Vec<(Name, Subject)>, Trouble> {
         let link = self.link().await?;
-        let found = here_again(link.base()?, asked).await;
+        let found = here(link.base()?, asked, anew).await;
         link.end(found).await
     }
 
@@ -130,14 +131,15 @@ async fn hashes(base: &Base, after: Option<&ErasedHash>) -> Result<Vec<ErasedHas
     Ok(found)
 }
 
-async fn here_again(base: &Base, asked: &[(Name, [u8; 16])]) -> Result<Vec<(Name, Subject)>, Fault> {
+/// Who has these identities; `anew`: though the store knows that they were erased.
+async fn here(base: &Base, asked: &[(Name, [u8; 16])], anew: bool) -> Result<Vec<(Name, Subject)>, Fault> {
     let sql = "SELECT p.address, p.external_id FROM identities i JOIN persons p ON p.id = i.person
          WHERE i.tenant = $1 AND i.hash = $2
-           AND NOT EXISTS (SELECT 1 FROM erased d WHERE d.tenant = $1 AND d.hash = $2)";
+           AND $3 = EXISTS (SELECT 1 FROM erased d WHERE d.tenant = $1 AND d.hash = $2)";
     let mut found = vec![];
     for (name, hash) in asked {
         let Some(tenant) = base.tenant(name.as_str()).await? else { continue };
-        if let Some(row) = base.row(sql, &[&tenant, &&hash[..]]).await? {
+        if let Some(row) = base.row(sql, &[&tenant, &&hash[..], &anew]).await? {
             found.push((name.clone(), subject(get(&row, 0)?, get(&row, 1)?)));
         }
     }

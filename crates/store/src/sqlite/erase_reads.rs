@@ -90,17 +90,23 @@ pub(crate) fn hashes(base: &Base, after: Option<&ErasedHash>) -> Result<Vec<Eras
     Ok(found)
 }
 
-pub(crate) fn here_again(base: &Base, asked: &[(Name, [u8; 16])]) -> Result<Vec<(Name, Subject)>, Fault> {
+/// Who has these identities; `anew`: though the store knows that they were erased.
+pub(crate) fn here(
+    base: &Base,
+    asked: &[(Name, [u8; 16])],
+    anew: bool,
+) -> Result<Vec<(Name, Subject)>, Fault> {
     let mut found = vec![];
     for (name, hash) in asked {
         let Some(tenant) = base.tenant(name.as_str())? else { continue };
         let mut statement = base.sql(
             "SELECT p.address, p.external_id FROM identities i CROSS JOIN persons p ON p.id = i.person
              WHERE i.tenant = ?1 AND i.hash = ?2
-               AND NOT EXISTS (SELECT 1 FROM erased d WHERE d.tenant = ?1 AND d.hash = ?2)",
+               AND ?3 = EXISTS (SELECT 1 FROM erased d WHERE d.tenant = ?1 AND d.hash = ?2)",
         )?;
-        let row: Option<(Option<String>, Option<String>)> =
-            statement.query_row(params![tenant, hash], |row| Ok((row.get(0)?, row.get(1)?))).optional()?;
+        let row: Option<(Option<String>, Option<String>)> = statement
+            .query_row(params![tenant, hash, anew], |row| Ok((row.get(0)?, row.get(1)?)))
+            .optional()?;
         found.extend(row.map(|row| (name.clone(), subject(row.0, row.1))));
     }
     Ok(found)
