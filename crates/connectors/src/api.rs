@@ -9,7 +9,8 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use crate::contract::{
-    Arrival, BadBody, BadSetting, Dedupe, Kind, Parsed, Source, SourceKind, Verified, schema_of, settings,
+    Arrival, BadBody, BadSetting, Dedupe, Kind, Parsed, Sample, SampleOf, Source, SourceKind, Verified,
+    schema_of, settings,
 };
 use crate::reading::{self, bad, found, word};
 
@@ -72,6 +73,14 @@ impl Source for Api {
 
     fn sign(&self, _: &RawRequest, _: &Named, _: Millis) -> Vec<(String, String)> {
         Vec::new()
+    }
+
+    fn sample(&self, of: &SampleOf) -> Sample {
+        let body = serde_json::json!({
+            "type": "app.sample", "subject": "sample@example.com", "time": of.now.rfc3339(),
+            "data": { "sample": of.id },
+        });
+        Sample { query: String::new(), headers: Vec::new(), body: body.to_string() }
     }
 
     fn request_id(&self, _: &RawRequest) -> Option<String> {

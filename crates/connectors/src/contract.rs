@@ -134,9 +134,53 @@ pub trait Source: Send + Sync {
     /// Signs a sample as the sender would, for `events send` and the sandbox: the headers to add.
     fn sign(&self, request: &RawRequest, secret: &Named, now: Millis) -> Vec<(String, String)>;
 
+    /// A request as this sender makes it, about nobody who exists, for `events send`; `sign` comes after.
+    fn sample(&self, of: &SampleOf) -> Sample;
+
     /// The dedupe key that the request itself carries (a delivery id in a header), where the
     /// scheme has one; used for events of a VRL `parse` program.
     fn request_id(&self, request: &RawRequest) -> Option<String>;
+}
+
+/// What tells one sample from another.
+#[derive(Debug, Clone)]
+pub struct SampleOf {
+    /// 16 hex digits, drawn by the caller.
+    pub id: String,
+    pub now: Millis,
+}
+
+impl SampleOf {
+    /// A number of the id that JavaScript can hold (2^53).
+    pub fn number(&self) -> u64 {
+        u64::from_str_radix(&self.id, 16).unwrap_or(1) >> 12
+    }
+
+    /// The id in the form of a UUID of version 8 (RFC 9562, 5.8: vendors' own).
+    pub fn uuid(&self) -> String {
+        let digits = format!("{:0>16}", self.id);
+        let part = |from: usize, to: usize| digits.get(from..to).unwrap_or_default();
+        format!("{}-{}-8{}-8000-{:0>12}", part(0, 8), part(8, 12), part(12, 15), part(15, 16))
+    }
+
+    pub fn seconds(&self) -> i64 {
+        self.now.0.div_euclid(1_000)
+    }
+
+    /// The time without an offset, as shops write it.
+    pub fn local(&self) -> String {
+        self.now.rfc3339().trim_end_matches('Z').to_owned()
+    }
+}
+
+/// A request to be signed and posted; its content type is JSON.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sample {
+    /// Without `?`.
+    pub query: String,
+    /// In lower case, beside those that signing adds.
+    pub headers: Vec<(String, String)>,
+    pub body: String,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

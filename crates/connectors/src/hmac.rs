@@ -1,5 +1,6 @@
 //! Senders that sign each request with a shared secret, told by a preset or spelled out.
 
+mod samples;
 mod scheme;
 
 use mailspan_core::json::{Node, Value as Json};
@@ -7,13 +8,15 @@ use mailspan_core::{Address, EventType, Millis, Named, RawRequest, Subject, json
 use serde_json::Value;
 
 use crate::contract::{
-    Arrival, BadBody, BadSetting, Dedupe, Kind, Parsed, Source, SourceKind, Verified, schema_of, settings,
+    Arrival, BadBody, BadSetting, Dedupe, Kind, Parsed, Sample, SampleOf, Source, SourceKind, Verified,
+    schema_of, settings,
 };
 use crate::reading::{self, at, bad, found, word};
 use crate::signature::presets::Handshake;
 use crate::signature::recipe::{self, Scheme};
 use crate::signature::verdict;
 
+pub(crate) use samples::mailingcore as mailingcore_sample;
 pub use scheme::{DedupeSetting, Settings, TimestampSetting};
 
 pub static KIND: Kind = Kind {
@@ -43,6 +46,7 @@ pub(crate) struct Hmac {
     dedupe: Option<Same>,
     handshake: Option<Handshake>,
     event_type: EventType,
+    preset: Option<&'static str>,
 }
 
 /// What tells a repeat.
@@ -104,6 +108,10 @@ impl Source for Hmac {
             headers.push((name.clone(), recipe::fresh_id(request, now)));
         }
         headers
+    }
+
+    fn sample(&self, of: &SampleOf) -> Sample {
+        samples::sample(self.preset, of)
     }
 
     fn request_id(&self, request: &RawRequest) -> Option<String> {

@@ -78,7 +78,7 @@ enum Method {
 }
 
 #[derive(Debug, Deserialize, JsonSchema)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "it is no status: write one like 404 or a range like \"500-599\"")]
 enum StatusText {
     Status(u16),
     Range(String),

@@ -7,8 +7,8 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use crate::contract::{
-    Arrival, BadBody, BadSetting, Dedupe, Kind, Parsed, Source, SourceKind, Verified, schema_of, settings,
-    too_narrow,
+    Arrival, BadBody, BadSetting, Dedupe, Kind, Parsed, Sample, SampleOf, Source, SourceKind, Verified,
+    schema_of, settings, too_narrow,
 };
 use crate::reading::{self, at, bad, found};
 use crate::signature::recipe::fresh_id;
@@ -91,6 +91,14 @@ impl Source for StandardWebhooks {
             (stamp_header.to_owned(), seconds.to_string()),
             (header.to_owned(), signature),
         ]
+    }
+
+    fn sample(&self, of: &SampleOf) -> Sample {
+        let body = serde_json::json!({
+            "type": "app.sample", "subject": "sample@example.com", "timestamp": of.now.rfc3339(),
+            "data": { "sample": of.id },
+        });
+        Sample { query: String::new(), headers: Vec::new(), body: body.to_string() }
     }
 
     fn request_id(&self, request: &RawRequest) -> Option<String> {

@@ -69,7 +69,10 @@ impl Span {
         };
         match number.checked_mul(unit) {
             Some(ms) if ms <= 10 * 366 * 86_400_000 => Ok(Span { ms }),
-            _ => Err(format!("`{}` is more than ten years", crate::clip(text, 40))),
+            _ => Err(format!(
+                "`{}` is more than ten years: write a shorter time, like \"90d\"",
+                crate::clip(text, 40)
+            )),
         }
     }
 }

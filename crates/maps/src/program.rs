@@ -9,6 +9,8 @@ use mailspan_core::limits::RUN_STEPS_MAX;
 use vrl::compiler::runtime::Runtime;
 use vrl::compiler::state::ExternalEnv;
 use vrl::compiler::{CompileConfig, TargetValue, TimeZone, compile_with_external};
+
+use vrl::value::kind::{Collection, Field, Index, Kind};
 use vrl::value::{Secrets, Value};
 
 use crate::error::{at, compile_errors, run_error};
@@ -31,6 +33,7 @@ static UTC: LazyLock<TimeZone> = LazyLock::new(|| TimeZone::parse("UTC").unwrap_
 
 impl Program {
     /// Compiles VRL within the limits of [`mailspan_core::limits`]: size, nesting, index literals.
+    /// A condition that cannot be a boolean and a `parse` program that cannot make an event are refused too.
     /// Safe on a stack of 2 MiB. Warnings are ignored; errors are never an empty list.
     pub fn compile(text: &str, purpose: Purpose) -> Result<Program, Vec<CompileError>> {
         guard::check(text).map_err(|error| vec![error])?;
@@ -49,6 +52,11 @@ impl Program {
                 "a condition must give true or false: compare with ==, or use exists()".to_owned(),
             );
             return Err(vec![text]);
+        }
+        if purpose == Purpose::Parse
+            && let Some(why) = makes_no_event(text, &compiled)
+        {
+            return Err(vec![at(text, 0, why.to_owned())]);
         }
         Ok(Program { text: text.into(), purpose, compiled: Arc::new(compiled) })
     }
@@ -92,6 +100,43 @@ impl std::fmt::Debug for Program {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Program").field("purpose", &self.purpose).field("text", &self.text).finish()
     }
+}
+
+/// Why a `parse` program can make no event, whatever comes in; nothing where it may. `null` and `[]` are results
+/// too. VRL does not see what a closure assigns, so of a program that has one nothing is said.
+fn makes_no_event(text: &str, compiled: &vrl::compiler::Program) -> Option<&'static str> {
+    if text.contains("->") {
+        return None;
+    }
+    let result = compiled.final_type_info().result;
+    let mut results = vec![result.kind().clone()];
+    if !result.returns().is_never() {
+        results.push(result.returns().clone());
+    }
+    let listed: Vec<Kind> = results.iter().filter_map(Kind::as_array).flat_map(elements).collect();
+    let objects: Vec<&Collection<Field>> =
+        results.iter().chain(&listed).filter_map(Kind::as_object).collect();
+    let empty = |array: &Collection<Index>| array.known().is_empty();
+    let nothing = results.iter().any(|kind| kind.contains_null() || kind.as_array().is_some_and(empty));
+    if objects.is_empty() && !nothing {
+        return Some(
+            "it makes no event: its last expression must be an object with `type`, or an array of these",
+        );
+    }
+    let typed = |object: &&Collection<Field>| {
+        let known = object.known().get(&Field::from("type")).cloned();
+        known.unwrap_or_else(|| object.unknown_kind()).contains_bytes()
+    };
+    match objects.is_empty() || objects.iter().any(typed) {
+        true => None,
+        false => Some(
+            "what it makes has no `type` that is text: every event would be quarantined, write { \"type\": \"app.name\", … }",
+        ),
+    }
+}
+
+fn elements(array: &Collection<Index>) -> Vec<Kind> {
+    array.known().values().cloned().chain([array.unknown_kind()]).collect()
 }
 
 fn can_be_boolean(compiled: &vrl::compiler::Program) -> bool {

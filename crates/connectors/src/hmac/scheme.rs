@@ -90,6 +90,7 @@ impl Settings {
             scheme,
             dedupe,
             handshake: self.handshake.or(preset.and_then(|preset| preset.handshake)),
+            preset: preset.map(|preset| preset.name),
             event_type: EventType::parse(&format!("app.{label}"))
                 .unwrap_or_else(|_| EventType::known("app.received")),
         })
@@ -149,7 +150,11 @@ fn check(scheme: &Scheme, tolerance: bool) -> Result<(), BadSetting> {
     let plain = scheme.algorithm == Algorithm::Sha256Plain;
     let part = matches!(&scheme.timestamp, Some(Stamp { place: Place::Part(_), .. }));
     let problems = [
-        (scheme.header.is_empty(), "header", "name the header that holds the signature, or a `preset`"),
+        (
+            scheme.header.is_empty(),
+            "header",
+            "it has no `header`: name the one that holds the signature, or a `preset`",
+        ),
         (
             !signed(&Piece::Body),
             "signed",
@@ -178,7 +183,7 @@ fn check(scheme: &Scheme, tolerance: bool) -> Result<(), BadSetting> {
         (
             tolerance && scheme.timestamp.is_none(),
             "tolerance",
-            "there is no `timestamp` to hold against the clock",
+            "there is no `timestamp` to hold against the clock: leave it out, or say where the time stands",
         ),
         (
             signed(&Piece::Id) && scheme.id.is_none(),
@@ -188,7 +193,7 @@ fn check(scheme: &Scheme, tolerance: bool) -> Result<(), BadSetting> {
         (
             part && scheme.separator.is_none(),
             "timestamp",
-            "a `part` needs a `separator` that parts the header, like \",\"",
+            "a `part` needs a `separator` that parts the header: write separator = \",\"",
         ),
     ];
     match problems.into_iter().find(|(wrong, ..)| *wrong) {
@@ -233,7 +238,13 @@ fn preset_same(same: presets::Same) -> Same {
 fn header_name(name: &str, path: &[&str]) -> Result<String, BadSetting> {
     let token = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
     if name.is_empty() || !name.bytes().all(token) {
-        return Err(wrong(path, format!("`{}` is no name of a header", mailspan_core::clip(name, 60))));
+        return Err(wrong(
+            path,
+            format!(
+                "`{}` is no name of a header: write letters, digits and `-`",
+                mailspan_core::clip(name, 60)
+            ),
+        ));
     }
     Ok(name.to_ascii_lowercase())
 }

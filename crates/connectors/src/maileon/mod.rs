@@ -14,8 +14,8 @@ use mailspan_core::{Answer, Millis, Named, RawRequest, Request, Verdict};
 use serde_json::Value;
 
 use crate::contract::{
-    BadBody, BadSetting, Item, Judgement, Kind, Known, Parsed, Plan, Policy, Refusal, Sink, SinkKind, Source,
-    SourceKind, Verified, schema_of, settings,
+    BadBody, BadSetting, Item, Judgement, Kind, Known, Parsed, Plan, Policy, Refusal, Sample, SampleOf, Sink,
+    SinkKind, Source, SourceKind, Verified, schema_of, settings,
 };
 use call::{Call, call_of};
 use settings::{Settings, SourceSettings};
@@ -122,6 +122,17 @@ impl Source for Webhooks {
 
     fn sign(&self, _: &RawRequest, _: &Named, _: Millis) -> Vec<(String, String)> {
         Vec::new()
+    }
+
+    fn sample(&self, of: &SampleOf) -> Sample {
+        let body = serde_json::json!({
+            "email": "sample@example.com", "external_id": of.id, "timestamp": of.now.rfc3339(),
+        });
+        let query = match self.event {
+            Some(_) => String::new(),
+            None => "type=unsubscription".to_owned(),
+        };
+        Sample { query, headers: Vec::new(), body: body.to_string() }
     }
 
     fn request_id(&self, _: &RawRequest) -> Option<String> {

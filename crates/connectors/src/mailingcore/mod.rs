@@ -16,8 +16,8 @@ use mailspan_core::{Answer, Millis, Named, RawRequest, Request, Verdict};
 use serde_json::Value;
 
 use crate::contract::{
-    AskKind, BadBody, BadSetting, Item, Judgement, Kind, Known, Parsed, Plan, Policy, Sink, SinkKind, Source,
-    SourceKind, Verified, schema_of, settings, too_narrow,
+    AskKind, BadBody, BadSetting, Item, Judgement, Kind, Known, Parsed, Plan, Policy, Sample, SampleOf, Sink,
+    SinkKind, Source, SourceKind, Verified, schema_of, settings, too_narrow,
 };
 use crate::signature::recipe::{Scheme, sign, verify};
 use crate::signature::{presets, verdict};
@@ -141,6 +141,10 @@ impl Source for Webhooks {
 
     fn sign(&self, request: &RawRequest, secret: &Named, now: Millis) -> Vec<(String, String)> {
         sign(&self.scheme, request, secret, now)
+    }
+
+    fn sample(&self, of: &SampleOf) -> Sample {
+        crate::hmac::mailingcore_sample(of, self.tenant_id.as_deref().unwrap_or("sample"))
     }
 
     fn request_id(&self, request: &RawRequest) -> Option<String> {

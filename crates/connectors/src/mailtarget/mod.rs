@@ -11,7 +11,8 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use crate::contract::{
-    AskKind, BadBody, BadSetting, Kind, Parsed, Source, SourceKind, Verified, schema_of, settings,
+    AskKind, BadBody, BadSetting, Kind, Parsed, Sample, SampleOf, Source, SourceKind, Verified, schema_of,
+    settings,
 };
 use crate::signature::recipe::{Piece, Scheme, sign, verify};
 use crate::signature::{Algorithm, Encoding, verdict};
@@ -86,6 +87,16 @@ impl Source for Mailtarget {
     fn sign(&self, request: &RawRequest, secret: &Named, now: Millis) -> Vec<(String, String)> {
         let bare = Scheme { prefix: String::new(), ..self.scheme.clone() };
         sign(&bare, request, secret, now)
+    }
+
+    fn sample(&self, of: &SampleOf) -> Sample {
+        let body = serde_json::json!({
+            "transmissionId": format!("sample-{}", of.id), "messageId": of.id, "event": "click",
+            "timestamp": of.now.rfc3339(), "recipient": "sample@example.com", "campaignId": null,
+            "metadata": { "crm_contact_id": "1", "crm_deal_id": "2", "crm_owner": "owner@example.com" },
+            "raw": { "url": "https://example.com/offer" },
+        });
+        Sample { query: String::new(), headers: Vec::new(), body: body.to_string() }
     }
 
     fn request_id(&self, _: &RawRequest) -> Option<String> {

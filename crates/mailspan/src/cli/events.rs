@@ -1,20 +1,14 @@
 //! `mailspan events` and `mailspan explain`.
 
-use std::io::Read;
-use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::{Context, bail};
 use clap::{Args, Subcommand};
-use mailspan_core::{Answer, RawRequest, Request};
-use mailspan_egress::{Allowance, Egress, Target};
 use serde_json::Value;
 
 use super::client::Client;
 use super::deliveries::{pages, segment};
+use super::send::{self, Send};
 use super::{Common, table};
-use crate::hub::{Access, Hub, Source};
-use crate::runtime;
 
 #[derive(Debug, Subcommand)]
 pub enum Events {
@@ -34,17 +28,6 @@ pub enum Events {
     Show { id: String },
     /// Sign a sample with the source's secret and send it through the front door
     Send(Send),
-}
-
-#[derive(Debug, Args)]
-pub struct Send {
-    /// A source of the configuration
-    source: String,
-    /// The body to send; `-` reads standard input; without it a sample of the source's kind
-    file: Option<PathBuf>,
-    /// An API key of scope events:write, for a source of kind api
-    #[arg(long, env = "MAILSPAN_API_KEY", hide_env_values = true)]
-    key: Option<String>,
 }
 
 #[derive(Debug, Args)]
@@ -68,7 +51,7 @@ pub async fn run(common: &Common, command: Events) -> anyhow::Result<ExitCode> {
         Events::Show { id } => {
             table::one(common, &get(common, &format!("/v1/events/{}", segment(&id))).await?)
         }
-        Events::Send(send) => return send_sample(common, send).await,
+        Events::Send(command) => return send::run(common, command).await,
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -115,112 +98,4 @@ pub async fn explain(common: &Common, command: Explain) -> anyhow::Result<ExitCo
         }
     }
     Ok(ExitCode::SUCCESS)
-}
-
-async fn send_sample(common: &Common, send: Send) -> anyhow::Result<ExitCode> {
-    let hub = super::load(common)?;
-    let names = || hub.sources.iter().map(|source| source.name.as_str()).collect::<Vec<_>>().join(", ");
-    let source = hub.source(&send.source);
-    let source =
-        source.with_context(|| format!("there is no source `{}`: there are {}", send.source, names()))?;
-    let body = match &send.file {
-        None => sample(source),
-        Some(path) if path.as_os_str() == "-" => {
-            let mut body = Vec::new();
-            std::io::stdin().read_to_end(&mut body).context("read standard input")?;
-            body
-        }
-        Some(path) => std::fs::read(path).with_context(|| format!("read {}", path.display()))?,
-    };
-    let answer = post(&hub, source, body, send.key.as_deref()).await?;
-    let text = String::from_utf8_lossy(&answer.body).into_owned();
-    let value = serde_json::from_str(&text).unwrap_or(Value::String(text));
-    if !common.json {
-        table::say(format_args!("HTTP {}", answer.status));
-    }
-    table::one(common, &value);
-    let kept = value["accepted"] != 0 || value["quarantined"] == 0 || value["quarantined"].is_null();
-    if !kept {
-        tracing::warn!(
-            "nothing of it could be read (`mailspan quarantined` says why): name a FILE with a body as its platform posts it"
-        );
-    }
-    let taken = (200..300).contains(&answer.status) && kept;
-    Ok(if taken { ExitCode::SUCCESS } else { ExitCode::FAILURE })
-}
-
-async fn post(hub: &Hub, source: &Source, body: Vec<u8>, key: Option<&str>) -> anyhow::Result<Answer> {
-    let mut path = source.path.clone();
-    let mut headers = vec![("content-type".to_owned(), "application/json".to_owned())];
-    match &source.access {
-        _ if source.kind.name == "api" => {
-            let key = key.context("a source of kind api needs a key: `--key KEY`; `mailspan keys create --scope events:write` makes one")?;
-            headers.push(("authorization".to_owned(), format!("Bearer {key}")));
-        }
-        None => {}
-        Some(Access::Bearer { token }) => {
-            headers.push(("authorization".to_owned(), format!("Bearer {}", token.secret.expose())))
-        }
-        Some(Access::Basic { user, password }) => {
-            use base64::Engine;
-            let both = format!("{user}:{}", password.secret.expose());
-            let both = base64::engine::general_purpose::STANDARD.encode(both);
-            headers.push(("authorization".to_owned(), format!("Basic {both}")));
-        }
-        Some(Access::Path { secret }) => path = format!("{path}/{}", secret.secret.expose()),
-    }
-    let raw = RawRequest {
-        method: "POST".to_owned(),
-        url: format!("{}{path}", hub.server.public_url),
-        path: path.clone(),
-        query: String::new(),
-        headers: headers.iter().map(|(name, value)| (name.clone(), value.clone().into_bytes())).collect(),
-        body: body.into(),
-        received_at: runtime::now(),
-    };
-    if let Some(secret) = source.secrets.first() {
-        headers.extend(source.logic.sign(&raw, secret, runtime::now()));
-    }
-    let request = Request { method: "POST", path, headers, body: raw.body };
-    let listen = hub.server.listen;
-    let address = if listen.ip().is_unspecified() {
-        std::net::SocketAddr::from(([127, 0, 0, 1], listen.port()))
-    } else {
-        listen
-    };
-    let allow = Allowance { net: address.ip().into(), port_min: address.port(), port_max: address.port() };
-    let egress = Egress::new(vec![allow], runtime::clock());
-    let target = Target {
-        key: "front-door".to_owned(),
-        base_url: format!("http://{address}"),
-        concurrency: 1,
-        timeout_ms: 30_000,
-        ca: None,
-        client_certificate: None,
-        title_case_headers: false,
-    };
-    match egress.send(&target, request).await {
-        Ok(answer) => Ok(answer),
-        Err(lost) => {
-            bail!("the hub at {address} was not reached ({}): does `mailspan serve` run?", lost.why.text)
-        }
-    }
-}
-
-/// A body of the source's kind, about a person who exists nowhere.
-fn sample(source: &Source) -> Vec<u8> {
-    let now = runtime::now().rfc3339();
-    let id = format!("{:016x}", runtime::random_u64());
-    let value = match source.kind.name {
-        "mailtarget" => serde_json::json!({
-            "transmissionId": format!("sample-{id}"), "messageId": id, "event": "click", "timestamp": now,
-            "recipient": "sample@example.com", "campaignId": null,
-            "metadata": { "crm_contact_id": "1", "crm_deal_id": "2", "crm_owner": "owner@example.com" },
-            "raw": { "url": "https://example.com/offer" },
-        }),
-        _ => serde_json::json!({
-            "type": "app.sample", "subject": "sample@example.com", "timestamp": now, "data": { "sample": id },
-        }),
-    };
-    value.to_string().into_bytes()
 }

@@ -20,6 +20,7 @@ pub mod progress;
 mod reconcile;
 mod records;
 mod sandbox;
+mod send;
 mod sources;
 pub mod table;
 mod tenants;

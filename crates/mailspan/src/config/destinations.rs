@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use aws_lc_rs::digest::{Context, SHA256};
 use mailspan_connectors::contract::{Kind, Policy, Sink};
+use mailspan_connectors::registry;
 use mailspan_core::limits::ROUND_MS_MAX;
 use mailspan_core::{Name, Secret, Span};
 use mailspan_egress::{Allowance, Target};
@@ -11,7 +12,7 @@ use mailspan_engine::Limits;
 use serde_json::{Map, Value};
 
 use super::access::auth;
-use super::echo::echo_of;
+use super::echo::{Echoes, echo_of};
 use super::endpoint;
 use super::kinds::{self, Side};
 use super::limits::{defaults, limits, timeout};
@@ -28,11 +29,12 @@ pub fn destinations(
     sources: &Table,
     allow: &[Allowance],
 ) -> Vec<Arc<Destination>> {
-    let read = |entry| destination(reader, entry, sources, allow);
+    let echoes = Echoes::of(sources);
+    let read = |entry| destination(reader, entry, &echoes, allow);
     table.entries.iter().filter_map(read).map(Arc::new).collect()
 }
 
-fn destination(reader: &Reader, entry: &Entry, sources: &Table, allow: &[Allowance]) -> Option<Destination> {
+fn destination(reader: &Reader, entry: &Entry, echoes: &Echoes, allow: &[Allowance]) -> Option<Destination> {
     let before = reader.count();
     let place = format!("destinations.{}", entry.key);
     let table = reader.table(&entry.node, "write [destinations.NAME] with kind = \"…\" below it")?;
@@ -41,17 +43,18 @@ fn destination(reader: &Reader, entry: &Entry, sources: &Table, allow: &[Allowan
     let proof = proof(reader, table, &place);
     let tls = tls(reader, table, &place);
     let kind = kinds::kind(reader, table, &entry.key_at, &place, Side::Destination);
-    let limits = limits(reader, table, &place, kind?.sink.as_ref()?.defaults);
-    let kind = kind?;
-    let of = kind.sink.as_ref()?;
+    // Of a kind that nobody knows, what every kind has is read all the same.
+    let of = kind.or_else(|| registry::kind("http"))?.sink.as_ref()?;
+    let limits = limits(reader, table, &place, of.defaults);
     let timeout_ms = timeout(reader, table, of.defaults);
+    let ordered = ordered(reader, table);
+    let echo_of = echo_of(reader, table, echoes);
+    let kind = kind?;
     let base_url = endpoint::base_url(reader, table, &entry.key_at, &place, kind, of, allow);
     let known = reader.count();
     let mut own = kinds::own(reader, table, &place, &names(DESTINATION), &(of.schema)());
     always_batches(kind, table, &mut own);
     let sink = kinds::build(reader, entry, own.clone(), reader.count() == known, of.build);
-    let ordered = ordered(reader, table);
-    let echo_of = echo_of(reader, table, sources);
     let resync = resync(reader, table, &place, kind);
     credentials(reader, entry, table, kind, &proof);
     if reader.count() > before {

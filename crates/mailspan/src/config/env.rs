@@ -131,15 +131,12 @@ fn put(root: &mut Table, set: &Override, text: &str) {
     let at = Place::Env(set.variable.clone());
     let node = Node { at: at.clone(), data: data(set.shape, text, &at) };
     if !root.has(set.section) {
-        let data = Data::Table(Table::default());
-        let node = Node { at: at.clone(), data };
-        root.entries.push(Entry { key: set.section.to_owned(), key_at: at.clone(), node });
+        let node = Node { at: at.clone(), data: Data::Table(Table::default()) };
+        root.put(Entry { key: set.section.to_owned(), key_at: at.clone(), node });
     }
-    let section = root.entries.iter_mut().find(|entry| entry.key == set.section);
     // A section that is no table is reported when it is read.
-    if let Some(Entry { node: Node { data: Data::Table(table), .. }, .. }) = section {
-        table.entries.retain(|entry| entry.key != set.key);
-        table.entries.push(Entry { key: set.key.to_owned(), key_at: at, node });
+    if let Some(Entry { node: Node { data: Data::Table(table), .. }, .. }) = root.entry_mut(set.section) {
+        table.put(Entry { key: set.key.to_owned(), key_at: at, node });
     }
 }
 

@@ -128,8 +128,8 @@ fn stripped(reader: &Reader, node: &Node, place: &str, schema: &Value, root: &Va
     }
 }
 
-/// How many refusals of one section are looked for: each takes the refused key away and asks again.
-const TRIES_MAX: usize = 10;
+/// How many refusals of one section are looked for: each takes the refused value away and asks again.
+const TRIES_MAX: usize = 100;
 
 /// Builds the connector; what it refuses is reported where it stands. `whole` is false where keys
 /// were left out because nobody knows them: then, as after a first refusal, only complaints about
@@ -143,33 +143,96 @@ pub fn build<T>(
 ) -> Option<T> {
     let mut left = own;
     let mut sure = whole;
+    let mut gone: Vec<Vec<String>> = Vec::new();
     for tries in 0..TRIES_MAX {
         let bad = match build(&left) {
             Ok(built) if tries == 0 => return Some(built),
             Ok(_) => return None,
             Err(bad) => bad,
         };
-        if !sure && !of_the_value(&bad.text) {
-            return None;
-        }
-        report(reader, entry, &bad);
-        left.as_object_mut()?.remove(bad.path.first()?)?;
+        let path = match sure || of_the_value(&left, &bad) {
+            true => {
+                let path = as_written(&bad.path, &gone);
+                report(reader, entry, &BadSetting { path, text: bad.text });
+                bad.path
+            }
+            // Perhaps only since something is gone: what has this setting's other faults in it goes too.
+            false => vec![bad.path.into_iter().next()?],
+        };
+        remove(&mut left, &path)?;
+        gone.push(path);
         sure = false;
     }
     None
 }
 
-/// Complaints that no other key can be the reason of, in the words of serde and of spans and rates.
-fn of_the_value(text: &str) -> bool {
-    ["invalid type", "invalid value", "unknown variant", "is not a length of time", "is not a rate"]
-        .iter()
-        .any(|words| text.contains(words))
+/// Complaints that no other key can be the reason of: in the words of serde and of spans and rates, about one value
+/// inside a setting, or about a text that they quote.
+fn of_the_value(left: &Value, bad: &BadSetting) -> bool {
+    let words =
+        ["invalid type", "invalid value", "unknown variant", "is not a length of time", "is not a rate"];
+    let found = bad.path.iter().try_fold(left, |value, step| child(value, step));
+    words.iter().any(|words| bad.text.contains(words))
+        || found.is_some() && bad.path.len() > 1
+        || found.and_then(Value::as_str).is_some_and(|text| quotes(&bad.text, text))
+}
+
+fn quotes(complaint: &str, text: &str) -> bool {
+    let begins: String = text.chars().take(QUOTED_CHARS).collect();
+    !begins.is_empty() && complaint.contains(&format!("`{begins}"))
+}
+
+/// As much of a text as every complaint quotes.
+const QUOTED_CHARS: usize = 20;
+
+fn child<'v>(value: &'v Value, step: &str) -> Option<&'v Value> {
+    match value {
+        Value::Array(items) => items.get(step.parse::<usize>().ok()?),
+        other => other.get(step),
+    }
+}
+
+fn remove(from: &mut Value, path: &[String]) -> Option<()> {
+    let (last, above) = path.split_last()?;
+    let parent = above.iter().try_fold(from, |value, step| match value {
+        Value::Array(items) => items.get_mut(step.parse::<usize>().ok()?),
+        other => other.get_mut(step),
+    })?;
+    match parent {
+        Value::Array(items) => {
+            let index = last.parse::<usize>().ok().filter(|index| *index < items.len())?;
+            items.remove(index);
+        }
+        other => drop(other.as_object_mut()?.remove(last)?),
+    }
+    Some(())
+}
+
+/// The path in the file of what stands at a path after elements of lists were taken away.
+fn as_written(path: &[String], gone: &[Vec<String>]) -> Vec<String> {
+    let mut path = path.to_vec();
+    for gone in gone.iter().rev() {
+        let Some((index, list)) = gone.split_last() else { continue };
+        let Ok(index) = index.parse::<usize>() else { continue };
+        if path.len() > list.len()
+            && path.starts_with(list)
+            && let Ok(here) = path[list.len()].parse::<usize>()
+            && here >= index
+        {
+            path[list.len()] = (here + 1).to_string();
+        }
+    }
+    path
 }
 
 fn report(reader: &Reader, entry: &Entry, bad: &BadSetting) {
     let found = entry.node.find(&bad.path);
     let at = if std::ptr::eq(found, &entry.node) { &entry.key_at } else { &found.at };
     let (message, help) = match bad.text.split_once(", expected ") {
+        // serde names the type of the program where a table is wanted.
+        Some((message, expected)) if expected.starts_with("struct ") => {
+            (message, "expected a table".to_owned())
+        }
         Some((message, expected)) => (message, format!("expected {expected}")),
         None => {
             let (message, help) = bad.text.split_once(": ").unwrap_or((&bad.text, ""));

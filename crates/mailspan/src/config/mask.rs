@@ -3,23 +3,28 @@
 use std::ops::Range;
 
 /// The characters of a line with their offsets in the file; what may be a secret is three stars.
+/// Takes one walk over the line, however much is hidden.
 pub fn mask(line: &str, start: usize, hidden: &[Range<usize>]) -> Vec<(usize, char)> {
-    let mut covered: Vec<Range<usize>> = hidden.to_vec();
+    let here = start..start + line.len();
+    let meets = |at: &&Range<usize>| at.start < here.end && at.end > here.start;
+    let mut covered: Vec<Range<usize>> = hidden.iter().filter(meets).cloned().collect();
     covered.extend(suspects(line).into_iter().map(|at| at.start + start..at.end + start));
+    covered.sort_by_key(|at| at.start);
+    let mut covered = covered.into_iter().peekable();
     let mut shown = Vec::with_capacity(line.len());
-    let mut inside: Option<&Range<usize>> = None;
+    let mut masked_to = 0;
     for (offset, c) in line.char_indices() {
         let offset = offset + start;
-        match covered.iter().find(|at| at.contains(&offset)) {
-            Some(at) if inside == Some(at) => continue,
-            Some(at) => {
-                shown.extend([(offset, '*'); 3]);
-                inside = Some(at);
+        while let Some(at) = covered.next_if(|at| at.start <= offset) {
+            if at.end > masked_to.max(offset) {
+                if masked_to <= offset {
+                    shown.extend([(offset, '*'); 3]);
+                }
+                masked_to = at.end;
             }
-            None => {
-                shown.push((offset, c));
-                inside = None;
-            }
+        }
+        if offset >= masked_to {
+            shown.push((offset, c));
         }
     }
     shown

@@ -30,11 +30,13 @@ mod storage;
 mod tests;
 mod tree;
 
+use std::collections::HashSet;
 use std::fs;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use mailspan_core::Name;
 use mailspan_core::limits::CONFIG_BYTES_MAX;
 
 pub use report::Problems;
@@ -120,9 +122,14 @@ pub fn read(file_name: &str, folder: &Path, text: &str, options: &Options) -> Re
             env::apply(&reader, &mut root);
             hub(&reader, &root)
         }
-        Err(drafts) => {
-            drafts.iter().for_each(|draft| hide_odd_line(&reader, &draft.at));
-            reader.problems(drafts);
+        Err(broken) => {
+            hide_odd_lines(&reader, &broken.drafts);
+            reader.problems(broken.drafts);
+            // Keys that stand twice leave a whole tree: what else is wrong with it is said too.
+            if let Some(mut root) = broken.readable {
+                env::apply(&reader, &mut root);
+                hub(&reader, &root);
+            }
             None
         }
     };
@@ -143,18 +150,33 @@ pub fn read(file_name: &str, folder: &Path, text: &str, options: &Options) -> Re
 }
 
 /// A line of broken TOML without a key may be the middle of a secret: it is not shown.
-fn hide_odd_line(reader: &Reader, at: &Place) {
-    let Place::File(at) = at else { return };
-    let Some((before, after)) = reader.text.split_at_checked(at.start) else { return };
-    let start = before.rfind('\n').map_or(0, |newline| newline + 1);
-    let line = [&before[start..], after.split('\n').next().unwrap_or_default()].concat();
+fn hide_odd_lines(reader: &Reader, drafts: &[Draft]) {
+    let mut places: Vec<usize> = drafts
+        .iter()
+        .filter_map(|draft| if let Place::File(at) = &draft.at { Some(at.start) } else { None })
+        .filter(|start| reader.text.is_char_boundary(*start))
+        .collect();
+    places.sort_unstable();
+    let mut seen_to = None;
+    for place in places {
+        if seen_to.is_some_and(|end| place <= end) {
+            continue;
+        }
+        let start = reader.text[..place].rfind('\n').map_or(0, |newline| newline + 1);
+        let line = reader.text[start..].split('\n').next().unwrap_or_default();
+        seen_to = Some(start + line.len());
+        if is_odd(line) {
+            reader.hide(&Place::File(start..start + line.len()));
+        }
+    }
+}
+
+fn is_odd(line: &str) -> bool {
     let keyed = line.split_once('=').is_some_and(|(key, value)| {
         let plain = |c: char| c.is_ascii_alphanumeric() || "_-.\"' {,".contains(c);
         !key.trim().is_empty() && key.chars().all(plain) && !value.trim_matches(['=', ' ']).is_empty()
     });
-    if !keyed && !line.trim_start().starts_with('[') {
-        reader.hide(&Place::File(start..start + line.len()));
-    }
+    !keyed && !line.trim_start().starts_with('[')
 }
 
 fn hub(reader: &Reader, root: &Table) -> Option<Hub> {
@@ -223,12 +245,11 @@ fn coalesces_nothing(
     destinations: &[Arc<Destination>],
     routes: &[Arc<Route>],
 ) {
+    let makes_updates = |route: &&Arc<Route>| matches!(route.map, Map::Crm | Map::Audience);
+    let updated: HashSet<&Name> = routes.iter().filter(makes_updates).flat_map(|route| &route.to).collect();
     for destination in destinations.iter().filter(|one| one.limits.coalesces && one.kind.name == "http") {
-        let makes_updates = |route: &Arc<Route>| {
-            route.to.contains(&destination.name) && matches!(route.map, Map::Crm | Map::Audience)
-        };
         let Some(entry) = ends.destinations.entry(destination.name.as_str()) else { continue };
-        if !routes.iter().any(makes_updates) {
+        if !updated.contains(&destination.name) {
             reader.warn(
                 &entry.key_at,
                 format_args!(
@@ -248,10 +269,14 @@ fn idle(
     destinations: &[Arc<Destination>],
     routes: &[Arc<Route>],
 ) {
-    let takes = |route: &Route, source: &Source| {
-        route.tenant == source.tenant && (route.from.is_empty() || route.from.contains(&source.name))
-    };
-    for source in sources.iter().filter(|source| !routes.iter().any(|route| takes(route, source))) {
+    let takes_all: HashSet<&Name> =
+        routes.iter().filter(|route| route.from.is_empty()).map(|route| &route.tenant).collect();
+    let taken: HashSet<(&Name, &Name)> =
+        routes.iter().flat_map(|route| route.from.iter().map(|from| (&route.tenant, from))).collect();
+    for source in sources {
+        if takes_all.contains(&source.tenant) || taken.contains(&(&source.tenant, &source.name)) {
+            continue;
+        }
         if let Some(entry) = ends.sources.entry(source.name.as_str()) {
             reader.warn(
                 &entry.key_at,
@@ -262,9 +287,8 @@ fn idle(
             );
         }
     }
-    for destination in
-        destinations.iter().filter(|to| !routes.iter().any(|route| route.to.contains(&to.name)))
-    {
+    let reached: HashSet<&Name> = routes.iter().flat_map(|route| &route.to).collect();
+    for destination in destinations.iter().filter(|to| !reached.contains(&to.name)) {
         if let Some(entry) = ends.destinations.entry(destination.name.as_str()) {
             reader.warn(&entry.key_at, format_args!("no route leads to `destinations.{}`", destination.name));
         }

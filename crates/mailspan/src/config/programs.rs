@@ -44,9 +44,15 @@ fn worded(text: &str) -> (String, String) {
         help.insert(0, format!("did you mean {near}"));
         message = before;
     }
+    // Our own texts say what to do after a colon.
+    if help.is_empty() {
+        let (before, after) = message.split_once(": ").unwrap_or((message, HELP));
+        (message, help) = (before, vec![after.to_owned()]);
+    }
     (format!("the program does not compile: {message}"), help.join("\n      "))
 }
 
+const HELP: &str = "docs/MAPS.md shows what a program may say";
 /// The compiler lists every token that it knows.
 const HELP_CHARS_MAX: usize = 160;
 

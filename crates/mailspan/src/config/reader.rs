@@ -1,13 +1,13 @@
 //! Typed readings of nodes. Each reports what is wrong and goes on, so one run finds every problem.
 
-use std::cell::RefCell;
+use std::cell::{Cell, OnceCell, RefCell};
 use std::ops::Range;
 use std::path::Path;
 
 use mailspan_core::{Name, Rate, Span, clip};
 
 use super::Options;
-use super::report::{Draft, Place, Problems, draw, position};
+use super::report::{Draft, Place, Problems, Walk, draw, start};
 use super::tree::{Data, Entry, Node, Table};
 
 pub struct Reader<'a> {
@@ -18,14 +18,17 @@ pub struct Reader<'a> {
     pub text: &'a str,
     pub options: &'a Options<'a>,
     drafts: RefCell<Vec<Draft>>,
-    warnings: RefCell<Vec<(usize, String)>>,
+    warnings: RefCell<Vec<(Place, String)>>,
     hidden: RefCell<Vec<Range<usize>>>,
+    compared: Cell<usize>,
+    line_breaks: OnceCell<Vec<usize>>,
 }
 
 impl<'a> Reader<'a> {
     pub fn new(file: &'a str, folder: &'a Path, text: &'a str, options: &'a Options<'a>) -> Reader<'a> {
-        let (drafts, warnings, hidden) = Default::default();
-        Reader { file, folder, text, options, drafts, warnings, hidden }
+        let (drafts, warnings, hidden, compared) = Default::default();
+        let line_breaks = OnceCell::new();
+        Reader { file, folder, text, options, drafts, warnings, hidden, compared, line_breaks }
     }
 
     pub fn problem(&self, at: &Place, message: impl Into<String>, help: impl Into<String>) {
@@ -38,15 +41,7 @@ impl<'a> Reader<'a> {
     }
 
     pub fn warn(&self, at: &Place, text: impl std::fmt::Display) {
-        let warning = match at {
-            Place::File(at) => {
-                let (line, column) = position(self.text, at.start);
-                (at.start, format!("{}:{line}:{column}: {text}", self.file))
-            }
-            Place::Env(name) => (0, format!("{name}: {text}")),
-            Place::Whole => (0, format!("{}: {text}", self.file)),
-        };
-        self.warnings.borrow_mut().push(warning);
+        self.warnings.borrow_mut().push((at.clone(), text.to_string()));
     }
 
     /// Keeps what stands there out of every drawing.
@@ -54,6 +49,13 @@ impl<'a> Reader<'a> {
         if let Place::File(at) = at {
             self.hidden.borrow_mut().push(at.clone());
         }
+    }
+
+    /// The line of a place, from 1; 0 where it is not in the file.
+    pub fn line(&self, at: &Place) -> usize {
+        let Place::File(at) = at else { return 0 };
+        let line_breaks = || self.text.match_indices('\n').map(|(at, _)| at).collect();
+        self.line_breaks.get_or_init(line_breaks).partition_point(|newline| *newline < at.start) + 1
     }
 
     /// How many problems there are so far: a reading that adds none succeeded.
@@ -68,9 +70,19 @@ impl<'a> Reader<'a> {
             return Err(draw(self.file, self.text, drafts, &self.hidden.into_inner()));
         }
         let mut warnings = self.warnings.into_inner();
-        warnings.sort();
+        warnings
+            .sort_by(|(one, one_text), (two, two_text)| (start(one), one_text).cmp(&(start(two), two_text)));
         warnings.dedup();
-        Ok(warnings.into_iter().map(|(_, text)| text).collect())
+        let mut walk = Walk::new(self.text);
+        let drawn = warnings.into_iter().map(|(at, text)| match at {
+            Place::File(at) => {
+                let (line, column) = walk.to(at.start);
+                format!("{}:{line}:{column}: {text}", self.file)
+            }
+            Place::Env(name) => format!("{name}: {text}"),
+            Place::Whole => format!("{}: {text}", self.file),
+        });
+        Ok(drawn.collect())
     }
 
     pub fn text<'n>(&self, node: &'n Node, example: &str) -> Option<&'n str> {
@@ -179,10 +191,27 @@ impl<'a> Reader<'a> {
             "" => format!("unknown section `{}`", clip(&entry.key, 60)),
             place => format!("unknown key `{}` in `{place}`", clip(&entry.key, 60)),
         };
-        if nearest(&entry.key, SECRET_WORDS).is_some() {
+        if self.compares(SECRET_WORDS.len()).is_none() || nearest(&entry.key, SECRET_WORDS).is_some() {
             self.hide(&entry.node.at);
         }
-        self.problem(&entry.key_at, message, suggestion(&entry.key, known));
+        self.problem(&entry.key_at, message, self.suggestion(&entry.key, known.iter().copied()));
+    }
+
+    /// `did you mean …?`, or what there is; without a comparison once there were very many of them.
+    pub fn suggestion<'k>(&self, word: &str, known: impl Iterator<Item = &'k str>) -> String {
+        if self.compares(1).is_none() {
+            return "nothing is of this name: mend the mistakes above first".to_owned();
+        }
+        let known: Vec<&str> = known.take(CANDIDATES_MAX).collect();
+        self.compares(known.len());
+        suggestion(word, &known)
+    }
+
+    /// Counts comparisons of words, and says whether there may be further ones.
+    fn compares(&self, words: usize) -> Option<()> {
+        let compared = self.compared.get().saturating_add(words);
+        self.compared.set(compared);
+        (compared <= COMPARISONS_MAX).then_some(())
     }
 
     /// A required key; reports it at the place of its table.
@@ -230,6 +259,14 @@ const NAME_BYTES_MAX: usize = 64;
 const SECRET_WORDS: &[&str] =
     &["token", "secret", "secrets", "password", "auth", "access", "sign", "api_key", "key"];
 
+/// Comparisons of words for suggestions in one file: each takes microseconds, and a file may have two hundred
+/// thousand unknown keys.
+const COMPARISONS_MAX: usize = 30_000;
+/// Words that one unknown word is compared with.
+const CANDIDATES_MAX: usize = 2_000;
+/// Words that are listed where none is near.
+const LISTED_MAX: usize = 40;
+
 /// `did you mean …?`, or what there is.
 pub fn suggestion(word: &str, known: &[&str]) -> String {
     if let Some(near) = nearest(word, known) {
@@ -238,7 +275,12 @@ pub fn suggestion(word: &str, known: &[&str]) -> String {
     match known {
         [] => "none is defined".to_owned(),
         known => {
-            format!("known are {}", known.iter().map(|k| format!("`{k}`")).collect::<Vec<_>>().join(", "))
+            let listed: Vec<String> = known.iter().take(LISTED_MAX).map(|k| format!("`{k}`")).collect();
+            let more = match known.len().saturating_sub(LISTED_MAX) {
+                0 => String::new(),
+                more => format!(" and {more} more"),
+            };
+            format!("known are {}{more}", listed.join(", "))
         }
     }
 }

@@ -83,34 +83,64 @@ impl fmt::Display for Problem {
 }
 
 /// Draws drafts in the order of the file, each once. `hidden` are places of the file that hold
-/// secrets in clear: they are never shown.
+/// secrets in clear: they are never shown. Takes one walk over the text, however many drafts there are.
 pub fn draw(file: &str, text: &str, mut drafts: Vec<Draft>, hidden: &[Range<usize>]) -> Problems {
-    drafts.sort_by_key(|draft| match &draft.at {
+    drafts.sort_by_key(|draft| start(&draft.at));
+    drafts.dedup();
+    let mut walk = Walk::new(text);
+    let mut lines = Lines { text, hidden, start: usize::MAX, shown: Vec::new() };
+    let draw_one = |(n, draft): (usize, Draft)| {
+        let (place, line, column, excerpt) = match &draft.at {
+            Place::Env(name) => (name.clone(), 0, 0, String::new()),
+            Place::Whole => (file.to_owned(), 0, 0, String::new()),
+            Place::File(at) => {
+                let (line, column) = walk.to(at.start);
+                let excerpt = if n < SHOWN_MAX { lines.excerpt(line, at) } else { String::new() };
+                (file.to_owned(), line, column, excerpt)
+            }
+        };
+        let message = printable(&draft.message);
+        Problem { place, line, column, message, excerpt, help: draft.help.map(|help| printable(&help)) }
+    };
+    Problems(drafts.into_iter().enumerate().map(draw_one).collect())
+}
+
+/// What has no place in the file stands before what has one.
+pub fn start(at: &Place) -> (usize, usize) {
+    match at {
         Place::File(at) => (1, at.start),
         Place::Env(_) | Place::Whole => (0, 0),
-    });
-    drafts.dedup();
-    Problems(drafts.into_iter().map(|draft| draw_one(file, text, draft, hidden)).collect())
+    }
 }
 
-fn draw_one(file: &str, text: &str, draft: Draft, hidden: &[Range<usize>]) -> Problem {
-    let (place, line, column, excerpt) = match &draft.at {
-        Place::Env(name) => (name.clone(), 0, 0, String::new()),
-        Place::Whole => (file.to_owned(), 0, 0, String::new()),
-        Place::File(at) => {
-            let (line, column) = position(text, at.start);
-            (file.to_owned(), line, column, excerpt(text, line, at, hidden))
+/// A walk over a text that knows its line and column (both from 1, the column in characters).
+pub struct Walk<'t> {
+    text: &'t str,
+    at: usize,
+    line: usize,
+    column: usize,
+}
+
+impl<'t> Walk<'t> {
+    pub fn new(text: &'t str) -> Walk<'t> {
+        Walk { text, at: 0, line: 1, column: 1 }
+    }
+
+    /// The position of a byte; cheap where it is not before the last one that was asked for.
+    pub fn to(&mut self, at: usize) -> (usize, usize) {
+        let at = floor(self.text, at);
+        if at < self.at {
+            *self = Walk::new(self.text);
         }
-    };
-    let message = printable(&draft.message);
-    Problem { place, line, column, message, excerpt, help: draft.help.map(|help| printable(&help)) }
-}
-
-/// Line and column from 1, the column in characters.
-pub fn position(text: &str, at: usize) -> (usize, usize) {
-    let at = floor(text, at);
-    let start = text[..at].rfind('\n').map_or(0, |newline| newline + 1);
-    (text[..start].matches('\n').count() + 1, text[start..at].chars().count() + 1)
+        for c in self.text[self.at..at].chars() {
+            match c {
+                '\n' => (self.line, self.column) = (self.line + 1, 1),
+                _ => self.column += 1,
+            }
+        }
+        self.at = at;
+        (self.line, self.column)
+    }
 }
 
 /// The nearest border of a character at or before `at`.
@@ -122,25 +152,38 @@ fn floor(text: &str, at: usize) -> usize {
     at
 }
 
-fn excerpt(text: &str, number: usize, at: &Range<usize>, hidden: &[Range<usize>]) -> String {
-    let begin = floor(text, at.start);
-    let start = text[..begin].rfind('\n').map_or(0, |newline| newline + 1);
-    let line = text[start..].split('\n').next().unwrap_or_default().trim_end_matches('\r');
-    let shown = mask(line, start, hidden);
-    let caret = shown.iter().position(|(offset, _)| *offset >= begin).unwrap_or(shown.len());
-    let end = shown.iter().position(|(offset, _)| *offset >= at.end).unwrap_or(shown.len());
-    let from = caret.saturating_sub(BEFORE_MAX);
-    let to = shown.len().min(caret + AFTER_MAX);
-    let cut = |cut: bool| if cut { "…" } else { "" };
-    let body: String = shown[from..to].iter().map(|(_, c)| *c).collect();
-    let width = end.min(to).saturating_sub(caret).max(1);
-    let gutter = number.to_string();
-    let blank = " ".repeat(gutter.len());
-    let indent = " ".repeat(caret - from + cut(from > 0).chars().count());
-    let (before, after) = (cut(from > 0), cut(to < shown.len()));
-    format!(
-        "{blank} |\n{gutter} | {before}{}{after}\n{blank} | {indent}{}",
-        printable(&body),
-        "^".repeat(width)
-    )
+/// Draws places in lines; the line of the last one is kept, as many places may stand in one long line.
+struct Lines<'t> {
+    text: &'t str,
+    hidden: &'t [Range<usize>],
+    start: usize,
+    shown: Vec<(usize, char)>,
+}
+
+impl Lines<'_> {
+    fn excerpt(&mut self, number: usize, at: &Range<usize>) -> String {
+        let begin = floor(self.text, at.start);
+        let start = self.text[..begin].rfind('\n').map_or(0, |newline| newline + 1);
+        if start != self.start {
+            let line = self.text[start..].split('\n').next().unwrap_or_default().trim_end_matches('\r');
+            (self.start, self.shown) = (start, mask(line, start, self.hidden));
+        }
+        let shown = &self.shown;
+        let caret = shown.partition_point(|(offset, _)| *offset < begin);
+        let end = shown.partition_point(|(offset, _)| *offset < at.end);
+        let from = caret.saturating_sub(BEFORE_MAX);
+        let to = shown.len().min(caret + AFTER_MAX);
+        let cut = |cut: bool| if cut { "…" } else { "" };
+        let body: String = shown[from..to].iter().map(|(_, c)| *c).collect();
+        let width = end.min(to).saturating_sub(caret).max(1);
+        let gutter = number.to_string();
+        let blank = " ".repeat(gutter.len());
+        let indent = " ".repeat(caret - from + cut(from > 0).chars().count());
+        let (before, after) = (cut(from > 0), cut(to < shown.len()));
+        format!(
+            "{blank} |\n{gutter} | {before}{}{after}\n{blank} | {indent}{}",
+            printable(&body),
+            "^".repeat(width)
+        )
+    }
 }

@@ -59,10 +59,11 @@ fn horizon(reader: &Reader, node: &Node, place: &str, default: [u64; 3]) -> Opti
     let Data::Table(table) = &node.data else { return span(node).map(|ms| [ms; 3]) };
     reader.known(table, &format!("{place}.for"), &names(HORIZON));
     let mut horizons = default;
+    let before = reader.count();
     for class in [Class::Consent, Class::Profile, Class::Activity] {
-        if let Some(node) = table.get(class.name()) {
-            horizons[class as usize] = span(node)?;
+        if let Some(ms) = table.get(class.name()).and_then(span) {
+            horizons[class as usize] = ms;
         }
     }
-    Some(horizons)
+    (reader.count() == before).then_some(horizons)
 }

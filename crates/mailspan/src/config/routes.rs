@@ -1,5 +1,6 @@
 //! `[[routes]]`: from which sources, by which condition and map, to which destinations.
 
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use mailspan_connectors::registry::kind;
@@ -11,8 +12,8 @@ use serde_json::json;
 use super::destinations::notify;
 use super::endpoint::{http_url, judge};
 use super::programs::program;
-use super::reader::{Reader, nearest, suggestion};
-use super::report::{Place, position};
+use super::reader::{Reader, suggestion};
+use super::report::Place;
 use super::settings::{ROUTE, names};
 use super::tree::{Node, Table};
 use crate::hub::{Destination, Map, Route};
@@ -30,16 +31,16 @@ pub fn routes(
     ends: &Ends,
     allow: &[Allowance],
 ) -> (Vec<Arc<Route>>, Vec<Arc<Destination>>) {
-    let mut seen: Vec<(&str, &Place)> = Vec::with_capacity(list.len());
+    let mut seen: HashMap<&str, &Place> = HashMap::with_capacity(list.len());
     let (mut routes, mut made) = (Vec::with_capacity(list.len()), Vec::new());
     for node in list {
         let Some(table) = reader.table(node, "write [[routes]] with name = \"…\" below it") else {
             continue;
         };
         if let Some((name, at)) = name_of(table) {
-            match seen.iter().find(|(other, _)| *other == name) {
-                Some((_, first)) => again(reader, at, name, first),
-                None => seen.push((name, at)),
+            match seen.get(name) {
+                Some(first) => again(reader, at, name, first),
+                None => drop(seen.insert(name, at)),
             }
         }
         let Some((route, destination)) = route(reader, node, table, ends, allow) else { continue };
@@ -58,10 +59,7 @@ fn name_of(table: &Table) -> Option<(&str, &Place)> {
 }
 
 fn again(reader: &Reader, at: &Place, name: &str, first: &Place) {
-    let line = match first {
-        Place::File(at) => position(reader.text, at.start).0,
-        _ => 0,
-    };
+    let line = reader.line(first);
     let help =
         format!("line {line} has it: its name is part of every idempotency key, so it must be its own");
     reader.problem(at, format!("a second route `{}`", clip(name, 60)), help);
@@ -148,10 +146,10 @@ fn notified(
 
 /// The names of a route's sources or destinations; each must be there, once, and of the route's tenant.
 fn ends_of(reader: &Reader, node: &Node, what: &str, sections: &Table, tenant: Option<&Name>) -> Vec<Name> {
-    let known: Vec<&str> = sections.entries.iter().map(|entry| entry.key.as_str()).collect();
-    let example = format!("write a list of names, like [\"{}\"]", known.first().unwrap_or(&"crm"));
+    let first = sections.entries.first().map_or("crm", |entry| entry.key.as_str());
+    let example = format!("write a list of names, like [\"{}\"]", clip(first, 60));
     let Some(texts) = reader.texts(node, &example) else { return Vec::new() };
-    if texts.is_empty() {
+    if is_empty(node) {
         let help = match what {
             "source" => "leave `from` out to take from every source of the tenant",
             _ => "write at least one destination",
@@ -159,20 +157,21 @@ fn ends_of(reader: &Reader, node: &Node, what: &str, sections: &Table, tenant: O
         reader.problem(&node.at, format!("the list names no {what}"), help);
     }
     let mut found: Vec<Name> = Vec::with_capacity(texts.len());
+    let mut seen: HashSet<&str> = HashSet::with_capacity(texts.len());
     for (item, text) in texts {
         if what == "source" && crate::hub::OWN_SOURCES.contains(&text) {
             found.push(Name::new(text));
             continue;
         }
         let Some(entry) = sections.entry(text) else {
-            let mut help = suggestion(text, &known);
-            if nearest(text, &known).is_none() {
+            let mut help = reader.suggestion(text, sections.entries.iter().map(|entry| entry.key.as_str()));
+            if !help.starts_with("did you mean") {
                 help = format!("{help}; write [{what}s.{}] or another name", clip(text, 60));
             }
             reader.problem(&item.at, format!("no {what} is named `{}`", clip(text, 60)), help);
             continue;
         };
-        if found.iter().any(|name| name.as_str() == text) {
+        if !seen.insert(text) {
             reader.problem(&item.at, format!("the {what} `{text}` is here twice"), "leave one out");
             continue;
         }
@@ -187,6 +186,10 @@ fn ends_of(reader: &Reader, node: &Node, what: &str, sections: &Table, tenant: O
         found.push(Name::new(text));
     }
     found
+}
+
+fn is_empty(list: &Node) -> bool {
+    matches!(&list.data, super::tree::Data::List(list) if list.is_empty())
 }
 
 fn tenant_of(node: &Node) -> &str {
@@ -220,16 +223,22 @@ const TYPES: &[&str] = &[
 fn events(reader: &Reader, node: &Node) -> Vec<String> {
     let help = "write a list of types, like [\"email.clicked\", \"contact.*\"]";
     let Some(texts) = reader.texts(node, help) else { return Vec::new() };
-    if texts.is_empty() {
+    if is_empty(node) {
         reader.problem(&node.at, "the list names no event type", "leave `events` out to take every type");
     }
     let mut patterns = Vec::with_capacity(texts.len());
     for (item, text) in texts {
         let plain = text.strip_suffix('*').unwrap_or(text);
-        if text != "*" && (EventType::parse(plain).is_err() || !plain.contains('.')) {
-            let help = "write a type like \"email.clicked\", or a family like \"email.*\"";
+        if text != "*" && EventType::parse(plain).is_err() {
+            let help = "write letters, digits and `.`, `_`, `-`, `/`, `:`: a type like \"email.clicked\", or a family like \"email.*\"";
             reader.problem(&item.at, format!("`{}` is no event type", clip(text, 60)), help);
             continue;
+        }
+        // An application may call its events as it likes; the hub's own all have a family.
+        let family = TYPES.iter().find(|ours| ours.split_once('.').is_some_and(|(_, verb)| verb == text));
+        if let Some(ours) = family {
+            let words = "is what an application may send; the hub's own parsers make";
+            reader.warn(&item.at, format_args!("`{text}` {words} `{ours}`"));
         }
         let ours = ["email.", "contact."].iter().any(|family| plain.starts_with(family));
         if ours && text == plain && !TYPES.contains(&text) {

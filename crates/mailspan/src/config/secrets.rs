@@ -160,11 +160,11 @@ fn from_file(reader: &Reader, node: &Node) -> Option<Named> {
         Err(why) => {
             let message =
                 format!("the file `{}` cannot be read: {why}", clip(&path.display().to_string(), 200));
-            reader.problem(
-                &node.at,
-                message,
-                "relative paths are taken from the folder of the configuration",
-            );
+            let help = match why.contains("ermission denied") {
+                true => "let the user that mailspan runs as read it",
+                false => "relative paths are taken from the folder of the configuration",
+            };
+            reader.problem(&node.at, message, help);
             None
         }
     }

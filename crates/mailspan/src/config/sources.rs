@@ -1,9 +1,10 @@
 //! `[sources.NAME]`.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use mailspan_connectors::contract::{Kind, SourceKind};
-use mailspan_core::{Named, clip};
+use mailspan_core::{Name, Named, clip};
 use mailspan_egress::Allowance;
 use mailspan_maps::{Program, Purpose};
 
@@ -41,6 +42,7 @@ const OWN_PATHS: &[&str] = &[
 pub fn sources(reader: &Reader, table: &Table, allow: &[Allowance]) -> Vec<Arc<Source>> {
     let mut sources: Vec<Arc<Source>> = Vec::with_capacity(table.entries.len());
     let mut api: Option<&str> = None;
+    let mut paths = Paths::default();
     for entry in &table.entries {
         let Some(source) = source(reader, entry, allow) else { continue };
         if source.path == API_PATH {
@@ -55,18 +57,55 @@ pub fn sources(reader: &Reader, table: &Table, allow: &[Allowance]) -> Vec<Arc<S
             }
             api = Some(&entry.key);
         }
-        if let Some(other) = sources.iter().find(|other| collide(other, &source)) {
+        if let Some(other) = paths.taken(&source) {
             let at = path_place(entry);
             let message = format!(
-                "`sources.{}` and `sources.{}` would both get requests to `{}`",
-                other.name, source.name, source.path
+                "`sources.{other}` and `sources.{}` would both get requests to `{}`",
+                source.name, source.path
             );
             reader.problem(at, message, "write another `path` for one of them");
             continue;
         }
+        paths.take(&source);
         sources.push(Arc::new(source));
     }
     sources
+}
+
+/// The paths that sources have, each with its source's name.
+#[derive(Default)]
+struct Paths {
+    exact: HashMap<String, Name>,
+    /// Of those, the ones whose last segment is a secret: all paths right below them are theirs.
+    open: HashMap<String, Name>,
+    /// What is one segment above a path that is taken.
+    above: HashMap<String, Name>,
+}
+
+impl Paths {
+    /// Who has the same path, or one below or above it where the last segment is a secret.
+    fn taken(&self, source: &Source) -> Option<&Name> {
+        let same = self.exact.get(&source.path);
+        let below = || self.open.get(parent(&source.path));
+        let above = || self.above.get(&source.path).filter(|_| is_open(source));
+        same.or_else(below).or_else(above)
+    }
+
+    fn take(&mut self, source: &Source) {
+        self.exact.insert(source.path.clone(), source.name.clone());
+        self.above.entry(parent(&source.path).to_owned()).or_insert_with(|| source.name.clone());
+        if is_open(source) {
+            self.open.insert(source.path.clone(), source.name.clone());
+        }
+    }
+}
+
+fn parent(path: &str) -> &str {
+    path.rsplit_once('/').map_or("", |(parent, _)| parent)
+}
+
+fn is_open(source: &Source) -> bool {
+    matches!(source.access, Some(Access::Path { .. }))
 }
 
 fn path_place(entry: &Entry) -> &super::report::Place {
@@ -74,15 +113,6 @@ fn path_place(entry: &Entry) -> &super::report::Place {
         super::tree::Data::Table(table) => table.get("path").map_or(&entry.key_at, |node| &node.at),
         _ => &entry.key_at,
     }
-}
-
-/// The same path, or one below a path whose last segment is a secret.
-fn collide(one: &Source, two: &Source) -> bool {
-    let below = |one: &Source, two: &Source| {
-        let rest = two.path.strip_prefix(one.path.as_str()).and_then(|rest| rest.strip_prefix('/'));
-        matches!(one.access, Some(Access::Path { .. })) && rest.is_some_and(|rest| !rest.contains('/'))
-    };
-    one.path == two.path || below(one, two) || below(two, one)
 }
 
 fn source(reader: &Reader, entry: &Entry, allow: &[Allowance]) -> Option<Source> {

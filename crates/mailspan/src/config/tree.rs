@@ -1,5 +1,6 @@
 //! A TOML file as a tree in which every key and value knows its place.
 
+use std::collections::HashMap;
 use std::ops::Range;
 
 use serde_json::Value;
@@ -26,10 +27,11 @@ pub enum Data {
     Table(Table),
 }
 
-/// Entries in the order of the file.
+/// Entries in the order of the file, and where each key stands among them: a file may have ten thousand.
 #[derive(Debug, Clone, Default)]
 pub struct Table {
     pub entries: Vec<Entry>,
+    places: HashMap<String, usize>,
 }
 
 #[derive(Debug, Clone)]
@@ -39,21 +41,91 @@ pub struct Entry {
     pub node: Node,
 }
 
+/// What is no TOML: every syntax error, and the tree where the file can be read in spite of them.
+#[derive(Debug)]
+pub struct Broken {
+    pub drafts: Vec<Draft>,
+    pub readable: Option<Table>,
+}
+
 /// Reads a whole file; all syntax errors at once.
-pub fn parse(text: &str) -> Result<Table, Vec<Draft>> {
+pub fn parse(text: &str) -> Result<Table, Broken> {
     let (table, errors) = DeTable::parse_recoverable(text);
     if errors.is_empty() {
         return Ok(grow(table.get_ref()));
     }
-    Err(errors
-        .iter()
-        .map(|error| Draft {
+    let twice = |error: &toml::de::Error| error.message().starts_with(TWICE);
+    let readable = errors.iter().all(twice).then(|| grow(table.get_ref()));
+    let draft = |error: &toml::de::Error| {
+        let message = error.message().replace('\n', ", ");
+        Draft {
             at: error.span().map_or(Place::Whole, Place::File),
-            message: format!("not TOML: {}", error.message().replace('\n', ", ")),
-            help: None,
-        })
-        .collect())
+            help: Some(mend(&message).to_owned()),
+            message: format!("not TOML: {message}"),
+        }
+    };
+    Err(Broken { drafts: errors.iter().map(draft).collect(), readable })
 }
+
+/// How the parser's text on a key that stands twice begins.
+const TWICE: &str = "duplicate key";
+
+/// What to do about an error of the parser, by the words that it begins with.
+fn mend(message: &str) -> &'static str {
+    let found = MENDS.iter().find(|(words, _)| words.iter().any(|begin| message.starts_with(begin)));
+    found.map_or("write key = value on a line of its own, text in quotes", |(_, help)| help)
+}
+
+const MENDS: [(&[&str], &str); 12] = [
+    (&[TWICE], "a key stands once in its table: leave one of them out"),
+    (&["invalid literal string"], "close text with the quote that opened it, on the same line"),
+    (&["invalid multi-line"], "close text with the three quotes that opened it"),
+    (
+        &["invalid basic string", "invalid string", "missing escaped", "too few unicode"],
+        "close text with the quote that opened it, on the same line; in \"…\" a backslash is written twice",
+    ),
+    (
+        &["unclosed table", "unclosed array table", "missing table open"],
+        "write [section.name] on a line of its own",
+    ),
+    (
+        &[
+            "unclosed inline",
+            "extra comma in inline",
+            "missing key for inline",
+            "invalid inline",
+            "missing comma between key",
+        ],
+        "write { key = value, key = value }",
+    ),
+    (
+        &["unclosed array", "extra comma in array", "missing comma between array", "unexpected `=` in array"],
+        "write [value, value]",
+    ),
+    (
+        &["string values must be quoted", "missing opening quote", "unquoted string"],
+        "write the value in quotes",
+    ),
+    (&["missing value", "key with no value"], "write a value after the `=`, or leave the line out"),
+    (
+        &["recursion limit", "cannot recurse"],
+        "no setting is nested so deep: close the brackets that are open",
+    ),
+    (
+        &["invalid unquoted key", "unquoted keys", "invalid key", "keys cannot"],
+        "a key has letters, digits, `_` and `-`; any other one stands in quotes",
+    ),
+    (
+        &[
+            "carriage return",
+            "invalid comment character",
+            "invalid boolean",
+            "invalid integer",
+            "unexpected leading zero",
+        ],
+        "write text in quotes, numbers in plain digits, and no control characters",
+    ),
+];
 
 fn grow(table: &DeTable<'_>) -> Table {
     let mut entries: Vec<(usize, Entry)> = table
@@ -65,7 +137,9 @@ fn grow(table: &DeTable<'_>) -> Table {
         })
         .collect();
     entries.sort_by_key(|(start, _)| *start);
-    Table { entries: entries.into_iter().map(|(_, entry)| entry).collect() }
+    let mut table = Table::default();
+    entries.into_iter().for_each(|(_, entry)| table.put(entry));
+    table
 }
 
 fn node(value: &Spanned<DeValue<'_>>) -> Node {
@@ -89,7 +163,23 @@ impl Table {
     }
 
     pub fn entry(&self, key: &str) -> Option<&Entry> {
-        self.entries.iter().find(|entry| entry.key == key)
+        self.entries.get(*self.places.get(key)?)
+    }
+
+    /// The same, to be changed.
+    pub fn entry_mut(&mut self, key: &str) -> Option<&mut Entry> {
+        self.entries.get_mut(*self.places.get(key)?)
+    }
+
+    /// Adds an entry, or replaces the one of its key.
+    pub fn put(&mut self, entry: Entry) {
+        match self.entry_mut(&entry.key) {
+            Some(old) => *old = entry,
+            None => {
+                self.places.insert(entry.key.clone(), self.entries.len());
+                self.entries.push(entry);
+            }
+        }
     }
 
     pub fn has(&self, key: &str) -> bool {

@@ -67,6 +67,11 @@ impl OwnCertificate {
         TlsAcceptor::from(self.config.clone()).accept(stream).await
     }
 
+    /// PEM of the certificate and its intermediates, as it was read.
+    pub fn chain_pem(&self) -> &str {
+        self.chain.text.expose()
+    }
+
     /// True where a file can change under it.
     pub fn is_of_files(&self) -> bool {
         self.chain.file.is_some() || self.key.file.is_some()

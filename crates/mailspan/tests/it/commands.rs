@@ -54,6 +54,62 @@ pub fn a_sample_goes_through_the_front_door() {
     assert!(String::from_utf8_lossy(&output.stderr).contains("mailtarget"));
 }
 
+/// Every kind and every preset has a sample that its own hub takes, and that reaches the destination.
+#[test]
+pub fn a_sample_of_every_sender_goes_through_the_front_door() {
+    const KEY: &str = "whsec_c2FtcGxlLXNlY3JldC0wMTIzNDU2Nzg5YWJjZGVm";
+    let presets = mailspan_connectors::signature::presets::PRESETS.iter().map(|preset| preset.name);
+    let names: Vec<String> = presets.map(|name| format!("hmac-{name}")).collect();
+    let source = |name: &String| {
+        let preset = name.trim_start_matches("hmac-");
+        format!("[sources.{name}]\nkind = \"hmac\"\npreset = \"{preset}\"\nsecrets = [{{ env = \"KEY\" }}]\n")
+    };
+    let others = "[sources.spelled]\nkind = \"hmac\"\nheader = \"X-Sig\"\nsecrets = [{ env = \"KEY\" }]\n\
+        [sources.standard]\nkind = \"standard_webhooks\"\nsecrets = [{ env = \"KEY\" }]\n\
+        [sources.core]\nkind = \"mailingcore\"\nsecrets = [{ env = \"KEY\" }]\n\
+        [sources.maileon]\nkind = \"maileon\"\naccess = { kind = \"path\", secret = { env = \"PATH_SECRET\" } }\n\
+        [sources.told]\nkind = \"hmac\"\npreset = \"stripe\"\nsecrets = [{ env = \"KEY\" }]\n\
+        parse = '{ \"type\": \"app.\" + string!(.body.type) }'\n\
+        [sources.picky]\nkind = \"hmac\"\npreset = \"stripe\"\nsecrets = [{ env = \"KEY\" }]\n\
+        parse = '{ \"type\": string!(.body.nothing) }'\n\
+        [sources.deaf]\nkind = \"hmac\"\npreset = \"stripe\"\nsecrets = [{ env = \"KEY\" }]\n\
+        parse = 'if .body.type == \"x\" { { \"type\": \"app.x\" } } else { null }'\n";
+    let all: Vec<String> =
+        names.iter().cloned().chain(["spelled", "standard", "core", "maileon"].map(str::to_owned)).collect();
+    let mut more: String = names.iter().map(source).collect();
+    more = format!("{more}{others}[[routes]]\nname = \"all\"\nto = [\"crm\"]\n");
+    let crm = Receiver::start();
+    let env =
+        [("MAILTARGET_SECRET", SECRET), ("KEY", KEY), ("PATH_SECRET", "0123456789abcdef0123456789abcdef")];
+    let mut hub = Hub::new(BINARY, &config(&crm, "rate = \"1000/1s\"", &more), &env);
+    hub.start();
+    let sent = |name: &str, code: i32| {
+        let output = hub.run(&["events", "send", name]);
+        let (out, said) =
+            (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap());
+        assert_eq!(output.status.code(), Some(code), "{name}: {out}{said}");
+        (out, said)
+    };
+    for name in &all {
+        sent(name, 0);
+        let rows = hub.rows(&["events", "list", "--source", name]);
+        assert_eq!(rows.len(), 1, "{name}: {rows:?}");
+        let kind = rows[0]["type"].as_str().unwrap();
+        let expected = name.strip_prefix("hmac-").map(|preset| format!("app.{preset}"));
+        assert!(expected.is_none_or(|expected| kind == expected), "{name}: {kind}");
+        sent(name, 0);
+        assert_eq!(
+            hub.rows(&["events", "list", "--source", name]).len(),
+            2,
+            "{name}: the second sample is no copy"
+        );
+    }
+    assert!(sent("told", 0).0.contains("makes 1 of it: app.customer.created"));
+    assert!(sent("picky", 1).1.contains("`parse` program fails on the sample"));
+    assert!(sent("deaf", 0).1.contains("makes no event of the sample"));
+    until(20, "a sample did not arrive", || (crm.ok().len() > 2 * all.len()).then_some(()));
+}
+
 #[test]
 pub fn tables_are_for_people_and_json_for_programs() {
     let (hub, crm) = hub();

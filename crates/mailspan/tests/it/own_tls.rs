@@ -18,7 +18,8 @@ const MAILEON: &str = "/webhooks/contacts/email?key=KEY&email=anna@example.com";
 /// A pair in the hub's files; the certificate is its own root.
 fn make(folder: &Path) -> CertificateDer<'static> {
     let key = KeyPair::generate().unwrap();
-    let certificate = CertificateParams::new(vec!["hub.test".to_owned()]).unwrap().self_signed(&key).unwrap();
+    let names = vec!["hub.test".to_owned(), "localhost".to_owned()];
+    let certificate = CertificateParams::new(names).unwrap().self_signed(&key).unwrap();
     std::fs::write(folder.join("hub.key"), key.serialize_pem()).unwrap();
     std::fs::write(folder.join("hub.pem"), certificate.pem()).unwrap();
     certificate.der().clone()
@@ -47,6 +48,7 @@ fn hub_with_certificate() -> (Hub, CertificateDer<'static>) {
     let crm = Receiver::start();
     let tls = "tls = { cert = { file = \"hub.pem\" }, key = { file = \"hub.key\" } }\n\n[storage]";
     let config = config(&crm, "", "").replace("[storage]", tls);
+    let config = config.replace("http://127.0.0.1:{HUB}", "https://localhost:{HUB}");
     let mut hub = Hub::new(BINARY, &config, &[("MAILTARGET_SECRET", SECRET)]);
     let root = make(hub.folder());
     hub.spawn();
@@ -68,6 +70,8 @@ fn senders_come_by_tls_and_what_comes_in_clear_is_cut() {
     let clear = mailspan_testkit::request(hub.port, "POST", MAILEON, &[], b"");
     assert!(clear.is_err(), "answered in clear: {clear:?}");
     serves(&hub, &root);
+    let sent = hub.run(&["events", "send", "mailtarget"]);
+    assert!(sent.status.success(), "a sample by TLS: {}", String::from_utf8_lossy(&sent.stderr));
     // Commands take the socket, as ever.
     assert_eq!(hub.rows(&["audit"])[0]["adds_up"], true);
 }

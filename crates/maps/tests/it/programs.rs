@@ -93,6 +93,29 @@ fn a_condition_is_a_boolean() {
 }
 
 #[test]
+fn a_parse_program_can_make_an_event() {
+    for text in ["5", "\"text\"", "[1, \"a\"]", "to_string(.body) ?? \"\"", ".body == 5"] {
+        check_error(text, Purpose::Parse, (1, 1), "no event");
+    }
+    for text in ["{}", "{ \"typ\": .body.type }", "[{ \"id\": 5 }]", "{ \"type\": 5 }"] {
+        check_error(text, Purpose::Parse, (1, 1), "no `type`");
+    }
+    let assigned = "event = {}\nfor_each(array!(.body)) -> |_i, item| { event.type = item }\nevent";
+    let maybe = "if .body.x == 1 { { \"type\": \"a.b\" } } else { null }";
+    for text in [
+        "null",
+        "[]",
+        ".body",
+        "{ \"type\": .body.type }",
+        "if .body.a == 1 { return .body }\n5",
+        maybe,
+        assigned,
+    ] {
+        compile(text, Purpose::Parse);
+    }
+}
+
+#[test]
 fn maps_give_bodies() {
     let map = "
 {

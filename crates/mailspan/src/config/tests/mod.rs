@@ -1,5 +1,6 @@
 //! Configurations that work and that do not, with the places that are named.
 
+mod broken;
 mod refused;
 mod rest;
 

@@ -195,7 +195,10 @@ fn routes() {
     check_route(&format!("{TO}\nfrom = [\"shop\", \"sohp\"]"), &["10:17 source `sohp` `shop`?"]);
     check_route(&format!("{TO}\nfrom = []"), &["10:8 leave from"]);
     check_route(&format!("{TO}\nform = [\"shop\"]"), &["10:1 `form` `from`?"]);
-    check_route(&format!("{TO}\nevents = [\"clicked\"]"), &["10:11 `clicked` email.clicked"]);
+    check_route(
+        &format!("{TO}\nevents = [\"click ed\", \"\", \"a.b\"]"),
+        &["10:11 `click email.clicked", "10:23 type"],
+    );
     check_route(&format!("{TO}\nevents = \"email.clicked\""), &["10:10 list"]);
     check_route(&format!("{TO}\nmap = \"crn\""), &["10:7 `crn` \"crm\""]);
     check_route(&format!("{TO}\nwhen = ''"), &["10:8 empty"]);

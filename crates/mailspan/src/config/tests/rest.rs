@@ -176,6 +176,16 @@ fn what_works_but_should_be_seen_is_a_warning() {
     }
 }
 
+/// An application calls its events as it likes.
+#[test]
+fn a_type_without_a_family_can_be_routed() {
+    let hub = good(&base(SECRETS, URL, &format!("{TO}\nevents = [\"signup\", \"clicked\", \"app/x:1\"]")));
+    assert_eq!(hub.routes[0].events, ["signup", "clicked", "app/x:1"]);
+    assert_eq!(hub.warnings.len(), 1, "{:?}", hub.warnings);
+    assert!(hub.warnings[0].starts_with("bad.toml:10:21: `clicked`"), "{:?}", hub.warnings);
+    assert!(hub.warnings[0].contains("`email.clicked`"), "{:?}", hub.warnings);
+}
+
 #[test]
 fn places_inside_strings_are_found() {
     let check = |raw: &str, line: usize, column: usize, expected: &str| {
