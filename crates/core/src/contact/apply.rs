@@ -6,9 +6,9 @@ use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
 use super::facts::{Fact, Permission, Standing, Stated, standing};
+use super::wishes::{is_freed, stated};
 use super::{
-    Change, Contact, ContactFields, ContactWrite, ERASED, Evidence, Suppressed, WriteMode, found, renewed,
-    told,
+    Change, Contact, ContactFields, ContactWrite, ERASED, Evidence, Suppressed, WriteMode, found, told,
 };
 use crate::{Millis, Reason};
 
@@ -115,6 +115,11 @@ fn written(known: &Known, write: &ContactWrite, learned: Millis) -> Applied {
     if before.is_some() && matches!(suppression, Some(Some(_))) && !names.contains(&"suppressed_at") {
         names.push("suppressed_at");
     }
+    let agrees_anew =
+        write.opt_in == Some(true) && known.contact.as_ref().is_some_and(|before| before.opt_in);
+    if agrees_anew && !names.contains(&"opt_in") && is_freed(known, &super::standing(&known.facts)) {
+        names.push("opt_in");
+    }
     let turn = match before {
         None => Turn::Created,
         Some(_) if names.is_empty() => Turn::Unchanged,
@@ -192,62 +197,6 @@ fn ends_consent(fact: Stated) -> bool {
     matches!(fact, Stated::OptOut | Stated::DoNotContact | Stated::Erased)
 }
 
-/// A wish that is fulfilled already states nothing.
-fn stated(known: &Known, write: &ContactWrite) -> Vec<Stated> {
-    let mut before = known.facts.clone();
-    let mut facts: Vec<Stated> = write.stated.clone();
-    if moves(known.contact.as_ref(), write) {
-        facts.push(Stated::Moved);
-        before.push(Fact { at: write.at, what: Stated::Moved });
-    }
-    let now = standing(&before);
-    let level = wished_level(&before, &now, write);
-    facts.extend(level);
-    match write.opt_in {
-        Some(true) if !now.opt_in() => facts.push(Stated::OptIn(None)),
-        // Said where nothing was said yet too: an older opt-in that comes late must not win.
-        Some(false) if now.opt_in() || now.opted_out_at.is_none() => facts.push(Stated::OptOut),
-        _ => {}
-    }
-    facts.retain(|fact| {
-        let same = Fact { at: write.at, what: *fact };
-        let levelled = matches!(fact, Stated::Level(level) if *level == now.permission);
-        !known.facts.contains(&same) && !levelled
-    });
-    if write.opt_in == Some(true) && facts.is_empty() && is_renewed(known, write) {
-        // Never an opt-in with a level: that would be a confirmation, which lifts an unsubscription.
-        facts.push(write.permission.map_or(Stated::OptIn(None), Stated::Level));
-    }
-    if asks(known.contact.as_ref(), write) {
-        facts.push(Stated::Asked);
-    }
-    facts
-}
-
-/// Other proof of an agreement that stands.
-fn is_renewed(known: &Known, write: &ContactWrite) -> bool {
-    let nothing = Evidence::default();
-    renewed::is_renewed(known.agreed.as_ref().unwrap_or(&nothing), write)
-}
-
-/// The contact gets another address than it had.
-fn moves(before: Option<&Contact>, write: &ContactWrite) -> bool {
-    let old = before.and_then(|contact| contact.address.as_ref()).filter(|_| write.mode != WriteMode::Follow);
-    old.zip(write.address.as_ref()).is_some_and(|(old, new)| old.key() != new.key())
-}
-
-/// Nothing where it would change nothing: what is repeated every hour must not push out what was agreed to.
-fn wished_level(before: &[Fact], now: &Standing, write: &ContactWrite) -> Option<Stated> {
-    let wish = Stated::Level(write.permission?);
-    let has_opted_out = !now.opt_in() && now.opted_out_at.is_some();
-    if has_opted_out && write.opt_in != Some(true) {
-        return None;
-    }
-    let mut all = before.to_vec();
-    all.push(Fact { at: write.at, what: wish });
-    (standing(&all).permission != now.permission).then_some(wish)
-}
-
 /// The same whatever the order of arrival: an unsubscribe is the weakest reason, and void where the person
 /// has confirmed anew after it, so the last one counts; of the others the first by its time stays; an erasure is
 /// the last word. What happened before a suppression was lifted by hand is void too.
@@ -283,7 +232,7 @@ fn is_before(new: (Suppressed, Millis), old: (Suppressed, Millis)) -> bool {
     rank(new) < rank(old)
 }
 
-fn asks(before: Option<&Contact>, write: &ContactWrite) -> bool {
+pub(super) fn asks(before: Option<&Contact>, write: &ContactWrite) -> bool {
     let has_confirmed = before.is_some_and(|contact| contact.permission.is_double());
     write.ask.as_ref().is_some_and(|ask| ask.again || !has_confirmed)
 }
@@ -454,6 +403,24 @@ mod tests {
         }
         assert_eq!(known.contact.unwrap().permission, expected, "{wishes:?}");
         assert!(known.facts.len() <= 2 * wishes.len());
+    }
+
+    /// Lifted, nobody is opted in at a destination by that; whoever agrees then is, and once.
+    #[test]
+    fn the_next_opt_in_after_a_lift_is_told() {
+        let wish = |at| ContactWrite { opt_in: Some(true), ..write(at, WriteMode::Upsert) };
+        let suppress = |at, suppress| ContactWrite { suppress, ..write(at, WriteMode::Upsert) };
+        let known = after(Known::default(), &wish(1)).0;
+        let known = after(known, &suppress(2, Change::Set(Suppressed::Manual))).0;
+        let known = after(known, &suppress(3, Change::Clear)).0;
+        let (known, told) = after(known, &wish(4));
+        let (event_type, data) = told.event.map(|(name, data)| (name, data.get().to_owned())).unwrap();
+        assert_eq!(
+            (event_type, data.contains(r#""changed":["opt_in"]"#)),
+            ("contact.updated", true),
+            "{data}"
+        );
+        assert_eq!(after(known, &wish(5)).1.event.map(|(name, _)| name), None);
     }
 
     #[test]

@@ -6,6 +6,7 @@ mod facts;
 mod found;
 mod renewed;
 mod told;
+mod wishes;
 
 use std::collections::BTreeMap;
 

@@ -6,7 +6,7 @@ use mailspan_connectors::contract::{Item, Judgement, Known, Plan, Sink, by_statu
 use mailspan_core::limits::SENDS_MAX;
 use mailspan_core::{
     Answer, Cause, Class, Consent, DeliveryId, DestinationId, Elsewhere, Lost, Millis, Operation, Outcome,
-    Parcel, Person, PersonId, Queue, Rate, Reason, Request, State, Step, Verdict,
+    Parcel, Queue, Rate, Reason, Request, State, Step, Verdict,
 };
 use mailspan_engine::{CallId, Command, Fence, Happened, Limits, SettleFailed};
 use serde_json::{Value, json};
@@ -307,29 +307,6 @@ fn a_claim_shows_the_past() {
     assert_eq!((bench.claims(), bench.wake), (0, Some(bench.now + 1_000)));
     bench.wake();
     assert_eq!(bench.claims(), 1);
-}
-
-#[test]
-fn an_erasure_waits_until_nothing_else_of_the_person_is_in_flight() {
-    let of = |id, erased| {
-        let mut parcel = parcel(id, vec![facts()]);
-        parcel.person = parcel.person.map(|person| Person { id: PersonId(7), erased, ..person });
-        parcel
-    };
-    let mut bench = Bench::with(limits(), vec![of(1, false)]);
-    let call = bench.call(0);
-    bench.hear(Happened::Offered { destination: CRM });
-    bench.claimed(vec![of(2, true), Parcel { person: None, ..parcel(3, vec![facts()]) }]);
-    assert_eq!(
-        (bench.sent(), bench.claims()),
-        (vec![vec![3]], 0),
-        "others go, and nothing is asked in a loop"
-    );
-    bench.answer(call, 200, done(1));
-    bench.settled(Ok(()));
-    assert_eq!(bench.claims(), 1, "it is asked for when the person's last call has ended");
-    bench.claimed(vec![of(2, true)]);
-    assert_eq!(bench.sent(), [[2]]);
 }
 
 #[test]

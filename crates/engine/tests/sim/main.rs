@@ -7,6 +7,7 @@ mod check;
 mod coalescing;
 mod draw;
 mod loads;
+mod persons;
 mod policy;
 mod policy_check;
 mod receiver;

@@ -233,7 +233,8 @@ pub fn operations(route: &Route, destination: &Destination, claim: &Claim) -> Re
             body: mailspan_maps::mailingcore::webhook(event, claim.person.as_ref()),
         }]),
         _ if tells_contacts(route, destination) => {
-            let today = claim.contact.as_ref().map(|contact| contact_json(contact));
+            let today =
+                claim.contact.as_ref().and_then(|contact| serde_json::from_str(&contact_json(contact)).ok());
             Ok(mailspan_maps::audience(event, claim.person.as_ref(), claim.times, today.as_ref()))
         }
         (Map::Audience, _) => Ok(Vec::new()),

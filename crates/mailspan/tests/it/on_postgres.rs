@@ -7,8 +7,7 @@ use std::sync::{Arc, Mutex};
 use mailspan_testkit::{PostgresServer, use_stores};
 
 use crate::{access, api, commands, deliver, hubspot, intake, notices, operations, poll, prepare, reconcile};
-use crate::{once, reload, replay, store_key};
-use crate::{reload, replay, store_key, told_kills};
+use crate::{once, reload, replay, store_key, told_kills};
 
 type Case = (&'static str, fn());
 
@@ -69,6 +68,8 @@ const CASES: &[Case] = &[
     (
         "once::a_kill_between_write_and_answer_does_it_no_second_time",
         once::a_kill_between_write_and_answer_does_it_no_second_time,
+    ),
+    (
         "told_kills::a_breaker_is_told_of_once_over_kills_before_and_after_it_is_kept",
         told_kills::a_breaker_is_told_of_once_over_kills_before_and_after_it_is_kept,
     ),

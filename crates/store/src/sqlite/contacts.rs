@@ -166,6 +166,10 @@ fn read_facts(statement: &mut Statement, person: i64, audience: &mut Audience) -
 const SUPPRESSION: &str =
     "SELECT id, address, reason, source, at FROM suppressions WHERE tenant = ?1 AND hash = ?2";
 
+pub(crate) fn suppression(base: &Base, tenant: i64, hash: &Hash) -> Result<Option<Suppression>, Fault> {
+    suppression_by(&mut *base.sql(SUPPRESSION)?, tenant, hash)
+}
+
 fn suppression_by(statement: &mut Statement, tenant: i64, hash: &Hash) -> Result<Option<Suppression>, Fault> {
     let mut rows = statement.query(params![tenant, hash])?;
     let Some(row) = rows.next()? else { return Ok(None) };
