@@ -62,12 +62,15 @@ impl Source for Api {
             return Ok(Parsed { arrivals: vec![arrival], unreadable: Vec::new() });
         }
         let root = reading::body(request)?;
+        if media == STRUCTURED && root.as_object().is_some() {
+            versioned(&root, &media).map_err(bad)?;
+        }
         match batch(&root, &media)? {
             None => {
                 let arrival = event(&root, 0, Dedupe::Never).map_err(bad)?;
                 Ok(Parsed { arrivals: vec![arrival], unreadable: Vec::new() })
             }
-            Some(items) => many(items),
+            Some(items) => many(items, &media),
         }
     }
 
@@ -117,11 +120,22 @@ fn batch<'n, 'a>(root: &'n Node<'a>, media: &str) -> Result<Option<&'n [Node<'a>
     }
 }
 
-fn many(items: &[Node]) -> Result<Parsed, BadBody> {
+/// CloudEvents 1.0.2, 3.1: what calls itself one has `specversion`.
+fn versioned(node: &Node, media: &str) -> Result<(), String> {
+    let is_missing = node.as_object().is_some() && node.get("specversion").is_none();
+    if is_missing && (media == STRUCTURED || media == BATCHED) {
+        return Err(format!(
+            "field \"specversion\": content type {media} needs \"1.0\" there; plain events are sent as application/json"
+        ));
+    }
+    Ok(())
+}
+
+fn many(items: &[Node], media: &str) -> Result<Parsed, BadBody> {
     reading::bounded(items.len())?;
     let mut parsed = Parsed::default();
     for (part, node) in items.iter().enumerate() {
-        match event(node, part, Dedupe::Never) {
+        match versioned(node, media).and_then(|()| event(node, part, Dedupe::Never)) {
             Ok(arrival) => parsed.arrivals.push(arrival),
             Err(text) => parsed.unreadable.push(reading::unreadable(part, "bad_event", text, node)),
         }
@@ -190,6 +204,9 @@ fn time(node: Option<&Node>, cloud: bool) -> Result<Option<Millis>, String> {
     let numbers = !cloud || node.as_str().is_some();
     match reading::time(node).filter(|_| numbers) {
         Some(time) => Ok(Some(time)),
+        None if node.as_str().is_some_and(|text| text.trim_start().starts_with("9999-12-3")) => {
+            Err(wrong("time", "an instant before 9999-12-30T22:00:00Z", Some(node)))
+        }
         None => Err(wrong("time", "an instant like \"2026-05-08T03:14:15Z\"", Some(node))),
     }
 }

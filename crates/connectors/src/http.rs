@@ -138,6 +138,10 @@ fn build(value: &Value) -> Result<Arc<dyn Sink>, BadSetting> {
     errors.sort_by_key(|((from, to), _)| to - from);
     let success = match read.success {
         None => None,
+        Some(texts) if texts.is_empty() => {
+            let text = "with an empty list every answer is a refusal: name a status, like [200, 202], or leave it out";
+            return Err(bad(&["success"], text.to_owned()));
+        }
         Some(texts) => {
             let mut ranges = Vec::new();
             for (position, text) in texts.iter().enumerate() {

@@ -46,6 +46,24 @@ pub const PROGRAM_INDEX_MAX: u64 = 10_000;
 /// Expressions that one run of a program may evaluate: about 100 ms. A map takes tens, a parse
 /// program of the largest batch (5,000 events of twenty fields) 400,000.
 pub const RUN_STEPS_MAX: u64 = 1_000_000;
+/// What one run may take from the allocator, whatever it gives back: a step costs as much as it copies. About half a
+/// second; the largest batch (5,000 events of twenty fields) copies 60 MB where it is made with `map_values`.
+pub const RUN_COPIED_BYTES_MAX: u64 = 512 << 20;
+/// What one run may hold beside its input: twice a copy of the largest `data`, whose 256 KiB of tiny objects take 22 MB.
+/// All programs that compute at once hold a gigabyte at most.
+pub const RUN_HELD_BYTES_MAX: u64 = 64 << 20;
+/// The same of a `parse` program: the largest batch and the events made of it fit.
+pub const PARSE_HELD_BYTES_MAX: u64 = 128 << 20;
+/// How long one run may compute, where neither steps nor copies say it: a function that searches a long text.
+pub const RUN_MS_MAX: u64 = 2_000;
+/// The same of a condition, which every event behind it waits for.
+pub const CONDITION_MS_MAX: u64 = 250;
+/// Destinations whose maps compute at once: the processors share them.
+pub const MAPS_AT_ONCE_MAX: usize = 8;
+/// Sources whose `parse` programs compute at once, each with one request.
+pub const PARSES_AT_ONCE_MAX: usize = 4;
+/// How long a request waits for its source's program to be free; then 429, as its sender gives up about now.
+pub const PARSE_WAIT_MS_MAX: u64 = 10_000;
 /// What a map may return, as JSON.
 pub const MAP_RESULT_BYTES_MAX: usize = 1 << 20;
 /// Refused requests kept for the operator, a source.

@@ -9,7 +9,7 @@ use mailspan_core::{DestinationId, Name, Reason, RouteId};
 use mailspan_egress::Egress;
 use mailspan_engine::{Fence, Happened, Notice, Standing};
 use mailspan_store::{NameKind, Store, Trouble};
-use tokio::sync::{Notify, Semaphore, mpsc, oneshot, watch};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 use crate::contacts::tenants::Tenants;
 use crate::deliver::flight::Flight;
@@ -20,6 +20,7 @@ use crate::hub::{Destination, Hub, Route};
 use crate::intake::refusals::Refusals;
 use crate::poll::Rounds;
 use crate::telemetry::metrics::Metrics;
+use crate::turns::Turns;
 
 /// The configuration in force, with the numbers that the store gave to its names.
 pub struct Live {
@@ -138,8 +139,8 @@ pub struct Shared {
     leased_until: Mutex<Option<Leased>>,
     /// Of the store, where several processes share it.
     lost: Option<watch::Receiver<u64>>,
-    /// Programs of users compute here, one piece at a time and never on a thread that serves requests.
-    computing: Semaphore,
+    /// Who may compute users' programs now.
+    pub turns: Turns,
     /// Held while another configuration takes the place of this one.
     pub applying: tokio::sync::Mutex<()>,
     /// Of this process, in leases that it takes for a moment.
@@ -197,7 +198,7 @@ impl App {
             left: Mutex::default(),
             lease_wake: Notify::new(),
             leased_until: Mutex::new(None),
-            computing: Semaphore::new(1),
+            turns: Turns::default(),
             applying: tokio::sync::Mutex::new(()),
             owner: crate::runtime::random_u128(),
             endpoints_wake: Notify::new(),
@@ -295,13 +296,6 @@ impl App {
     /// How many sessions that hold leases were lost so far.
     pub fn sessions_lost(&self) -> u64 {
         self.lost.as_ref().map_or(0, |lost| *lost.borrow())
-    }
-
-    /// Runs what may take long, one piece at a time; nothing where it panicked.
-    pub async fn compute<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
-        // The semaphore is never closed.
-        let _turn = self.computing.acquire().await.ok()?;
-        crate::runtime::blocking(work).await
     }
 
     /// A standing to be kept, after those before it.

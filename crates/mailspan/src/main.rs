@@ -15,6 +15,7 @@ mod http;
 mod hub;
 mod intake;
 mod jobs;
+mod memory;
 mod open;
 mod poll;
 mod reload;
@@ -25,11 +26,12 @@ mod serve;
 #[cfg(test)]
 mod simulation;
 mod telemetry;
+mod turns;
 
 use std::process::ExitCode;
 
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: memory::Counted = memory::Counted;
 
 fn main() -> ExitCode {
     cli::run()

@@ -55,6 +55,12 @@ pub fn instant() -> Instant {
     Instant::now()
 }
 
+/// Milliseconds that the calling thread has computed.
+pub fn computed_ms() -> u64 {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    u64::try_from(time.tv_sec).unwrap_or(0) * 1_000 + u64::try_from(time.tv_nsec).unwrap_or(0) / 1_000_000
+}
+
 /// The wall clock as it is injected into the sandbox.
 pub fn clock() -> Arc<dyn Fn() -> Millis + Send + Sync> {
     Arc::new(now)

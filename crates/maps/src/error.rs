@@ -50,7 +50,45 @@ fn one(program: &str, problem: &Diagnostic) -> CompileError {
         }
         text.push_str(&part);
     }
-    at(program, byte, mailspan_core::clip(&text, mailspan_core::limits::REASON_CHARS_MAX).into_owned())
+    let mut text = mailspan_core::clip(&text, mailspan_core::limits::REASON_CHARS_MAX).into_owned();
+    if let Some(help) = help(problem.code) {
+        text.push('\n');
+        text.push_str(help);
+    }
+    at(program, byte, text)
+}
+
+/// What to write instead, for what is met most (codes: <https://errors.vrl.dev>).
+fn help(code: usize) -> Option<&'static str> {
+    Some(match code {
+        100 => {
+            "it can fail on some events: give another value with `??`, like `(to_int(.data.n) ?? 0) > 3`, or end \
+             the run with `!`, like `int!(.data.n) > 3` or `string!(.data.a)`"
+        }
+        101 => "write the regular expression between r' and ', like r'^[a-z]+$'",
+        102 => "an `if` takes true or false: compare with ==, or use exists(.data.x)",
+        103 => {
+            "what is assigned can fail on some events: write `x = to_int(.data.n) ?? 0`, `x = int!(.data.n)`, or \
+             `x, err = to_int(.data.n)`"
+        }
+        104 | 620 | 651 => "it cannot fail: leave out the `!`, the `??` or the `, err`",
+        110 => {
+            "the argument may be of another type on some events: write `string!(.data.a)`, `int!(.data.n)` or \
+             `array!(.data.l)` around it, or call the function with `!`"
+        }
+        630 => {
+            "an argument can fail on some events: write `string!(.data.a)` in its place, `(to_string(.data.a) ?? \"\")`, \
+             or put it into a variable first"
+        }
+        640 => "it changes nothing: assign it to a name, or leave it out",
+        650 => "compare two values at a time: `.a < .b && .b < .c`",
+        652 => "only objects are merged: write `object!(.data.a) | object!(.data.b)`",
+        660 => "only true and false are negated: write `!bool!(.data.a)`, or compare with ==",
+        701 => {
+            "a field of the event begins with a dot: `.data.x`; a name without one is a variable, set before it is read"
+        }
+        _ => return None,
+    })
 }
 
 fn says_something(note: &Note) -> bool {
@@ -67,10 +105,7 @@ fn primary(labels: &[Label]) -> Option<&Label> {
 /// Why a run ended, as `line:column: message`.
 pub(crate) fn run_error(program: &str, ended: Terminate) -> String {
     let (byte, message) = match ended {
-        Terminate::Interrupted => {
-            let steps = mailspan_core::limits::RUN_STEPS_MAX;
-            return format!("the program took more than {steps} steps: loop over less");
-        }
+        Terminate::Interrupted => return ended.to_string(),
         Terminate::Abort(error) | Terminate::Error(error) => read(error),
     };
     match byte {

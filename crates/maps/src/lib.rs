@@ -12,6 +12,7 @@ mod growth;
 mod guard;
 pub mod mailingcore;
 mod map;
+mod meter;
 mod parse;
 mod program;
 mod tokens;
@@ -22,6 +23,7 @@ mod testing;
 
 pub use audience::audience;
 pub use crm::{CrmContext, crm};
+pub use meter::{Memory, Meter};
 pub use program::{PANICKED, Program};
 
 /// What a program is for: decides its input and what it must return.

@@ -1,11 +1,9 @@
 //! Compiling a program within bounds, and running it within bounds.
 
-use std::ops::ControlFlow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, LazyLock};
 
 use mailspan_core::Reason;
-use mailspan_core::limits::RUN_STEPS_MAX;
 use vrl::compiler::runtime::Runtime;
 use vrl::compiler::state::ExternalEnv;
 use vrl::compiler::{CompileConfig, TargetValue, TimeZone, compile_with_external};
@@ -15,6 +13,7 @@ use vrl::value::{Secrets, Value};
 
 use crate::error::{at, compile_errors, run_error};
 use crate::functions::FUNCTIONS;
+use crate::meter::{Budget, Meter};
 use crate::{CompileError, Purpose, guard};
 
 /// A compiled program. Cheap to clone, shared between threads.
@@ -22,6 +21,7 @@ use crate::{CompileError, Purpose, guard};
 pub struct Program {
     pub text: Arc<str>,
     purpose: Purpose,
+    meter: Option<Meter>,
     compiled: Arc<vrl::compiler::Program>,
 }
 
@@ -58,7 +58,12 @@ impl Program {
         {
             return Err(vec![at(text, 0, why.to_owned())]);
         }
-        Ok(Program { text: text.into(), purpose, compiled: Arc::new(compiled) })
+        Ok(Program { text: text.into(), purpose, meter: None, compiled: Arc::new(compiled) })
+    }
+
+    /// The same, with runs that are measured: what one may use is in [`mailspan_core::limits`].
+    pub fn with_meter(self, meter: Meter) -> Program {
+        Program { meter: Some(meter), ..self }
     }
 
     /// Runs the program; the value is that of its last expression. A function of VRL that panics on its input
@@ -75,14 +80,13 @@ impl Program {
             metadata: Value::Object(Default::default()),
             secrets: Secrets::new(),
         };
-        let mut steps = 0;
-        let mut control = || {
-            steps += 1;
-            if steps > RUN_STEPS_MAX { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-        };
-        Runtime::default()
-            .resolve_with_control(&mut target, &self.compiled, &UTC, &mut control)
-            .map_err(|ended| self.failed(run_error(&self.text, ended)))
+        let mut budget = Budget::new(self.meter, self.purpose);
+        let mut control = || budget.step();
+        let ended = Runtime::default().resolve_with_control(&mut target, &self.compiled, &UTC, &mut control);
+        match budget.spent {
+            Some(spent) => Err(self.failed(spent.text())),
+            None => ended.map_err(|ended| self.failed(run_error(&self.text, ended))),
+        }
     }
 
     /// The reason of a run that gave nothing usable; its code says what the program is for.
@@ -157,8 +161,12 @@ mod tests {
         let all = vrl::stdlib::all();
         let compiled =
             compile_with_external(text, &all, &ExternalEnv::default(), CompileConfig::default()).unwrap();
-        let program =
-            Program { text: text.into(), purpose: Purpose::Condition, compiled: Arc::new(compiled.program) };
+        let program = Program {
+            text: text.into(),
+            purpose: Purpose::Condition,
+            meter: None,
+            compiled: Arc::new(compiled.program),
+        };
         let input = |n: f64| Value::from(&serde_json::json!({ "n": n }));
         assert_eq!(program.run(input(5.0)), Ok(Value::Boolean(true)));
         let reason = program.run(input(1e29)).expect_err("vrl does not panic on 1e29 any more: take another");

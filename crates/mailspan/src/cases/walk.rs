@@ -54,7 +54,7 @@ pub async fn requests(live: &Live, case: &Case) -> Result<Vec<Made>, String> {
     let received = receive(source, &raw, Some("case"), BODY_BYTES_MAX, NOW, &mut ids);
     let receipt = match received {
         Ok(Received::Receipt(receipt)) => receipt,
-        Ok(Received::Handshake { .. }) => return Ok(Vec::new()),
+        Ok(Received::Handshake) => return Ok(Vec::new()),
         Err(NotReceived::BadBody(text)) => return Err(text),
         Err(other) => return Err(format!("{other:?}")),
     };

@@ -91,6 +91,9 @@ pub async fn pages(
     query: &[(&str, &str)],
     limit: Option<usize>,
 ) -> anyhow::Result<Vec<serde_json::Value>> {
+    if limit == Some(0) {
+        anyhow::bail!("--limit: expected 1 at least");
+    }
     let limit = limit.unwrap_or(if common.json { ROWS_MAX } else { TABLE_ROWS });
     let client = Client::open(common).await?;
     let progress = Progress::new(common.json);

@@ -46,7 +46,8 @@ pub async fn run(common: &Common, command: Events) -> anyhow::Result<ExitCode> {
                 .collect();
             let items = pages(common, "/v1/events", &query, limit).await?;
             let columns = ["id", "received_at", "source", "type", "subject", "place", "deliveries"];
-            table::rows(common, &columns, &items, "no event has arrived yet");
+            let none = if query.is_empty() { "no event has arrived yet" } else { "no such event" };
+            table::rows(common, &columns, &items, none);
         }
         Events::Show { id } => {
             table::one(common, &get(common, &format!("/v1/events/{}", segment(&id))).await?)

@@ -36,6 +36,9 @@ fn secret(text: &str) -> Result<Secret, Infallible> {
 
 pub async fn run(common: &Common, command: Move) -> anyhow::Result<ExitCode> {
     let (from, to) = (place("--from", &command.from)?, place("--to", &command.to)?);
+    if is_same(&from, &to) {
+        bail!("--from and --to name the same store: name the new one in --to");
+    }
     let options =
         MoveOptions { dry_run: command.dry_run, page_rows: MOVE_PAGE_ROWS_MAX, now: runtime::now() };
     let mut progress = Progress::default();
@@ -46,6 +49,7 @@ pub async fn run(common: &Common, command: Move) -> anyhow::Result<ExitCode> {
         progress.say(step);
     };
     let report = moving::move_store(&from, &to, options, &mut said).await?;
+    progress.end();
     show(common, &report, command.dry_run);
     hint(&from, command.dry_run);
     Ok(ExitCode::SUCCESS)
@@ -68,14 +72,33 @@ fn place(flag: &str, url: &Secret) -> anyhow::Result<Place> {
     }
 }
 
-/// What is sealed moves as it is, so the target is of no use without the key beside the source.
+/// As they are written, and where both are files also as they are found.
+fn is_same(from: &Place, to: &Place) -> bool {
+    match (from, to) {
+        (Place::Sqlite { path: from }, Place::Sqlite { path: to }) => {
+            from == to || from.canonicalize().is_ok_and(|from| to.canonicalize().is_ok_and(|to| from == to))
+        }
+        (Place::Postgres { url: from, .. }, Place::Postgres { url: to, .. }) => from == to,
+        _ => false,
+    }
+}
+
+/// What is sealed moves as it is, so the target is of no use without the key that the source has.
 fn hint(from: &Place, dry_run: bool) {
-    let Place::Sqlite { path } = from else { return };
-    let key = format!("{}.key", path.display());
-    if !dry_run && std::path::Path::new(&key).exists() {
-        eprintln!(
+    if dry_run {
+        return;
+    }
+    let beside = match from {
+        Place::Sqlite { path } => Some(format!("{}.key", path.display())),
+        Place::Postgres { .. } => None,
+    };
+    match beside.filter(|key| std::path::Path::new(key).exists()) {
+        Some(key) => eprintln!(
             "What the store keeps sealed opens there under the same key: write [storage] key = {{ file = \"{key}\" }}, or its text under another reference"
-        );
+        ),
+        None => eprintln!(
+            "What the store keeps sealed opens there under the same key: leave [storage] key as it was for the old store"
+        ),
     }
 }
 
@@ -83,21 +106,39 @@ fn hint(from: &Place, dry_run: bool) {
 #[derive(Default)]
 struct Progress {
     last: Option<Step>,
+    /// Rows of the last step that was said.
+    said: Option<u64>,
 }
 
 impl Progress {
     fn say(&mut self, step: Step) {
         let began = self.last.is_none_or(|last| (last.table, last.part) != (step.table, step.part));
         let before = if began { 0 } else { self.last.map_or(0, |last| last.rows) };
-        if began || step.rows / SAY_ROWS > before / SAY_ROWS {
-            let verb = match step.part {
-                Part::Copied => "copied",
-                Part::CountedSource => "counted at the source",
-                Part::CountedTarget => "counted at the target",
-            };
-            eprintln!("{}: {} rows {verb}", step.table, step.rows);
+        if began {
+            self.end();
         }
         self.last = Some(step);
+        if began || step.rows / SAY_ROWS > before / SAY_ROWS {
+            self.say_last();
+        }
+    }
+
+    /// The number that a table or part ended with, where it was not said yet.
+    fn end(&mut self) {
+        if self.said != self.last.map(|last| last.rows) {
+            self.say_last();
+        }
+    }
+
+    fn say_last(&mut self) {
+        let Some(step) = self.last else { return };
+        let verb = match step.part {
+            Part::Copied => "copied",
+            Part::CountedSource => "counted at the source",
+            Part::CountedTarget => "counted at the target",
+        };
+        eprintln!("{}: {} rows {verb}", step.table, step.rows);
+        self.said = Some(step.rows);
     }
 }
 

@@ -14,7 +14,7 @@ mod env;
 mod kinds;
 mod limits;
 mod mask;
-mod programs;
+pub mod programs;
 mod reader;
 mod report;
 mod retry;

@@ -1,11 +1,15 @@
 //! VRL programs in the file: compiled at load, errors at their line and column.
 
 use mailspan_core::clip;
-use mailspan_maps::{CompileError, Program, Purpose};
+use mailspan_maps::{CompileError, Meter, Program, Purpose};
 
 use super::reader::Reader;
 use super::report::Place;
 use super::tree::{Node, inside};
+use crate::{memory, runtime};
+
+/// What runs of a configuration's programs are measured by.
+pub const METER: Meter = Meter { computed_ms: runtime::computed_ms, memory: memory::of_thread };
 
 pub fn program(reader: &Reader, node: &Node, purpose: Purpose) -> Option<Program> {
     let example = match purpose {
@@ -18,7 +22,7 @@ pub fn program(reader: &Reader, node: &Node, purpose: Purpose) -> Option<Program
         return None;
     }
     let errors = match Program::compile(text, purpose) {
-        Ok(program) => return Some(program),
+        Ok(program) => return Some(program.with_meter(METER)),
         Err(errors) => errors,
     };
     // What follows a syntax error is mostly its echo.

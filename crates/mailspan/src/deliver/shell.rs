@@ -154,7 +154,7 @@ pub async fn claim(app: &App, destination: DestinationId, room: Room, held: Vec<
             return Happened::ClaimFailed { destination };
         }
     };
-    let mapped = app.compute(move || {
+    let mapped = app.turns.map(move || {
         let mapped = map(&live, flight.as_deref(), claimed, behind, room);
         flight.inspect(|flight| flight.mapped(destination));
         mapped

@@ -75,7 +75,17 @@ async fn take(app: &App, request: Request<Body>) -> Result<Response, Problem> {
 }
 
 fn wait_of(query: &str) -> Result<Option<u64>, Problem> {
-    let value = query.split('&').find_map(|pair| pair.strip_prefix("wait="));
+    let mut value = None;
+    for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+        match pair.strip_prefix("wait=") {
+            Some(text) => value = value.or(Some(text)),
+            None => {
+                let name = pair.split('=').next().unwrap_or_default();
+                let name = mailspan_core::clip(name, 40);
+                return Err(Problem::bad(format!("there is no parameter `{name}` here: use wait")));
+            }
+        }
+    }
     let Some(value) = value else { return Ok(None) };
     let span = Span::parse(value).map_err(|why| Problem::bad(format!("field \"wait\": {why}")))?;
     Ok(Some(span.ms.min(WAIT_MS_MAX)))

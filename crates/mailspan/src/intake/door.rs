@@ -23,9 +23,10 @@ use crate::drill;
 use crate::http::intake::body_problem;
 use crate::http::problem::Problem;
 use crate::hub::{Destination, Source};
-use crate::intake::receive::{NotReceived, Received, receive};
+use crate::intake::receive::{Admitted, NotReceived, admit, read};
 use crate::intake::system;
 use crate::runtime;
+use crate::turns::NoTurn;
 
 /// Of what was left out of a contact: enough to see what is wrong.
 const LEFT_OUT_CHARS_MAX: usize = 800;
@@ -54,13 +55,13 @@ pub async fn enter(
 ) -> Entered {
     let began = runtime::instant();
     let now = request.received_at;
-    let mut ids = || EventId::v7(now, runtime::random_u128());
-    let credential = caller.as_ref().map(|caller| caller.name.as_str());
-    let body_bytes_max = app.live().hub.server.body_bytes_max;
-    let received = receive(source, &request, credential, body_bytes_max, now, &mut ids);
-    let mut receipt = match received {
-        Ok(Received::Receipt(receipt)) => receipt,
-        Ok(Received::Handshake { status, content_type, body }) => {
+    let admitted = match &caller {
+        Some(caller) => Ok(Admitted::By { credential: caller.name.clone() }),
+        None => admit(source, &request, now),
+    };
+    let read = match admitted {
+        Ok(Admitted::By { credential }) => read_events(app, source, &request, credential).await,
+        Ok(Admitted::Handshake { status, content_type, body }) => {
             let status = StatusCode::from_u16(status).unwrap_or(StatusCode::OK);
             let headers = [(header::CONTENT_TYPE, content_type), (header::X_CONTENT_TYPE_OPTIONS, "nosniff")];
             return Entered::Other((status, headers, body).into_response());
@@ -68,13 +69,11 @@ pub async fn enter(
         Err(NotReceived::Refused(refusal)) => {
             return Entered::Other(refuse(app, source, request, peer, refusal).await);
         }
-        Err(NotReceived::BadBody(text)) => {
-            app.metrics.intake(&source.name, "bad_body", 1);
-            return Entered::Other(Problem::new(StatusCode::BAD_REQUEST, "bad_body", text).into_response());
-        }
-        Err(NotReceived::Body(trouble)) => {
-            return Entered::Other(body_problem(trouble, body_bytes_max).into_response());
-        }
+        Err(other) => Err(not_read(app, source, other)),
+    };
+    let mut receipt = match read {
+        Ok(receipt) => receipt,
+        Err(problem) => return Entered::Other(problem.into_response()),
     };
     if let Err(trouble) = read_contacts(app, &mut receipt).await {
         return Entered::Other(Problem::from(trouble).into_response());
@@ -114,6 +113,55 @@ pub async fn keep_of(
         }
     }
     Ok(kept)
+}
+
+/// A source's own program takes its turn, on a thread that serves no requests: neither another source nor anything
+/// else waits for it.
+async fn read_events(
+    app: &App,
+    source: &Arc<Source>,
+    request: &RawRequest,
+    credential: String,
+) -> Result<Box<Receipt>, Problem> {
+    let now = request.received_at;
+    let mut ids = move || EventId::v7(now, runtime::random_u128());
+    let body_bytes_max = app.live().hub.server.body_bytes_max;
+    let received = if source.parse.is_none() {
+        read(source, request, credential, body_bytes_max, &mut ids)
+    } else {
+        let (of, request) = (source.clone(), request.clone());
+        let work = move || read(&of, &request, credential, body_bytes_max, &mut ids);
+        app.turns.parse(&source.name, work).await.map_err(|none| no_turn(app, source, none))?
+    };
+    received.map_err(|other| not_read(app, source, other))
+}
+
+fn no_turn(app: &App, source: &Source, none: NoTurn) -> Problem {
+    match none {
+        NoTurn::Busy => {
+            app.metrics.intake(&source.name, "busy", 1);
+            let detail = "the program that reads these requests is busy with earlier ones: come again";
+            Problem::new(StatusCode::TOO_MANY_REQUESTS, "busy", detail)
+        }
+        NoTurn::Broke => {
+            tracing::error!(source = %source.name, "a request broke what reads it: nothing of it is kept");
+            let detail = "the request could not be read, and nothing of it is kept";
+            Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "not_read", detail)
+        }
+    }
+}
+
+fn not_read(app: &App, source: &Source, why: NotReceived) -> Problem {
+    match why {
+        NotReceived::BadBody(text) => {
+            app.metrics.intake(&source.name, "bad_body", 1);
+            Problem::new(StatusCode::BAD_REQUEST, "bad_body", text)
+        }
+        NotReceived::Body(trouble) => body_problem(trouble, app.live().hub.server.body_bytes_max),
+        NotReceived::Refused(_) => {
+            Problem::new(StatusCode::UNAUTHORIZED, "unauthorized", "the request is not authenticated")
+        }
+    }
 }
 
 /// Of a mailing platform whose complaints somebody has to look at: enough of them, and it stops sending.

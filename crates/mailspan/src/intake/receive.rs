@@ -14,6 +14,13 @@ use crate::hub::{Access, Source};
 /// What a request became.
 pub enum Received {
     Receipt(Box<Receipt>),
+    /// It was one, and nothing is kept of it.
+    Handshake,
+}
+
+/// Whose request it is.
+pub enum Admitted {
+    By { credential: String },
     Handshake { status: u16, content_type: &'static str, body: String },
 }
 
@@ -28,7 +35,7 @@ pub enum NotReceived {
     Body(BodyTrouble),
 }
 
-/// `body_bytes_max` holds for what a packed body unpacks to. `credential`: the API key that was checked before, for kind `api`.
+/// Both steps of receiving: [`admit`], then [`read`].
 pub fn receive(
     source: &Source,
     request: &RawRequest,
@@ -39,14 +46,34 @@ pub fn receive(
 ) -> Result<Received, NotReceived> {
     let credential = match credential {
         Some(key) => key.to_owned(),
-        None => match verify(source, request, now)? {
-            Verified::By { credential } => credential,
-            Verified::Refused(refusal) => return Err(NotReceived::Refused(refusal)),
-            Verified::Handshake { status, content_type, body } => {
-                return Ok(Received::Handshake { status, content_type, body });
-            }
+        None => match admit(source, request, now)? {
+            Admitted::By { credential } => credential,
+            Admitted::Handshake { .. } => return Ok(Received::Handshake),
         },
     };
+    read(source, request, credential, body_bytes_max, ids).map(Received::Receipt)
+}
+
+/// Who sent it, before anything of it is read: cheap, as strangers ask for it.
+pub fn admit(source: &Source, request: &RawRequest, now: Millis) -> Result<Admitted, NotReceived> {
+    match verify(source, request, now)? {
+        Verified::By { credential } => Ok(Admitted::By { credential }),
+        Verified::Refused(refusal) => Err(NotReceived::Refused(refusal)),
+        Verified::Handshake { status, content_type, body } => {
+            Ok(Admitted::Handshake { status, content_type, body })
+        }
+    }
+}
+
+/// The events of a request that was admitted by `credential` (for kind `api` the key). The source's program runs
+/// here: not on a thread that serves requests. `body_bytes_max` holds for what a packed body unpacks to.
+pub fn read(
+    source: &Source,
+    request: &RawRequest,
+    credential: String,
+    body_bytes_max: usize,
+    ids: &mut dyn FnMut() -> EventId,
+) -> Result<Box<Receipt>, NotReceived> {
     let parsed = match request.header("content-encoding") {
         // The signature was over the bytes as they came; what is read is what they hold.
         Some(encoding) => inflated(source, request, encoding, body_bytes_max)?,
@@ -63,7 +90,7 @@ pub fn receive(
     }
     let body_digest = digest(&request.body);
     let (arrivals, unreadable) = arrived_all(source, parsed, body_digest, request.received_at, ids);
-    Ok(Received::Receipt(Box::new(Receipt {
+    Ok(Box::new(Receipt {
         tenant: source.tenant.clone(),
         source: source.name.clone(),
         received_at: request.received_at,
@@ -75,7 +102,7 @@ pub fn receive(
         idempotency: None,
         round: None,
         say: Vec::new(),
-    })))
+    }))
 }
 
 /// The events of what was parsed, and what is put aside of it.

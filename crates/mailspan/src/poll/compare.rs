@@ -92,7 +92,7 @@ pub fn compare(there: &[Arrival], here: &[Event]) -> Compared {
             Some(_) => (What::DifferentType, None),
             None => (What::MissingHere, Some(arrival.part)),
         };
-        let at = arrival.time.map(|at| at.rfc3339());
+        let at = arrival.time.map(|at| at.iso());
         let base = difference(what, place.recipient, arrival.event_type.as_str(), at);
         compared.differences.push(Difference {
             here_type: here_event.map(|event| event.event_type.as_str().to_owned()),
@@ -106,7 +106,7 @@ pub fn compare(there: &[Arrival], here: &[Event]) -> Compared {
             compared.not_compared += 1;
             continue;
         }
-        let (event, at) = (one.event, Some(one.event.time.rfc3339()));
+        let (event, at) = (one.event, Some(one.event.time.iso()));
         let base = difference(What::MissingThere, one.place.recipient, event.event_type.as_str(), at);
         compared.differences.push(Difference { event_id: Some(event.id.to_string()), ..base });
     }

@@ -112,7 +112,7 @@ async fn deliveries(app: &App, here: &[Event], differences: &mut Vec<Difference>
                 State::Pending => waiting += 1,
                 State::Dead | State::Discarded => {
                     let recipient = row.subject.unwrap_or_default();
-                    let at = Some(event.time.rfc3339());
+                    let at = Some(event.time.iso());
                     let base = difference(What::FailedDelivery, recipient, event.event_type.as_str(), at);
                     differences.push(Difference {
                         event_id: Some(event.id.to_string()),

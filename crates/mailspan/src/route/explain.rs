@@ -17,10 +17,9 @@ pub fn routes(live: &Live, event: &Event, deliveries: &[DeliveryRow]) -> Value {
     };
     let mut rows: Vec<Value> = Vec::new();
     for route in &live.hub.routes {
-        let (matched, why) = verdict(route, event);
-        rows.push(json!({
-            "route": route.name, "matched": matched, "why": why, "deliveries": of(route.name.as_str()),
-        }));
+        let made = of(route.name.as_str());
+        let (matched, why) = verdict(route, event, made.is_empty());
+        rows.push(json!({ "route": route.name, "matched": matched, "why": why, "deliveries": made }));
     }
     let mut gone: Vec<&str> = deliveries
         .iter()
@@ -36,7 +35,8 @@ pub fn routes(live: &Live, event: &Event, deliveries: &[DeliveryRow]) -> Value {
     json!(rows)
 }
 
-fn verdict(route: &Route, event: &Event) -> (bool, String) {
+/// `unmade`: the route made no delivery of the event, which may still wait to be routed.
+fn verdict(route: &Route, event: &Event, unmade: bool) -> (bool, String) {
     if event.test {
         return (false, "a test event makes no delivery".to_owned());
     }
@@ -58,7 +58,8 @@ fn verdict(route: &Route, event: &Event) -> (bool, String) {
             (false, format!("the condition is false: {when}"))
         }
         Decision::ConditionFailed(reason) => {
-            (true, format!("the condition failed, so it is a dead letter: {}", reason.text))
+            let so = if unmade { "routed now it would be" } else { "so it is" };
+            (true, format!("the condition failed, {so} a dead letter: {}", reason.text))
         }
         Decision::NotConcerned => (false, not_concerned(route, event)),
     }

@@ -92,7 +92,7 @@ pub async fn step(app: &App, fence: Fence) -> Result<usize, Trouble> {
     }
     let live = app.live();
     let deciding = live.clone();
-    let Some(mut routed) = app.compute(move || within_budget(&deciding, events)).await else {
+    let Some(mut routed) = app.turns.route(move || within_budget(&deciding, events)).await else {
         return Err(Trouble::Broken("a condition panicked".to_owned()));
     };
     let n = routed.len();

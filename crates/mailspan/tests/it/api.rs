@@ -117,6 +117,11 @@ pub fn cloudevents_come_in_three_modes_and_numbers_survive() {
     };
     assert_eq!(send("application/cloudevents+json", &[], event).json()["accepted"], 1);
     assert_eq!(send("application/cloudevents+json", &[], event).json()["duplicates"], 1);
+    let bare = send("application/cloudevents+json", &[], "{\"type\":\"app.x\"}");
+    assert_eq!(bare.status, 400);
+    assert!(bare.json()["detail"].as_str().unwrap().contains("specversion"), "{}", bare.json());
+    let bare = send("application/cloudevents-batch+json", &[], "[{\"type\":\"app.x\"}]").json();
+    assert_eq!((&bare["accepted"], &bare["quarantined"]), (&json!(0), &json!(1)));
     let batch = format!("[{}]", event.replace("e1", "e2").replace("s@", "t@"));
     assert_eq!(send("application/cloudevents-batch+json", &[], &batch).json()["accepted"], 1);
     let binary = [
@@ -204,4 +209,43 @@ pub fn bad_paths_and_bodies_are_problems_like_everything_else() {
     check("POST", "/v1/keys", "{}", 400);
     check("GET", "/v1/events/nonsense", "", 400);
     check("GET", "/v1/deliveries/1", "", 404);
+    check("POST", "/v1/events?wiat=10s", "{\"type\":\"app.x\"}", 400);
+    check("POST", "/v1/events", "{\"type\":\"app.x\",\"time\":\"9999-12-31T23:59:59Z\"}", 400);
+}
+
+/// A map that doubles a text in a loop is ended long before the machine is; what else arrives is served.
+#[test]
+pub fn a_map_that_takes_too_much_is_a_dead_letter() {
+    let crm = mailspan_testkit::Receiver::start();
+    let map = "map = '''
+x = \"0123456789abcdef\"
+if .type == \"app.heavy\" { for_each(array!(.data.l)) -> |_i, _v| { x = x + x } }
+{ \"subject\": .subject, \"n\": length(x) }
+'''";
+    let config = crate::support::config(&crm, "retry = [\"50ms\"]", map);
+    let mut hub = Hub::new(crate::support::BINARY, &config, &[("MAILTARGET_SECRET", crate::support::SECRET)]);
+    hub.start();
+    let write = key(&hub, "events:write");
+    let headers = [("authorization", write.as_str()), ("content-type", "application/json")];
+    let ask = |kind: &str| {
+        let body =
+            json!({ "type": kind, "subject": "a@example.com", "data": { "l": vec![1; 33] } }).to_string();
+        hub.post("/v1/events?wait=20s", &headers, body.as_bytes()).json()["deliveries"][0]["state"].clone()
+    };
+    assert_eq!(ask("app.heavy"), "dead");
+    let row = hub.rows(&["dead-letters", "list"]).remove(0).to_string();
+    assert!(row.contains("held more than 64 MiB"), "{row}");
+    assert_eq!(ask("app.light"), "delivered");
+}
+
+#[test]
+pub fn a_listing_says_what_it_did_not_find() {
+    let (hub, _crm) = hub();
+    let said = |words: &[&str]| {
+        let output = hub.run(words);
+        [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).concat()
+    };
+    assert!(said(&["events", "list"]).contains("no event has arrived yet"));
+    assert!(said(&["events", "list", "--subject", "nobody"]).contains("no such event"));
+    assert!(said(&["deliveries", "list", "--limit", "0"]).contains("--limit: expected 1 at least"));
 }

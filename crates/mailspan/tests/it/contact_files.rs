@@ -59,7 +59,7 @@ four@x.org,5,false,,,,\n",
     assert_eq!((&again["created"], &again["unchanged"]), (&json!(0), &json!(3)));
     let facts = hub.rows(&["ledger", "list", "--subject", "one@x.org"]);
     assert_eq!(facts.len(), 1);
-    assert_eq!(facts[0]["happened_at"], "2024-05-01T10:00:00Z");
+    assert_eq!(facts[0]["happened_at"], "2024-05-01T10:00:00.000Z");
     assert_eq!(facts[0]["evidence"]["origin"], "import");
 }
 

@@ -131,5 +131,6 @@ fn a_move_says_what_it_needs() {
     check("sqlite:", "sqlite:b.db", "--from: `sqlite:` needs the path of a file");
     check("sqlite:a.db", "mysql://hub:s3cret@db/hub", "--to: write sqlite:FILE");
     check("sqlite:a.db", "sqlite:b.db", "a.db holds no store");
+    check("sqlite:a.db", "sqlite:a.db", "the same store");
     check("postgres://hub:s3cret@127.0.0.1:1/hub", "sqlite:b.db", "postgres://127.0.0.1/hub");
 }

@@ -179,6 +179,53 @@ fn errors_of_the_compiler_name_place_and_mend() {
     check_error("a = 1\n.a[99999] = a", Purpose::Map, (2, 4), "an index is at most 10000");
 }
 
+/// Each error that is met often says what to write, on a line of its own.
+#[test]
+fn errors_of_the_compiler_say_what_to_write() {
+    let check = |text: &str, expected: &str| {
+        let errors =
+            Program::compile(text, Purpose::Map).err().unwrap_or_else(|| panic!("{text} must not compile"));
+        let helps: Vec<&str> = errors.iter().flat_map(|error| error.text.lines().skip(1)).collect();
+        assert!(helps.iter().any(|help| help.contains(expected)), "{text}: {errors:#?}");
+    };
+    check(".data.n > 3", "(to_int(.data.n) ?? 0) > 3");
+    check("string(.a)", "string!(.data.a)");
+    check("x = to_int(.data.n)\nx", "x, err = to_int(.data.n)");
+    check("upcase(.subject)", "string!(.data.a)");
+    check("upcase(string(.subject))", "string!(.data.a)");
+    check("x, err = 1\nx", "leave out");
+    check("if .data.n { 1 }", "exists(");
+    check("url", "`.data.x`");
+}
+
+/// The example of `docs/MAPS.md`.
+#[test]
+fn many_events_are_made_with_map_values() {
+    let text = "
+map_values(array!(.body.events)) -> |item| {
+  event = null
+  if item.kind != \"ping\" {
+    event = { \"type\": \"app.\" + string!(item.kind), \"subject\": item.user, \"data\": item }
+  }
+  event
+}
+";
+    let body = json!({ "events": [{ "kind": "a", "user": "u1" }, { "kind": "ping" }, { "kind": "b" }] });
+    let request = mailspan_core::RawRequest {
+        method: "POST".to_owned(),
+        url: String::new(),
+        path: String::new(),
+        query: String::new(),
+        headers: Vec::new(),
+        body: body.to_string().into(),
+        received_at: mailspan_core::Millis(0),
+    };
+    let made = compile(text, Purpose::Parse).parse(&request).unwrap();
+    let made: Vec<serde_json::Value> = made.iter().map(|text| serde_json::from_str(text).unwrap()).collect();
+    let kinds: Vec<Option<&str>> = made.iter().map(|event| event["type"].as_str()).collect();
+    assert_eq!(kinds, [Some("app.a"), Some("app.b")]);
+}
+
 #[test]
 fn nothing_outside_the_input_can_be_reached() {
     for call in [

@@ -60,18 +60,21 @@ async fn all(client: &mut Client, place: &str, seed: u128, now: Millis) -> Resul
     .await
     .map_err(sql)?;
     let tables = "SELECT (SELECT count(*) FROM pg_tables WHERE schemaname = current_schema()) AS tables,
-        to_regclass('migrations') IS NOT NULL AND to_regclass('keys_seen') IS NOT NULL AS ours";
+        to_regclass('migrations') IS NOT NULL AND to_regclass('keys_seen') IS NOT NULL AS ours,
+        EXISTS (SELECT FROM pg_tables WHERE schemaname = current_schema() AND tablename = 'migrations') AS begun";
     let row = tx.query_one(tables, &[]).await.map_err(sql)?;
-    let (tables, ours): (i64, bool) = (row.get(0), row.get(1));
+    let (tables, ours, begun): (i64, bool, bool) = (row.get(0), row.get(1), row.get(2));
     if tables > 0 && !ours {
         return Err(OpenError::Foreign { path: place.into() });
     }
-    tx.batch_execute(
-        "CREATE TABLE IF NOT EXISTS migrations (
-            number BIGINT PRIMARY KEY, name TEXT NOT NULL, digest BYTEA NOT NULL, applied_at BIGINT NOT NULL)",
-    )
-    .await
-    .map_err(sql)?;
+    if !begun {
+        tx.batch_execute(
+            "CREATE TABLE migrations (
+                number BIGINT PRIMARY KEY, name TEXT NOT NULL, digest BYTEA NOT NULL, applied_at BIGINT NOT NULL)",
+        )
+        .await
+        .map_err(sql)?;
+    }
     apply(&tx, place, now).await?;
     tx.execute(
         "INSERT INTO meta (name, value) VALUES ('identity_key', $1) ON CONFLICT DO NOTHING",

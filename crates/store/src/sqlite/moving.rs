@@ -29,6 +29,7 @@ impl SqliteSide {
         if std::fs::metadata(path).map_or(0, |meta| meta.len()) == 0 {
             return Ok(None);
         }
+        refuse_foreign(path)?;
         let lock = held(path, now)?;
         let side = SqliteSide {
             conn: Connection::open_with_flags(
@@ -51,6 +52,7 @@ impl SqliteSide {
     }
 
     pub(crate) fn make(path: &Path, now: Millis) -> Result<SqliteSide, MoveError> {
+        refuse_foreign(path)?;
         let lock = held(path, now)?;
         crate::open::make_private(path).map_err(|cause| OpenError::Io { path: path.to_owned(), cause })?;
         let mut conn = super::connect_writer(path).map_err(|cause| sql(path, cause))?;
@@ -233,6 +235,26 @@ fn leave_out_runs(conn: &Connection, segment: i64) -> rusqlite::Result<()> {
 
 pub(crate) fn is_marked(conn: &Connection) -> rusqlite::Result<bool> {
     conn.query_row("SELECT EXISTS (SELECT 1 FROM meta WHERE name = ?1)", [MARK], |row| row.get(0))
+}
+
+/// Before the lock is taken: beside a file of somebody else nothing is left.
+fn refuse_foreign(path: &Path) -> Result<(), MoveError> {
+    if std::fs::metadata(path).map_or(0, |meta| meta.len()) == 0 {
+        return Ok(());
+    }
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let conn = Connection::open_with_flags(path, flags).map_err(|cause| sql(path, cause))?;
+    // A file in which a move had only just begun has no tables at all.
+    let foreign = "SELECT count(*) > 0 AND count(*) FILTER (WHERE name = 'migrations') = 0
+        FROM sqlite_master WHERE type = 'table'";
+    match conn.query_row(foreign, [], |row| row.get(0)) {
+        Ok(false) => Ok(()),
+        Ok(true) => Err(OpenError::Foreign { path: path.to_owned() }.into()),
+        Err(cause) if cause.sqlite_error_code() == Some(rusqlite::ErrorCode::NotADatabase) => {
+            Err(OpenError::Foreign { path: path.to_owned() }.into())
+        }
+        Err(cause) => Err(sql(path, cause)),
+    }
 }
 
 fn held(path: &Path, now: Millis) -> Result<Lock, MoveError> {

@@ -112,6 +112,7 @@ fn destinations() {
     check_destination("", &["4:15 `url`"]);
     check_destination("base_url = \"https://crm.example.com\"", &["6:1 base_url `url`"]);
     check_destination("url = \"crm.example.com\"", &["6:7 http https URL"]);
+    check_destination("url = \"https://crm.example.com\"\nsuccess = []", &["7:11 empty [200, 202]"]);
     check_destination("url = \"ftp://crm.example.com\"", &["6:7 http"]);
     check_destination("url = \"https://u:p@crm.example.com\"", &["6:7 password auth"]);
     check_destination("url = \"https://crm.example.com/#x\"", &["6:7 #"]);
@@ -220,6 +221,8 @@ fn programs_that_do_not_compile_point_into_the_file() {
         &format!("{TO}\nwhen = \"exists(.\\\"a\\\") && nope(.x)\""),
         &["10:27 undefined function mean"],
     );
+    check_route(&format!("{TO}\nwhen = '.data.n > 3'"), &["10:9 to_int(.data.n) ?? 0) int!(.data.n)"]);
+    check_route(&format!("{TO}\nmap = 'string(.a)'"), &["10:8 string!(.data.a)"]);
 }
 
 #[test]

@@ -35,17 +35,17 @@ pub fn shown(row: &DeliveryRow) -> Value {
         "carried_by": row.carried_by.map(|carrier| carrier.0.to_string()),
         "attempts": row.attempts,
         "crashes": row.crashes,
-        "due": row.due.map(|due| due.rfc3339()),
+        "due": row.due.map(|due| due.iso()),
         "last_error": row.reason.as_ref().map(|reason| reason.text.clone()),
         "reason": row.reason.as_ref().map(|reason| reason.code.clone()),
-        "created_at": row.created_at.rfc3339(),
-        "changed_at": row.changed_at.rfc3339(),
+        "created_at": row.created_at.iso(),
+        "changed_at": row.changed_at.iso(),
     })
 }
 
 fn attempt(row: &AttemptRow) -> Value {
     json!({
-        "at": row.at.rfc3339(),
+        "at": row.at.iso(),
         "took_ms": row.took_ms,
         "items": row.items,
         "status": row.status,

@@ -50,8 +50,8 @@ pub async fn list(State(app): State<App>, caller: Caller) -> Result<Json<Value>,
             let round = rounds.iter().find(|round| id.is_some_and(|id| id.0 == round.about));
             value["resync"] = json!({
                 "every": every.to_string(),
-                "due": round.map(|round| round.due.rfc3339()),
-                "round_ended_at": round.and_then(|round| round.ended_at).map(|at| at.rfc3339()),
+                "due": round.map(|round| round.due.iso()),
+                "round_ended_at": round.and_then(|round| round.ended_at).map(|at| at.iso()),
                 "reason": round.and_then(|round| round.reason.clone()),
             });
         }
@@ -78,7 +78,7 @@ fn shown(name: &str, kind: &str, row: Option<&StandingRow>, gone: bool) -> Value
         "state": state,
         "pending": row.map_or(0, |row| row.pending),
         "dead": row.map_or(0, |row| row.dead),
-        "oldest": row.and_then(|row| row.oldest).map(|at| at.rfc3339()),
+        "oldest": row.and_then(|row| row.oldest).map(|at| at.iso()),
         "reason": reason,
     })
 }
@@ -95,7 +95,7 @@ fn add_known(value: &mut Value, row: Option<&StandingRow>) {
 /// What only the engine knows: degraded, and when the backlog will be through.
 fn add_doing(value: &mut Value, doing: &Standing, backlog: u64) {
     if let (BreakerState::Open { probe_at, .. }, None) = (&doing.breaker, &doing.paused) {
-        let at = probe_at.rfc3339();
+        let at = probe_at.iso();
         value["reason"] = json!(format!("it failed: deliveries wait, the next is tried at {at}"));
     }
     if doing.state == Stands::Degraded {
@@ -104,7 +104,7 @@ fn add_doing(value: &mut Value, doing: &Standing, backlog: u64) {
     value["in_flight"] = json!(doing.in_flight);
     value["concurrency"] = json!(doing.concurrency);
     value["quota_left"] = json!(doing.quota_left);
-    value["through_at"] = json!(doing.forecast.filter(|_| backlog > 0).map(|at| at.rfc3339()));
+    value["through_at"] = json!(doing.forecast.filter(|_| backlog > 0).map(|at| at.iso()));
 }
 
 fn find(
@@ -212,7 +212,7 @@ pub async fn resync(
     let (tenant, about, at) = (settings.tenant.clone(), id.0, runtime::now());
     app.store.write(Write::RoundNow { tenant, about, at }).await?;
     app.round_wake.notify_one();
-    Ok(Json(json!({ "id": name, "every": every.to_string(), "due": at.rfc3339() })))
+    Ok(Json(json!({ "id": name, "every": every.to_string(), "due": at.iso() })))
 }
 
 /// One harmless exchange that shows whether address and credential work.

@@ -2,6 +2,7 @@
 
 use axum::Json;
 use axum::extract::{RawQuery, State};
+use axum::http::StatusCode;
 use mailspan_core::{EventId, Name, cloudevents};
 use mailspan_store::{DeliveryFilter, EventFilter, EventRow, RequestRow};
 use serde_json::value::RawValue;
@@ -24,8 +25,8 @@ fn shown(row: &EventRow) -> Value {
         "source": event.source,
         "type": event.event_type.as_str(),
         "subject": event.subject.shown(),
-        "time": event.time.rfc3339(),
-        "received_at": event.received_at.rfc3339(),
+        "time": event.time.iso(),
+        "received_at": event.received_at.iso(),
         "place": row.place,
         "deliveries": row.deliveries,
     })
@@ -81,7 +82,7 @@ fn raw_request(row: &RequestRow) -> Value {
     let shown = |(name, value): &(String, String)| (name.clone(), without_tokens(value).into_owned());
     let headers: Vec<(String, String)> = row.headers.iter().map(shown).collect();
     json!({
-        "received_at": row.received_at.rfc3339(),
+        "received_at": row.received_at.iso(),
         "credential": row.credential,
         "digest": row.digest,
         "redacted": row.redacted,
@@ -104,7 +105,12 @@ pub async fn explain(
     let filter = DeliveryFilter { event: Some(row.event.id), limit: 1_000, ..DeliveryFilter::default() };
     let deliveries = app.store.deliveries(filter).await?;
     let mut value = shown(&row);
-    value["routes"] = explained::routes(&app.live(), &row.event, &deliveries);
-    value["several_recipients"] = json!(row.several_recipients);
+    let (live, several) = (app.live(), row.several_recipients);
+    let explain = move || explained::routes(&live, &row.event, &deliveries);
+    value["routes"] = app.turns.explain(explain).await.ok_or_else(|| {
+        let detail = "a condition broke on this event: see the program of each route";
+        Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "condition_broke", detail)
+    })?;
+    value["several_recipients"] = json!(several);
     Ok(Json(value))
 }

@@ -102,5 +102,5 @@ pub fn tenant_of(caller: &Caller, headers: &HeaderMap) -> Result<Name, Problem> 
 }
 
 fn shown(row: &FieldRow) -> Value {
-    json!({ "name": row.name, "kind": row.kind.name(), "made_at": row.made_at.rfc3339() })
+    json!({ "name": row.name, "kind": row.kind.name(), "made_at": row.made_at.iso() })
 }

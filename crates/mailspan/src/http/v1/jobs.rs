@@ -228,7 +228,7 @@ async fn shown(app: &App, job: &JobRow) -> Result<Value, Problem> {
         json!({ "destination": word(), "state": word(), "reason": word(), "count": count })
     };
     value["counts"] = cursor.groups.iter().map(group).collect();
-    value["asked_at"] = json!(argument.asked_at.rfc3339());
+    value["asked_at"] = json!(argument.asked_at.iso());
     value["asked_by"] = json!(argument.asked_by);
     value["filter"] = json!({
         "destinations": argument.destinations,
@@ -237,8 +237,8 @@ async fn shown(app: &App, job: &JobRow) -> Result<Value, Problem> {
         "type": argument.event_type,
         "subject": argument.subject,
         "reason": argument.reason,
-        "since": argument.since.map(Millis::rfc3339),
-        "until": argument.until.map(Millis::rfc3339),
+        "since": argument.since.map(Millis::iso),
+        "until": argument.until.map(Millis::iso),
         "again": argument.again,
     });
     Ok(value)

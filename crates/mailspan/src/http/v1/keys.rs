@@ -54,7 +54,7 @@ pub async fn create(
     let tenant = tenant(&app, body.tenant.as_deref()).await?;
     let expires_at = body.expires.map(|span| runtime::now().plus(span.ms));
     let made = make(&app, tenant, body.scopes.clone(), body.note, expires_at).await?;
-    let expires_at = expires_at.map(|at| at.rfc3339());
+    let expires_at = expires_at.map(|at| at.iso());
     let value = json!({ "id": made.id, "key": made.text, "scopes": body.scopes, "expires_at": expires_at });
     Ok((StatusCode::CREATED, Json(value)))
 }
@@ -143,10 +143,10 @@ fn shown(row: &KeyRow) -> Value {
         "tenant": row.tenant,
         "scopes": row.scopes,
         "note": row.note,
-        "created_at": row.created_at.rfc3339(),
-        "expires_at": row.expires_at.map(|at| at.rfc3339()),
-        "revoked_at": row.revoked_at.map(|at| at.rfc3339()),
-        "last_used_at": row.last_used_at.map(|at| at.rfc3339()),
+        "created_at": row.created_at.iso(),
+        "expires_at": row.expires_at.map(|at| at.iso()),
+        "revoked_at": row.revoked_at.map(|at| at.iso()),
+        "last_used_at": row.last_used_at.map(|at| at.iso()),
     })
 }
 

@@ -15,7 +15,7 @@ fn fact(fact: &Fact) -> Value {
     let answers: Vec<Value> = fact
         .answers
         .iter()
-        .map(|(destination, verdict, at)| json!({ "destination": destination, "verdict": verdict, "at": at.rfc3339() }))
+        .map(|(destination, verdict, at)| json!({ "destination": destination, "verdict": verdict, "at": at.iso() }))
         .collect();
     json!({
         "id": fact.id.to_string(),
@@ -24,8 +24,8 @@ fn fact(fact: &Fact) -> Value {
         "what": fact.what.name(),
         "permission": fact.what.permission(),
         "evidence": fact.evidence,
-        "happened_at": fact.happened_at.rfc3339(),
-        "learned_at": fact.learned_at.rfc3339(),
+        "happened_at": fact.happened_at.iso(),
+        "learned_at": fact.learned_at.iso(),
         "event_id": fact.event_id,
         "request_digest": fact.digest,
         "answers": answers,
@@ -56,7 +56,7 @@ fn refused_row(row: &RefusedRow) -> Value {
     json!({
         "id": row.id.to_string(),
         "source": row.source,
-        "at": row.at.rfc3339(),
+        "at": row.at.iso(),
         "check": row.check,
         "text": row.text,
         "hint": row.hint,
@@ -81,7 +81,7 @@ pub async fn refused(
 fn unreadable_row(row: &UnreadableRow) -> Value {
     json!({
         "source": row.source,
-        "received_at": row.received_at.rfc3339(),
+        "received_at": row.received_at.iso(),
         "part": row.part,
         "reason": row.reason.code,
         "text": row.reason.text,

@@ -54,7 +54,7 @@ pub async fn show(
     let days = app.store.listed(about, DAYS_SHOWN).await?;
     let mut value = shown(&source, rounds.iter().find(|row| row.about == about), &days);
     let day = |one: &ListedDay| {
-        let at = Millis(one.day.saturating_mul(DAY_MS)).rfc3339();
+        let at = Millis(one.day.saturating_mul(DAY_MS)).iso();
         json!({
             "day": at.get(..10), "type": one.event_type, "listed": one.listed, "known": one.known,
             "found": one.listed - one.known.min(one.listed), "completeness": share(one.listed, one.known),
@@ -73,7 +73,7 @@ fn shown(source: &Source, row: Option<&RoundRow>, days: &[ListedDay]) -> Value {
         _ => "asks",
     };
     let (listed, known) = days.iter().fold((0, 0), |(l, k), day| (l + day.listed, k + day.known));
-    let at = |at: Option<Millis>| at.map(|at| at.rfc3339());
+    let at = |at: Option<Millis>| at.map(|at| at.iso());
     let row = row.filter(|_| poll.is_some());
     json!({
         "id": source.name, "kind": source.kind.name, "tenant": source.tenant, "path": source.path, "state": state,

@@ -96,7 +96,7 @@ fn shown(row: &TenantRow) -> Value {
     json!({
         "tenant": row.name,
         "settings": Settings::read(&row.settings),
-        "made_at": row.made_at.map(|at| at.rfc3339()),
+        "made_at": row.made_at.map(|at| at.iso()),
     })
 }
 
