@@ -165,10 +165,14 @@ impl PostgresServer {
         self.up();
     }
 
-    /// Killed, until [`PostgresServer::up`].
+    /// Killed, until [`PostgresServer::up`]: its children end when they notice, and serve until then.
     pub fn down(&mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
+        let data = self.data();
+        crate::until(10, "processes of the server that was killed go on", || {
+            (!is_anybodys_folder(&data)).then_some(())
+        });
     }
 
     pub fn up(&mut self) {
@@ -259,6 +263,14 @@ fn run(binaries: &Path, folder: &Path, settings: &[String]) -> Child {
         .stderr(log)
         .spawn()
         .unwrap()
+}
+
+/// A process works in this folder (proc(5)).
+fn is_anybodys_folder(folder: &Path) -> bool {
+    let processes = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    processes
+        .map(|entry| entry.path().join("cwd"))
+        .any(|cwd| std::fs::read_link(cwd).is_ok_and(|at| at == folder))
 }
 
 fn has_memory() -> bool {

@@ -29,7 +29,7 @@ const MARK: &str = "{\"resync\":";
 const TYPE: &str = "contact.updated";
 /// While the destination has enough to do, and while the last push is under way.
 const BUSY_MS: u64 = 10_000;
-const UNDER_WAY_MS: u64 = 60_000;
+const UNDER_WAY_MS: u64 = 10_000;
 /// Pages of one turn.
 const PAGES_MAX: u32 = 50;
 

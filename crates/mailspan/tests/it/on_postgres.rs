@@ -53,6 +53,8 @@ const ON_SQLITE_ONLY: &[(&str, &str)] = &[
 ];
 
 const CASES: &[Case] = &[
+    ("api::a_listing_says_what_it_did_not_find", api::a_listing_says_what_it_did_not_find),
+    ("api::a_map_that_takes_too_much_is_a_dead_letter", api::a_map_that_takes_too_much_is_a_dead_letter),
     (
         "once::each_write_is_done_once_under_a_key_and_answered_the_same",
         once::each_write_is_done_once_under_a_key_and_answered_the_same,
