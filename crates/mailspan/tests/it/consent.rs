@@ -21,7 +21,8 @@ struct Town {
 }
 
 fn config(core: u16, leon: u16, alarms: u16) -> String {
-    let batch = "batch = { max = 100, wait = \"20ms\" }\nrate = \"1000/1s\"\nretry = [\"100ms\", \"200ms\"]";
+    let batch = "batch = { max = 100, wait = \"20ms\" }\nrate = \"1000/1s\"\nbreaker = { failures = 0 }\n\
+        retry = { calendar = [\"100ms\", \"200ms\"], for = \"1h\" }";
     let base = base("");
     format!(
         r#"{base}
@@ -165,11 +166,46 @@ fn whom_the_hub_suppresses_no_repeat_opts_in_at_a_vendor() {
     town.settle();
     let (opt_in, at_core, at_leon) = town.vendors("p1@x.org");
     assert_eq!((opt_in, at_core, at_leon), (before.0, Value::Null, before.2));
+    // Whoever agrees then is opted in, though the contact is so here already.
+    town.put(json!({ "email": "p2@x.org", "externalId": "u-2", "optIn": true }));
+    assert_eq!(town.app().ask("DELETE", "/suppressions/p2%40x.org", &Value::Null).status, 200);
+    town.settle();
+    town.put(person(2));
+    assert_eq!(town.vendors("p2@x.org"), (json!(true), Value::Null, json!(2)));
     // Whoever is no contact is not mailed by the vendor either.
     let body = json!({ "email": "stranger@x.org", "reason": "complaint" });
     assert_eq!(town.app().ask("POST", "/suppressions", &body).status, 201);
     town.settle();
     assert_eq!(town.vendors("stranger@x.org"), (Value::Null, json!("complaint"), Value::Null));
+}
+
+/// Opt-ins stand in another lane than profiles, and carry the contact too.
+#[test]
+fn an_opt_in_that_is_retried_takes_no_newer_profile_back() {
+    let town = Town::new();
+    for n in 1..5 {
+        town.put(json!({ "email": format!("p{n}@x.org"), "externalId": format!("u-{n}"), "locale": "es" }));
+    }
+    town.core.faults("server_error=100%");
+    let patch = |n: u32, body: Value| {
+        let reply = town.app().ask("PATCH", &format!("/contacts/u-{n}"), &body);
+        assert_eq!(reply.status, 200, "{}", reply.text());
+    };
+    (1..5).for_each(|n| patch(n, json!({ "optIn": true })));
+    std::thread::sleep(std::time::Duration::from_millis(300));
+    for n in 1..5 {
+        patch(
+            n,
+            json!({ "locale": "de", "attributes": { "plan": "pro" }, "email": format!("new{n}@x.org") }),
+        );
+    }
+    town.core.faults("none");
+    town.settle();
+    for n in 1..5 {
+        let core = contact(&town.core.state(), &format!("new{n}@x.org"));
+        let told = (&core["optIn"], &core["locale"], &core["attributes"]["plan"]);
+        assert_eq!(told, (&json!(true), &json!("de"), &json!("pro")), "{core}");
+    }
 }
 
 #[test]
