@@ -3,13 +3,12 @@
 use std::collections::BTreeSet;
 
 use mailspan_core::limits::{NEWEST_PART, QUEUE_ROOM, QUEUE_ROOM_BATCHED};
-use mailspan_core::{
-    DeliveryId, Millis, Operation, Outcome, Parcel, Part, Queue, Reason, Room, Settlement, State,
-};
+use mailspan_core::{DeliveryId, Millis, Outcome, Parcel, Queue, Reason, Room, Settlement, State};
 
 use crate::coalesce::load;
 use crate::desk::{Context, Desk};
 use crate::held::{Held, Place};
+use crate::persons::is_whole;
 use crate::{Command, Fault};
 
 /// How long until a claim is repeated that failed, or whose answer contradicts itself.
@@ -157,15 +156,8 @@ impl Desk {
     /// nothing at all of the person is held: what is in flight would bring back who was erased.
     fn waits_for_its_person(&self, parcel: &Parcel) -> bool {
         let Some(person) = &parcel.person else { return false };
-        let upserts = |parts: &[Part]| {
-            parts.iter().any(|part| matches!(part.operation, Operation::UpsertContact { .. }))
-        };
-        let is_whole = parcel.parts.as_ref().is_ok_and(|parts| upserts(parts));
-        (person.erased || is_whole)
-            && self
-                .held
-                .values()
-                .any(|held| held.person_id() == Some(person.id) && (person.erased || upserts(&held.parts)))
+        let is_whole = parcel.parts.as_ref().is_ok_and(|parts| is_whole(parts));
+        self.persons.get(&person.id).is_some_and(|of| person.erased || is_whole && of.whole > 0)
     }
 
     pub(crate) fn claim_failed(&mut self, now: Millis) {
@@ -241,12 +233,12 @@ impl Desk {
             if self.limits.coalesces {
                 held.load = load(&held, &behind, &self.alone);
             }
-            self.held.insert(delivery, held);
+            self.hold(held);
             self.line_up(delivery, cx.now);
             return None;
         }
         let settlement = held.settlement(outcome, None);
-        self.held.insert(delivery, held);
+        self.hold(held);
         Some(settlement)
     }
 }

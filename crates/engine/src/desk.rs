@@ -14,6 +14,7 @@ use crate::claims::Claims;
 use crate::ends::Ends;
 use crate::held::{Held, Place};
 use crate::line::Batching;
+use crate::persons::Persons;
 use crate::questions::Questions;
 use crate::quota::Quota;
 use crate::shares::Shares;
@@ -35,6 +36,8 @@ pub(crate) struct Desk {
     pub(crate) quota: Quota,
     pub(crate) pace: Pace,
     pub(crate) held: BTreeMap<DeliveryId, Held>,
+    /// What is held, by person.
+    pub(crate) persons: Persons,
     /// Persons of whom something was not taken, as other things of them are held; at most a claim's.
     pub(crate) passed_over: BTreeSet<PersonId>,
     /// A request that merged them was refused: each goes by itself until it has ended. At most
@@ -106,6 +109,7 @@ impl Desk {
             quota,
             pace: Pace::default(),
             held: BTreeMap::new(),
+            persons: Persons::new(),
             passed_over: BTreeSet::new(),
             alone: BTreeSet::new(),
             count: [0; QUEUES],
@@ -314,6 +318,7 @@ impl Desk {
     /// Forgets a delivery; the store knows it.
     pub(crate) fn let_go(&mut self, delivery: DeliveryId) {
         let Some(held) = self.held.remove(&delivery) else { return };
+        self.leave(&held);
         let count = if held.newest { &mut self.count_newest } else { &mut self.count };
         count[held.queue as usize] -= 1;
         if self.claims.in_flight.is_some() {

@@ -19,6 +19,7 @@ mod ends;
 mod happened;
 mod held;
 mod line;
+mod persons;
 mod questions;
 mod quota;
 mod shares;
