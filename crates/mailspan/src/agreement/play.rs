@@ -261,6 +261,9 @@ impl<'w> Play<'w> {
             return;
         }
         let one = self.on_their_way.remove(which % self.on_their_way.len());
+        if matches!(one.effect, Effect::Confirmed(_)) {
+            self.quiet().await;
+        }
         let is_nobody = !self.rules[one.who].contact;
         self.take(&one).await;
         if matches!(one.effect, Effect::Erased(_)) && !one.is_copy && is_nobody {
@@ -326,9 +329,10 @@ impl<'w> Play<'w> {
         }
     }
 
-    /// Until the hub has told everybody, and has heard its own echoes and what suppresses. One thing does not hold
-    /// without it, and `PLAYS=all` shows it (docs/PROOFS.md): of somebody whom the hub never knew there is nothing
-    /// to certify, so it does not learn that an account has erased a namesake who signed up meanwhile.
+    /// Until the hub has told everybody, and has heard its own echoes and what suppresses. Two things do not hold
+    /// without it, and `PLAYS=all` shows them (docs/PROOFS.md): of somebody whom the hub never knew there is nothing
+    /// to certify, so it does not learn that an account has erased a namesake who signed up meanwhile; and a
+    /// confirmation that comes late lifts a suppression for which a newer opt-in was just told as none.
     async fn quiet(&mut self) {
         if runtime::env("PLAYS").as_deref() == Some("all") {
             return;
