@@ -189,7 +189,7 @@ async fn renewed(app: &App, held: &mut Held, id: DestinationId, fence: Option<Fe
     let opened = start::opened(&app.store, id, settings, fence, app.flight.get()).await?;
     if is_new {
         let last = app.store.last_sent().await?;
-        start::tell_opened(app, id, settings, opened, &last).await;
+        start::tell_opened(app, (id, fence), settings, opened, &last).await?;
         tracing::info!(destination = %settings.name, fence = fence.0, "served by this process");
     } else {
         for one in opened {
