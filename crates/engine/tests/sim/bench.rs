@@ -179,6 +179,7 @@ pub fn parcel(id: i64, operations: Vec<Operation>) -> Parcel {
         opted_in_at: None,
         suppressed: false,
         erased: false,
+        formerly: mailspan_core::Formerly::default(),
     };
     let class = operations.iter().map(Operation::class).min().unwrap_or(Class::Activity);
     let part = |(at, operation)| Part {

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use mailspan_core::contact::concerns_contacts;
 use mailspan_core::{
     Answer, Behind, Class, DeliveryId, DestinationId, Lost, Millis, Parcel, PersonId, Queue, Reason, Request,
     Room,
@@ -196,7 +197,7 @@ async fn today(app: &App, live: &Live, claims: impl Iterator<Item = &mut Claim>)
     let is_told = |claim: &&mut Claim| {
         let pair = live.routes.get(&claim.route).zip(live.destinations.get(&claim.destination));
         let tells = pair.is_some_and(|(route, destination)| claim::tells_contacts(route, destination));
-        tells && claim.person.is_some() && claim.event.event_type.as_str().starts_with("contact.")
+        tells && claim.person.is_some() && concerns_contacts(&claim.event.event_type)
     };
     let mut carriers: Vec<&mut Claim> = claims.filter(is_told).collect();
     let mut persons: Vec<PersonId> =
