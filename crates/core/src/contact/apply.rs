@@ -52,6 +52,8 @@ pub struct Applied {
     pub event: Option<(&'static str, Box<RawValue>)>,
     /// A confirmation is to be asked for.
     pub ask: bool,
+    /// Nobody is suppressed though destinations may have it otherwise: the event says so.
+    pub stands_anew: bool,
 }
 
 /// Pure and total. `learned`: when the hub learned of it, the time of the row.
@@ -94,6 +96,7 @@ fn written(known: &Known, write: &ContactWrite, learned: Millis) -> Applied {
         (Change::Clear, Some(None)) => facts.push(Stated::SuppressionLifted),
         _ => {}
     }
+    let stands_anew = stands_anew(known, write, &facts, suppression);
     if before.is_none() && write.mode == WriteMode::Follow {
         return Applied {
             turn: Turn::Unchanged,
@@ -103,6 +106,7 @@ fn written(known: &Known, write: &ContactWrite, learned: Millis) -> Applied {
             standing,
             event: suppression.map(|now| told::strangers_event(now, &write.evidence.origin)),
             ask: false,
+            stands_anew,
         };
     }
     let mut after = changed(before, write, learned);
@@ -110,16 +114,7 @@ fn written(known: &Known, write: &ContactWrite, learned: Millis) -> Applied {
     after.permission = standing.permission;
     after.suppressed_at = suppressed_at;
     after.unsubscribed_at = standing.opted_out_at.filter(|_| standing.has_left());
-    let mut names = before.map(|before| told::differences(before, &after)).unwrap_or_default();
-    // Another reason of the same moment is another suppression: who keeps one by its reason must be told.
-    if before.is_some() && matches!(suppression, Some(Some(_))) && !names.contains(&"suppressed_at") {
-        names.push("suppressed_at");
-    }
-    let agrees_anew =
-        write.opt_in == Some(true) && known.contact.as_ref().is_some_and(|before| before.opt_in);
-    if agrees_anew && !names.contains(&"opt_in") && is_freed(known, &super::standing(&known.facts)) {
-        names.push("opt_in");
-    }
+    let names = changes(known, write, &after, suppression, stands_anew);
     let turn = match before {
         None => Turn::Created,
         Some(_) if names.is_empty() => Turn::Unchanged,
@@ -131,7 +126,31 @@ fn written(known: &Known, write: &ContactWrite, learned: Millis) -> Applied {
     let suppressed = suppression.unwrap_or(known.suppressed).map(|(reason, _)| reason);
     let event = told::event(&turn, before, &after, &names, suppressed, &write.evidence.origin);
     let ask = asks(before, write);
-    Applied { turn, after: Some(after), facts, suppression, standing, event, ask }
+    Applied { turn, after: Some(after), facts, suppression, standing, event, ask, stands_anew }
+}
+
+/// Names of what the hub says has changed: what differs, and what destinations have to be told all the same.
+fn changes(
+    known: &Known,
+    write: &ContactWrite,
+    after: &Contact,
+    suppression: Option<Option<(Suppressed, Millis)>>,
+    stands_anew: bool,
+) -> Vec<&'static str> {
+    let before = known.contact.as_ref();
+    let mut names = before.map(|before| told::differences(before, after)).unwrap_or_default();
+    let agrees_anew = write.opt_in == Some(true) && before.is_some_and(|before| before.opt_in);
+    // While a suppression stood an opt-in was told as none.
+    let opts_in = agrees_anew && is_freed(known, &standing(&known.facts)) || stands_anew && after.opt_in;
+    if opts_in && !names.contains(&"opt_in") {
+        names.push("opt_in");
+    }
+    // Another reason of the same moment is another suppression: who keeps one by its reason must be told.
+    let is_another = before.is_some() && matches!(suppression, Some(Some(_)));
+    if (is_another || stands_anew) && !names.contains(&"suppressed_at") {
+        names.push("suppressed_at");
+    }
+    names
 }
 
 fn refused(known: &Known, reason: Reason) -> Applied {
@@ -143,6 +162,7 @@ fn refused(known: &Known, reason: Reason) -> Applied {
         standing: standing(&known.facts),
         event: None,
         ask: false,
+        stands_anew: false,
     }
 }
 
@@ -190,6 +210,7 @@ fn erase(known: &Known, write: &ContactWrite) -> Applied {
         standing,
         event: Some(("contact.erased", told::text(&data))),
         ask: false,
+        stands_anew: false,
     }
 }
 
@@ -219,6 +240,23 @@ fn suppression(known: &Known, write: &ContactWrite, facts: &[Fact]) -> Option<Op
             confirmed.is_some_and(|at| at > since).then_some(None)
         }
         (Change::Clear, None) | (Change::Keep, _) => None,
+    }
+}
+
+/// Destinations were told otherwise, or say otherwise themselves: the person agreed anew, and that lifted a suppression
+/// or had made this unsubscription void before it came.
+fn stands_anew(
+    known: &Known,
+    write: &ContactWrite,
+    facts: &[Stated],
+    suppression: Option<Option<(Suppressed, Millis)>>,
+) -> bool {
+    match write.suppress {
+        Change::Keep => suppression == Some(None),
+        Change::Set(Suppressed::Unsubscribe) => {
+            suppression.is_none() && known.suppressed.is_none() && facts.contains(&Stated::OptOut)
+        }
+        _ => false,
     }
 }
 

@@ -26,7 +26,7 @@ pub(crate) fn say_news(journal: &mut Journal, event: Option<&Event>, is_news: bo
 /// Of events that were just accepted.
 pub(crate) fn say_accepted(journal: &mut Journal, receipt: &Receipt, wrote: &Wrote) -> Result<(), Fault> {
     let Wrote::Accepted { accepted, again: false } = wrote else { return Ok(()) };
-    of_accepted(receipt, accepted).try_for_each(|event| say(journal, event))
+    of_accepted(receipt, accepted, &journal.base.key).iter().try_for_each(|event| say(journal, event))
 }
 
 /// Of a delivery that was just written.
