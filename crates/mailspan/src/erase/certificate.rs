@@ -1,6 +1,7 @@
 //! What was done where, in a form that can be handed out: it names the person by keyed hash alone.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use mailspan_core::contact::CONTACTS;
 use mailspan_core::{EventType, Millis, Name, State};
@@ -8,6 +9,7 @@ use mailspan_store::{ErasureRow, ErasureVerdict};
 use serde_json::{Value, json};
 
 use crate::app::Live;
+use crate::hub::Destination;
 
 const VERSION: u64 = 1;
 
@@ -23,7 +25,7 @@ pub fn write(live: &Live, row: &ErasureRow, verdicts: &[ErasureVerdict], now: Mi
         "hub": { "removed": row.removed, "not_readable": row.unread },
         "destinations": verdicts.iter().map(shown).collect::<Vec<_>>(),
         "not_asked": not_asked(live, &row.tenant, &asked),
-        "remains": remains(row, verdicts),
+        "remains": remains(live, row, verdicts),
         "done_at": now.rfc3339(),
     })
 }
@@ -56,7 +58,15 @@ pub fn reached(live: &Live, tenant: &Name) -> BTreeSet<Name> {
     routes.flat_map(|route| route.to.iter().cloned()).collect()
 }
 
-fn remains(row: &ErasureRow, verdicts: &[ErasureVerdict]) -> Vec<String> {
+/// Destinations of the tenant that keep contacts and are not pushed what others lost.
+fn unpushed<'l>(live: &'l Live, tenant: &'l Name) -> impl Iterator<Item = &'l Name> {
+    let keeps = |one: &&Arc<Destination>| {
+        one.tenant == *tenant && one.resync.is_none() && one.kind.sink.as_ref().is_some_and(|sink| sink.audience)
+    };
+    live.hub.destinations.iter().filter(keeps).map(|one| &one.name)
+}
+
+fn remains(live: &Live, row: &ErasureRow, verdicts: &[ErasureVerdict]) -> Vec<String> {
     let mut remains = vec![
         "facts of consent: what, when, which words; without address and machine, as proof".to_owned(),
         "a suppression of the address under a keyed hash, so that it is not mailed or imported again"
@@ -66,6 +76,13 @@ fn remains(row: &ErasureRow, verdicts: &[ErasureVerdict]) -> Vec<String> {
     ];
     for verdict in verdicts.iter().filter(|one| matches!(one.state, State::Dead | State::Discarded)) {
         remains.push(format!("{} was not erased at: do it there by hand", verdict.destination));
+    }
+    let others = row.removed.get("contacts").copied().unwrap_or_default();
+    for name in unpushed(live, &row.tenant).filter(|_| others > 0) {
+        remains.push(format!(
+            "{name} keeps what {others} other contacts said of the person until they change: give it `resync`, \
+             then push with: mailspan destinations resync {name}"
+        ));
     }
     if row.unread > 0 {
         remains.push(format!("{} rows that this version cannot read", row.unread));
