@@ -46,7 +46,7 @@ pub(crate) fn of_accepted(receipt: &Receipt, accepted: &Accepted, key: &Identity
     let said = receipt.say.iter().filter(|(of, _)| accepted.ids.contains(of)).map(|(_, event)| (**event).clone());
     let of_contacts = receipt.arrivals.iter().filter(|arrived| arrived.contact.is_some());
     let lifted = of_contacts.zip(&accepted.contacts).filter_map(|(arrived, outcome)| {
-        Some(of_lifted(&arrived.event, outcome.lifted.as_deref()?, key))
+        Some(of_lifted(receipt, &arrived.event, outcome.lifted.as_deref()?, key))
     });
     said.chain(lifted).collect()
 }
@@ -55,12 +55,13 @@ pub(crate) fn of_accepted(receipt: &Receipt, accepted: &Accepted, key: &Identity
 pub(crate) const LIFTED: [&str; 2] = ["contact.updated", "contact.suppression_changed"];
 
 /// The id comes of the event that lifted it: this is written in its transaction, and once.
-fn of_lifted(by: &Event, lifted: &Lifted, key: &IdentityKey) -> Event {
+fn of_lifted(receipt: &Receipt, by: &Event, lifted: &Lifted, key: &IdentityKey) -> Event {
     let id = key.hash(b"lifted", &by.id.0.to_be_bytes());
     let data = RawValue::from_string(lifted.data.clone()).unwrap_or_else(|_| RawValue::NULL.to_owned());
     Event {
         seq: None,
         id: EventId::v7(by.received_at, u128::from_be_bytes(id)),
+        tenant: receipt.tenant.clone(),
         source: Name::new(CONTACTS),
         event_type: EventType::known(lifted.event_type),
         subject: lifted.subject.clone(),
