@@ -69,7 +69,9 @@ pub fn audience(
             operations.extend(data.and_then(|data| suppression(data, person)).or(blocked));
             operations
         }
-        "contact.suppression_changed" => data.and_then(|data| suppression(data, person)).into_iter().collect(),
+        "contact.suppression_changed" => {
+            data.and_then(|data| suppression(data, person)).into_iter().collect()
+        }
         "contact.unsubscribed" if text(data, "suppressed_for").as_deref() == Some("complaint") => {
             vec![consent(Consent::DoNotContact, "spam complaint")]
         }

@@ -43,7 +43,8 @@ pub(crate) fn of_job(say: &Say<JobRow>, row: &JobRow) -> Option<Event> {
 
 /// What is said of the events that a receipt left, and of the suppressions that they lifted.
 pub(crate) fn of_accepted(receipt: &Receipt, accepted: &Accepted, key: &IdentityKey) -> Vec<Event> {
-    let said = receipt.say.iter().filter(|(of, _)| accepted.ids.contains(of)).map(|(_, event)| (**event).clone());
+    let said =
+        receipt.say.iter().filter(|(of, _)| accepted.ids.contains(of)).map(|(_, event)| (**event).clone());
     let of_contacts = receipt.arrivals.iter().filter(|arrived| arrived.contact.is_some());
     let lifted = of_contacts.zip(&accepted.contacts).filter_map(|(arrived, outcome)| {
         Some(of_lifted(receipt, &arrived.event, outcome.lifted.as_deref()?, key))

@@ -5,6 +5,7 @@ mod data;
 mod facts;
 mod found;
 mod renewed;
+mod suppression;
 mod told;
 mod wishes;
 

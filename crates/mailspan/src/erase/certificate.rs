@@ -61,7 +61,9 @@ pub fn reached(live: &Live, tenant: &Name) -> BTreeSet<Name> {
 /// Destinations of the tenant that keep contacts and are not pushed what others lost.
 fn unpushed<'l>(live: &'l Live, tenant: &'l Name) -> impl Iterator<Item = &'l Name> {
     let keeps = |one: &&Arc<Destination>| {
-        one.tenant == *tenant && one.resync.is_none() && one.kind.sink.as_ref().is_some_and(|sink| sink.audience)
+        one.tenant == *tenant
+            && one.resync.is_none()
+            && one.kind.sink.as_ref().is_some_and(|sink| sink.audience)
     };
     live.hub.destinations.iter().filter(keeps).map(|one| &one.name)
 }

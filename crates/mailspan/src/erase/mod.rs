@@ -3,6 +3,7 @@
 pub mod certificate;
 pub mod list;
 pub mod person;
+mod proofs;
 mod turned_away;
 
 use std::collections::{BTreeMap, BTreeSet};

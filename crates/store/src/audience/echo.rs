@@ -78,9 +78,8 @@ impl Audience {
         // What was told before the address was free again may have been told as no opt-in.
         let confirmed = persons.iter().filter_map(|one| self.confirmed.get(one)).flatten();
         let free_at = if mirror.repeats && !opts_in { free_at(&facts, confirmed) } else { None };
-        let was_told_as_none = |one: &Written| {
-            free_at.is_some_and(|(free, by)| one.from <= free && by != Some(one.fact))
-        };
+        let was_told_as_none =
+            |one: &Written| free_at.is_some_and(|(free, by)| one.from <= free && by != Some(one.fact));
         let may_say_so = |one: &&Written| one.opts_in == opts_in || one.opts_in && was_told_as_none(one);
         written
             .filter(may_say_so)

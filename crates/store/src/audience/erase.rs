@@ -66,7 +66,9 @@ impl Audience {
         hashes.iter().flatten().next()?;
         let person = self.make()?;
         let mut known = Known::default();
-        known.identity.see(&Subject { address: address.cloned(), external_id: external_id.map(str::to_owned) });
+        known
+            .identity
+            .see(&Subject { address: address.cloned(), external_id: external_id.map(str::to_owned) });
         known.hashes.extend(hashes.into_iter().flatten().map(|hash| (hash, person)));
         self.known.insert(person, known);
         Some(person)

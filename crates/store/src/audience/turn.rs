@@ -1,8 +1,8 @@
 //! One write applied: the person found or made, the facts folded, what changed kept for the back end.
 
 use mailspan_core::contact::{
-    Applied, Change, Contact, ContactOutcome, ContactWrite, Evidence, Fact, Known, Lifted, Stated, Suppressed,
-    Turn, WriteMode, apply,
+    Applied, Change, Contact, ContactOutcome, ContactWrite, Evidence, Fact, Known, Lifted, Stated,
+    Suppressed, Turn, WriteMode, apply,
 };
 use mailspan_core::{Address, Digest, EventId, Millis, RawValue, Reason, Subject};
 
@@ -74,7 +74,8 @@ fn lifted(write: &ContactWrite, applied: &Applied, subject: &Subject) -> Option<
 
 impl Done {
     fn refused(reason: Reason) -> Done {
-        let outcome = ContactOutcome { turn: Turn::Refused(reason), contact: None, asked: false, lifted: None };
+        let outcome =
+            ContactOutcome { turn: Turn::Refused(reason), contact: None, asked: false, lifted: None };
         let (facts, subject) = (vec![], Subject::nobody());
         let (held_back, suppressed, former) = (None, None, None);
         Done {

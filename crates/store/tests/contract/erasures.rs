@@ -6,7 +6,8 @@ use mailspan_core::{
     Subject,
 };
 use mailspan_store::{
-    Arrived, Certified, ErasedHash, ErasureStage, EventFilter, RefusedRequest, Store, Unread, Write, Wrote, pack_request,
+    Arrived, Certified, ErasedHash, ErasureStage, EventFilter, RefusedRequest, Store, Unread, Write, Wrote,
+    pack_request,
 };
 
 use crate::contacts::{update, upsert, write};

@@ -342,6 +342,10 @@ mod on_sqlite {
         run(sqlite, consent::what_happened_before_an_erasure_makes_nobody);
     }
     #[test]
+    fn a_request_that_only_proves_is_found_by_its_fact() {
+        run(sqlite, renewed::a_request_that_only_proves_is_found_by_its_fact);
+    }
+    #[test]
     fn what_a_reported_confirmation_lifts_is_told() {
         run(sqlite, consent::what_a_reported_confirmation_lifts_is_told);
     }

@@ -169,6 +169,9 @@ fn cases() -> Vec<Case> {
         ("what_happened_before_an_erasure_makes_nobody", |hub| {
             Box::pin(consent::what_happened_before_an_erasure_makes_nobody(hub))
         }),
+        ("a_request_that_only_proves_is_found_by_its_fact", |hub| {
+            Box::pin(renewed::a_request_that_only_proves_is_found_by_its_fact(hub))
+        }),
         ("what_a_reported_confirmation_lifts_is_told", |hub| {
             Box::pin(consent::what_a_reported_confirmation_lifts_is_told(hub))
         }),

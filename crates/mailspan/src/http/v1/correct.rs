@@ -46,7 +46,8 @@ pub async fn correct(
     let (own, delivery) = (app.clone(), row.id);
     let event_id = to_its_end(async move {
         let (accepted, _) = door::keep(&own, Box::new(receipt)).await?;
-        let event_id = accepted.ids.first().ok_or_else(|| Problem::bad("the corrected event was not kept"))?;
+        let event_id =
+            accepted.ids.first().ok_or_else(|| Problem::bad("the corrected event was not kept"))?;
         let note = format!("replaced by event {event_id}");
         own.store.write(Write::Discard { delivery, unserved: None, note, at: now }).await?;
         own.has_moved();
