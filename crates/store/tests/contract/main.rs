@@ -346,6 +346,18 @@ mod on_sqlite {
         run(sqlite, consent::what_happened_before_an_erasure_makes_nobody);
     }
     #[test]
+    fn a_request_that_only_proves_is_found_by_its_fact() {
+        run(sqlite, renewed::a_request_that_only_proves_is_found_by_its_fact);
+    }
+    #[test]
+    fn what_a_reported_confirmation_lifts_is_told() {
+        run(sqlite, consent::what_a_reported_confirmation_lifts_is_told);
+    }
+    #[test]
+    fn the_erasure_of_a_stranger_is_followed_to_its_end() {
+        run(sqlite, erasures::the_erasure_of_a_stranger_is_followed_to_its_end);
+    }
+    #[test]
     fn a_former_address_is_erased_with_its_person() {
         run(sqlite, consent::a_former_address_is_erased_with_its_person);
     }

@@ -172,6 +172,15 @@ fn cases() -> Vec<Case> {
         ("what_happened_before_an_erasure_makes_nobody", |hub| {
             Box::pin(consent::what_happened_before_an_erasure_makes_nobody(hub))
         }),
+        ("a_request_that_only_proves_is_found_by_its_fact", |hub| {
+            Box::pin(renewed::a_request_that_only_proves_is_found_by_its_fact(hub))
+        }),
+        ("what_a_reported_confirmation_lifts_is_told", |hub| {
+            Box::pin(consent::what_a_reported_confirmation_lifts_is_told(hub))
+        }),
+        ("the_erasure_of_a_stranger_is_followed_to_its_end", |hub| {
+            Box::pin(erasures::the_erasure_of_a_stranger_is_followed_to_its_end(hub))
+        }),
         ("a_former_address_is_erased_with_its_person", |hub| {
             Box::pin(consent::a_former_address_is_erased_with_its_person(hub))
         }),
