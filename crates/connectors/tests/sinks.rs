@@ -277,6 +277,7 @@ fn a_batch_has_at_most_a_hundred_inputs() {
         key: format!("k-{n}"),
         address: Some(format!("p{n}@example.com")),
         external_id: None,
+        before: Default::default(),
         step: None,
         op: Operation::SetFields { fields: [("open_count".to_owned(), json!(n))].into(), record: None },
     };
@@ -296,6 +297,7 @@ fn a_note_counts_only_when_it_hangs() {
         key: "k-1".to_owned(),
         address: Some("ann@example.com".to_owned()),
         external_id: None,
+        before: Default::default(),
         step: None,
         op: serde_json::from_value(op).expect("an operation"),
     };

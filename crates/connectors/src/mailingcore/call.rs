@@ -127,7 +127,14 @@ fn upsert(item: &Item) -> Call {
 
 /// The external ids by which MailingCore is asked: of an upsert those before, else the person's.
 fn names(item: &Item) -> Vec<String> {
-    let Operation::UpsertContact { fields } = item.operation else { return external_ids(item.person) };
+    let Operation::UpsertContact { fields } = item.operation else {
+        let mut all = external_ids(item.person);
+        // A new external id that was on its way may have arrived in between.
+        let erases = matches!(item.operation, Operation::EraseContact);
+        let again = all.first().filter(|_| all.len() > 1 && !erases).cloned();
+        all.extend(again);
+        return all;
+    };
     let Some(now) = external_id_of(item) else { return Vec::new() };
     let mut before = texts(fields, fields::PREVIOUS_EXTERNAL_ID);
     before.retain(|id| *id != now);
