@@ -93,7 +93,9 @@ pub async fn begin(hub: Hub) -> anyhow::Result<Serving> {
     };
     drill::point("start-after-migrations");
     // Who only receives maps nothing.
-    let flight = hub.server.role.delivers().then(|| open::flight(&hub)).flatten();
+    let delivers = hub.server.role.delivers();
+    let (flight, newest) =
+        (delivers.then(|| open::flight(&hub)).flatten(), delivers.then(|| open::newest(&hub)).flatten());
     let (stop, stopped) = watch::channel(false);
     let (engine, inbox) = mpsc::channel(INBOX_MAX);
     let (asks, asked) = mpsc::channel(ASKS_MAX);
@@ -117,6 +119,7 @@ pub async fn begin(hub: Hub) -> anyhow::Result<Serving> {
         flight.begin();
         app.flight.get_or_init(|| Arc::new(flight));
     }
+    newest.map(|note| app.newest.get_or_init(|| note));
     if serving.socket.is_some() {
         serving.serve_file(owner).await?;
     } else {
@@ -227,6 +230,9 @@ pub async fn end(serving: Serving) {
     }
     if let Some(flight) = app.flight.get() {
         flight.land();
+    }
+    if let Some(newest) = app.newest.get() {
+        newest.land();
     }
     drop(app);
     if let Some(socket) = socket {

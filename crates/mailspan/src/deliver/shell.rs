@@ -24,6 +24,9 @@ const QUEUES: usize = Queue::ALL.len();
 const HEARD_MAX: usize = 64;
 /// How long the maps of one claim may compute: a destination with slow maps gives way to others.
 const MAP_MS_MAX: u128 = 100;
+/// How far from the newest end of a queue is looked, once after a kill, for what was in flight from there: where more
+/// has arrived since, it waits as any other.
+const AGAIN_ROOM: u16 = 4_096;
 /// Persons whose contacts are read at once.
 const PERSONS_READ_MAX: usize = 1_000;
 
@@ -100,7 +103,10 @@ fn carry_out(app: &App, command: Command) {
             let happened = claim(&app, destination, room, held).await;
             app.tell(happened).await;
         }),
-        Command::Send { call, destination, request, items } => runtime::spawn(async move {
+        Command::Send { call, destination, request, items, newest } => runtime::spawn(async move {
+            if let Some(note) = app.newest.get().filter(|_| newest) {
+                note.sent(destination, &items);
+            }
             let is_shown = app.said.is_waited_for() || app.live().is_endpoint(destination);
             let what = is_shown.then(|| format!("{} {}", request.method, request.path).trim_end().to_owned());
             let answer = send(&app, destination, request).await;
@@ -130,7 +136,11 @@ fn answered(call: CallId, answer: Result<Answer, Lost>) -> Happened {
 /// Reads what is due and maps what is not held, on a thread that may compute, for at most
 /// [`MAP_MS_MAX`]: what is left is claimed again at once, so a slow map holds up nobody but itself.
 pub async fn claim(app: &App, destination: DestinationId, room: Room, held: Vec<DeliveryId>) -> Happened {
-    let mut claimed = match app.store.claim_beside(destination, room, runtime::steady(), held).await {
+    let claimed = match app.newest.get().map(|note| note.before(destination)) {
+        Some(before) if !before.is_empty() => again(app, destination, room, held, &before).await,
+        _ => app.store.claim_beside(destination, room, runtime::steady(), held).await,
+    };
+    let mut claimed = match claimed {
         Ok(claimed) => claimed,
         Err(trouble) => {
             tracing::warn!("deliveries could not be read: {trouble}");
@@ -164,6 +174,29 @@ pub async fn claim(app: &App, destination: DestinationId, room: Room, held: Vec<
         Some((parcels, more)) => Happened::Claimed { destination, parcels, next_due, more: Some(more) },
         None => Happened::ClaimFailed { destination },
     }
+}
+
+/// The first claim after a kill: what was in flight from the newest end, before all others.
+async fn again(
+    app: &App,
+    destination: DestinationId,
+    mut room: Room,
+    held: Vec<DeliveryId>,
+    before: &[DeliveryId],
+) -> Result<Claimed, Trouble> {
+    room.newest = [AGAIN_ROOM; QUEUES];
+    let mut claimed = app.store.claim_beside(destination, room, runtime::steady(), held).await?;
+    let (mut first, others): (Vec<Claim>, Vec<Claim>) =
+        std::mem::take(&mut claimed.claims).into_iter().partition(|claim| before.contains(&claim.delivery));
+    first.iter_mut().for_each(|claim| claim.newest = false);
+    let is_gone = |delivery: &&DeliveryId| first.iter().all(|claim| claim.delivery != **delivery);
+    let gone: Vec<DeliveryId> = before.iter().filter(is_gone).copied().collect();
+    if let Some(note) = app.newest.get() {
+        note.kept(&gone);
+    }
+    first.extend(others.into_iter().filter(|claim| !claim.newest));
+    claimed.claims = first;
+    Ok(claimed)
 }
 
 /// What waits behind each head, in order.
