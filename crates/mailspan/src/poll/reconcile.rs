@@ -1,5 +1,6 @@
 //! The provider's log of a transmission against what was settled here.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use mailspan_connectors::contract::{Log, Parsed};
@@ -53,10 +54,17 @@ pub async fn reconcile(
     let parsed = read.ok_or_else(panicked).and_then(|read| read).map_err(Failed::Log)?;
     let first = parsed.arrivals.iter().filter_map(|arrival| arrival.time).min();
     let (here, complete) = events_of(app, source, transmission, first).await?;
-    let Compared { agreed, not_compared, mut differences } = compare(&parsed.arrivals, &here);
+    // Both may be long.
+    let compared = runtime::blocking(move || {
+        let compared = compare(&parsed.arrivals, &here);
+        (compared, parsed, here)
+    });
+    let panicked = || Reason::new("panicked", "comparing the log panicked: please report this");
+    let (Compared { agreed, not_compared, mut differences }, parsed, here) =
+        compared.await.ok_or_else(panicked).map_err(Failed::Log)?;
     let waiting = deliveries(app, &here, &mut differences).await?;
     let (listed, unreadable) = (parsed.arrivals.len(), parsed.unreadable.len());
-    let missing: Vec<usize> = differences.iter().filter_map(|one| one.part).collect();
+    let missing: BTreeSet<usize> = differences.iter().filter_map(|one| one.part).collect();
     let mut repaired = 0;
     if repair && !missing.is_empty() {
         repaired = accept(app, source, asked, parsed, &missing, body).await?;
@@ -134,7 +142,7 @@ async fn accept(
     source: &Arc<Source>,
     asked: &Asked,
     parsed: Parsed,
-    missing: &[usize],
+    missing: &BTreeSet<usize>,
     body: mailspan_core::Digest,
 ) -> Result<usize, Trouble> {
     let now = runtime::now();
