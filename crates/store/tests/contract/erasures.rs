@@ -325,6 +325,7 @@ pub async fn more_than_are_walked_together_come_to_their_end(hub: Harness) {
     let crm = hub.destination("crm").await;
     write(&hub, 1, upsert(1, Some(BOB), None)).await;
     write(&hub, 2, ContactWrite { erase: true, ..upsert(2, Some(BOB), None) }).await;
+    hub.route_all(crm).await;
     // As if as many had been asked for: a walk for each of two hundred persons would take long.
     let copies = format!(
         "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {COPIES})
