@@ -133,7 +133,8 @@ pub async fn begin(hub: Hub) -> anyhow::Result<Serving> {
         serving.task(crate::erase::run(app.clone(), erased));
     }
     let scheme = if app.live().hub.server.tls.is_some() { "https" } else { "http" };
-    tracing::info!("listening on {scheme}://{listen}");
+    // With port 0 the system has chosen one.
+    tracing::info!("listening on {scheme}://{}", public.local_addr().unwrap_or(listen));
     runtime::spawn(reload::on_renewal(app.clone(), owner));
     serving.answer(doors);
     Ok(serving)
