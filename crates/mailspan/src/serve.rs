@@ -134,7 +134,7 @@ pub async fn begin(hub: Hub) -> anyhow::Result<Serving> {
     }
     let scheme = if app.live().hub.server.tls.is_some() { "https" } else { "http" };
     // With port 0 the system has chosen one.
-    tracing::info!("listening on {scheme}://{}", public.local_addr().unwrap_or(listen));
+    tracing::info!("listening on {scheme}://{}", doors.public.local_addr().unwrap_or(listen));
     runtime::spawn(reload::on_renewal(app.clone(), owner));
     serving.answer(doors);
     Ok(serving)
