@@ -169,8 +169,9 @@ impl Desk {
         let Some(due) = next_due else { return };
         if due > now {
             self.claims.due(due);
-        } else if self.claims.more == [false; QUEUES] && !(self.claims.is_stuck() && !self.held.is_empty()) {
-            // A row is due that no queue accounts for: look again, but not at once.
+        } else if self.claims.more == [false; QUEUES] && (!self.claims.is_stuck() || self.held.is_empty()) {
+            // A row is due that no queue accounts for: look again, but not at once. A queue that is stuck accounts for
+            // it, behind what is held.
             self.claims.due(now.plus(AGAIN_MS));
         }
     }

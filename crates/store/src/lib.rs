@@ -22,6 +22,7 @@ mod open;
 mod pack;
 pub mod postgres;
 mod prepare;
+mod proof;
 mod queue;
 mod reader;
 mod rounds;
@@ -40,6 +41,7 @@ use mailspan_core::{DeliveryId, DestinationId, Event, EventId, Millis, Name, Per
 pub use contacts::*;
 pub use erase::{
     Certified, ErasedHash, ErasureRow, ErasureStage, ErasureVerdict, OpenErasures, Words, element_of,
+    elements_naming,
 };
 pub use erase_reads::{Kin, KinConfirmation};
 pub use identity::{StoreKey, StoreKeys};

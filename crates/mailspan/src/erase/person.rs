@@ -11,7 +11,7 @@ use mailspan_store::{
 };
 use serde_json::{Value, json};
 
-use super::turned_away;
+use super::{proofs, turned_away};
 
 use crate::contacts::links::without_tokens;
 use crate::http::mailingcore::shape::ContactOut;
@@ -23,7 +23,7 @@ const PAGES_MAX: usize = 100;
 const NOT_SEARCHED: [&str; 4] = [
     "contacts and events of others that name this person",
     "jobs, notes and keys of operators, and the log",
-    "stored requests that made no event: a fact names each by its digest",
+    "stored requests that made neither an event nor a fact",
     "refused requests of sources that are configured no more",
 ];
 
@@ -54,12 +54,15 @@ pub async fn export(
     };
     let (events, all_events) = events(store, tenant, text).await?;
     let (deliveries, all_deliveries) = deliveries(store, tenant, text).await?;
+    let known_as = known_as(&kin.subjects, &events);
+    let words = Words::of(&known_as);
+    let away = turned_away::find(store, tenant, sources, &words).await?;
     let (facts, all_facts) = match number {
-        Some(number) => facts(store, tenant, number, text).await?,
+        Some(number) => facts(store, tenant, number).await?,
         None => (vec![], true),
     };
-    let known_as = known_as(&kin.subjects, &events);
-    let away = turned_away::find(store, tenant, sources, &Words::of(&known_as)).await?;
+    let (answers, all_answers) = answers(store, tenant, text).await?;
+    let proofs = proofs::find(store, tenant, &facts, &words).await?;
     Ok(Some(json!({
         "tenant": tenant,
         "contact": contact.map(|row| ContactOut::new(tenant.as_str(), row.contact)),
@@ -75,13 +78,14 @@ pub async fn export(
         "suppression": suppression.map(|row| json!({
             "reason": row.reason.name(), "source": row.source, "at": row.at.rfc3339(),
         })),
-        "facts": facts,
+        "facts": facts.iter().map(|row| fact(row, answers.get(&row.id))).collect::<Vec<_>>(),
+        "proofs": proofs.requests,
         "confirmations": kin.confirmations.iter().map(confirmation).collect::<Vec<_>>(),
         "events": events,
         "deliveries": deliveries,
         "quarantined": away.quarantined,
         "refused": away.refused,
-        "complete": all_events && all_deliveries && all_facts && away.complete,
+        "complete": all_events && all_deliveries && all_facts && all_answers && away.complete && proofs.complete,
         "not_searched": NOT_SEARCHED,
     })))
 }
@@ -190,21 +194,16 @@ fn attempt(row: &AttemptRow) -> Value {
     })
 }
 
-/// In the order in which they were learned of.
-async fn facts(
-    store: &Store,
-    tenant: &Name,
-    person: PersonId,
-    subject: &str,
-) -> Result<(Vec<Value>, bool), Trouble> {
-    let (answers, all_answers) = answers(store, tenant, subject).await?;
+/// In the order in which they were learned of; false where there are more.
+async fn facts(store: &Store, tenant: &Name, person: PersonId) -> Result<(Vec<FactRow>, bool), Trouble> {
     let (mut found, mut after) = (vec![], 0);
     for _ in 0..PAGES_MAX {
         let rows = store.facts_of(tenant, person, after, PAGE_ROWS_MAX).await?;
         after = rows.last().map_or(after, |row| row.id);
-        found.extend(rows.iter().map(|row| fact(row, answers.get(&row.id))));
-        if rows.len() < PAGE_ROWS_MAX {
-            return Ok((found, all_answers));
+        let is_end = rows.len() < PAGE_ROWS_MAX;
+        found.extend(rows);
+        if is_end {
+            return Ok((found, true));
         }
     }
     Ok((found, false))

@@ -279,14 +279,17 @@ fn none_of_a_hundred_erasures_and_more_waits_behind_others() {
     let (hub, crm) = hub();
     crm.status(200);
     let tenant = key(&hub);
-    let address = |n: usize| format!("many-{n}@gone.example");
     for part in (0..MANY).collect::<Vec<_>>().chunks(100) {
-        let contacts: Vec<Value> = part.iter().map(|n| json!({ "email": address(*n) })).collect();
+        let contact = |n: &usize| {
+            let id = format!("many-{n}");
+            json!({ "email": format!("{id}@gone.example"), "externalId": id })
+        };
+        let contacts: Vec<Value> = part.iter().map(contact).collect();
         assert_eq!(tenant.ask("POST", "/contacts/bulk", &json!({ "contacts": contacts })).status, 200);
     }
     hub.run(&["destinations", "pause", "crm", "--reason", "tests"]);
     for n in 0..MANY {
-        assert_eq!(tenant.ask("DELETE", &format!("/contacts/{}", address(n)), &Value::Null).status, 200);
+        assert_eq!(tenant.ask("DELETE", &format!("/contacts/many-{n}"), &Value::Null).status, 200);
     }
     let stages = || {
         let answer = tenant.get("/v1/erasures?limit=1000");
@@ -325,6 +328,11 @@ fn check_certificate(row: &Value) {
 fn all_that_is_held_about_a_person_is_exported() {
     let (hub, crm) = hub();
     a_life(&hub, &crm);
+    // She is opted in already: they prove it anew, change nothing that can be seen, and make no event.
+    for page in ["/proven-a", "/proven-b"] {
+        let anew = json!({ "email": ANN, "externalId": "u-erased-9", "optIn": true, "consentPage": page });
+        assert_eq!(key(&hub).put(anew).status, 200);
+    }
     assert!(hub.run(&["contacts", "person", ANN, "--output", "ann.json"]).status.success());
     let text = std::fs::read_to_string(hub.folder().join("ann.json")).unwrap();
     let person: Value = serde_json::from_str(&text).unwrap();
@@ -337,6 +345,12 @@ fn all_that_is_held_about_a_person_is_exported() {
         person["known_as"].to_string().contains(FORMER),
         "her former address is held: {}",
         person["known_as"]
+    );
+    let proofs = person["proofs"].as_array().unwrap();
+    let bodies: Vec<&str> = proofs.iter().filter_map(|proof| proof["bodies"][0].as_str()).collect();
+    assert!(
+        bodies.len() == 2 && bodies[0].contains("/proven-a") && bodies[1].contains("/proven-b"),
+        "{proofs:?}"
     );
     let events = person["events"].as_array().unwrap();
     assert!(
