@@ -225,11 +225,10 @@ async fn behind(
 
 /// Adds to claims whose event carries a contact what is known of that one now. Lanes of consent and of profiles
 /// overtake each other: whichever comes last must tell what is so, not what was so.
-async fn today(app: &App, live: &Live, claims: impl Iterator<Item = &mut Claim>) -> Result<(), Trouble> {
+pub async fn today(app: &App, live: &Live, claims: impl Iterator<Item = &mut Claim>) -> Result<(), Trouble> {
     let is_told = |claim: &&mut Claim| {
-        let pair = live.routes.get(&claim.route).zip(live.destinations.get(&claim.destination));
-        let tells = pair.is_some_and(|(route, destination)| claim::tells_contacts(route, destination));
-        tells && claim.person.is_some() && claim.event.event_type.as_str().starts_with("contact.")
+        let is_contact = claim.event.event_type.as_str().starts_with("contact.");
+        is_contact && claim.person.is_some() && claim::tells_today(live, claim)
     };
     let mut carriers: Vec<&mut Claim> = claims.filter(is_told).collect();
     let mut persons: Vec<PersonId> =
