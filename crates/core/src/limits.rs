@@ -157,6 +157,11 @@ pub const QUESTION_MS_MAX: u64 = 600_000;
 pub const STEPS_MAX: u32 = 100;
 /// Send times that a destination remembers to keep its rate; a larger rate is kept in shorter windows.
 pub const RATE_LOG_MAX: u32 = 4_096;
+/// A rate's window up to this long is soon over: what an earlier lease sent in it counts as sent just now.
+pub const SHORT_WINDOW_MS_MAX: u64 = 10_000;
+/// Requests of a destination with a longer window whose rows are not kept yet, for each that may be in flight: half
+/// of them are answered and on their way to the store. A process that goes on after a kill counts them as sent.
+pub const UNKEPT_PER_SLOT: u32 = 2;
 /// Destinations whose connections and TLS settings are kept; the one used longest ago leaves.
 pub const TARGETS_MAX: usize = 1_024;
 /// Names looked up at once: `getaddrinfo` holds a thread each and cannot be cancelled.

@@ -135,6 +135,9 @@ impl Desk {
         if exchange.call.question.is_none() {
             self.conclude(&items, judgement.verdicts, retries, Some(exchange), cx);
         } else if answered {
+            // It settles nothing, and counts against the rate and the day as any other.
+            let row = exchange.row(0, false, cx);
+            self.write(Vec::new(), vec![row], Vec::new(), cx);
             items.into_iter().for_each(|delivery| self.line_up(delivery, cx.now));
         } else if let Some(verdict) = judgement.verdicts.into_iter().next() {
             // The same question has the same answer for all who wait for it.

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use mailspan_connectors::contract::Left;
-use mailspan_core::limits::RATE_LOG_MAX;
+use mailspan_core::limits::{RATE_LOG_MAX, SHORT_WINDOW_MS_MAX};
 use mailspan_core::{Millis, Rate};
 
 /// May a request go out?
@@ -27,9 +27,6 @@ pub(crate) struct Ask {
     /// The last tenth of what the vendor has left is for consent.
     pub(crate) consent: bool,
 }
-
-/// A window up to this long is soon over: what an earlier lease sent in it counts as sent just now.
-const SHORT_MS: u64 = 10_000;
 
 /// Under a new lease: so many in each of at most ten equal times.
 #[derive(Debug, Clone, Copy)]
@@ -94,14 +91,14 @@ impl Budget {
         self.careful = Some(Careful { until: now.plus(self.per_ms), each, each_ms, ends: now, left: 0 });
     }
 
-    /// What an earlier lease sent is known, and as many more may have been in flight when it ended, whose rows
-    /// were never written. In a short window all of it counts as sent just now; where that leaves hardly
-    /// anything, [`Budget::assume_spent`] stands. In a long one each counts from its own time.
-    pub(crate) fn sent_before(&mut self, now: Millis, sent: &[Millis], concurrency: u32) {
-        let unseen = if sent.is_empty() { 0 } else { usize::try_from(concurrency).unwrap_or(usize::MAX) };
+    /// What an earlier lease sent is known, and how many more it may have sent whose rows were never written.
+    /// In a short window all of it counts as sent just now; where that leaves hardly anything,
+    /// [`Budget::assume_spent`] stands. In a long one each counts from its own time.
+    pub(crate) fn sent_before(&mut self, now: Millis, sent: &[Millis], unseen: u32) {
+        let unseen = usize::try_from(unseen).unwrap_or(usize::MAX);
         let known = sent.len().saturating_add(unseen).min(self.count);
         let share = (self.count / 20).max(1);
-        let is_short = self.per_ms <= SHORT_MS;
+        let is_short = self.per_ms <= SHORT_WINDOW_MS_MAX;
         if is_short && known + share >= self.count {
             return;
         }
@@ -427,7 +424,7 @@ mod tests {
             let mut budget = Budget::new(Rate { count: 100, per_ms: 10_000 });
             budget.assume_spent(Millis(0));
             if let Some(known) = known {
-                budget.sent_before(Millis(0), &vec![Millis(0); known], 8);
+                budget.sent_before(Millis(0), &vec![Millis(0); known], if known == 0 { 0 } else { 8 });
             }
             let mut n = 0;
             while n < 200 && budget.ask(Millis(1), how) == Grant::Now {

@@ -196,9 +196,7 @@ impl Desk {
             }
             Happened::Paused { reason, .. } => self.pause_under(None, reason, cx),
             Happened::Resumed { .. } => self.resume(cx),
-            Happened::SentBefore { sent, .. } => {
-                self.budget.sent_before(cx.now, &sent, self.limits.concurrency);
-            }
+            Happened::SentBefore { sent, unseen, .. } => self.budget.sent_before(cx.now, &sent, unseen),
             Happened::Leaving { .. } => self.leaving = true,
             Happened::Opened { .. } | Happened::Closed { .. } | Happened::Tick => {}
         }
@@ -268,9 +266,17 @@ impl Desk {
         match self.breaker.state() {
             BreakerState::Probing => Some(Grant::WhenOneReturns),
             BreakerState::Open { probe_at } if probe_at > now => Some(Grant::NotBefore(probe_at)),
+            _ if self.has_too_many_unkept() => Some(Grant::WhenOneReturns),
             _ if self.quota.left(now, consent) == Some(0) => Some(Grant::NotBefore(self.quota.resets(now))),
             _ => None,
         }
+    }
+
+    /// Whoever goes on after a kill must not be surprised by more requests than it assumes.
+    fn has_too_many_unkept(&self) -> bool {
+        let unkept = self.calls.len() + self.writes.exchanges();
+        self.limits.has_long_window()
+            && unkept >= usize::try_from(self.limits.unseen_max()).unwrap_or(usize::MAX)
     }
 
     /// The breaker is open, and it is not yet time for a probe: nothing is claimed.

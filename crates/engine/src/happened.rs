@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use mailspan_connectors::contract::Sink;
+use mailspan_core::limits::{SHORT_WINDOW_MS_MAX, UNKEPT_PER_SLOT};
 use mailspan_core::{Answer, DeliveryId, DestinationId, Lost, Millis, Parcel, Queue, Rate, Reason};
 
 use crate::{Calendar, Trip};
@@ -40,6 +41,20 @@ pub struct Limits {
     pub day_starts_ms: u64,
 }
 
+impl Limits {
+    /// Requests that a lease which ended may have sent without a row in the store: in flight, or answered and not
+    /// settled. Where the rate has a long window, a desk sends nothing more while so many are open.
+    pub fn unseen_max(&self) -> u32 {
+        let each = if self.has_long_window() { UNKEPT_PER_SLOT } else { 1 };
+        self.concurrency.max(1).saturating_mul(each)
+    }
+
+    /// The window of the rate is so long that each request counts from its own time, whoever sent it.
+    pub fn has_long_window(&self) -> bool {
+        self.rate.per_ms > SHORT_WINDOW_MS_MAX
+    }
+}
+
 pub enum Happened {
     /// The lease was taken: the desk starts anew under this fence. Or, under the fence it has, settings
     /// changed: what is in flight ends under the old ones, what waits is claimed and mapped again.
@@ -57,6 +72,8 @@ pub enum Happened {
     SentBefore {
         destination: DestinationId,
         sent: Vec<Millis>,
+        /// As many more may have been sent that the store does not know of: [`Limits::unseen_max`].
+        unseen: u32,
     },
     Closed {
         destination: DestinationId,

@@ -35,13 +35,25 @@ impl Writes {
         self.open.is_empty()
     }
 
+    /// Exchanges whose rows are not known to be kept.
+    pub(crate) fn exchanges(&self) -> usize {
+        self.open.values().map(|write| write.attempts.len()).sum()
+    }
+
+    /// One with rows of exchanges alone: which of them was answered is all the same.
+    fn without_deliveries(&self) -> Option<u64> {
+        let waits = |number: &u64| self.again.iter().all(|(_, again)| again != number);
+        let mut open = self.open.iter().filter(|(_, write)| write.settlements.is_empty());
+        open.find_map(|(number, _)| waits(number).then_some(*number))
+    }
+
     pub(crate) fn again_at(&self) -> Option<Millis> {
         self.again.front().map(|(at, _)| *at)
     }
 }
 
 impl Desk {
-    /// Gives settlements of held deliveries to the store, all or nothing.
+    /// Gives settlements of held deliveries to the store, with the rows of their exchanges, all or nothing.
     pub(crate) fn write(
         &mut self,
         settlements: Vec<Settlement>,
@@ -49,7 +61,7 @@ impl Desk {
         halves: Vec<Vec<DeliveryId>>,
         cx: &mut Context,
     ) {
-        if settlements.is_empty() {
+        if settlements.is_empty() && attempts.is_empty() {
             return;
         }
         let number = self.writes.next;
@@ -80,7 +92,11 @@ impl Desk {
             Place::Settling(number) => Some(number),
             _ => None,
         };
-        let Some(number) = deliveries.iter().find_map(place) else { return };
+        let number = match deliveries {
+            [] => self.writes.without_deliveries(),
+            _ => deliveries.iter().find_map(place),
+        };
+        let Some(number) = number else { return };
         let Some(write) = self.writes.open.get_mut(&number) else { return };
         let mut written: Vec<DeliveryId> = write.settlements.iter().map(|one| one.delivery).collect();
         let mut told = deliveries.to_vec();

@@ -137,7 +137,8 @@ pub async fn begin(hub: Hub) -> anyhow::Result<Serving> {
         None => router::all(app.clone()),
     };
     let scheme = if app.live().hub.server.tls.is_some() { "https" } else { "http" };
-    tracing::info!("listening on {scheme}://{listen}");
+    // With port 0 the system has chosen one.
+    tracing::info!("listening on {scheme}://{}", public.local_addr().unwrap_or(listen));
     runtime::spawn(reload::on_renewal(app.clone(), owner));
     serving.task(server::serve(public, public_routes, reception(&app), stop(), runtime::spawner()));
     if let Some(operator) = operator {

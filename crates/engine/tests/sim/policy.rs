@@ -3,7 +3,7 @@
 use mailspan_connectors::contract::{Item, Judgement, Known, Left, Plan, Sink, by_status};
 use mailspan_core::limits::DESK_WINDOW_MAX;
 use mailspan_core::{Answer, Cause, Class, Consent, Millis, Rate, Request, State};
-use mailspan_engine::{BreakerState, Fault, Fence, Happened, Limits, Notice, Standing, Stands};
+use mailspan_engine::{BreakerState, CallId, Fault, Fence, Happened, Limits, Notice, Standing, Stands};
 use serde_json::{Value, json};
 
 use crate::bench::*;
@@ -405,14 +405,40 @@ fn a_desk_that_was_degraded_before_tries_one_delivery_and_says_only_what_is_new(
     };
     let (mut bench, said) = open(limits());
     assert_eq!(said, []);
-    bench.hear(Happened::SentBefore { destination: CRM, sent: Vec::new() });
+    bench.hear(Happened::SentBefore { destination: CRM, sent: Vec::new(), unseen: 0 });
     bench.claimed(parcels(1..9));
     assert_eq!(bench.sent().len(), 1, "one is tried");
     bench.answer(bench.call(0), 503, Value::Null);
     assert_eq!((bench.notices(), bench.sent().len()), (vec![], 0), "it was said before");
     let (mut bench, said) = open(Limits { breaker: mailspan_engine::Trip::OFF, ..limits() });
     assert_eq!(said, [Notice::BreakerClosed], "it is switched off");
-    bench.hear(Happened::SentBefore { destination: CRM, sent: Vec::new() });
+    bench.hear(Happened::SentBefore { destination: CRM, sent: Vec::new(), unseen: 0 });
     bench.claimed(parcels(1..9));
     assert!(bench.sent().len() > 1, "it is switched off");
+}
+
+#[test]
+fn in_a_long_window_no_more_goes_out_than_a_kill_may_leave_unknown() {
+    let counts = |per_ms| {
+        let rate = Rate { count: 100, per_ms };
+        let limits = Limits { rate, concurrency: 2, batch_max: 1, adapts: false, ..limits() };
+        let mut bench = Bench::with(limits, parcels(1..9));
+        let mut waiting: Vec<CallId> = bench.sends().into_iter().map(|(call, _)| call).collect();
+        let (mut sent, mut settles) = (waiting.len(), vec![]);
+        while let Some(call) = waiting.pop() {
+            bench.answer(call, 200, json!({}));
+            waiting.extend(bench.sends().into_iter().map(|(call, _)| call));
+            sent += bench.sends().len();
+            settles.extend(bench.settlements().iter().map(|one| one.delivery));
+        }
+        // None of it was kept; then one is.
+        bench.hear(Happened::Settled { destination: CRM, deliveries: vec![settles[0]], outcome: Ok(()) });
+        (sent, bench.sends().len())
+    };
+    assert_eq!(
+        counts(60_000),
+        (4, 1),
+        "two in flight and two on their way to the store, then one for each that is kept"
+    );
+    assert_eq!(counts(1_000), (8, 0), "a short window counts all as sent just now");
 }

@@ -23,6 +23,10 @@ pub const LEASE_MS: u64 = 10_000;
 pub const RENEW_MS: u64 = LEASE_MS / 3;
 /// After a renewal that failed: nothing is sent meanwhile, so it is tried again soon.
 const AGAIN_MS: u64 = 1_000;
+/// A process that starts after a kill finds the leases of the one before it while the database has not noticed that
+/// its session ended, mostly for some tens of milliseconds: for so long it looks so often.
+const EARLY_MS: u64 = 6_000;
+const EARLY_REST_MS: u64 = 200;
 const ROUTER: &str = "router";
 /// What stayed free for so many turns is taken by whoever knows it: processes with another configuration, or
 /// of an older version, leave it.
@@ -38,6 +42,8 @@ struct Held {
     /// Taken because nobody else did: kept while the same processes live.
     kept: HashSet<DestinationId>,
     nodes: BTreeSet<u128>,
+    /// This process started a moment ago, and looks often.
+    is_early: bool,
 }
 
 /// A destination whose lease this process holds.
@@ -61,12 +67,15 @@ pub async fn keep(app: App, owner: u128) {
     let mut held = Held::default();
     let mut stop = app.stop.clone();
     let mut lost = app.store.lost();
+    let early = runtime::steady().plus(EARLY_MS);
     while !app.stopping() {
         let (began, sessions_lost) = (runtime::instant(), app.sessions_lost());
+        held.is_early = runtime::steady() < early;
         let rest = match turn(&app, owner, &mut held).await {
             Ok(()) => {
                 app.leased_until(began, LEASE_MS, sessions_lost);
-                RENEW_MS
+                let has_all = held.router.is_some() && held.desks.len() == app.live().destinations.len();
+                if held.is_early && !has_all { EARLY_REST_MS } else { RENEW_MS }
             }
             Err(trouble) => {
                 tracing::warn!("leases could not be renewed: {trouble}");
@@ -189,7 +198,7 @@ async fn renewed(app: &App, held: &mut Held, id: DestinationId, fence: Option<Fe
     let opened = start::opened(&app.store, id, settings, fence, app.flight.get()).await?;
     if is_new {
         let last = app.store.last_sent().await?;
-        start::tell_opened(app, id, settings, opened, &last).await;
+        start::tell_opened(app, (id, fence), settings, opened, &last).await?;
         tracing::info!(destination = %settings.name, fence = fence.0, "served by this process");
     } else {
         for one in opened {
@@ -226,7 +235,7 @@ async fn share(app: &App, owner: u128, held: &mut Held, leases: &[LeaseRow]) -> 
     let mut wanted = Vec::new();
     for id in seen.free {
         let turns = held.free.entry(id).or_insert(0);
-        *turns += 1;
+        *turns += u32::from(!held.is_early);
         wanted.push((id, *turns > LEFT_TURNS));
     }
     let mut room = plan.take;

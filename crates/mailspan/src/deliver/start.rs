@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use mailspan_connectors::contract::Sink;
-use mailspan_core::{DestinationId, Millis};
+use mailspan_core::{Attempt, DestinationId, Millis};
 use mailspan_engine::{Fence, Happened, day_began};
 use mailspan_store::{LastSent, Store, Trouble, Write, Wrote};
 
@@ -56,8 +56,8 @@ pub async fn open_all(app: &App, held: &[(DestinationId, &Arc<Destination>, Fenc
     let reads = held.iter().map(|(id, settings, fence)| async move {
         opened(&app.store, *id, settings, *fence, app.flight.get()).await
     });
-    for ((id, settings, _), opened) in held.iter().zip(runtime::together(reads).await) {
-        tell_opened(app, *id, settings, opened?, &last).await;
+    for ((id, settings, fence), opened) in held.iter().zip(runtime::together(reads).await) {
+        tell_opened(app, (*id, *fence), settings, opened?, &last).await?;
     }
     Ok(())
 }
@@ -71,22 +71,49 @@ pub fn name_of(destination: DestinationId) -> String {
 /// costs no more of it than was used.
 pub async fn tell_opened(
     app: &App,
-    destination: DestinationId,
+    (destination, fence): (DestinationId, Fence),
     settings: &Destination,
     opened: [Happened; 2],
     last: &LastSent,
-) {
+) -> Result<(), Trouble> {
+    let now = runtime::now();
+    let window = i64::try_from(settings.limits.rate.per_ms).unwrap_or(i64::MAX);
+    let sent = last.since(destination, Millis(now.0.saturating_sub(window)));
+    let unseen = match &sent {
+        Some(sent) if !sent.is_empty() => settings.limits.unseen_max(),
+        _ => 0,
+    };
+    if settings.limits.has_long_window() {
+        presume(&app.store, destination, fence, unseen, now).await?;
+    }
     for one in opened {
         app.tell(one).await;
     }
-    let window = i64::try_from(settings.limits.rate.per_ms).unwrap_or(i64::MAX);
-    let since = Millis(runtime::now().0.saturating_sub(window));
     // The engine's clock may be ahead of the wall clock, which stands in the rows.
-    let ahead = runtime::steady().since(runtime::now());
-    if let Some(sent) = last.since(destination, since) {
+    let ahead = runtime::steady().since(now);
+    if let Some(sent) = sent {
         let sent = sent.into_iter().map(|at| at.plus(ahead)).collect();
-        app.tell(Happened::SentBefore { destination, sent }).await;
+        app.tell(Happened::SentBefore { destination, sent, unseen }).await;
     }
+    Ok(())
+}
+
+/// Keeps that so many requests may have been sent which nobody could write down: whoever takes this lease next, within
+/// the same window, counts them too. They are of no delivery.
+async fn presume(
+    store: &Store,
+    destination: DestinationId,
+    fence: Fence,
+    unseen: u32,
+    at: Millis,
+) -> Result<(), Trouble> {
+    if unseen == 0 {
+        return Ok(());
+    }
+    let one = Attempt { at, took_ms: 0, items: 0, status: 0, request: None, answer: None };
+    let attempts = (0..unseen).map(|_| one.clone()).collect();
+    let write = Write::Settle { destination, fence, settlements: vec![], attempts, at, say: vec![] };
+    store.write(write).await.map(|_| ())
 }
 
 /// Takes the lease of a destination and reads its standing: what the engine is to be told.

@@ -33,22 +33,22 @@ fn filled(hub: &Hub, crm: &Receiver) {
     until(30, "the queue does not move", || (crm.seen().len() > 50).then_some(()));
 }
 
-/// Disturbs the hubs until the time is over, then looks at every window. `unseen`: requests that each disturbance of a
-/// window but the last may leave unknown to whoever goes on.
-fn looked_at(crm: &Receiver, unseen: usize, mut disturb: impl FnMut(&mut SplitMix64)) {
+/// Disturbs the hubs until the time is over, then looks at every window.
+fn looked_at(crm: &Receiver, mut disturb: impl FnMut(&mut SplitMix64)) {
     let seed = now_ms() as u64;
-    let (began, mut random, mut disturbed) = (Instant::now(), SplitMix64(seed), Vec::new());
-    while began.elapsed() < LOOKED_AT {
+    let (began, mut random, mut disturbed) = (Instant::now(), SplitMix64(seed), 0);
+    // A slow machine takes longer to send enough.
+    let is_enough = || crm.seen().len() > LIMIT || began.elapsed() > LOOKED_AT * 3;
+    while began.elapsed() < LOOKED_AT || !is_enough() {
         std::thread::sleep(Duration::from_millis(1_000 + random.below(2_500)));
-        disturbed.push(now_ms());
+        disturbed += 1;
         disturb(&mut random);
     }
-    let limit = LIMIT + LIMIT / 20 + unseen * busiest(&disturbed, WINDOW_MS).saturating_sub(1);
+    let limit = LIMIT + LIMIT / 20;
     let times = times(crm);
     let most = busiest(&times, WINDOW_MS);
     println!(
-        "seed {seed}, disturbed {} times: {} requests in {:?}, at most {most} in {} s where {LIMIT} are allowed",
-        disturbed.len(),
+        "seed {seed}, disturbed {disturbed} times: {} requests in {:?}, at most {most} in {} s where {LIMIT} are allowed",
         times.len(),
         began.elapsed(),
         WINDOW_MS / 1_000
@@ -70,7 +70,7 @@ fn a_rate_with_a_long_window_holds_over_kills() {
     let mut hub = hub_on("sqlite:hub.db", &crm);
     hub.start();
     filled(&hub, &crm);
-    looked_at(&crm, 0, |random| {
+    looked_at(&crm, |random| {
         if random.chance(70) {
             hub.kill();
         } else {
@@ -91,8 +91,7 @@ fn a_rate_with_a_long_window_holds_over_hand_overs() {
     hubs[1].start();
     // Whoever serves it ends, so that the other takes over; then there are two again.
     let mut serving = 0;
-    // What was in flight at one hand-over is taken into account at that one, but written nowhere for the next.
-    looked_at(&crm, CONCURRENCY, |random| {
+    looked_at(&crm, |random| {
         let sent = crm.seen().len();
         if random.chance(50) {
             hubs[serving].kill();

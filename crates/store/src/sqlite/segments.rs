@@ -161,18 +161,19 @@ impl Segments {
 
     /// True when the key is new: then it is kept. Needs an open segment ([`Segments::roll`]).
     pub(crate) fn is_new(&mut self, base: &Held, key: &[u8; 16], seq: Seq) -> Result<bool, Fault> {
-        for closed in self.closed.iter().rev() {
-            if closed.filter.may_hold(key) && holds(base, closed.id, closed.runs.as_ref(), key)? {
-                return Ok(false);
-            }
-        }
         let Some(open) = &mut self.open else {
             return Err(Fault::refused("no_segment", "no dedupe segment is open"));
         };
+        // Who repeats mostly does so soon: the newest first.
         if open.new.contains_key(key)
             || open.filter.may_hold(key) && holds(base, open.id, Some(&open.runs), key)?
         {
             return Ok(false);
+        }
+        for closed in self.closed.iter().rev() {
+            if closed.filter.may_hold(key) && holds(base, closed.id, closed.runs.as_ref(), key)? {
+                return Ok(false);
+            }
         }
         base.sql("INSERT INTO keys_seen (segment, key, seq) VALUES (?1, ?2, ?3)")?.execute(params![
             open.id,
