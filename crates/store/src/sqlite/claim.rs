@@ -1,7 +1,6 @@
 //! What a destination's owner reads: heads that are due, with what is needed to map them.
 
 use std::collections::HashSet;
-use std::sync::LazyLock;
 
 use mailspan_core::limits::{CARRIED_MAX, DESK_WINDOW_MAX};
 use mailspan_core::{
@@ -77,19 +76,14 @@ pub(crate) fn behind(
     Ok(claims)
 }
 
-/// Only numbers, from the index alone: those that are held already are not read.
-const OLDEST: &str = "SELECT id FROM deliveries INDEXED BY deliveries_due
-     WHERE destination = ?1 AND queue = ?2 AND due <= ?3 ORDER BY due, id LIMIT ?4";
-const NEWEST: &str = "SELECT id FROM deliveries INDEXED BY deliveries_due
-     WHERE destination = ?1 AND queue = ?2 AND due <= ?3 ORDER BY due DESC, id DESC LIMIT ?4";
-
-static ONE: LazyLock<String> = LazyLock::new(|| {
+pub(crate) fn claim_sql(order: &str) -> String {
     format!(
         "SELECT {EVENT_COLUMNS}, {COLUMNS}
-         FROM deliveries d CROSS JOIN events e ON e.seq = d.event LEFT JOIN persons p ON p.id = d.person
-         WHERE d.id = ?1"
+         FROM deliveries d INDEXED BY deliveries_due CROSS JOIN events e ON e.seq = d.event
+         LEFT JOIN persons p ON p.id = d.person
+         WHERE d.destination = ?1 AND d.queue = ?2 AND d.due <= ?3 ORDER BY {order} LIMIT ?4"
     )
-});
+}
 
 /// Whose heads are read.
 struct Of<'a> {
@@ -106,31 +100,28 @@ enum End {
     Newest(u16),
 }
 
-/// Where the columns of the delivery, of its person and of the person's times begin in [`ONE`].
+/// Where the columns of the delivery, of its person and of the person's times begin in [`claim_sql`].
 const DELIVERY: usize = EVENT_COLUMNS_N;
 const PERSON: usize = DELIVERY + 8;
 const TIMES: usize = PERSON + 9;
 
 fn claim_end(base: &Base, of: &Of, end: End, claimed: &mut Claimed) -> Result<(), Fault> {
     let (limit, order, newest) = match end {
-        End::Oldest(limit) => (limit, OLDEST, false),
-        End::Newest(limit) => (limit, NEWEST, true),
+        End::Oldest(limit) => (limit, "d.due, d.id", false),
+        End::Newest(limit) => (limit, "d.due DESC, d.id DESC", true),
     };
     if limit == 0 {
         return Ok(());
     }
     let both: HashSet<DeliveryId> = claimed.claims.iter().map(|claim| claim.delivery).collect();
-    let mut due = base.sql(order)?;
-    let mut due = due.query(params![of.destination.0, of.queue as i64, of.now.0, limit])?;
-    let mut one = base.sql(&ONE)?;
-    while let Some(row) = due.next()? {
+    let mut statement = base.sql(&claim_sql(order))?;
+    let mut rows = statement.query(params![of.destination.0, of.queue as i64, of.now.0, limit])?;
+    while let Some(row) = rows.next()? {
         claimed.came[of.queue as usize] += u16::from(!newest);
-        let delivery = DeliveryId(row.get(0)?);
+        let delivery = DeliveryId(row.get(DELIVERY)?);
         if of.held.binary_search(&delivery).is_ok() || both.contains(&delivery) {
             continue;
         }
-        let mut found = one.query([delivery.0])?;
-        let Some(row) = found.next()? else { continue };
         match claim_of(base, row, of.destination, delivery) {
             Ok(claim) => claimed.claims.push(Claim { newest, ..claim }),
             // One damaged row must not stop its destination; its lane waits and shows in the lists.
