@@ -7,6 +7,7 @@ use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
 use super::facts::{Fact, Permission, Standing, Stated, standing};
+use super::suppression::{Suppression, stands_anew, suppression};
 use super::wishes::{is_freed, stated};
 use super::{
     Change, Contact, ContactFields, ContactWrite, ERASED, Evidence, Suppressed, WriteMode, found, told,
@@ -53,6 +54,8 @@ pub struct Applied {
     pub event: Option<(&'static str, Box<RawValue>)>,
     /// A confirmation is to be asked for.
     pub ask: bool,
+    /// Nobody is suppressed though destinations may have it otherwise: the event says so.
+    pub stands_anew: bool,
 }
 
 /// Pure and total. `learned`: when the hub learned of it, the time of the row.
@@ -95,6 +98,7 @@ fn written(known: &Known, write: &ContactWrite, learned: Millis) -> Applied {
         (Change::Clear, Some(None)) => facts.push(Stated::SuppressionLifted),
         _ => {}
     }
+    let stands_anew = stands_anew(known, write, &facts, suppression);
     if before.is_none() && write.mode == WriteMode::Follow {
         return Applied {
             turn: Turn::Unchanged,
@@ -104,6 +108,7 @@ fn written(known: &Known, write: &ContactWrite, learned: Millis) -> Applied {
             standing,
             event: suppression.map(|now| told::strangers_event(now, &write.evidence.origin)),
             ask: false,
+            stands_anew,
         };
     }
     let mut after = changed(before, write, learned);
@@ -111,16 +116,7 @@ fn written(known: &Known, write: &ContactWrite, learned: Millis) -> Applied {
     after.permission = standing.permission;
     after.suppressed_at = suppressed_at;
     after.unsubscribed_at = standing.opted_out_at.filter(|_| standing.has_left());
-    let mut names = before.map(|before| told::differences(before, &after)).unwrap_or_default();
-    // Another reason of the same moment is another suppression: who keeps one by its reason must be told.
-    if before.is_some() && matches!(suppression, Some(Some(_))) && !names.contains(&"suppressed_at") {
-        names.push("suppressed_at");
-    }
-    let agrees_anew =
-        write.opt_in == Some(true) && known.contact.as_ref().is_some_and(|before| before.opt_in);
-    if agrees_anew && !names.contains(&"opt_in") && is_freed(known, &super::standing(&known.facts)) {
-        names.push("opt_in");
-    }
+    let names = changes(known, write, &after, suppression, stands_anew);
     let turn = match before {
         None => Turn::Created,
         Some(_) if names.is_empty() => Turn::Unchanged,
@@ -132,7 +128,31 @@ fn written(known: &Known, write: &ContactWrite, learned: Millis) -> Applied {
     let suppressed = suppression.unwrap_or(known.suppressed).map(|(reason, _)| reason);
     let event = told::event(&turn, before, &after, &names, suppressed, &write.evidence.origin);
     let ask = asks(before, write);
-    Applied { turn, after: Some(Arc::new(after)), facts, suppression, standing, event, ask }
+    Applied { turn, after: Some(Arc::new(after)), facts, suppression, standing, event, ask, stands_anew }
+}
+
+/// Names of what the hub says has changed: what differs, and what destinations have to be told all the same.
+fn changes(
+    known: &Known,
+    write: &ContactWrite,
+    after: &Contact,
+    suppression: Suppression,
+    stands_anew: bool,
+) -> Vec<&'static str> {
+    let before = known.contact.as_deref();
+    let mut names = before.map(|before| told::differences(before, after)).unwrap_or_default();
+    let agrees_anew = write.opt_in == Some(true) && before.is_some_and(|before| before.opt_in);
+    // While a suppression stood an opt-in was told as none.
+    let opts_in = agrees_anew && is_freed(known, &standing(&known.facts)) || stands_anew && after.opt_in;
+    if opts_in && !names.contains(&"opt_in") {
+        names.push("opt_in");
+    }
+    // Another reason of the same moment is another suppression: who keeps one by its reason must be told.
+    let is_another = before.is_some() && matches!(suppression, Some(Some(_)));
+    if (is_another || stands_anew) && !names.contains(&"suppressed_at") {
+        names.push("suppressed_at");
+    }
+    names
 }
 
 fn refused(known: &Known, reason: Reason) -> Applied {
@@ -144,6 +164,7 @@ fn refused(known: &Known, reason: Reason) -> Applied {
         standing: standing(&known.facts),
         event: None,
         ask: false,
+        stands_anew: false,
     }
 }
 
@@ -191,46 +212,12 @@ fn erase(known: &Known, write: &ContactWrite) -> Applied {
         standing,
         event: Some(("contact.erased", told::text(&data))),
         ask: false,
+        stands_anew: false,
     }
 }
 
 fn ends_consent(fact: Stated) -> bool {
     matches!(fact, Stated::OptOut | Stated::DoNotContact | Stated::Erased)
-}
-
-/// The same whatever the order of arrival: an unsubscribe is the weakest reason, and void where the person
-/// has confirmed anew after it, so the last one counts; of the others the first by its time stays; an erasure is
-/// the last word. What happened before a suppression was lifted by hand is void too.
-fn suppression(known: &Known, write: &ContactWrite, facts: &[Fact]) -> Option<Option<(Suppressed, Millis)>> {
-    let since =
-        |what: fn(&Stated) -> bool| facts.iter().filter(|fact| what(&fact.what)).map(|fact| fact.at).max();
-    let confirmed = since(|what| matches!(what, Stated::OptIn(Some(level)) if level.is_double()));
-    match (&write.suppress, known.suppressed) {
-        (Change::Set(reason), before) => {
-            let lifted = since(|what| matches!(what, Stated::SuppressionLifted));
-            let is_void = lifted.is_some_and(|lifted| lifted >= write.at)
-                || *reason == Suppressed::Unsubscribe && confirmed.is_some_and(|at| at > write.at);
-            let new = (*reason, write.at);
-            (!is_void && before.is_none_or(|before| is_before(new, before))).then_some(Some(new))
-        }
-        (Change::Clear, Some(_)) => Some(None),
-        // Who confirms anew after having unsubscribed may be mailed again.
-        (Change::Keep, Some((Suppressed::Unsubscribe, since))) => {
-            // The last of them: at equal times it wins. An opt-out that suppresses nothing does not count here.
-            confirmed.is_some_and(|at| at > since).then_some(None)
-        }
-        (Change::Clear, None) | (Change::Keep, _) => None,
-    }
-}
-
-/// Whether a reason takes the place of another.
-fn is_before(new: (Suppressed, Millis), old: (Suppressed, Millis)) -> bool {
-    let rank = |(reason, at): (Suppressed, Millis)| match reason {
-        Suppressed::Erasure => (0, Millis(at.0.saturating_neg()), reason as u8),
-        Suppressed::Unsubscribe => (2, Millis(at.0.saturating_neg()), 0),
-        _ => (1, at, reason as u8),
-    };
-    rank(new) < rank(old)
 }
 
 pub(super) fn asks(before: Option<&Contact>, write: &ContactWrite) -> bool {

@@ -11,7 +11,9 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::hash::Hash as KeyHash;
 use std::sync::Arc;
 
-use mailspan_core::contact::{Contact, ContactKey, ContactWrite, Evidence, Fact, Permission, Suppressed};
+use mailspan_core::contact::{
+    Contact, ContactKey, ContactWrite, Evidence, Fact, Permission, Stated, Suppressed,
+};
 use mailspan_core::{Address, Millis};
 
 use crate::identity::IdentityKey;
@@ -145,6 +147,8 @@ pub(crate) struct Audience {
     pub former: HashMap<i64, Vec<Hash>>,
     /// What the hub wrote to accounts that tell of their changes, by person; read where one tells.
     pub written: HashMap<i64, Vec<Written>>,
+    /// Of the same persons.
+    pub confirmed: HashMap<i64, Vec<Confirmed>>,
     /// Persons whose address changed in this transaction: links that were mailed before confirm nothing.
     pub moved: BTreeSet<i64>,
 }
@@ -152,12 +156,23 @@ pub(crate) struct Audience {
 /// An opt-in or opt-out of the hub and its way to a destination.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Written {
+    /// Its row in the ledger.
+    pub fact: i64,
     pub destination: i64,
     pub opts_in: bool,
     /// When the hub learned of it: it was not written before.
     pub from: Millis,
     /// When it was settled there; nothing while it is on its way.
     pub until: Option<Millis>,
+}
+
+/// A confirmation: it lifts an unsubscription that happened before it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Confirmed {
+    pub fact: i64,
+    pub at: Millis,
+    /// The address was suppressed until then, whenever the person confirmed.
+    pub learned: Millis,
 }
 
 impl Audience {
@@ -186,6 +201,7 @@ impl Audience {
             gone: HashMap::new(),
             former: HashMap::new(),
             written: HashMap::new(),
+            confirmed: HashMap::new(),
             moved: BTreeSet::new(),
         }
     }
@@ -248,6 +264,21 @@ impl Audience {
         if fact.what.agrees() && self.agreed.get(&person).is_none_or(|(at, _)| *at < fact.at) {
             let evidence = crate::sqlite::contact_rows::evidence(evidence).unwrap_or_default();
             self.agreed.insert(person, (fact.at, evidence));
+        }
+    }
+
+    /// A fact of what was written, which may be a confirmation; when it happened and when it was learned of.
+    pub(crate) fn read_confirmed(
+        &mut self,
+        person: i64,
+        fact: i64,
+        stated: Option<Stated>,
+        (happened, learned): (Millis, Millis),
+    ) {
+        let is_double = matches!(stated, Some(Stated::OptIn(Some(level))) if level.is_double());
+        if is_double {
+            let one = Confirmed { fact, at: happened.min(learned), learned };
+            self.confirmed.entry(person).or_default().push(one);
         }
     }
 

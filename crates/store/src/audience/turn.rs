@@ -4,8 +4,8 @@ use std::fmt::Write;
 use std::sync::Arc;
 
 use mailspan_core::contact::{
-    Applied, Change, Contact, ContactOutcome, ContactWrite, Evidence, Fact, Known, Stated, Suppressed, Turn,
-    WriteMode, apply,
+    Applied, Change, Contact, ContactOutcome, ContactWrite, Evidence, Fact, Known, Lifted, Stated,
+    Suppressed, Turn, WriteMode, apply,
 };
 use mailspan_core::{Address, Digest, EventId, Millis, RawValue, Reason, Subject};
 
@@ -66,9 +66,22 @@ fn evidence_json(evidence: &Evidence) -> String {
     text
 }
 
+/// Type and subject are those of a change of the contact, whatever the event that lifted it was.
+fn lifted(write: &ContactWrite, applied: &Applied, subject: &Subject) -> Option<Box<Lifted>> {
+    let (event_type, data) = applied.event.as_ref().filter(|_| applied.stands_anew)?;
+    let agreed = applied.standing.opted_in_at.filter(|_| applied.standing.opt_in());
+    Some(Box::new(Lifted {
+        event_type: if applied.after.is_some() { "contact.updated" } else { event_type },
+        subject: subject.clone(),
+        time: agreed.unwrap_or(write.at),
+        data: data.get().to_owned(),
+    }))
+}
+
 impl Done {
     fn refused(reason: Reason) -> Done {
-        let outcome = ContactOutcome { turn: Turn::Refused(reason), contact: None, asked: false };
+        let outcome =
+            ContactOutcome { turn: Turn::Refused(reason), contact: None, asked: false, lifted: None };
         let (facts, subject) = (vec![], Subject::nobody());
         let (held_back, suppressed, former) = (None, None, None);
         Done {
@@ -96,7 +109,7 @@ impl Done {
 
     fn held_back(why: HeldBack, contact: Option<Arc<Contact>>) -> Done {
         let turn = if why == HeldBack::Erased { Turn::Ignored } else { Turn::Unchanged };
-        let outcome = ContactOutcome { turn, contact, asked: false };
+        let outcome = ContactOutcome { turn, contact, asked: false, lifted: None };
         Done { outcome, held_back: Some(why), ..Done::refused(Reason::new("", "")) }
     }
 
@@ -124,7 +137,11 @@ impl Audience {
             let contact = self.as_it_is(write).contact.filter(|_| why == HeldBack::Echo);
             return Done::held_back(why, contact);
         }
-        let done = self.try_write(&filled, learned);
+        let mut done = self.try_write(&filled, learned);
+        if let (Ok(done), true) = (&mut done, decides) {
+            // The hub's own event says it.
+            done.outcome.lifted = None;
+        }
         match done {
             Ok(done) => done,
             Err(reason) if decides || reason.code == ERASED => Done::refused(reason),
@@ -141,7 +158,7 @@ impl Audience {
                 match self.try_write(&follow, learned) {
                     Ok(done) => Done { outcome: ContactOutcome { turn, ..done.outcome }, ..done },
                     Err(_) => Done {
-                        outcome: ContactOutcome { turn, contact: None, asked: false },
+                        outcome: ContactOutcome { turn, contact: None, asked: false, lifted: None },
                         ..Done::refused(Reason::new("", ""))
                     },
                 }
@@ -153,7 +170,7 @@ impl Audience {
     pub(crate) fn as_it_is(&self, write: &ContactWrite) -> ContactOutcome {
         let person = self.contact_for(&self.filled(write, write.at)).ok().flatten();
         let contact = person.and_then(|person| self.contacts.get(&person)).cloned();
-        ContactOutcome { turn: Turn::Unchanged, contact, asked: false }
+        ContactOutcome { turn: Turn::Unchanged, contact, asked: false, lifted: None }
     }
 
     fn try_write(&mut self, write: &ContactWrite, learned: Millis) -> Result<Done, Reason> {
@@ -207,7 +224,10 @@ impl Audience {
             return Err(reason);
         }
         let before = known.contact;
-        let person = person.or_else(|| self.person_for_facts(write, &applied));
+        let person = person.or_else(|| match write.erase {
+            true => self.stranger(write),
+            false => self.person_for_facts(write, &applied),
+        });
         self.keep(write, person, before.as_deref(), &applied, learned);
         if let Some((now, hash)) = applied.suppression.zip(hash) {
             self.suppress(write, hash, address.as_ref(), now);
@@ -224,6 +244,7 @@ impl Audience {
             address: shown.map_or(address, |contact| contact.address.clone()),
             external_id: shown.and_then(|contact| contact.external_id.clone()).or(row.external_id),
         };
+        let lifted = lifted(write, &applied, &subject);
         Ok(Done {
             person,
             subject,
@@ -237,7 +258,12 @@ impl Audience {
             facts: applied.facts,
             // Nobody was erased: nobody is told.
             event: applied.event.filter(|_| !write.erase || person.is_some()),
-            outcome: ContactOutcome { turn: applied.turn, contact: applied.after, asked: applied.ask },
+            outcome: ContactOutcome {
+                turn: applied.turn,
+                contact: applied.after,
+                asked: applied.ask,
+                lifted,
+            },
         })
     }
 
@@ -342,7 +368,7 @@ impl Audience {
     /// Facts need a person, though there is no contact: found or made, and known by both identities.
     fn person_for_facts(&mut self, write: &ContactWrite, applied: &Applied) -> Option<i64> {
         let (address, external_id) = find::parts(&write.key);
-        if applied.facts.is_empty() || write.erase || matches!(write.key, super::ContactKey::Id(_)) {
+        if applied.facts.is_empty() || matches!(write.key, super::ContactKey::Id(_)) {
             return None;
         }
         let hashes =
@@ -363,7 +389,7 @@ impl Audience {
         Some(person)
     }
 
-    fn make(&mut self) -> Option<i64> {
+    pub(super) fn make(&mut self) -> Option<i64> {
         let person = self.free.pop()?;
         self.persons.set(person, PersonRow::default());
         self.made.insert(person);

@@ -32,6 +32,7 @@ mod no_news;
 mod offer;
 mod open;
 mod persons;
+mod proof;
 mod reads;
 mod refused;
 mod retain;

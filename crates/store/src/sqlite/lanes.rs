@@ -119,5 +119,18 @@ pub(crate) fn make(group: &mut Group, new: &New) -> Result<Made, Fault> {
     }
     group.marks.delivery = id;
     group.counts.raise(new.lane.destination, Place::Delivery(state), 1);
-    Ok(made)
+    let hurries =
+        made == Made::Waits && new.lane.class == Class::Consent && hurry(&group.base, new.lane, new.at)?;
+    Ok(if hurries { Made::Head } else { made })
+}
+
+/// An opt-out must not wait for the retry of what it makes void, an hour later: the head of its lane is due at once.
+fn hurry(base: &Held, lane: Lane, at: Millis) -> Result<bool, Fault> {
+    let hurried = base
+        .sql(
+            "UPDATE deliveries INDEXED BY deliveries_lane SET due = ?4
+             WHERE person = ?1 AND destination = ?2 AND class = ?3 AND state = 0 AND due > ?4",
+        )?
+        .execute(params![lane.person, lane.destination, lane.class as i64, at.0])?;
+    Ok(hurried > 0)
 }

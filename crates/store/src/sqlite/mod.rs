@@ -35,6 +35,7 @@ pub(crate) mod offer;
 pub(crate) mod persons;
 #[cfg(test)]
 mod plans;
+pub(crate) mod proof;
 pub(crate) mod recent;
 pub(crate) mod refused;
 pub(crate) mod retain;

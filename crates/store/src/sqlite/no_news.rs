@@ -48,18 +48,20 @@ fn read_written(base: &Held, person: i64, destination: i64, audience: &mut Audie
         "SELECT l.what, l.learned_at, a.at, a.verdict LIKE 'delivered%' OR a.verdict LIKE 'coalesced%',
             EXISTS (SELECT 1 FROM unrouted u WHERE u.seq = l.event)
             OR EXISTS (SELECT 1 FROM deliveries d INDEXED BY deliveries_once
-                WHERE d.event = l.event AND d.destination = ?2 AND d.state = 0)
+                WHERE d.event = l.event AND d.destination = ?2 AND d.state = 0), l.id, l.permission, l.happened_at
          FROM ledger l INDEXED BY ledger_person
          LEFT JOIN ledger_answers a ON a.fact = l.id AND a.destination = ?2
          WHERE l.person = ?1 AND l.what IN (0, 1, 2) ORDER BY l.happened_at DESC LIMIT ?3",
     )?;
     let mut rows = statement.query(params![person, destination, ECHO_FACTS_MAX as i64])?;
     while let Some(row) = rows.next()? {
-        let opts_in = row.get::<_, i64>(0)? == Stated::OptIn(None).number();
+        let (what, from, fact) = (row.get(0)?, Millis(row.get(1)?), row.get(5)?);
+        let stated = Stated::from_numbers(what, row.get(6)?);
+        audience.read_confirmed(person, fact, stated, (Millis(row.get(7)?), from));
         let until = maybe_millis(row, "at")?.filter(|_| matches!(row.get(3), Ok(Some(true))));
         if until.is_some() || row.get(4)? {
-            let from = Millis(row.get(1)?);
-            let written = Written { destination, opts_in, from, until };
+            let opts_in = what == Stated::OptIn(None).number();
+            let written = Written { fact, destination, opts_in, from, until };
             audience.written.entry(person).or_default().push(written);
         }
     }

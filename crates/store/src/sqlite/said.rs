@@ -26,7 +26,7 @@ pub(crate) fn say_news(group: &mut Group, event: Option<&Event>, is_news: bool) 
 /// Of events that were just accepted.
 pub(crate) fn say_accepted(group: &mut Group, receipt: &Receipt, wrote: &Wrote) -> Result<(), Fault> {
     let Wrote::Accepted { accepted, again: false } = wrote else { return Ok(()) };
-    of_accepted(receipt, accepted).try_for_each(|event| say(group, event))
+    of_accepted(receipt, accepted, &group.base.key).iter().try_for_each(|event| say(group, event))
 }
 
 /// Of a delivery that was just written.
