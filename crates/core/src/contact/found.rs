@@ -139,7 +139,7 @@ mod tests {
         match expected {
             None => assert_eq!(applied.turn, Turn::Unchanged, "{listed:?}"),
             Some([attributes, standard, custom]) => {
-                let fields = applied.after.unwrap().fields;
+                let fields = applied.after.unwrap().fields.clone();
                 let expected = [map(&attributes), map(&standard), map(&custom)];
                 assert_eq!([fields.attributes, fields.standard, fields.custom], expected, "{listed:?}");
             }

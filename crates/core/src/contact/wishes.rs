@@ -8,7 +8,7 @@ use super::{Contact, ContactWrite, Evidence, WriteMode, renewed};
 pub(super) fn stated(known: &Known, write: &ContactWrite) -> Vec<Stated> {
     let mut before = known.facts.clone();
     let mut facts: Vec<Stated> = write.stated.clone();
-    if moves(known.contact.as_ref(), write) {
+    if moves(known.contact.as_deref(), write) {
         facts.push(Stated::Moved);
         before.push(Fact { at: write.at, what: Stated::Moved });
     }
@@ -30,7 +30,7 @@ pub(super) fn stated(known: &Known, write: &ContactWrite) -> Vec<Stated> {
         // Never an opt-in with a level: that would be a confirmation, which lifts an unsubscription.
         facts.push(write.permission.map_or(Stated::OptIn(None), Stated::Level));
     }
-    if asks(known.contact.as_ref(), write) {
+    if asks(known.contact.as_deref(), write) {
         facts.push(Stated::Asked);
     }
     facts

@@ -6,6 +6,7 @@ pub mod flight;
 pub mod flown;
 pub mod judged;
 pub mod leases;
+pub mod newest;
 pub mod offer;
 pub mod prepare;
 pub mod said;

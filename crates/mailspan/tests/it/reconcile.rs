@@ -290,7 +290,7 @@ pub fn fields_that_were_told_come_back_as_fields() {
     let env = [("CORE_KEY", CORE_KEY), ("CORE_SECRET", "whsec_0123456789abcdef0123456789abcdef")];
     let mut hub = Hub::new(BINARY, &text, &env);
     hub.start();
-    assert!(hub.run(&["fields", "declare", "n", "integer"]).status.success());
+    assert!(hub.run(&["fields", "declare", "size", "integer"]).status.success());
     let scopes = ["contacts:read", "contacts:write", "events:write"].map(|scope| ["--scope", scope]);
     let key = &hub.rows(&[&["keys", "create"][..], scopes.as_flattened()].concat())[0];
     let auth = format!("Bearer {}", key["key"].as_str().unwrap());
@@ -303,27 +303,27 @@ pub fn fields_that_were_told_come_back_as_fields() {
     let here = |custom: i64| {
         let contact = ask("GET", "/contacts/u-1", Value::Null);
         let own = json!([contact["attributes"], contact["standardFields"], contact["customFields"]]);
-        assert_eq!(own, json!([{"plan": "pro"}, {"CITY": "Bonn"}, {"n": custom}]));
+        assert_eq!(own, json!([{"plan": "pro"}, {"CITY": "Bonn"}, {"size": custom}]));
     };
     let there = |custom: i64| {
         until(20, "the account is not told", || {
             let told = account.state()["contacts"][0]["attributes"].clone();
-            (told == json!({"plan": "pro", "CITY": "Bonn", "n": custom})).then_some(())
+            (told == json!({"plan": "pro", "CITY": "Bonn", "size": custom})).then_some(())
         });
     };
     let fields = json!({
         "email": "ann@example.com", "externalId": "u-1", "attributes": {"plan": "pro"},
-        "standardFields": {"CITY": "Bonn"}, "customFields": {"n": 5},
+        "standardFields": {"CITY": "Bonn"}, "customFields": {"size": 5},
     });
     ask("PUT", "/contacts", fields);
     there(5);
     hub.rows(&["sources", "poll", "core"]);
     here(5);
     assert_eq!(hub.rows(&["events", "list", "--type", "contact.updated"]).len(), 0);
-    ask("PATCH", "/contacts/u-1", json!({"customFields": {"n": 7}}));
+    ask("PATCH", "/contacts/u-1", json!({"customFields": {"size": 7}}));
     there(7);
     let event = json!({
-        "type": "contact.updated", "subject": "ann@example.com", "data": {"contact": {"custom": {"n": 8}}},
+        "type": "contact.updated", "subject": "ann@example.com", "data": {"contact": {"custom": {"size": 8}}},
     });
     ask("POST", "/v1/events", event);
     there(8);

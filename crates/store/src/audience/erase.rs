@@ -106,7 +106,7 @@ impl Audience {
     /// no other contact has, and what those were called who were merged into it.
     pub(super) fn formerly(&self, person: i64) -> Formerly {
         let contact = self.contacts.get(&person);
-        let mut found = contact.map(formerly).unwrap_or_default();
+        let mut found = contact.map(|contact| formerly(contact)).unwrap_or_default();
         let own = |hash: Hash| {
             let holder = self.person(hash).filter(|holder| *holder != person);
             holder.is_none_or(|holder| !self.has_contact(holder))
