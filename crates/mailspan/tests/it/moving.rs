@@ -129,7 +129,11 @@ fn a_move_waits_for_whoever_only_receives_and_lets_nobody_in() {
     let words = ["move", "--from", url.as_str(), "--to", "sqlite:moved.db"];
     let said = |output: &std::process::Output| String::from_utf8_lossy(&output.stderr).into_owned();
     let refused = intake.run(&words);
-    assert!(!refused.status.success() && said(&refused).contains("one of role `intake` too"), "{}", said(&refused));
+    assert!(
+        !refused.status.success() && said(&refused).contains("one of role `intake` too"),
+        "{}",
+        said(&refused)
+    );
     assert_eq!(send(&intake, &event("open", "a@example.com", AT)).status, 200);
     assert_eq!(intake.stop(), Some(0));
     // Held up in the middle, it lets no hub in.
