@@ -268,7 +268,8 @@ fn erases(arrived: &Arrived) -> bool {
 }
 
 fn kept(app: &App, wrote: Result<Wrote, Trouble>, erases: bool) -> Result<(Accepted, bool), Trouble> {
-    app.broken.store(matches!(wrote, Err(Trouble::Broken(_))), Ordering::Relaxed);
+    let broken_at = if matches!(wrote, Err(Trouble::Broken(_))) { runtime::now().0 } else { 0 };
+    app.broken_at.store(broken_at, Ordering::Relaxed);
     let Wrote::Accepted { accepted, again } = wrote? else {
         return Err(Trouble::Broken("the store gave another answer than to an accept".to_owned()));
     };

@@ -18,6 +18,7 @@ use mailspan_core::{Address, Millis};
 use crate::identity::IdentityKey;
 
 pub(crate) use erase::Known;
+pub(crate) use find::fill;
 pub(crate) use turn::{Done, HeldBack, NewFact};
 
 /// A keyed hash of an identity.
@@ -33,7 +34,12 @@ pub(crate) struct Rows<K, V> {
 
 impl<K: Ord + KeyHash + Copy, V> Rows<K, V> {
     fn new() -> Rows<K, V> {
-        Rows { now: HashMap::new(), changed: BTreeSet::new() }
+        Rows::for_so_many(0)
+    }
+
+    /// With room for them: a table that grows is copied each time.
+    fn for_so_many(rows: usize) -> Rows<K, V> {
+        Rows { now: HashMap::with_capacity(rows), changed: BTreeSet::new() }
     }
 
     /// As the database has it.
@@ -172,17 +178,18 @@ impl Audience {
     /// `free`: as many numbers as there are writes; `floor`: the latest `updated_at` of the tenant.
     pub(crate) fn new(key: IdentityKey, mut free: Vec<i64>, floor: Millis) -> Audience {
         free.reverse();
+        let writes = free.len();
         Audience {
             key,
-            hashed: Default::default(),
-            identities: Rows::new(),
-            persons: Rows::new(),
-            contacts: Rows::new(),
+            hashed: (HashMap::with_capacity(writes), HashMap::with_capacity(writes)),
+            identities: Rows::for_so_many(2 * writes),
+            persons: Rows::for_so_many(writes),
+            contacts: Rows::for_so_many(writes),
             suppressions: Rows::new(),
             confirmations: Rows::new(),
-            uids: HashMap::new(),
-            facts: HashMap::new(),
-            agreed: HashMap::new(),
+            uids: HashMap::with_capacity(writes),
+            facts: HashMap::with_capacity(writes),
+            agreed: HashMap::with_capacity(writes),
             merged: HashMap::new(),
             erased: BTreeSet::new(),
             known: BTreeMap::new(),
@@ -212,13 +219,16 @@ impl Audience {
             let addresses = address.into_iter().chain(write.address.as_ref());
             for id in ids {
                 let hash = self.hash_of_id(id);
-                asked.hashes.insert(hash);
-                self.hashed.1.entry(id.to_owned()).or_insert(hash);
+                if asked.hashes.insert(hash) {
+                    self.hashed.1.insert(id.to_owned(), hash);
+                }
             }
             for address in addresses {
                 let hash = self.hash_of(address);
-                asked.addresses.insert(hash);
-                self.hashed.0.entry(address.as_str().to_owned()).or_insert(hash);
+                // Another spelling of it has the same hash.
+                if asked.addresses.insert(hash) || !self.hashed.0.contains_key(address.as_str()) {
+                    self.hashed.0.insert(address.as_str().to_owned(), hash);
+                }
             }
             match &write.key {
                 ContactKey::Id(id) => drop(asked.uids.insert(id.clone())),

@@ -1,5 +1,7 @@
 //! One write applied: the person found or made, the facts folded, what changed kept for the back end.
 
+use std::fmt::Write;
+
 use mailspan_core::contact::{
     Applied, Change, Contact, ContactOutcome, ContactWrite, Evidence, Fact, Known, Lifted, Stated,
     Suppressed, Turn, WriteMode, apply,
@@ -55,9 +57,12 @@ pub(crate) struct NewFact {
 const EVIDENCE_VERSION: u64 = 1;
 
 fn evidence_json(evidence: &Evidence) -> String {
-    let mut value = serde_json::to_value(evidence).unwrap_or_default();
-    value["v"] = EVIDENCE_VERSION.into();
-    value.to_string()
+    // An object of texts: it can be written.
+    let mut text = serde_json::to_string(evidence).unwrap_or_else(|_| "{}".to_owned());
+    text.pop();
+    let comma = if text.len() > 1 { "," } else { "" };
+    let _ = write!(text, "{comma}\"v\":{EVIDENCE_VERSION}}}");
+    text
 }
 
 /// Type and subject are those of a change of the contact, whatever the event that lifted it was.
@@ -126,8 +131,7 @@ impl Audience {
     /// Applies one write. `decides`: a refusal is the whole answer. Else the event is a fact that happened: what it
     /// states of consent is kept for whoever has the address, though the rest is refused.
     pub(crate) fn write(&mut self, write: &ContactWrite, learned: Millis, decides: bool) -> Done {
-        // Nothing has happened later than it was learned of, whatever a sender's clock says.
-        let filled = ContactWrite { at: write.at.min(learned), ..self.filled(write) };
+        let filled = self.filled(write, learned);
         if !decides && let Some(why) = self.holds_back(&filled) {
             let contact = self.as_it_is(write).contact.filter(|_| why == HeldBack::Echo);
             return Done::held_back(why, contact);
@@ -163,7 +167,7 @@ impl Audience {
 
     /// Of a duplicate: the contact as it is.
     pub(crate) fn as_it_is(&self, write: &ContactWrite) -> ContactOutcome {
-        let person = self.contact_for(&self.filled(write)).ok().flatten();
+        let person = self.contact_for(&self.filled(write, write.at)).ok().flatten();
         let contact = person.and_then(|person| self.contacts.get(&person)).cloned();
         ContactOutcome { turn: Turn::Unchanged, contact, asked: false, lifted: None }
     }

@@ -6,14 +6,15 @@ use mailspan_core::contact::{ContactWrite, Stated};
 use mailspan_core::limits::ECHO_FACTS_MAX;
 use rusqlite::{OptionalExtension, params};
 
-use super::base::{Base, Fault, maybe_millis};
+use super::base::{Fault, maybe_millis};
 use super::contact_rows::evidence;
 use super::contacts::read_identities;
+use super::held::Held;
 use crate::audience::{Asked, Audience, Hash, Written};
 use crate::erase::from_hex;
 
 pub(crate) fn read(
-    base: &Base,
+    base: &Held,
     tenant: i64,
     writes: &[&ContactWrite],
     asked: &Asked,
@@ -42,7 +43,7 @@ pub(crate) fn read(
 }
 
 /// Opt-ins and opt-outs that went, or are going, to the destination.
-fn read_written(base: &Base, person: i64, destination: i64, audience: &mut Audience) -> Result<(), Fault> {
+fn read_written(base: &Held, person: i64, destination: i64, audience: &mut Audience) -> Result<(), Fault> {
     let mut statement = base.sql(
         "SELECT l.what, l.learned_at, a.at, a.verdict LIKE 'delivered%' OR a.verdict LIKE 'coalesced%',
             EXISTS (SELECT 1 FROM unrouted u WHERE u.seq = l.event)
@@ -68,7 +69,7 @@ fn read_written(base: &Base, person: i64, destination: i64, audience: &mut Audie
 }
 
 /// Addresses that the person had, and that lead to nobody now.
-fn read_former(base: &Base, tenant: i64, person: i64, audience: &mut Audience) -> Result<(), Fault> {
+fn read_former(base: &Held, tenant: i64, person: i64, audience: &mut Audience) -> Result<(), Fault> {
     let mut statement =
         base.sql("SELECT evidence FROM ledger INDEXED BY ledger_person WHERE person = ?1 AND what = ?2")?;
     let found = statement.query_map(params![person, Stated::Moved.number()], |row| row.get(0))?;

@@ -166,6 +166,10 @@ mod on_sqlite {
         run(sqlite, deliver::what_is_handed_on_is_offered_once_with_its_settlement);
     }
     #[test]
+    fn who_waits_behind_a_retry_of_consent_makes_it_due() {
+        run(sqlite, deliver::who_waits_behind_a_retry_of_consent_makes_it_due);
+    }
+    #[test]
     fn only_a_dead_letter_is_discarded() {
         run(sqlite, deliver::only_a_dead_letter_is_discarded);
     }

@@ -95,6 +95,9 @@ fn cases() -> Vec<Case> {
         ("what_is_handed_on_is_offered_once_with_its_settlement", |hub| {
             Box::pin(deliver::what_is_handed_on_is_offered_once_with_its_settlement(hub))
         }),
+        ("who_waits_behind_a_retry_of_consent_makes_it_due", |hub| {
+            Box::pin(deliver::who_waits_behind_a_retry_of_consent_makes_it_due(hub))
+        }),
         ("what_waits_behind_a_head_is_carried_with_it", |hub| {
             Box::pin(coalesce::what_waits_behind_a_head_is_carried_with_it(hub))
         }),
