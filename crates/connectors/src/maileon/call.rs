@@ -87,7 +87,7 @@ fn asks(item: &Item) -> Vec<(Whom, bool)> {
     let by_address = all.iter().cloned().map(|address| (Whom::Address(address), false));
     let by_id = external_ids(item.person).into_iter().map(|id| (Whom::ExternalId(id), !erases));
     // A change of address that was on its way may have arrived in between.
-    by_address.chain(by_id).chain(again.map(|address| (Whom::Address(address), true))).collect()
+    by_address.chain(by_id).chain(again.map(|address| (Whom::Address(address), false))).collect()
 }
 
 fn ask_of(item: &Item, asked: Asked) -> Option<(usize, Whom)> {
