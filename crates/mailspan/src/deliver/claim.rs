@@ -45,7 +45,9 @@ pub fn parcel(live: &Live, mut claim: Claim) -> Parcel {
         }
     };
     let elsewhere = elsewhere(live, &claim);
-    let whole = mapped.as_ref().is_ok_and(|parts| tells_today(live, &claim) && writes_contact(parts));
+    let whole = mapped
+        .as_ref()
+        .is_ok_and(|parts| tells_today(live, &claim) && (writes_contact(parts) || asks_by_names(&claim)));
     Parcel {
         delivery: claim.delivery,
         class: claim.class,
@@ -238,6 +240,13 @@ fn tells_contacts(route: &Route, destination: &Destination) -> bool {
 
 fn keeps_contacts(destination: &Destination) -> bool {
     destination.kind.sink.as_ref().is_some_and(|sink| sink.audience)
+}
+
+/// The person was called otherwise before: an opt-out that asks by one name after the other would miss a contact that
+/// moves meanwhile.
+fn asks_by_names(claim: &Claim) -> bool {
+    let before = claim.person.as_ref().map(|person| &person.formerly);
+    before.is_some_and(|before| !before.addresses.is_empty() || !before.external_ids.is_empty())
 }
 
 /// A whole contact is still to be written.
