@@ -7,7 +7,7 @@ use mailspan_core::{DestinationId, Event, Millis, Name, Person, Queue, Room, Sub
 use mailspan_engine::Fence;
 use rusqlite::Connection;
 
-use super::base::{Base, Fault};
+use super::base::{Base, Fault, shown};
 use super::counts::Counts;
 use super::log::{self, Log};
 use super::recent::Recent;
@@ -336,7 +336,7 @@ enum GroupFault {
 }
 
 fn broken(error: rusqlite::Error) -> GroupFault {
-    GroupFault::All(Trouble::Broken(error.to_string()))
+    GroupFault::All(Trouble::Broken(shown(&error)))
 }
 
 #[cfg(test)]
