@@ -81,7 +81,7 @@ fn written(known: &Known, write: &ContactWrite, learned: Millis) -> Applied {
     let mut all = known.facts.clone();
     all.extend(facts.iter().map(|&what| Fact { at: write.at, what }));
     let standing = standing(&all);
-    let suppression = suppression(known, write, &all);
+    let suppression = suppression(known, write, &all).filter(|_| !repeats(known, write, &facts));
     let suppressed_at = match suppression {
         Some(now) => now.map(|(_, at)| at),
         None => known.suppressed.map(|(_, at)| at),
@@ -130,7 +130,7 @@ fn written(known: &Known, write: &ContactWrite, learned: Millis) -> Applied {
     }
     let suppressed = suppression.unwrap_or(known.suppressed).map(|(reason, _)| reason);
     let event = told::event(&turn, before, &after, &names, suppressed, &write.evidence.origin);
-    let ask = asks(before, write);
+    let ask = asks(known, write);
     Applied { turn, after: Some(after), facts, suppression, standing, event, ask }
 }
 
@@ -148,7 +148,7 @@ fn refused(known: &Known, reason: Reason) -> Applied {
 
 /// A known contact that is to be left alone may still be asked to confirm.
 fn ignored(known: &Known, write: &ContactWrite) -> Applied {
-    let ask = asks(known.contact.as_ref(), write);
+    let ask = asks(known, write);
     let facts = if ask { vec![Stated::Asked] } else { Vec::new() };
     Applied { turn: Turn::Ignored, facts, ask, ..refused(known, Reason::new("ignored", "")) }
 }
@@ -222,6 +222,13 @@ fn suppression(known: &Known, write: &ContactWrite, facts: &[Fact]) -> Option<Op
     }
 }
 
+/// A list that names every night who has unsubscribed moves nothing: only who agreed since has unsubscribed anew.
+fn repeats(known: &Known, write: &ContactWrite, facts: &[Stated]) -> bool {
+    let stands = known.suppressed.is_some_and(|(reason, _)| reason == Suppressed::Unsubscribe);
+    let wishes = write.opt_in == Some(false) && write.suppress == Change::Set(Suppressed::Unsubscribe);
+    stands && wishes && !facts.iter().any(|fact| ends_consent(*fact))
+}
+
 /// Whether a reason takes the place of another.
 fn is_before(new: (Suppressed, Millis), old: (Suppressed, Millis)) -> bool {
     let rank = |(reason, at): (Suppressed, Millis)| match reason {
@@ -232,8 +239,12 @@ fn is_before(new: (Suppressed, Millis), old: (Suppressed, Millis)) -> bool {
     rank(new) < rank(old)
 }
 
-pub(super) fn asks(before: Option<&Contact>, write: &ContactWrite) -> bool {
-    let has_confirmed = before.is_some_and(|contact| contact.permission.is_double());
+/// Who must not be mailed is not mailed a question either; who has unsubscribed is, as the answer lifts that.
+pub(super) fn asks(known: &Known, write: &ContactWrite) -> bool {
+    if known.suppressed.is_some_and(|(reason, _)| reason != Suppressed::Unsubscribe) {
+        return false;
+    }
+    let has_confirmed = known.contact.as_ref().is_some_and(|contact| contact.permission.is_double());
     write.ask.as_ref().is_some_and(|ask| ask.again || !has_confirmed)
 }
 
@@ -421,6 +432,66 @@ mod tests {
             "{data}"
         );
         assert_eq!(after(known, &wish(5)).1.event.map(|(name, _)| name), None);
+    }
+
+    /// Pushed every night it moves nothing; after an opt-in it is another unsubscription, and the last one counts.
+    #[test]
+    fn an_unsubscription_that_is_pushed_counts_again_after_an_opt_in() {
+        let wish = |at, opt_in| ContactWrite { opt_in: Some(opt_in), ..write(at, WriteMode::Upsert) };
+        let push = |at| ContactWrite {
+            suppress: Change::Set(Suppressed::Unsubscribe),
+            ..ContactWrite { mode: WriteMode::Follow, ..wish(at, false) }
+        };
+        let known = after(after(Known::default(), &wish(1, true)).0, &push(2)).0;
+        let (known, night) = after(known, &push(3));
+        assert!(night.event.is_none() && night.facts.is_empty() && night.suppression.is_none());
+        let known = after(known, &wish(4, true)).0;
+        let (known, pushed) = after(known, &push(6));
+        assert_eq!(pushed.suppression, Some(Some((Suppressed::Unsubscribe, Millis(6)))));
+        assert!(!known.contact.as_ref().unwrap().opt_in);
+        // A confirmation from before it lifts nothing any more.
+        let double = Stated::OptIn(Some(Permission::Double));
+        let late = ContactWrite { stated: vec![double], ..write(5, WriteMode::Upsert) };
+        let contact = after(known, &late).0.contact.unwrap();
+        assert_eq!((contact.opt_in, contact.suppressed_at), (false, Some(Millis(6))));
+    }
+
+    fn ask(at: i64) -> ContactWrite {
+        let event = crate::Event {
+            seq: None,
+            id: crate::EventId(1),
+            tenant: crate::Name::default_tenant(),
+            source: crate::Name::new("contacts"),
+            event_type: crate::EventType::known("contact.confirmation_asked"),
+            subject: crate::Subject::read("a@b.co"),
+            time: Millis(at),
+            received_at: Millis(at),
+            test: false,
+            transmission: None,
+            recipient_role: None,
+            extensions: None,
+            data: crate::RawValue::NULL.to_owned().into(),
+        };
+        let (token, expires_at, gives) = ([0; 32], Millis(90), Permission::Double);
+        let ask = crate::contact::Ask { token, expires_at, gives, mailing: None, again: true, event };
+        ContactWrite { ask: Some(Box::new(ask)), ..write(at, WriteMode::Upsert) }
+    }
+
+    /// A question is a mail too.
+    #[test]
+    fn who_must_not_be_mailed_is_not_asked() {
+        for (reason, asked) in Suppressed::ALL.map(|reason| (reason, reason == Suppressed::Unsubscribe)) {
+            for mode in [WriteMode::Upsert, WriteMode::CreateOnly] {
+                let suppressed = Some((reason, Millis(1)));
+                let known = Known { suppressed, ..after(Known::default(), &write(0, WriteMode::Upsert)).0 };
+                let applied = apply(&known, &ContactWrite { mode, ..ask(2) }, Millis(2));
+                assert_eq!(
+                    (applied.ask, applied.facts.contains(&Stated::Asked)),
+                    (asked, asked),
+                    "{reason:?}"
+                );
+            }
+        }
     }
 
     #[test]
