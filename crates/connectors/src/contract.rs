@@ -426,12 +426,16 @@ pub fn by_status(answer: &Answer, items: usize) -> Judgement {
 }
 
 /// `Retry-After` in milliseconds from the answer: delta-seconds, or an HTTP date in any of its three forms
-/// (RFC 9110, 10.2.3 and 5.6.7). What ends after the last time that can be written ends then.
+/// (RFC 9110, 10.2.3 and 5.6.7). Some send a fraction: its whole second is waited for. What ends after the last time that can be written ends then.
 pub fn retry_after(answer: &Answer) -> Option<u64> {
     let text = answer.header("retry-after")?.trim();
     let most = LAST.since(answer.at);
-    if !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit()) {
-        return Some(text.parse::<u64>().map_or(most, |seconds| seconds.saturating_mul(1_000).min(most)));
+    let (whole, fraction) = text.split_once('.').unwrap_or((text, "0"));
+    let is_number = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+    if is_number(whole) && is_number(fraction) {
+        let more = u64::from(fraction.bytes().any(|b| b != b'0'));
+        let seconds = whole.parse::<u64>().map_or(u64::MAX, |seconds| seconds.saturating_add(more));
+        return Some(seconds.saturating_mul(1_000).min(most));
     }
     Some(Millis(http_date_ms(text)?).since(answer.at).min(most))
 }
@@ -462,6 +466,10 @@ mod tests {
     #[test]
     fn all_forms_of_retry_after_are_read() {
         check("120", Some(120_000));
+        check("2.5", Some(3_000));
+        check("2.0", Some(2_000));
+        check(".5", None);
+        check("2.", None);
         let most = 253_402_207_199_000 - 784_111_700_000;
         check("18446744073709551616", Some(most));
         check("99999999999999999", Some(most));

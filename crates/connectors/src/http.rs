@@ -230,7 +230,7 @@ impl Sink for Http {
     }
 
     fn judge(&self, items: &[Item], answer: &Answer) -> Judgement {
-        Judgement { left: left(answer), ..self.judged(items, answer) }
+        Judgement { left: left(answer), ..in_halves(self.judged(items, answer), answer) }
     }
 
     /// `HEAD` on the URL: nothing is sent that a receiver could take for an event. Any answer but 401
@@ -264,18 +264,7 @@ impl Http {
                 return decided(Then::Refuse, items.len(), answer);
             }
         }
-        match status {
-            // One of several may be the reason: the others go on without it.
-            400 | 413 | 422 if items.len() > 1 => {
-                let verdict = Verdict::Retry { after_ms: None, reason: Reason::new("split", shown(answer)) };
-                Judgement {
-                    verdicts: vec![verdict; items.len()],
-                    signal: Some(Signal::Split),
-                    ..Judgement::default()
-                }
-            }
-            _ => by_status(answer, items.len()),
-        }
+        by_status(answer, items.len())
     }
 
     /// Positions of the items that go with the first: one of each person, in the order given.
@@ -290,6 +279,20 @@ impl Http {
         }
         takes
     }
+}
+
+/// A batch that is refused whole: one of several may be the reason, the others go on without it.
+fn in_halves(judgement: Judgement, answer: &Answer) -> Judgement {
+    let is_refused = |verdict: &Verdict| matches!(verdict, Verdict::Reject { .. });
+    if judgement.verdicts.len() < 2
+        || judgement.signal.is_some()
+        || !judgement.verdicts.iter().all(is_refused)
+    {
+        return judgement;
+    }
+    let verdict = Verdict::Retry { after_ms: None, reason: Reason::new("split", shown(answer)) };
+    let verdicts = vec![verdict; judgement.verdicts.len()];
+    Judgement { verdicts, signal: Some(Signal::Split), ..judgement }
 }
 
 struct Body {

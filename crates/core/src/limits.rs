@@ -233,6 +233,14 @@ pub const FACTS_MAX: usize = 256;
 pub const ECHO_SKEW_MS: i64 = 60_000;
 /// Facts of one person that are compared with what an account tells: its opt-ins and opt-outs of late.
 pub const ECHO_FACTS_MAX: usize = 32;
+/// Stored requests that are looked through for the one that proves a fact, about the moment when it came: two
+/// hundred a second for ten seconds before it and the same behind it.
+pub const PROOF_SCAN_MAX: usize = 4_000;
+/// How far the numbers of requests and the times when they came may be out of step: a group of a writer, and the
+/// clocks of a fleet.
+pub const PROOF_SKEW_MS: i64 = 10_000;
+/// Such facts of one person that are looked for in an export.
+pub const PROOFS_MAX: usize = 100;
 /// Rows that numbered pages of contacts reach: behind them only a cursor goes on, as each page would be
 /// counted from the start.
 pub const CONTACT_PAGES_MAX: u64 = 100_000;

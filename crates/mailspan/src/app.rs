@@ -1,7 +1,7 @@
 //! What every task and request may use.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
@@ -164,8 +164,8 @@ pub struct Shared {
     pub rates: Rates,
     pub tenants: Tenants,
     pub said: Said,
-    /// The last write was refused by the disk: not ready until one goes through.
-    pub broken: AtomicBool,
+    /// When the last write was refused by the disk, in milliseconds; 0 once one goes through: not ready until then.
+    pub broken_at: AtomicI64,
     /// Raised once, when the program is told to stop.
     pub stop: watch::Receiver<bool>,
 }
@@ -213,7 +213,7 @@ impl App {
             rates: Rates::default(),
             tenants: Tenants::default(),
             said: Said::default(),
-            broken: AtomicBool::new(false),
+            broken_at: AtomicI64::new(0),
             stop,
         }))
     }

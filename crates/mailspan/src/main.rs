@@ -3,6 +3,7 @@
 #[cfg(test)]
 mod agreement;
 mod app;
+mod begun;
 mod bench;
 mod cases;
 mod cli;

@@ -66,10 +66,12 @@ pub fn audience(
                 // Who is suppressed here may not be so there: an address that was erased, or never was a contact there.
                 blocked = is_blocked.then(|| suppressed(true, None));
             }
-            operations.extend(data.and_then(suppression).or(blocked));
+            operations.extend(data.and_then(|data| suppression(data, person)).or(blocked));
             operations
         }
-        "contact.suppression_changed" => data.and_then(suppression).into_iter().collect(),
+        "contact.suppression_changed" => {
+            data.and_then(|data| suppression(data, person)).into_iter().collect()
+        }
         "contact.unsubscribed" if text(data, "suppressed_for").as_deref() == Some("complaint") => {
             vec![consent(Consent::DoNotContact, "spam complaint")]
         }
@@ -79,7 +81,7 @@ pub fn audience(
             is_suppressed.then(|| suppressed(true, None)).into_iter().collect()
         }
         "contact.unsubscribed" => {
-            let suppression = data.and_then(suppression);
+            let suppression = data.and_then(|data| suppression(data, person));
             [consent(Consent::OptOut, "unsubscribed")].into_iter().chain(suppression).collect()
         }
         "contact.erased" => vec![Operation::EraseContact],
@@ -155,13 +157,17 @@ fn is_permission(level: &Json) -> bool {
     level.as_u64().is_some_and(|level| (1..=6).contains(&level))
 }
 
-/// Where the hub's own suppression of the address was set or lifted by this event.
-fn suppression(data: &Node<'_>) -> Option<Operation> {
+/// Where the hub's own suppression of the address was set or lifted by this event. Lifted, and suppressed again since,
+/// it stays: an account may have told of that itself, and is not told what it told.
+fn suppression(data: &Node<'_>, person: Option<&Person>) -> Option<Operation> {
     let changed = changed(data);
     let contact = data.get("contact").filter(|contact| contact.as_object().is_some()).unwrap_or(data);
     let set = contact.get("suppressed_at").is_some_and(|at| at.value != Value::Null);
     // Who moved away from a suppressed address has not had another one lifted.
     if !changed.contains(&"suppressed_at") || !set && changed.contains(&"email") {
+        return None;
+    }
+    if !set && person.is_some_and(|person| person.suppressed) {
         return None;
     }
     Some(suppressed(set, text(Some(data), fields::SUPPRESSED_FOR).filter(|_| set)))

@@ -22,6 +22,7 @@ mod open;
 mod pack;
 pub mod postgres;
 mod prepare;
+mod proof;
 mod queue;
 mod reader;
 mod rounds;
@@ -39,7 +40,8 @@ use mailspan_core::{DeliveryId, DestinationId, Event, EventId, Millis, Name, Per
 
 pub use contacts::*;
 pub use erase::{
-    Certified, ERASURES_TOGETHER_MAX, ErasedHash, ErasureRow, ErasureStage, ErasureVerdict, Words, element_of,
+    Certified, ERASURES_TOGETHER_MAX, ErasedHash, ErasureRow, ErasureStage, ErasureVerdict, Words,
+    element_of, elements_naming,
 };
 pub use erase_reads::{Kin, KinConfirmation};
 pub use identity::{StoreKey, StoreKeys};

@@ -71,7 +71,9 @@ impl Prepared {
 
 pub(crate) fn prepare(write: Write, key: &IdentityKey) -> Prepared {
     match write {
-        Write::Accept(receipt) => {
+        Write::Accept(mut receipt) => {
+            let writes = receipt.arrivals.iter_mut().filter_map(|arrived| arrived.contact.as_deref_mut());
+            writes.for_each(crate::audience::fill);
             let arrivals: Vec<Arrival> =
                 receipt.arrivals.iter().map(|arrived| arrival(&receipt, arrived, key)).collect();
             let bytes = receipt.packed.as_ref().map_or(0, Vec::len)

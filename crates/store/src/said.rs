@@ -1,6 +1,7 @@
 //! What the hub says of itself about a write, and keeps with it.
 
-use mailspan_core::{Event, RawValue, State};
+use mailspan_core::contact::{CONTACTS, Lifted};
+use mailspan_core::{Event, EventId, EventType, Name, RawValue, State};
 
 use crate::identity::IdentityKey;
 use crate::prepare::{Arrival, Prepared, What, first_16, prepare};
@@ -40,12 +41,38 @@ pub(crate) fn of_job(say: &Say<JobRow>, row: &JobRow) -> Option<Event> {
     if row.state.has_ended() { filled(say, row) } else { None }
 }
 
-/// What is said of the events that a receipt left.
-pub(crate) fn of_accepted<'a>(
-    receipt: &'a Receipt,
-    accepted: &'a Accepted,
-) -> impl Iterator<Item = &'a Event> {
-    receipt.say.iter().filter(|(of, _)| accepted.ids.contains(of)).map(|(_, event)| &**event)
+/// What is said of the events that a receipt left, and of the suppressions that they lifted.
+pub(crate) fn of_accepted(receipt: &Receipt, accepted: &Accepted, key: &IdentityKey) -> Vec<Event> {
+    let said =
+        receipt.say.iter().filter(|(of, _)| accepted.ids.contains(of)).map(|(_, event)| (**event).clone());
+    let of_contacts = receipt.arrivals.iter().filter(|arrived| arrived.contact.is_some());
+    let lifted = of_contacts.zip(&accepted.contacts).filter_map(|(arrived, outcome)| {
+        Some(of_lifted(receipt, &arrived.event, outcome.lifted.as_deref()?, key))
+    });
+    said.chain(lifted).collect()
+}
+
+/// The types of [`of_lifted`], of the hub's own source of contacts.
+pub(crate) const LIFTED: [&str; 2] = ["contact.updated", "contact.suppression_changed"];
+
+/// The id comes of the event that lifted it: this is written in its transaction, and once.
+fn of_lifted(receipt: &Receipt, by: &Event, lifted: &Lifted, key: &IdentityKey) -> Event {
+    let id = key.hash(b"lifted", &by.id.0.to_be_bytes());
+    let data = RawValue::from_string(lifted.data.clone()).unwrap_or_else(|_| RawValue::NULL.to_owned());
+    Event {
+        seq: None,
+        id: EventId::v7(by.received_at, u128::from_be_bytes(id)),
+        tenant: receipt.tenant.clone(),
+        source: Name::new(CONTACTS),
+        event_type: EventType::known(lifted.event_type),
+        subject: lifted.subject.clone(),
+        time: lifted.time,
+        transmission: None,
+        recipient_role: None,
+        extensions: None,
+        data: data.into(),
+        ..by.clone()
+    }
 }
 
 fn filled<Row>(say: &Say<Row>, row: &Row) -> Option<Event> {

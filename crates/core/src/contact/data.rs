@@ -120,6 +120,11 @@ fn by_program(data: &Value) -> bool {
     data.get("reason").and_then(Value::as_str) == Some("api")
 }
 
+/// An opt-out that suppresses nobody: a program made it in the account that tells of it.
+pub fn is_by_program(event: &Event) -> bool {
+    serde_json::from_str(event.data.get()).is_ok_and(|data: Value| by_program(&data))
+}
+
 /// Who lists what changed speaks of consent only where it is among it: the rest is repetition.
 fn is_new(data: &Value) -> bool {
     match data.get("changed").and_then(Value::as_array) {

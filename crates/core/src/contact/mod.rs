@@ -5,6 +5,7 @@ mod data;
 mod facts;
 mod found;
 mod renewed;
+mod suppression;
 mod told;
 mod wishes;
 
@@ -13,10 +14,10 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::{Address, DestinationId, Event, Millis};
+use crate::{Address, DestinationId, Event, Millis, Subject};
 
 pub use apply::{Applied, Known, Turn, apply};
-pub use data::{concerns_contacts, contact_json, read_event};
+pub use data::{concerns_contacts, contact_json, is_by_program, read_event};
 pub use facts::{Fact, Permission, Standing, Stated, standing};
 
 /// The name of the hub's own source of contact events: API, intake, import and hosted pages.
@@ -276,4 +277,17 @@ pub struct ContactOutcome {
     pub contact: Option<Contact>,
     /// True where a confirmation was asked for.
     pub asked: bool,
+    /// What another source told lifted a suppression: to be told by an event of the hub's own.
+    pub lifted: Option<Box<Lifted>>,
+}
+
+/// A suppression that a confirmation lifted, for systems that were told of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Lifted {
+    pub event_type: &'static str,
+    pub subject: Subject,
+    /// Of the newest opt-in, where the contact is opted in.
+    pub time: Millis,
+    /// JSON.
+    pub data: String,
 }

@@ -79,6 +79,67 @@ fn an_echo_that_comes_late_takes_nothing_back() {
     ]);
 }
 
+/// Nobody knows at the hub who is erased; who signs up under the same external id before the account has heard of it
+/// is erased there too, although the answer that says so is lost.
+#[test]
+fn who_signs_up_while_a_stranger_is_erased_is_told_again() {
+    check(&[
+        Act::Erase(0),
+        Act::Arrive(0, false),
+        Act::Put(0, true),
+        Act::Exchange(1, Wire::Whole),
+        Act::Exchange(0, Wire::LostAfter),
+    ]);
+}
+
+/// The newer opt-in was told as none while the address was suppressed, and comes back as an opt-out of the account.
+#[test]
+fn a_confirmation_that_comes_late_lets_the_newest_opt_in_through() {
+    check(&[
+        Act::Import(0, 2),
+        Act::Unsubscribe(0),
+        Act::Arrive(0, false),
+        Act::Confirm(0),
+        Act::Put(0, true),
+        Act::Exchange(0, Wire::Whole),
+    ]);
+}
+
+/// The account had heard of it before the hub; the hub lifts the older one there a moment too late.
+#[test]
+fn an_unsubscription_that_a_lift_overtakes_is_written_back() {
+    let whole = Act::Exchange(0, Wire::Whole);
+    check(&[
+        Act::Put(0, true),
+        whole.clone(),
+        whole.clone(),
+        Act::Unsubscribe(0),
+        Act::Arrive(0, false),
+        Act::Confirm(0),
+        Act::Leave(0),
+        Act::Arrive(0, false),
+        whole.clone(),
+        whole.clone(),
+        whole.clone(),
+        whole,
+    ]);
+}
+
+/// Who left on the account's page and then clicks the hub's link is mailed by the account again, although the hub
+/// hears of the first after the second.
+#[test]
+fn a_click_after_an_unsubscription_that_nobody_told_of_counts_at_the_account() {
+    check(&[
+        Act::Import(0, 0),
+        Act::Exchange(0, Wire::Whole),
+        Act::Exchange(0, Wire::Whole),
+        Act::Ask(0),
+        Act::Exchange(0, Wire::Whole),
+        Act::Leave(0),
+        Act::Click(0),
+    ]);
+}
+
 /// One play that a person can follow, so that the rules and the world are themselves looked at.
 #[track_caller]
 fn check(acts: &[Act]) {

@@ -261,14 +261,7 @@ impl<'w> Play<'w> {
             return;
         }
         let one = self.on_their_way.remove(which % self.on_their_way.len());
-        if matches!(one.effect, Effect::Confirmed(_)) {
-            self.quiet().await;
-        }
-        let is_nobody = !self.rules[one.who].contact;
         self.take(&one).await;
-        if matches!(one.effect, Effect::Erased(_)) && !one.is_copy && is_nobody {
-            self.quiet().await;
-        }
         if again {
             self.on_their_way.push(OnItsWay { is_copy: true, ..one });
         }
@@ -329,35 +322,6 @@ impl<'w> Play<'w> {
         }
     }
 
-    /// Until the hub has told everybody, and has heard its own echoes and what suppresses. Two things do not hold
-    /// without it, and `PLAYS=all` shows them (docs/PROOFS.md): of somebody whom the hub never knew there is nothing
-    /// to certify, so it does not learn that an account has erased a namesake who signed up meanwhile; and a
-    /// confirmation that comes late lifts a suppression for which a newer opt-in was just told as none.
-    async fn quiet(&mut self) {
-        if runtime::env("PLAYS").as_deref() == Some("all") {
-            return;
-        }
-        for _ in 0..STEPS_MAX {
-            self.hear().await;
-            let heard = |one: &OnItsWay| {
-                matches!(one.effect, Effect::Echo | Effect::Complained(_) | Effect::Bounced(_))
-            };
-            if let Some(place) = self.on_their_way.iter().position(heard) {
-                let one = self.on_their_way.remove(place);
-                self.take(&one).await;
-                continue;
-            }
-            if self.world.exchange(0, Wire::Whole).await {
-                continue;
-            }
-            if self.world.audit().await["pending"] == 0 {
-                return;
-            }
-            self.world.wait().await;
-        }
-        panic!("the hub does not come to rest");
-    }
-
     /// Until nothing is on its way, nothing waits and nothing is pending.
     async fn rest(&mut self) -> Result<(), String> {
         for _ in 0..STEPS_MAX {
@@ -406,16 +370,11 @@ impl<'w> Play<'w> {
         Ok(())
     }
 
-    /// The account must know the same people, mail nobody whom the rules forbid, and nobody less. But for one case:
-    /// what is on its list stays there when the application reports a confirmation, as the hub lifts from that
-    /// list only what its own page confirmed: there may be more on it than the hub has heard of.
+    /// The account must know the same people, mail nobody whom the rules forbid, and nobody less.
     async fn compare_account(&mut self, who: usize, demand: &Demand) -> Result<(), String> {
         let found = self.world.account.contact(&self.email(who));
         let is_mailed = found.as_ref().is_some_and(|one| one.opt_in && one.suppressed_at.is_none());
-        let reason = self.world.account.suppressions().remove(&self.email(who));
-        let is_kept_out = matches!(reason.as_deref(), Some("unsubscribe" | "manual")) && !is_mailed;
-        let agrees = found.is_some() == demand.contact && (is_mailed == demand.mailable() || is_kept_out);
-        if agrees {
+        if found.is_some() == demand.contact && is_mailed == demand.mailable() {
             return Ok(());
         }
         let text = format!("person {who}: the rules demand {demand:?}, the mailing platform has {found:?}");

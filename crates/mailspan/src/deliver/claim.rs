@@ -3,7 +3,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use mailspan_connectors::signature::digest;
-use mailspan_core::contact::contact_json;
+use mailspan_core::contact::{contact_json, is_by_program};
 use mailspan_core::limits::OPERATIONS_MAX;
 use mailspan_core::{
     Cause, Consent, ECHOED, Elsewhere, Event, Key, Operation, Parcel, Part, Person, PersonId, Reason,
@@ -87,7 +87,7 @@ fn mapped(route: &Route, destination: &Destination, claim: &Claim) -> Result<Vec
         return Err(Reason::new("too_many_operations", text));
     }
     let map = map_digest(route, creates(route, claim));
-    let returned = returned(route, destination, &claim.event, &operations);
+    let returned = returned(route, destination, claim, &operations);
     let left_out = match returned {
         Some(_) => None,
         None => echo(destination, &claim.event).or_else(|| gone(claim)),
@@ -127,20 +127,24 @@ fn echo(destination: &Destination, event: &Event) -> Option<Verdict> {
     })
 }
 
-/// What forbids to mail an address for good is written back to the account that tells of it, to its list of
-/// suppressions alone: the hub may have lifted an older entry there a moment later, and with it this one.
+/// What forbids to mail an address is written back to the account that tells of it, to its list of suppressions
+/// alone: the hub may have lifted an older entry there a moment later, and with it this one. An unsubscription as
+/// long as it stands: nobody lifts the others by agreeing anew.
 fn returned(
     route: &Route,
     destination: &Destination,
-    event: &Event,
+    claim: &Claim,
     made: &[Operation],
 ) -> Option<Vec<Operation>> {
+    let event = &claim.event;
     if !tells_contacts(route, destination) || !destination.echo_of.contains(&event.source) {
         return None;
     }
+    let is_suppressed = || claim.person.as_ref().is_some_and(|person| person.suppressed);
     let reason = match event.event_type.as_str() {
         "email.complained" => "complaint",
         "email.bounced" if !made.is_empty() => "bounce",
+        "contact.unsubscribed" if is_suppressed() && !is_by_program(event) => "unsubscribe",
         _ => return None,
     };
     let set = [(fields::SUPPRESSED, true.into()), (fields::SUPPRESSED_FOR, reason.into())];

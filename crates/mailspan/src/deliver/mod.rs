@@ -7,6 +7,7 @@ pub mod flown;
 pub mod gone;
 pub mod judged;
 pub mod leases;
+pub mod offer;
 pub mod prepare;
 pub mod said;
 pub mod settle;

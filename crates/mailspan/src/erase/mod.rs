@@ -3,12 +3,13 @@
 pub mod certificate;
 pub mod list;
 pub mod person;
+mod proofs;
 mod turned_away;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use mailspan_core::contact::{ContactKey, ContactWrite, WriteMode};
-use mailspan_core::{Name, State, Subject};
+use mailspan_core::{Name, Subject};
 use mailspan_store::{
     Certified, ERASURES_TOGETHER_MAX, ErasedHash, ErasureRow, ErasureStage, ErasureVerdict, Store, Trouble,
     Write, Wrote,
@@ -120,7 +121,8 @@ async fn certify(app: &App, list: &mut Option<List>) -> Result<(), Trouble> {
 }
 
 /// Somebody may have signed up under the same address or external id while a destination was still asked to erase,
-/// and was erased there too: it is told of them again. Once more after a kill, which changes nothing.
+/// and was erased there too: it is told of them again, whatever it answered, as the answer that erased them may have
+/// been lost. Once more after a kill, which changes nothing.
 async fn tell_of_namesakes(app: &App, row: &ErasureRow, verdicts: &[ErasureVerdict]) -> Result<(), Trouble> {
     let hash =
         |hash: &String| ErasedHash { tenant: row.tenant.clone(), hash: hash.clone(), at: row.asked_at };
@@ -130,7 +132,7 @@ async fn tell_of_namesakes(app: &App, row: &ErasureRow, verdicts: &[ErasureVerdi
         let found = app.store.contact(&tenant, &ContactKey::Subject { address, external_id }).await?;
         contacts.extend(found.map(|row| (row.contact.uid.clone(), row)));
     }
-    let asked = verdicts.iter().filter(|one| one.state == State::Delivered).map(|one| &one.destination);
+    let asked = verdicts.iter().map(|one| &one.destination);
     let (destinations, now): (BTreeSet<&Name>, _) = (asked.collect(), runtime::now());
     let pairs = contacts.values().flat_map(|contact| destinations.iter().map(move |to| (*to, contact)));
     let arrivals: Vec<_> =

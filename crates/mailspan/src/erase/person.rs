@@ -11,7 +11,7 @@ use mailspan_store::{
 };
 use serde_json::{Value, json};
 
-use super::turned_away;
+use super::{proofs, turned_away};
 
 use crate::contacts::links::without_tokens;
 use crate::http::mailingcore::shape::ContactOut;
@@ -23,7 +23,7 @@ const PAGES_MAX: usize = 100;
 const NOT_SEARCHED: [&str; 4] = [
     "contacts and events of others that name this person",
     "jobs, notes and keys of operators, and the log",
-    "stored requests that made no event: a fact names each by its digest",
+    "stored requests that made neither an event nor a fact",
     "refused requests of sources that are configured no more",
 ];
 
@@ -55,7 +55,13 @@ pub async fn export(
     let (events, all_events) = events(store, tenant, text).await?;
     let (deliveries, all_deliveries) = deliveries(store, tenant, text).await?;
     let known_as = known_as(&kin.subjects, &events);
-    let away = turned_away::find(store, tenant, sources, &Words::of(&known_as)).await?;
+    let words = Words::of(&known_as);
+    let away = turned_away::find(store, tenant, sources, &words).await?;
+    let facts = match number {
+        Some(number) => store.facts_of(tenant, number, 0, PAGE_ROWS_MAX).await?,
+        None => vec![],
+    };
+    let proofs = proofs::find(store, tenant, &facts, &words).await?;
     Ok(Some(json!({
         "tenant": tenant,
         "contact": contact.map(|row| ContactOut::new(tenant.as_str(), row.contact)),
@@ -71,16 +77,14 @@ pub async fn export(
         "suppression": suppression.map(|row| json!({
             "reason": row.reason.name(), "source": row.source, "at": row.at.rfc3339(),
         })),
-        "facts": match number {
-            Some(number) => facts(store, tenant, number, text).await?,
-            None => vec![],
-        },
+        "facts": facts_shown(store, tenant, &facts, text).await?,
+        "proofs": proofs.requests,
         "confirmations": kin.confirmations.iter().map(confirmation).collect::<Vec<_>>(),
         "events": events,
         "deliveries": deliveries,
         "quarantined": away.quarantined,
         "refused": away.refused,
-        "complete": all_events && all_deliveries && away.complete,
+        "complete": all_events && all_deliveries && away.complete && proofs.complete,
         "not_searched": NOT_SEARCHED,
     })))
 }
@@ -189,10 +193,10 @@ fn attempt(row: &AttemptRow) -> Value {
     })
 }
 
-async fn facts(
+async fn facts_shown(
     store: &Store,
     tenant: &Name,
-    person: mailspan_core::PersonId,
+    rows: &[FactRow],
     subject: &str,
 ) -> Result<Vec<Value>, Trouble> {
     let filter = FactFilter {
@@ -202,7 +206,6 @@ async fn facts(
         ..FactFilter::default()
     };
     let answered = store.facts(filter).await?;
-    let rows: Vec<FactRow> = store.facts_of(tenant, person, 0, PAGE_ROWS_MAX).await?;
     let answers = |id: i64| {
         let fact = answered.iter().find(|fact| fact.id == id);
         let all = fact.map(|fact| fact.answers.as_slice()).unwrap_or_default();

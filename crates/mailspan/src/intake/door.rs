@@ -1,10 +1,8 @@
 //! The shell of receiving: keeps what was received and answers the sender.
 
 use std::net::IpAddr;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::task::{Context, Poll};
 
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -18,6 +16,7 @@ use mailspan_store::{
 };
 
 use crate::app::{App, Live};
+use crate::begun::to_its_end;
 use crate::contacts::{door, rules};
 use crate::drill;
 use crate::http::intake::body_problem;
@@ -103,16 +102,24 @@ pub async fn keep_of(
     let live = app.live();
     let said = |id: &EventId| Some((*id, system::of_complaint(&live, source, *id)?));
     receipt.say = complaints.iter().filter_map(said).collect();
-    let kept = keep(app, receipt).await?;
-    if let (accepted, false) = &kept {
-        for event in complaints.iter().filter(|id| accepted.ids.contains(id)) {
-            tracing::warn!(
-                source = %source.name, %event,
-                "a recipient complained of spam: mailspan events show {event}"
-            );
-        }
+    if complaints.is_empty() {
+        return keep(app, receipt).await;
     }
-    Ok(kept)
+    // The operator hears of it though the sender goes away.
+    let (own, source) = (app.clone(), source.name.clone());
+    to_its_end(async move {
+        let kept = keep(&own, receipt).await;
+        if let Ok((accepted, false)) = &kept {
+            for event in complaints.iter().filter(|id| accepted.ids.contains(id)) {
+                tracing::warn!(
+                    %source, %event,
+                    "a recipient complained of spam: mailspan events show {event}"
+                );
+            }
+        }
+        kept
+    })
+    .await
 }
 
 /// A source's own program takes its turn, on a thread that serves no requests: neither another source nor anything
@@ -253,7 +260,7 @@ pub async fn keep(app: &App, receipt: Box<Receipt>) -> Result<(Accepted, bool), 
         let wrote = drill::begun("accept-in-commit", own.store.write(Write::Accept(receipt))).await;
         kept(&own, wrote, erases)
     };
-    Begun(Some(Box::pin(write))).await
+    to_its_end(write).await
 }
 
 fn erases(arrived: &Arrived) -> bool {
@@ -261,7 +268,8 @@ fn erases(arrived: &Arrived) -> bool {
 }
 
 fn kept(app: &App, wrote: Result<Wrote, Trouble>, erases: bool) -> Result<(Accepted, bool), Trouble> {
-    app.broken.store(matches!(wrote, Err(Trouble::Broken(_))), Ordering::Relaxed);
+    let broken_at = if matches!(wrote, Err(Trouble::Broken(_))) { runtime::now().0 } else { 0 };
+    app.broken_at.store(broken_at, Ordering::Relaxed);
     let Wrote::Accepted { accepted, again } = wrote? else {
         return Err(Trouble::Broken("the store gave another answer than to an accept".to_owned()));
     };
@@ -273,36 +281,6 @@ fn kept(app: &App, wrote: Result<Wrote, Trouble>, erases: bool) -> Result<(Accep
         app.erase_wake.notify_one();
     }
     Ok((accepted, again))
-}
-
-type Keeping = Pin<Box<dyn Future<Output = Result<(Accepted, bool), Trouble>> + Send>>;
-
-/// A write under way. The server drops a request whose sender went away; what is committed for it all the same must
-/// not wait for the next event to be routed.
-struct Begun(Option<Keeping>);
-
-impl Future for Begun {
-    type Output = Result<(Accepted, bool), Trouble>;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let Some(write) = &mut self.0 else { return Poll::Pending };
-        let polled = write.as_mut().poll(cx);
-        if polled.is_ready() {
-            self.0 = None;
-        }
-        polled
-    }
-}
-
-impl Drop for Begun {
-    fn drop(&mut self) {
-        if let Some(write) = self.0.take() {
-            runtime::spawn_at_last(async move {
-                // Nobody is left to be told.
-                let _ = write.await;
-            });
-        }
-    }
 }
 
 /// 401 without detail; the operator finds the reason under `refused`. Of a flood some are explained and

@@ -42,6 +42,35 @@ fn what_is_committed_for_a_sender_that_went_away_is_routed_and_delivered() {
     });
 }
 
+/// Whoever says `replay` and goes away leaves nothing that waits: its desk is woken all the same.
+#[test]
+fn a_replay_whose_caller_went_away_is_delivered() {
+    let (hub, crm) = hub();
+    let key = &hub.rows(&["keys", "create", "--scope", "operate"])[0];
+    let key = key["key"].as_str().unwrap().to_owned();
+    send(&hub, &event("open", "again@example.com", AT));
+    until(10, "it was not delivered", || crm.ok_about("again@example.com").pop());
+    let id = until(10, "no delivery is listed", || {
+        let row = hub.rows(&["deliveries", "list"]).pop()?;
+        (row["state"] == "delivered").then(|| row["id"].as_str().unwrap_or_default().to_owned())
+    });
+    for _ in 0..20 {
+        let mut caller = TcpStream::connect(("127.0.0.1", hub.port)).unwrap();
+        let body = r#"{"again":true}"#;
+        let request = format!(
+            "POST /v1/deliveries/{id}/replay HTTP/1.1\r\nhost: hub\r\nauthorization: Bearer {key}\r\n\
+             content-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
+            body.len()
+        );
+        caller.write_all(request.as_bytes()).unwrap();
+        drop(caller);
+        until(10, "a replay waits for something else to wake its desk", || {
+            (hub.rows(&["audit"])[0]["pending"] == 0).then_some(())
+        });
+    }
+    assert!(crm.ok().len() > 1, "no caller went away after its replay was kept: the test looks at nothing");
+}
+
 #[test]
 fn a_hundred_copies_at_once_are_one_event() {
     let (hub, crm) = hub();

@@ -260,6 +260,11 @@ fn check_certificate(row: &Value) {
 fn all_that_is_held_about_a_person_is_exported() {
     let (hub, crm) = hub();
     a_life(&hub, &crm);
+    // She is opted in already: they prove it anew, change nothing that can be seen, and make no event.
+    for page in ["/proven-a", "/proven-b"] {
+        let anew = json!({ "email": ANN, "externalId": "u-erased-9", "optIn": true, "consentPage": page });
+        assert_eq!(key(&hub).put(anew).status, 200);
+    }
     assert!(hub.run(&["contacts", "person", ANN, "--output", "ann.json"]).status.success());
     let text = std::fs::read_to_string(hub.folder().join("ann.json")).unwrap();
     let person: Value = serde_json::from_str(&text).unwrap();
@@ -272,6 +277,12 @@ fn all_that_is_held_about_a_person_is_exported() {
         person["known_as"].to_string().contains(FORMER),
         "her former address is held: {}",
         person["known_as"]
+    );
+    let proofs = person["proofs"].as_array().unwrap();
+    let bodies: Vec<&str> = proofs.iter().filter_map(|proof| proof["bodies"][0].as_str()).collect();
+    assert!(
+        bodies.len() == 2 && bodies[0].contains("/proven-a") && bodies[1].contains("/proven-b"),
+        "{proofs:?}"
     );
     let events = person["events"].as_array().unwrap();
     assert!(

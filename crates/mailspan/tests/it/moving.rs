@@ -118,6 +118,28 @@ fn a_hub_moves_to_postgres_and_goes_on() {
     assert!((200..300).contains(&reply.status), "the API key is not known: {}", reply.status);
 }
 
+/// A process that only receives holds no lease, and would write what the move does not see.
+#[test]
+fn a_move_is_refused_while_a_process_only_receives() {
+    let (server, crm) = (PostgresServer::start(), Receiver::start());
+    let url = server.database("intake");
+    let mut intake = hub_on(&url, &crm);
+    intake.serve_with(&["--role", "intake"]);
+    intake.start();
+    let words = ["move", "--from", url.as_str(), "--to", "sqlite:moved.db"];
+    let said = |output: &std::process::Output| String::from_utf8_lossy(&output.stderr).into_owned();
+    let refused = intake.run(&words);
+    assert!(
+        !refused.status.success() && said(&refused).contains("one of role `intake` too"),
+        "{}",
+        said(&refused)
+    );
+    assert_eq!(send(&intake, &event("open", "a@example.com", AT)).status, 200);
+    assert_eq!(intake.stop(), Some(0));
+    let moved = intake.run(&words);
+    assert!(moved.status.success(), "{}", said(&moved));
+}
+
 #[test]
 fn a_move_says_what_it_needs() {
     let hub = Hub::new(BINARY, "", &[]);

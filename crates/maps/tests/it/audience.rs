@@ -118,3 +118,22 @@ fn who_is_suppressed_here_and_opted_in_is_suppressed_there() {
     check(true, 2);
     check(false, 1);
 }
+
+/// Lifted, and suppressed again before it could be told: the account may have told of that itself.
+#[test]
+fn a_lift_is_not_told_while_the_address_is_suppressed_again() {
+    let contact = json!({"email": "ann@x.example", "opt_in": true, "suppressed_at": null});
+    let data = json!({"contact": contact, "changed": ["opt_in", "suppressed_at"]});
+    let lifted = event(&json!({"type": "contact.updated", "data": data}));
+    let check = |suppressed: bool, expected: Option<bool>| {
+        let person = Person { suppressed, ..known(None, None) };
+        let made = audience(&lifted, Some(&person), LastTimes::default(), None);
+        let set = made.iter().find_map(|operation| match operation {
+            Operation::SetFields { fields, .. } => fields.get(fields::SUPPRESSED)?.as_bool(),
+            _ => None,
+        });
+        assert_eq!(set, expected, "{made:?}");
+    };
+    check(false, Some(false));
+    check(true, Some(true));
+}

@@ -5,20 +5,24 @@ use mailspan_core::Millis;
 use mailspan_core::contact::{ContactWrite, Fact, Stated, Suppressed, standing};
 use mailspan_core::limits::ECHO_SKEW_MS;
 
-use super::{Audience, HeldBack, Written, find};
+use super::{Audience, Confirmed, HeldBack, Written, find};
 
-/// When a suppression of the person may last have been lifted: by a word of an operator, or by a confirmation after
-/// an opt-out.
-fn free_at(facts: &[Fact]) -> Option<Millis> {
+/// When a suppression of the person was last lifted, as far as that can be told: by a word of an operator, or by a
+/// confirmation after an opt-out, which is named.
+fn free_at<'c>(
+    facts: &[Fact],
+    confirmed: impl Iterator<Item = &'c Confirmed>,
+) -> Option<(Millis, Option<i64>)> {
     let out_at = facts.iter().filter(|fact| fact.what == Stated::OptOut).map(|fact| fact.at).min();
+    let is_after = |at: Millis| out_at.is_some_and(|out| out < at);
     let frees = |fact: &&Fact| match fact.what {
         Stated::SuppressionLifted => true,
-        Stated::OptIn(Some(level)) | Stated::Level(level) => {
-            level.is_double() && out_at.is_some_and(|out| out < fact.at)
-        }
+        Stated::Level(level) => level.is_double() && is_after(fact.at),
         _ => false,
     };
-    facts.iter().filter(frees).map(|fact| fact.at).max()
+    let stated = facts.iter().filter(frees).map(|fact| (fact.at, None));
+    let confirmed = confirmed.filter(|one| is_after(one.at)).map(|one| (one.learned, Some(one.fact)));
+    stated.chain(confirmed).max()
 }
 
 impl Audience {
@@ -72,10 +76,11 @@ impl Audience {
         let written = persons.iter().filter_map(|one| self.written.get(one)).flatten();
         let skew = |at: Millis, ms: i64| Millis(at.0.saturating_add(ms));
         // What was told before the address was free again may have been told as no opt-in.
-        let free_at = if mirror.repeats && !opts_in { free_at(&facts) } else { None };
-        let may_say_so = |one: &&Written| {
-            one.opts_in == opts_in || one.opts_in && free_at.is_some_and(|free| one.from < free)
-        };
+        let confirmed = persons.iter().filter_map(|one| self.confirmed.get(one)).flatten();
+        let free_at = if mirror.repeats && !opts_in { free_at(&facts, confirmed) } else { None };
+        let was_told_as_none =
+            |one: &Written| free_at.is_some_and(|(free, by)| one.from <= free && by != Some(one.fact));
+        let may_say_so = |one: &&Written| one.opts_in == opts_in || one.opts_in && was_told_as_none(one);
         written
             .filter(may_say_so)
             .filter(|one| mirror.destinations.iter().any(|destination| destination.0 == one.destination))

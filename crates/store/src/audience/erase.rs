@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use mailspan_core::Millis;
 use mailspan_core::contact::{ContactWrite, Suppressed};
+use mailspan_core::{Millis, Subject};
 
-use super::{Audience, Done, Hash, PersonRow, Suppression};
+use super::{Audience, Done, Hash, PersonRow, Suppression, find};
 use crate::erase::Identity;
 
 /// What a person was known by before the erasure.
@@ -20,7 +20,7 @@ impl Audience {
     /// The contact, and all identities of the person and of those merged into it; `at`: when it was asked for.
     /// Addresses that the person had before must not be mailed either, whoever names them later.
     pub(super) fn erase(&mut self, person: i64, at: Millis, source: &str) {
-        let mut known = Known::default();
+        let mut known = self.known.remove(&person).unwrap_or_default();
         known.identity.v = 1;
         if let Some(contact) = self.contacts.get(&person) {
             let uid = contact.uid.clone();
@@ -55,6 +55,23 @@ impl Audience {
             self.erased.insert(one);
         }
         self.known.insert(person, known);
+    }
+
+    /// Somebody whom the hub does not know: destinations may, and what names them here goes too. A person without a
+    /// name, so that the erasure is followed to its end like any other.
+    pub(super) fn stranger(&mut self, write: &ContactWrite) -> Option<i64> {
+        let (address, external_id) = find::parts(&write.key);
+        let hashes =
+            [address.map(|address| self.hash_of(address)), external_id.map(|id| self.hash_of_id(id))];
+        hashes.iter().flatten().next()?;
+        let person = self.make()?;
+        let mut known = Known::default();
+        known
+            .identity
+            .see(&Subject { address: address.cloned(), external_id: external_id.map(str::to_owned) });
+        known.hashes.extend(hashes.into_iter().flatten().map(|hash| (hash, person)));
+        self.known.insert(person, known);
+        Some(person)
     }
 
     /// What the erasure of a person has to look for, with what the write itself calls it by.

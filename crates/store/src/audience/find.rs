@@ -1,11 +1,12 @@
 //! Whom a write is about: the matching table of identities and contacts.
 
-use mailspan_core::Address;
+use std::borrow::Cow;
+
 use mailspan_core::contact::{Change, Contact, ContactKey, ContactWrite, Stated, WriteMode};
 
 use super::{Audience, Hash};
 use crate::contacts::conflict;
-use mailspan_core::Reason;
+use mailspan_core::{Address, Millis, Reason};
 
 /// Address and external id of a key; a text that may be either id counts as an external id too.
 pub(super) fn parts(key: &ContactKey) -> (Option<&Address>, Option<&str>) {
@@ -29,30 +30,45 @@ pub(super) fn set_id(write: &ContactWrite) -> Option<&str> {
     }
 }
 
+/// Fills in what the key says, where the write may make a contact or brings its key along. What the store knows does
+/// not count, so it is done before the writer has it.
+pub(crate) fn fill(write: &mut ContactWrite) {
+    let (address, external_id) = missing(write);
+    let (address, external_id) = (address.cloned(), external_id.map(str::to_owned));
+    write.address = write.address.take().or(address);
+    if let Some(id) = external_id {
+        write.external_id = Change::Set(id);
+    }
+}
+
+/// What [`fill`] fills in.
+fn missing(write: &ContactWrite) -> (Option<&Address>, Option<&str>) {
+    let stays = matches!(write.mode, WriteMode::Update | WriteMode::Follow) || write.erase;
+    if stays || matches!(write.key, ContactKey::Id(_)) {
+        return (None, None);
+    }
+    let (address, external_id) = parts(&write.key);
+    (address.filter(|_| write.address.is_none()), external_id.filter(|_| write.external_id == Change::Keep))
+}
+
 impl Audience {
-    /// The write with what its key says filled in, where it may make a contact or brings its key along.
-    pub(super) fn filled(&self, write: &ContactWrite) -> ContactWrite {
-        let mut write = write.clone();
-        if let ContactKey::Token(token) = &write.key
-            && let Some(row) = self.confirmations.get(token)
-            && write.stated.is_empty()
-            && write.opt_in.is_none()
-        {
-            write.stated = vec![Stated::OptIn(Some(row.gives))];
-        }
-        if matches!(write.mode, WriteMode::Update | WriteMode::Follow) || write.erase {
-            return write;
-        }
-        let (address, external_id) = match &write.key {
-            ContactKey::Id(_) => (None, None),
-            key => parts(key),
+    /// The write with what its key says ([`fill`]), and what a token gives.
+    pub(super) fn filled<'w>(&self, write: &'w ContactWrite, learned: Millis) -> Cow<'w, ContactWrite> {
+        let given = match &write.key {
+            ContactKey::Token(token) if write.stated.is_empty() && write.opt_in.is_none() => {
+                self.confirmations.get(token).map(|row| Stated::OptIn(Some(row.gives)))
+            }
+            _ => None,
         };
-        let (address, external_id) = (address.cloned(), external_id.map(str::to_owned));
-        write.address = write.address.or(address);
-        if let (Change::Keep, Some(id)) = (&write.external_id, external_id) {
-            write.external_id = Change::Set(id);
+        if given.is_none() && write.at <= learned && missing(write) == (None, None) {
+            return Cow::Borrowed(write);
         }
-        write
+        let mut write = write.clone();
+        // Nothing has happened later than it was learned of, whatever a sender's clock says.
+        write.at = write.at.min(learned);
+        write.stated.extend(given);
+        fill(&mut write);
+        Cow::Owned(write)
     }
 
     /// The person of the contact, where the write is about one.

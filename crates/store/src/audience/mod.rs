@@ -10,12 +10,15 @@ mod turn;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::hash::Hash as KeyHash;
 
-use mailspan_core::contact::{Contact, ContactKey, ContactWrite, Evidence, Fact, Permission, Suppressed};
+use mailspan_core::contact::{
+    Contact, ContactKey, ContactWrite, Evidence, Fact, Permission, Stated, Suppressed,
+};
 use mailspan_core::{Address, Millis};
 
 use crate::identity::IdentityKey;
 
 pub(crate) use erase::Known;
+pub(crate) use find::fill;
 pub(crate) use turn::{Done, HeldBack, NewFact};
 
 /// A keyed hash of an identity.
@@ -31,7 +34,12 @@ pub(crate) struct Rows<K, V> {
 
 impl<K: Ord + KeyHash + Copy, V> Rows<K, V> {
     fn new() -> Rows<K, V> {
-        Rows { now: HashMap::new(), changed: BTreeSet::new() }
+        Rows::for_so_many(0)
+    }
+
+    /// With room for them: a table that grows is copied each time.
+    fn for_so_many(rows: usize) -> Rows<K, V> {
+        Rows { now: HashMap::with_capacity(rows), changed: BTreeSet::new() }
     }
 
     /// As the database has it.
@@ -138,6 +146,8 @@ pub(crate) struct Audience {
     pub former: HashMap<i64, Vec<Hash>>,
     /// What the hub wrote to accounts that tell of their changes, by person; read where one tells.
     pub written: HashMap<i64, Vec<Written>>,
+    /// Of the same persons.
+    pub confirmed: HashMap<i64, Vec<Confirmed>>,
     /// Persons whose address changed in this transaction: links that were mailed before confirm nothing.
     pub moved: BTreeSet<i64>,
 }
@@ -145,6 +155,8 @@ pub(crate) struct Audience {
 /// An opt-in or opt-out of the hub and its way to a destination.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Written {
+    /// Its row in the ledger.
+    pub fact: i64,
     pub destination: i64,
     pub opts_in: bool,
     /// When the hub learned of it: it was not written before.
@@ -153,21 +165,31 @@ pub(crate) struct Written {
     pub until: Option<Millis>,
 }
 
+/// A confirmation: it lifts an unsubscription that happened before it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Confirmed {
+    pub fact: i64,
+    pub at: Millis,
+    /// The address was suppressed until then, whenever the person confirmed.
+    pub learned: Millis,
+}
+
 impl Audience {
     /// `free`: as many numbers as there are writes; `floor`: the latest `updated_at` of the tenant.
     pub(crate) fn new(key: IdentityKey, mut free: Vec<i64>, floor: Millis) -> Audience {
         free.reverse();
+        let writes = free.len();
         Audience {
             key,
-            hashed: Default::default(),
-            identities: Rows::new(),
-            persons: Rows::new(),
-            contacts: Rows::new(),
+            hashed: (HashMap::with_capacity(writes), HashMap::with_capacity(writes)),
+            identities: Rows::for_so_many(2 * writes),
+            persons: Rows::for_so_many(writes),
+            contacts: Rows::for_so_many(writes),
             suppressions: Rows::new(),
             confirmations: Rows::new(),
-            uids: HashMap::new(),
-            facts: HashMap::new(),
-            agreed: HashMap::new(),
+            uids: HashMap::with_capacity(writes),
+            facts: HashMap::with_capacity(writes),
+            agreed: HashMap::with_capacity(writes),
             merged: HashMap::new(),
             erased: BTreeSet::new(),
             known: BTreeMap::new(),
@@ -178,6 +200,7 @@ impl Audience {
             gone: HashMap::new(),
             former: HashMap::new(),
             written: HashMap::new(),
+            confirmed: HashMap::new(),
             moved: BTreeSet::new(),
         }
     }
@@ -196,13 +219,16 @@ impl Audience {
             let addresses = address.into_iter().chain(write.address.as_ref());
             for id in ids {
                 let hash = self.hash_of_id(id);
-                asked.hashes.insert(hash);
-                self.hashed.1.entry(id.to_owned()).or_insert(hash);
+                if asked.hashes.insert(hash) {
+                    self.hashed.1.insert(id.to_owned(), hash);
+                }
             }
             for address in addresses {
                 let hash = self.hash_of(address);
-                asked.addresses.insert(hash);
-                self.hashed.0.entry(address.as_str().to_owned()).or_insert(hash);
+                // Another spelling of it has the same hash.
+                if asked.addresses.insert(hash) || !self.hashed.0.contains_key(address.as_str()) {
+                    self.hashed.0.insert(address.as_str().to_owned(), hash);
+                }
             }
             match &write.key {
                 ContactKey::Id(id) => drop(asked.uids.insert(id.clone())),
@@ -237,6 +263,21 @@ impl Audience {
         if fact.what.agrees() && self.agreed.get(&person).is_none_or(|(at, _)| *at < fact.at) {
             let evidence = crate::sqlite::contact_rows::evidence(evidence).unwrap_or_default();
             self.agreed.insert(person, (fact.at, evidence));
+        }
+    }
+
+    /// A fact of what was written, which may be a confirmation; when it happened and when it was learned of.
+    pub(crate) fn read_confirmed(
+        &mut self,
+        person: i64,
+        fact: i64,
+        stated: Option<Stated>,
+        (happened, learned): (Millis, Millis),
+    ) {
+        let is_double = matches!(stated, Some(Stated::OptIn(Some(level))) if level.is_double());
+        if is_double {
+            let one = Confirmed { fact, at: happened.min(learned), learned };
+            self.confirmed.entry(person).or_default().push(one);
         }
     }
 

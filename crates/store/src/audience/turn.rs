@@ -1,8 +1,10 @@
 //! One write applied: the person found or made, the facts folded, what changed kept for the back end.
 
+use std::fmt::Write;
+
 use mailspan_core::contact::{
-    Applied, Change, Contact, ContactOutcome, ContactWrite, Evidence, Fact, Known, Stated, Suppressed, Turn,
-    WriteMode, apply,
+    Applied, Change, Contact, ContactOutcome, ContactWrite, Evidence, Fact, Known, Lifted, Stated,
+    Suppressed, Turn, WriteMode, apply,
 };
 use mailspan_core::{Address, Digest, EventId, Millis, RawValue, Reason, Subject};
 
@@ -55,14 +57,30 @@ pub(crate) struct NewFact {
 const EVIDENCE_VERSION: u64 = 1;
 
 fn evidence_json(evidence: &Evidence) -> String {
-    let mut value = serde_json::to_value(evidence).unwrap_or_default();
-    value["v"] = EVIDENCE_VERSION.into();
-    value.to_string()
+    // An object of texts: it can be written.
+    let mut text = serde_json::to_string(evidence).unwrap_or_else(|_| "{}".to_owned());
+    text.pop();
+    let comma = if text.len() > 1 { "," } else { "" };
+    let _ = write!(text, "{comma}\"v\":{EVIDENCE_VERSION}}}");
+    text
+}
+
+/// Type and subject are those of a change of the contact, whatever the event that lifted it was.
+fn lifted(write: &ContactWrite, applied: &Applied, subject: &Subject) -> Option<Box<Lifted>> {
+    let (event_type, data) = applied.event.as_ref().filter(|_| applied.stands_anew)?;
+    let agreed = applied.standing.opted_in_at.filter(|_| applied.standing.opt_in());
+    Some(Box::new(Lifted {
+        event_type: if applied.after.is_some() { "contact.updated" } else { event_type },
+        subject: subject.clone(),
+        time: agreed.unwrap_or(write.at),
+        data: data.get().to_owned(),
+    }))
 }
 
 impl Done {
     fn refused(reason: Reason) -> Done {
-        let outcome = ContactOutcome { turn: Turn::Refused(reason), contact: None, asked: false };
+        let outcome =
+            ContactOutcome { turn: Turn::Refused(reason), contact: None, asked: false, lifted: None };
         let (facts, subject) = (vec![], Subject::nobody());
         let (held_back, suppressed, former) = (None, None, None);
         Done {
@@ -90,7 +108,7 @@ impl Done {
 
     fn held_back(why: HeldBack, contact: Option<Contact>) -> Done {
         let turn = if why == HeldBack::Erased { Turn::Ignored } else { Turn::Unchanged };
-        let outcome = ContactOutcome { turn, contact, asked: false };
+        let outcome = ContactOutcome { turn, contact, asked: false, lifted: None };
         Done { outcome, held_back: Some(why), ..Done::refused(Reason::new("", "")) }
     }
 
@@ -113,13 +131,16 @@ impl Audience {
     /// Applies one write. `decides`: a refusal is the whole answer. Else the event is a fact that happened: what it
     /// states of consent is kept for whoever has the address, though the rest is refused.
     pub(crate) fn write(&mut self, write: &ContactWrite, learned: Millis, decides: bool) -> Done {
-        // Nothing has happened later than it was learned of, whatever a sender's clock says.
-        let filled = ContactWrite { at: write.at.min(learned), ..self.filled(write) };
+        let filled = self.filled(write, learned);
         if !decides && let Some(why) = self.holds_back(&filled) {
             let contact = self.as_it_is(write).contact.filter(|_| why == HeldBack::Echo);
             return Done::held_back(why, contact);
         }
-        let done = self.try_write(&filled, learned);
+        let mut done = self.try_write(&filled, learned);
+        if let (Ok(done), true) = (&mut done, decides) {
+            // The hub's own event says it.
+            done.outcome.lifted = None;
+        }
         match done {
             Ok(done) => done,
             Err(reason) if decides || reason.code == ERASED => Done::refused(reason),
@@ -136,7 +157,7 @@ impl Audience {
                 match self.try_write(&follow, learned) {
                     Ok(done) => Done { outcome: ContactOutcome { turn, ..done.outcome }, ..done },
                     Err(_) => Done {
-                        outcome: ContactOutcome { turn, contact: None, asked: false },
+                        outcome: ContactOutcome { turn, contact: None, asked: false, lifted: None },
                         ..Done::refused(Reason::new("", ""))
                     },
                 }
@@ -146,9 +167,9 @@ impl Audience {
 
     /// Of a duplicate: the contact as it is.
     pub(crate) fn as_it_is(&self, write: &ContactWrite) -> ContactOutcome {
-        let person = self.contact_for(&self.filled(write)).ok().flatten();
+        let person = self.contact_for(&self.filled(write, write.at)).ok().flatten();
         let contact = person.and_then(|person| self.contacts.get(&person)).cloned();
-        ContactOutcome { turn: Turn::Unchanged, contact, asked: false }
+        ContactOutcome { turn: Turn::Unchanged, contact, asked: false, lifted: None }
     }
 
     fn try_write(&mut self, write: &ContactWrite, learned: Millis) -> Result<Done, Reason> {
@@ -202,7 +223,10 @@ impl Audience {
             return Err(reason);
         }
         let before = known.contact;
-        let person = person.or_else(|| self.person_for_facts(write, &applied));
+        let person = person.or_else(|| match write.erase {
+            true => self.stranger(write),
+            false => self.person_for_facts(write, &applied),
+        });
         self.keep(write, person, before.as_ref(), &applied, learned);
         if let Some((now, hash)) = applied.suppression.zip(hash) {
             self.suppress(write, hash, address.as_ref(), now);
@@ -219,6 +243,7 @@ impl Audience {
             address: shown.map_or(address, |contact| contact.address.clone()),
             external_id: shown.and_then(|contact| contact.external_id.clone()).or(row.external_id),
         };
+        let lifted = lifted(write, &applied, &subject);
         Ok(Done {
             person,
             subject,
@@ -229,7 +254,12 @@ impl Audience {
             facts: applied.facts,
             // Nobody was erased: nobody is told.
             event: applied.event.filter(|_| !write.erase || person.is_some()),
-            outcome: ContactOutcome { turn: applied.turn, contact: applied.after, asked: applied.ask },
+            outcome: ContactOutcome {
+                turn: applied.turn,
+                contact: applied.after,
+                asked: applied.ask,
+                lifted,
+            },
         })
     }
 
@@ -334,7 +364,7 @@ impl Audience {
     /// Facts need a person, though there is no contact: found or made, and known by both identities.
     fn person_for_facts(&mut self, write: &ContactWrite, applied: &Applied) -> Option<i64> {
         let (address, external_id) = find::parts(&write.key);
-        if applied.facts.is_empty() || write.erase || matches!(write.key, super::ContactKey::Id(_)) {
+        if applied.facts.is_empty() || matches!(write.key, super::ContactKey::Id(_)) {
             return None;
         }
         let hashes =
@@ -355,7 +385,7 @@ impl Audience {
         Some(person)
     }
 
-    fn make(&mut self) -> Option<i64> {
+    pub(super) fn make(&mut self) -> Option<i64> {
         let person = self.free.pop()?;
         self.persons.set(person, PersonRow::default());
         self.made.insert(person);

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 pub(crate) use prune::Whose;
-pub use prune::element_of;
+pub use prune::{element_of, elements_naming};
 pub(crate) use tables::{Also, Cell, Change, Column, TABLES, Table, judge, packed_request, told_of_one};
 pub(crate) use target::{Identity, Progress, Target};
 pub use words::Words;

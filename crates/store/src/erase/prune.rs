@@ -76,6 +76,22 @@ pub(crate) fn is_of_one(body: &[u8]) -> bool {
     }
 }
 
+/// Of a list the elements that name the person, for what was not read from one place of it; the whole body where it is
+/// no list.
+pub fn elements_naming(body: &[u8], words: &Words) -> Vec<String> {
+    let text = String::from_utf8_lossy(body);
+    let parsed = json::parse(text.as_bytes()).ok();
+    let parts: Vec<&str> = match &parsed {
+        Some(node) => match list_of(node) {
+            Some(list) => list.iter().map(|one| one.raw).collect(),
+            None => return vec![text.into_owned()],
+        },
+        None if text.trim_end().contains('\n') => text.split('\n').collect(),
+        None => return vec![text.into_owned()],
+    };
+    parts.into_iter().filter(|part| words.stands_in(part, false)).map(str::to_owned).collect()
+}
+
 fn document(node: &Node, words: &Words, whose: Whose) -> Option<String> {
     match (whose, list_of(node)) {
         // The whole of it is about the person.

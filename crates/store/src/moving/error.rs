@@ -22,7 +22,9 @@ pub enum MoveError {
         "{place} holds a move of another source, or the source was used since that began: empty it and begin anew"
     )]
     OtherSource { place: String },
-    #[error("another move works on {place}: wait for its end")]
+    #[error(
+        "another move works on {place}, or a hub writes there (one of role `intake` too): wait for its end, or stop it"
+    )]
     Busy { place: String },
     #[error(
         "{place} differs from the source in {tables}: one of them was written to during the move; empty it and begin anew"

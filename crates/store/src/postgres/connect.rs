@@ -10,6 +10,7 @@ use tokio_postgres::{AsyncMessage, Client, Config, Connection, Socket};
 
 use super::base::{Base, Fault, get};
 use super::journal::{CHANNEL, ENDPOINTS, STOOD};
+use super::moving::WRITES;
 use super::names::Names;
 use super::tls::{Encrypted, Tls};
 use super::url::{Address, CONNECT_WAIT, parse};
@@ -81,6 +82,11 @@ impl Connector {
         client.batch_execute(PLANS).await?;
         client.batch_execute(WRITER_SETTINGS).await?;
         client.batch_execute(&format!("LISTEN {CHANNEL}")).await?;
+        let may_write = format!("SELECT pg_try_advisory_lock_shared({WRITES})");
+        if !client.query_one(&may_write, &[]).await?.get::<_, bool>(0) {
+            let why = format!("{} is being moved: wait for the end of `mailspan move`", self.place);
+            return Err(Fault::Trouble(Trouble::Broken(why)));
+        }
         Ok(Base::new(client, self.names.clone(), key))
     }
 

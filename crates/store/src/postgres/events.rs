@@ -254,15 +254,19 @@ pub(crate) async fn request_of(base: &Base, id: EventId) -> Result<Option<Reques
             &[&&id.0.to_be_bytes()[..]],
         )
         .await?;
-    let Some(row) = row else { return Ok(None) };
-    let packed: &[u8] = get(&row, "packed")?;
-    let unreadable = || get(&row, "id").map_or_else(|fault| fault, |id| Fault::unreadable("request", id));
+    row.map(|row| request_row(&row)).transpose()
+}
+
+/// Columns: id, received_at, credential, digest, redacted, packed.
+pub(crate) fn request_row(row: &Row) -> Result<RequestRow, Fault> {
+    let packed: &[u8] = get(row, "packed")?;
+    let unreadable = || get(row, "id").map_or_else(|fault| fault, |id| Fault::unreadable("request", id));
     let request = unpack_request(packed).ok_or_else(unreadable)?;
-    Ok(Some(RequestRow {
-        received_at: millis(&row, "received_at")?,
-        credential: get(&row, "credential")?,
-        digest: Digest(digest(&row, "digest")?).to_string(),
-        redacted: get::<i64, _>(&row, "redacted")? & REQUEST_REDACTED != 0,
+    Ok(RequestRow {
+        received_at: millis(row, "received_at")?,
+        credential: get(row, "credential")?,
+        digest: Digest(digest(row, "digest")?).to_string(),
+        redacted: get::<i64, _>(row, "redacted")? & REQUEST_REDACTED != 0,
         ..request
-    }))
+    })
 }

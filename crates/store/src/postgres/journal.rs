@@ -7,6 +7,7 @@
 use std::collections::HashMap;
 
 use mailspan_core::DestinationId;
+use mailspan_core::contact::CONTACTS;
 
 use super::base::{Base, Fault};
 use super::leases::{self, Locked, Present};
@@ -19,6 +20,7 @@ use super::{
 };
 use crate::decided::{DECIDED, HELD_BACK};
 use crate::prepare::{Prepared, What, decides};
+use crate::said::LIFTED;
 use crate::sqlite::counts::Counts;
 use crate::sqlite::jobs::lease_of;
 use crate::sqlite::leases::{ROUTER, of_destination};
@@ -177,7 +179,8 @@ impl Journal {
                     }
                     if receipt.arrivals.iter().any(|arrived| arrived.contact.is_some()) {
                         let types = if decides(receipt) { &DECIDED[..] } else { &HELD_BACK[..] };
-                        for event_type in types {
+                        self.base.make_number(tenant, NameKind::Source as u8, CONTACTS).await?;
+                        for event_type in types.iter().chain(&LIFTED) {
                             self.base.make_number(tenant, TYPE, event_type).await?;
                         }
                     }

@@ -123,7 +123,33 @@ pub(crate) async fn make(journal: &mut Journal, news: &[New<'_>]) -> Result<Vec<
     }
     let ids = base.numbers("deliveries_id", rows.len()).await?;
     insert(base, &ids, &rows).await?;
+    let waits = rows.iter().filter(|(_, state, due)| *state == State::Pending && due.is_none());
+    let behind: Vec<&New> = waits.map(|row| row.0).filter(|new| new.lane.class == Class::Consent).collect();
+    destinations.extend(hurry(base, &behind).await?);
     Ok(destinations)
+}
+
+/// An opt-out must not wait for the retry of what it makes void, an hour later: the head of its lane is due at once.
+/// Gives the destinations of those that were not due before.
+async fn hurry(base: &Base, behind: &[&New<'_>]) -> Result<Vec<DestinationId>, Fault> {
+    if behind.is_empty() {
+        return Ok(Vec::new());
+    }
+    let asked = columns(&behind.iter().map(|new| new.lane).collect::<Vec<_>>());
+    let ats: Vec<i64> = behind.iter().map(|new| new.at.0).collect();
+    let rows = base
+        .rows(
+            "UPDATE deliveries d SET due = l.at
+             FROM (SELECT person, destination, class, min(at) AS at
+                FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::bigint[]) AS t (person, destination, class, at)
+                GROUP BY 1, 2, 3) AS l
+             WHERE d.person = l.person AND d.destination = l.destination AND d.class = l.class AND d.state = 0
+                AND d.due > l.at
+             RETURNING d.destination",
+            &[&asked.persons, &asked.destinations, &asked.classes, &ats],
+        )
+        .await?;
+    rows.iter().map(|row| Ok(DestinationId(get(row, 0)?))).collect()
 }
 
 async fn existing(base: &Base, news: &[New<'_>]) -> Result<HashSet<(i64, i64, i64)>, Fault> {

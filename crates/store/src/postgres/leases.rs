@@ -196,7 +196,9 @@ async fn is_gone(journal: &Journal, owner: &[u8]) -> Result<bool, Fault> {
     if journal.present.contains(&number) {
         return Ok(false);
     }
-    let row = journal.base.row("SELECT pg_try_advisory_xact_lock($1)", &[&number]).await?;
+    // A lock of our own would look to others as if the owner lived. Who comes back meanwhile finds its leases taken:
+    // their rows are locked.
+    let row = journal.base.row(&format!("SELECT NOT $1::bigint = ANY (ARRAY({ALIVE}))"), &[&number]).await?;
     row.map_or(Ok(false), |row| get(&row, 0))
 }
 
@@ -230,21 +232,28 @@ pub(crate) async fn list(base: &Base) -> Result<Vec<LeaseRow>, Fault> {
     Ok(look(base, &[]).await?.leases)
 }
 
+/// The numbers of owners who live: a session of theirs holds it, shared.
+const ALIVE: &str = "SELECT (classid::bigint << 32) | objid::bigint FROM pg_locks
+                WHERE locktype = 'advisory' AND objsubid = 1 AND granted AND mode = 'ShareLock'
+                AND database = (SELECT oid FROM pg_database WHERE datname = current_database())";
+
 /// Leases, the locks of the sessions that hold them, how these destinations stand and whether events wait: one
 /// statement, as every node asks for it every few seconds. It has a row, even where there is no lease.
-const LOOK: &str = "SELECT l.name, l.owner, l.until, d.id, d.paused_code, d.paused, w.waits, w.alive,
+fn look_sql() -> String {
+    format!(
+        "SELECT l.name, l.owner, l.until, d.id, d.paused_code, d.paused, w.waits, w.alive,
         (SELECT coalesce(sum(n), 0)::bigint FROM counts c WHERE c.about = d.id AND c.place = 0) AS pending
     FROM (SELECT EXISTS (SELECT 1 FROM unrouted) AS waits,
-            ARRAY(SELECT (classid::bigint << 32) | objid::bigint FROM pg_locks
-                WHERE locktype = 'advisory' AND objsubid = 1
-                AND database = (SELECT oid FROM pg_database WHERE datname = current_database())) AS alive) AS w
+            ARRAY({ALIVE}) AS alive) AS w
     LEFT JOIN leases l ON l.fence > 0
     LEFT JOIN destinations d ON d.id = ANY($1) AND l.name = 'destination/' || d.id
-    ORDER BY l.name";
+    ORDER BY l.name"
+    )
+}
 
 pub(crate) async fn look(base: &Base, destinations: &[DestinationId]) -> Result<Look, Fault> {
     let ids: Vec<i64> = destinations.iter().map(|id| id.0).collect();
-    let rows = base.rows(LOOK, &[&ids]).await?;
+    let rows = base.rows(&look_sql(), &[&ids]).await?;
     let mut look = Look::default();
     let mut alive: Option<Present> = None;
     for row in &rows {

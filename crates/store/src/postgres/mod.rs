@@ -33,6 +33,7 @@ mod offer;
 mod open;
 mod outlived;
 mod persons;
+mod proof;
 mod reads;
 mod refused;
 mod retain;

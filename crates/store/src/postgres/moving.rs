@@ -2,6 +2,7 @@
 
 use mailspan_core::Millis;
 use mailspan_core::limits::MOVE_PAGE_BYTES_MAX;
+use tokio_postgres::error::SqlState;
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, Row as Found};
 
@@ -12,6 +13,9 @@ use crate::{OpenError, SCHEMA};
 
 /// Rows fetched at once: a page of large ones ends early.
 const FETCH_ROWS: i32 = 32;
+
+/// Held shared by the session of each writer, alone by a move.
+pub(crate) const WRITES: &str = "hashtext('mailspan move'), hashtext(current_schema())";
 
 pub(crate) struct PostgresSide {
     client: Client,
@@ -43,6 +47,7 @@ impl PostgresSide {
             return Err(MoveError::Schema { place: side.place, found, known: SCHEMA });
         }
         side.check_free(now).await?;
+        side.lock_out().await?;
         Ok(Some(side))
     }
 
@@ -51,11 +56,7 @@ impl PostgresSide {
         // The seed makes a key of identities that the source's takes the place of.
         migrate(&mut side.client, &side.place, 0, now).await?;
         side.check_free(now).await?;
-        let alone = "SELECT pg_try_advisory_lock(hashtext('mailspan move'), hashtext(current_schema()))";
-        let row = side.client.query_one(alone, &[]).await.map_err(|error| side.failed(&error))?;
-        if !row.get::<_, bool>(0) {
-            return Err(MoveError::Busy { place: side.place });
-        }
+        side.lock_out().await?;
         // Pages and their marks are in one transaction: what a power cut takes back is copied again.
         side.batch("SET synchronous_commit = off").await?;
         Ok(side)
@@ -72,6 +73,20 @@ impl PostgresSide {
         // Walks go by the primary key, also where the tables were never analysed.
         side.batch("SET jit = off; SET enable_seqscan = off; SET enable_bitmapscan = off").await?;
         Ok(side)
+    }
+
+    /// Nobody else writes there from here to the end of this session: no other move, and no hub, of whatever role,
+    /// whose writer holds [`WRITES`]. One that was killed a moment ago is waited for.
+    async fn lock_out(&self) -> Result<(), MoveError> {
+        self.batch("SET lock_timeout = '3s'").await?;
+        let locked = self.client.batch_execute(&format!("SELECT pg_advisory_lock({WRITES})")).await;
+        match locked {
+            Err(error) if error.code() == Some(&SqlState::LOCK_NOT_AVAILABLE) => {
+                Err(MoveError::Busy { place: self.place.clone() })
+            }
+            Err(error) => Err(self.failed(&error)),
+            Ok(()) => self.batch("SET lock_timeout = 0").await,
+        }
     }
 
     async fn check_free(&self, now: Millis) -> Result<(), MoveError> {

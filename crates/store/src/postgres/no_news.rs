@@ -47,7 +47,7 @@ async fn read_written(
 ) -> Result<(), Fault> {
     let rows = base
         .rows(
-            "SELECT l.person, l.what, l.learned_at,
+            "SELECT l.person, l.what, l.learned_at, l.id, l.permission, l.happened_at,
                 CASE WHEN a.verdict LIKE 'delivered%' OR a.verdict LIKE 'coalesced%' THEN a.at END AS until,
                 (SELECT u.seq FROM unrouted u WHERE u.seq = l.event) IS NOT NULL OR (SELECT min(d.id)
                     FROM deliveries d WHERE d.event = l.event AND d.destination = $2 AND d.state = 0) IS NOT NULL
@@ -60,12 +60,15 @@ async fn read_written(
         )
         .await?;
     for row in &rows {
-        let opts_in = get::<i64, _>(row, "what")? == Stated::OptIn(None).number();
+        let (what, fact, person) = (get(row, "what")?, get(row, "id")?, get(row, "person")?);
+        let from = Millis(get(row, "learned_at")?);
+        let stated = Stated::from_numbers(what, get(row, "permission")?);
+        audience.read_confirmed(person, fact, stated, (Millis(get(row, "happened_at")?), from));
         let until = maybe_millis(row, "until")?;
         if until.is_some() || get(row, "waits")? {
-            let from = Millis(get(row, "learned_at")?);
-            let written = Written { destination, opts_in, from, until };
-            audience.written.entry(get(row, "person")?).or_default().push(written);
+            let opts_in = what == Stated::OptIn(None).number();
+            let written = Written { fact, destination, opts_in, from, until };
+            audience.written.entry(person).or_default().push(written);
         }
     }
     Ok(())

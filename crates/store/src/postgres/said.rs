@@ -38,8 +38,8 @@ pub(crate) async fn say_accepted(
 ) -> Result<(), Fault> {
     for ((receipt, _), result) in receipts.iter().zip(results) {
         let Ok(Wrote::Accepted { accepted, again: false }) = result else { continue };
-        for event in of_accepted(receipt, accepted) {
-            say(journal, event).await?;
+        for event in of_accepted(receipt, accepted, &journal.base.key) {
+            say(journal, &event).await?;
         }
     }
     Ok(())

@@ -5,9 +5,10 @@ use mailspan_core::limits::IDEMPOTENCY_MS;
 use mailspan_core::{Digest, Event, Seq, consent_of};
 use rusqlite::{OptionalExtension, params};
 
-use super::base::{Base, Fault};
+use super::base::Fault;
 use super::counts::Place;
-use super::journal::Journal;
+use super::group::Group;
+use super::held::Held;
 use super::names::TYPE;
 use super::route::UNMATCHED;
 use super::{contact_rows, contacts, envelope, ledger, persons, rounds};
@@ -33,19 +34,19 @@ pub(crate) const REQUEST_PROVES: i64 = 2;
 
 const ANSWER_VERSION: i64 = 1;
 
-pub(crate) fn accept(journal: &mut Journal, receipt: &Receipt, arrivals: &[Arrival]) -> Result<Wrote, Fault> {
+pub(crate) fn accept(group: &mut Group, receipt: &Receipt, arrivals: &[Arrival]) -> Result<Wrote, Fault> {
     if let Some(mark) = &receipt.round {
-        rounds::check(&journal.base, mark)?;
+        rounds::check(&group.base, mark)?;
     }
-    let tenant = journal.base.tenant_or_new(receipt.tenant.as_str())?;
+    let tenant = group.base.tenant_or_new(receipt.tenant.as_str())?;
     if let Some(asked) = &receipt.idempotency
-        && let Some(accepted) = first_answer(&journal.base, tenant, asked, receipt)?
+        && let Some(accepted) = first_answer(&group.base, tenant, asked, receipt)?
     {
         return Ok(Wrote::Accepted { accepted, again: true });
     }
-    let source = journal.base.number_or_new(tenant, NameKind::Source as u8, receipt.source.as_str())?;
-    journal.segments.roll(&journal.base, &journal.marks, receipt.received_at)?;
-    let request = journal.marks.request + 1;
+    let source = group.base.number_or_new(tenant, NameKind::Source as u8, receipt.source.as_str())?;
+    group.segments.roll(&group.base, &group.marks, receipt.received_at)?;
+    let request = group.marks.request + 1;
     let kept_request = receipt.packed.as_ref().map(|_| request);
     let alone = receipt.arrivals.len() + receipt.unreadable.len() == 1;
     let mut door = Door { tenant, source, request, kept_request, alone };
@@ -57,11 +58,11 @@ pub(crate) fn accept(journal: &mut Journal, receipt: &Receipt, arrivals: &[Arriv
     let writes: Vec<&ContactWrite> = receipt.arrivals.iter().filter_map(|a| a.contact.as_deref()).collect();
     let mut crowd = match writes.is_empty() {
         true => None,
-        false => Some(Crowd { audience: contacts::open(&journal.base, tenant, &writes)?, facts: vec![] }),
+        false => Some(Crowd { audience: contacts::open(&group.base, tenant, &writes)?, facts: vec![] }),
     };
     let mut stated = vec![];
     for (arrived, arrival) in receipt.arrivals.iter().zip(arrivals) {
-        let is_new = is_new(journal, arrival)?;
+        let is_new = is_new(group, arrival)?;
         if !is_new {
             accepted.duplicates += 1;
         }
@@ -70,11 +71,11 @@ pub(crate) fn accept(journal: &mut Journal, receipt: &Receipt, arrivals: &[Arriv
             (Some(write), Some(crowd)) if !is_new => accepted.contacts.push(crowd.audience.as_it_is(write)),
             (Some(write), Some(crowd)) => {
                 let one = Arriving { arrived, packed: &arrival.packed, write };
-                keep_contact(journal, &mut door, receipt, &one, crowd, &mut accepted)?;
+                keep_contact(group, &mut door, receipt, &one, crowd, &mut accepted)?;
             }
             _ if is_new => {
                 let flags = flags(&arrived.event, arrival.identities.is_some());
-                let seq = keep_event(journal, &door, &arrived.event, arrived.part, &arrival.packed, flags)?;
+                let seq = keep_event(group, &door, &arrived.event, arrived.part, &arrival.packed, flags)?;
                 accepted.ids.push(arrived.event.id);
                 stated
                     .extend(arrival.identities.as_ref().map(|identities| (&arrived.event, identities, seq)));
@@ -87,28 +88,34 @@ pub(crate) fn accept(journal: &mut Journal, receipt: &Receipt, arrivals: &[Arriv
     }
     let proves = !stated.is_empty() || crowd.as_ref().is_some_and(|crowd| !crowd.facts.is_empty());
     if let Some(crowd) = &crowd {
-        let (base, counts) = (&journal.base, &mut journal.counts);
-        contacts::keep(base, counts, tenant, &crowd.audience, &crowd.facts, receipt.received_at)?;
+        contacts::keep(
+            &group.base,
+            group.counts,
+            tenant,
+            &crowd.audience,
+            &crowd.facts,
+            receipt.received_at,
+        )?;
     }
     for (event, identities, seq) in stated {
         let Some(consent) = consent_of(&event.event_type) else { continue };
-        let person = persons::find_or_make(&journal.base, tenant, &event.subject, identities)?;
-        ledger::append(&journal.base, tenant, person, consent, event, seq, receipt.digest)?;
+        let person = persons::find_or_make(&group.base, tenant, &event.subject, identities)?;
+        ledger::append(&group.base, tenant, person, consent, event, seq, receipt.digest)?;
     }
-    keep_unreadable(&journal.base, &door, receipt)?;
+    keep_unreadable(&group.base, &door, receipt)?;
     if let Some(mark) = &receipt.round {
-        rounds::keep(&journal.base, mark, &tally)?;
+        rounds::keep(&group.base, mark, &tally)?;
     }
     if !accepted.ids.is_empty() || accepted.quarantined > 0 || proves {
-        journal.marks.request = door.request;
-        keep_request(&journal.base, &door, receipt, proves)?;
+        group.marks.request = door.request;
+        keep_request(&group.base, &door, receipt, proves)?;
     }
     if let Some(asked) = &receipt.idempotency {
-        keep_answer(&journal.base, tenant, asked, receipt, &mut accepted)?;
+        keep_answer(&group.base, tenant, asked, receipt, &mut accepted)?;
     }
-    journal.counts.raise(source, Place::Accepted, accepted.ids.len() as i64);
-    journal.counts.raise(source, Place::Duplicate, accepted.duplicates as i64);
-    journal.counts.raise(source, Place::Quarantined, accepted.quarantined as i64);
+    group.counts.raise(source, Place::Accepted, accepted.ids.len() as i64);
+    group.counts.raise(source, Place::Duplicate, accepted.duplicates as i64);
+    group.counts.raise(source, Place::Quarantined, accepted.quarantined as i64);
     Ok(Wrote::Accepted { accepted, again: false })
 }
 
@@ -137,15 +144,15 @@ struct Arriving<'a> {
 }
 
 /// False for a duplicate.
-fn is_new(journal: &mut Journal, arrival: &Arrival) -> Result<bool, Fault> {
-    let seq = Seq(journal.marks.seq + 1);
+fn is_new(group: &mut Group, arrival: &Arrival) -> Result<bool, Fault> {
+    let seq = Seq(group.marks.seq + 1);
     let Some(key) = &arrival.key else { return Ok(true) };
-    journal.segments.is_new(&journal.base, key, seq)
+    group.segments.is_new(&group.base, key, seq)
 }
 
 /// Applies what the event says of a contact, and keeps the events and facts that come of it.
 fn keep_contact(
-    journal: &mut Journal,
+    group: &mut Group,
     door: &mut Door,
     receipt: &Receipt,
     one: &Arriving,
@@ -165,7 +172,7 @@ fn keep_contact(
         } else {
             let event = held_back(&arrived.event, why);
             let flags = flags(&event, false) | if why == HeldBack::Erased { VOID } else { 0 };
-            keep_event(journal, door, &event, arrived.part, &envelope::pack(&event), flags)?;
+            keep_event(group, door, &event, arrived.part, &envelope::pack(&event), flags)?;
             accepted.ids.push(event.id);
         }
         accepted.contacts.push(done.outcome);
@@ -177,19 +184,19 @@ fn keep_contact(
     if done.is_known_already(write) {
         accepted.unchanged += 1;
     } else if let Some(event) = erases(&arrived.event, &done, write).filter(|_| !decides) {
-        let seq = keep_event(journal, door, &event, arrived.part, &envelope::pack(&event), flags)?;
+        let seq = keep_event(group, door, &event, arrived.part, &envelope::pack(&event), flags)?;
         told = Some((seq, event.id));
     } else if !decides {
-        let seq = keep_event(journal, door, &arrived.event, arrived.part, packed, flags)?;
+        let seq = keep_event(group, door, &arrived.event, arrived.part, packed, flags)?;
         told = Some((seq, arrived.event.id));
     } else if let Some(event) = decided(&arrived.event, &mut done) {
-        let seq = keep_event(journal, door, &event, arrived.part, &envelope::pack(&event), flags)?;
+        let seq = keep_event(group, door, &event, arrived.part, &envelope::pack(&event), flags)?;
         told = Some((seq, event.id));
     }
     accepted.ids.extend(told.map(|(_, id)| id));
     if let (Some(ask), true) = (&write.ask, done.outcome.asked) {
         let flags = if ask.event.test { TEST } else { 0 };
-        let seq = keep_event(journal, door, &ask.event, arrived.part, &envelope::pack(&ask.event), flags)?;
+        let seq = keep_event(group, door, &ask.event, arrived.part, &envelope::pack(&ask.event), flags)?;
         accepted.ids.push(ask.event.id);
         told = told.or(Some((seq, ask.event.id)));
     }
@@ -197,7 +204,7 @@ fn keep_contact(
     if let Some(person) = done.person.filter(|_| done.erased) {
         let known = crowd.audience.take_known(person, &done, write, receipt.received_at);
         let at = write.at.min(receipt.received_at);
-        contacts::keep_erasure(&journal.base, door.tenant, seq.0, at, known)?;
+        contacts::keep_erasure(&group.base, door.tenant, seq.0, at, known)?;
     }
     crowd.facts.extend(facts_of(&done, write, arrived.event.received_at, seq, id, receipt.digest));
     accepted.contacts.push(done.outcome);
@@ -210,16 +217,16 @@ pub(crate) fn flags(event: &Event, states_consent: bool) -> i64 {
 }
 
 fn keep_event(
-    journal: &mut Journal,
+    group: &mut Group,
     door: &Door,
     event: &Event,
     part: u32,
     packed: &[u8],
     flags: i64,
 ) -> Result<Seq, Fault> {
-    journal.marks.seq += 1;
-    let seq = Seq(journal.marks.seq);
-    let base = &journal.base;
+    group.marks.seq += 1;
+    let seq = Seq(group.marks.seq);
+    let base = &group.base;
     let event_type = base.number_or_new(door.tenant, TYPE, event.event_type.as_str())?;
     let kept = base.sql(
             "INSERT INTO events (seq, id, tenant, source, type, request, part, happened_at, received_at, flags, packed)
@@ -247,7 +254,7 @@ fn keep_event(
         return Ok(seq);
     }
     base.sql("INSERT INTO unrouted (seq) VALUES (?1)")?.execute([seq.0])?;
-    journal.accepted.push(Event { seq: Some(seq), ..event.clone() });
+    group.accepted.push(Event { seq: Some(seq), ..event.clone() });
     Ok(seq)
 }
 
@@ -261,7 +268,7 @@ fn id_conflict(error: rusqlite::Error, id: mailspan_core::EventId) -> Fault {
     }
 }
 
-fn keep_unreadable(base: &Base, door: &Door, receipt: &Receipt) -> Result<(), Fault> {
+fn keep_unreadable(base: &Held, door: &Door, receipt: &Receipt) -> Result<(), Fault> {
     for (position, element) in receipt.unreadable.iter().enumerate() {
         base.sql(
             "INSERT INTO unreadable (id, tenant, source, part, received_at, reason_code, reason, raw)
@@ -281,7 +288,7 @@ fn keep_unreadable(base: &Base, door: &Door, receipt: &Receipt) -> Result<(), Fa
     Ok(())
 }
 
-fn keep_request(base: &Base, door: &Door, receipt: &Receipt, proves: bool) -> Result<(), Fault> {
+fn keep_request(base: &Held, door: &Door, receipt: &Receipt, proves: bool) -> Result<(), Fault> {
     let (Some(packed), Some(_)) = (&receipt.packed, door.kept_request) else { return Ok(()) };
     base.sql(
         "INSERT INTO requests (id, tenant, source, received_at, digest, credential, packed, redacted)
@@ -302,7 +309,7 @@ fn keep_request(base: &Base, door: &Door, receipt: &Receipt, proves: bool) -> Re
 
 /// What was answered to this key, if it still counts; another body is refused.
 fn first_answer(
-    base: &Base,
+    base: &Held,
     tenant: i64,
     asked: &Idempotency,
     receipt: &Receipt,
@@ -337,7 +344,7 @@ fn first_answer(
 const ERASED_SINCE_SQL: &str = "SELECT 1 FROM erased WHERE tenant = ?1 AND hash = ?2 AND at >= ?3";
 
 fn keep_answer(
-    base: &Base,
+    base: &Held,
     tenant: i64,
     asked: &Idempotency,
     receipt: &Receipt,

@@ -1,12 +1,15 @@
 //! The audience: what writes of contacts touch is read, and what they changed is written.
 
+use std::sync::LazyLock;
+
 use mailspan_core::contact::{ContactWrite, Fact, Permission, Stated, Suppressed};
 use mailspan_core::{Class, Millis, State};
-use rusqlite::{CachedStatement, OptionalExtension, Row, Statement, params};
+use rusqlite::{OptionalExtension, Row, Statement, params};
 
 use super::base::{Base, Fault, maybe_millis};
 use super::contact_rows::{CONTACT_COLUMNS, contact_of, fields_json};
 use super::counts::{Counts, Place};
+use super::held::{Held, Lent};
 use crate::audience::{Asked, Audience, Confirmation, Hash, Known, NewFact, PersonRow, Suppression};
 use mailspan_core::limits::FACTS_MAX;
 
@@ -15,7 +18,7 @@ pub(crate) const ERASED: &str = "erased";
 pub(crate) const ERASED_TEXT: &str = "the person was erased";
 
 /// The audience as far as these writes speak of it.
-pub(crate) fn open(base: &Base, tenant: i64, writes: &[&ContactWrite]) -> Result<Audience, Fault> {
+pub(crate) fn open(base: &Held, tenant: i64, writes: &[&ContactWrite]) -> Result<Audience, Fault> {
     let highest: i64 =
         base.sql("SELECT coalesce(max(id), 0) FROM persons")?.query_row([], |row| row.get(0))?;
     let free = (1..=writes.len() as i64).map(|n| highest + n).collect();
@@ -41,7 +44,7 @@ pub(crate) fn open(base: &Base, tenant: i64, writes: &[&ContactWrite]) -> Result
 
 /// Until none is spoken of that is not read: two rounds, as no merge leads to another. Bounded, should a row be
 /// missing.
-fn read_persons(base: &Base, audience: &mut Audience) -> Result<(), Fault> {
+fn read_persons(base: &Held, audience: &mut Audience) -> Result<(), Fault> {
     for _ in 0..4 {
         let unread = audience.unread_persons();
         if unread.is_empty() {
@@ -56,7 +59,7 @@ fn read_persons(base: &Base, audience: &mut Audience) -> Result<(), Fault> {
 }
 
 pub(super) fn read_identities(
-    base: &Base,
+    base: &Held,
     tenant: i64,
     hashes: impl IntoIterator<Item = Hash>,
     audience: &mut Audience,
@@ -71,7 +74,7 @@ pub(super) fn read_identities(
     Ok(())
 }
 
-fn read_keys(base: &Base, tenant: i64, asked: &Asked, audience: &mut Audience) -> Result<(), Fault> {
+fn read_keys(base: &Held, tenant: i64, asked: &Asked, audience: &mut Audience) -> Result<(), Fault> {
     read_identities(base, tenant, asked.hashes.iter().copied(), audience)?;
     for uid in &asked.uids {
         let mut statement = base.sql("SELECT person FROM contacts WHERE tenant = ?1 AND uid = ?2")?;
@@ -99,23 +102,25 @@ const NEWEST_FACTS: &str = "SELECT id, min(happened_at, learned_at), what, permi
 const LATEST_FACTS: &str = "SELECT max(id), max(min(happened_at, learned_at)), what, permission, NULL
      FROM ledger INDEXED BY ledger_person WHERE person = ?1 GROUP BY what, permission LIMIT ?2";
 
+static CONTACT: LazyLock<String> =
+    LazyLock::new(|| format!("SELECT {CONTACT_COLUMNS} FROM contacts c WHERE c.person = ?1"));
+
 /// What is read of each person, prepared once for all of them.
-struct Reads<'b> {
-    own: CachedStatement<'b>,
-    merged: CachedStatement<'b>,
-    facts: CachedStatement<'b>,
-    contact: CachedStatement<'b>,
+struct Reads<'h, 'b> {
+    own: Lent<'h, 'b>,
+    merged: Lent<'h, 'b>,
+    facts: Lent<'h, 'b>,
+    contact: Lent<'h, 'b>,
 }
 
-impl<'b> Reads<'b> {
-    fn prepare(base: &'b Base) -> Result<Reads<'b>, Fault> {
-        let contact = format!("SELECT {CONTACT_COLUMNS} FROM contacts c WHERE c.person = ?1");
+impl<'h, 'b> Reads<'h, 'b> {
+    fn prepare(base: &'h Held<'b>) -> Result<Reads<'h, 'b>, Fault> {
         let (own, merged, facts) = (base.sql(PERSON)?, base.sql(MERGED)?, base.sql(NEWEST_FACTS)?);
-        Ok(Reads { own, merged, facts, contact: base.sql(&contact)? })
+        Ok(Reads { own, merged, facts, contact: base.sql(CONTACT.as_str())? })
     }
 
     /// With those merged into it, its facts and its contact.
-    fn person(&mut self, base: &Base, person: i64, audience: &mut Audience) -> Result<(), Fault> {
+    fn person(&mut self, base: &Held, person: i64, audience: &mut Audience) -> Result<(), Fault> {
         for (statement, is_own) in [(&mut self.own, true), (&mut self.merged, false)] {
             let mut rows = statement.query([person])?;
             while let Some(row) = rows.next()? {
@@ -203,7 +208,7 @@ pub(crate) fn confirmation(base: &Base, token: &[u8; 32]) -> Result<Option<(i64,
 
 /// Writes what changed, and the facts.
 pub(crate) fn keep(
-    base: &Base,
+    base: &Held,
     counts: &mut Counts,
     tenant: i64,
     audience: &Audience,
@@ -243,7 +248,7 @@ pub(crate) fn keep(
     keep_facts(base, tenant, facts)
 }
 
-fn keep_persons(base: &Base, tenant: i64, audience: &Audience) -> Result<(), Fault> {
+fn keep_persons(base: &Held, tenant: i64, audience: &Audience) -> Result<(), Fault> {
     for hash in audience.identities.dropped() {
         base.sql("DELETE FROM identities WHERE tenant = ?1 AND hash = ?2")?.execute(params![tenant, hash])?;
     }
@@ -276,7 +281,7 @@ fn keep_persons(base: &Base, tenant: i64, audience: &Audience) -> Result<(), Fau
     Ok(())
 }
 
-fn keep_contacts(base: &Base, tenant: i64, audience: &Audience) -> Result<(), Fault> {
+fn keep_contacts(base: &Held, tenant: i64, audience: &Audience) -> Result<(), Fault> {
     for person in audience.contacts.dropped() {
         base.sql("DELETE FROM contacts WHERE person = ?1")?.execute([person])?;
     }
@@ -326,7 +331,7 @@ const CHANGED_CONTACT: &str = "UPDATE contacts SET rev = ?4, updated_at = ?6, ad
         unsubscribed_at = ?15, suppressed_at = ?16, fields = ?17, v = ?18
      WHERE person = ?1";
 
-fn keep_suppressions(base: &Base, tenant: i64, audience: &Audience) -> Result<(), Fault> {
+fn keep_suppressions(base: &Held, tenant: i64, audience: &Audience) -> Result<(), Fault> {
     for hash in audience.suppressions.dropped() {
         base.sql("DELETE FROM suppressions WHERE tenant = ?1 AND hash = ?2")?
             .execute(params![tenant, hash])?;
@@ -342,7 +347,7 @@ fn keep_suppressions(base: &Base, tenant: i64, audience: &Audience) -> Result<()
     Ok(())
 }
 
-fn keep_facts(base: &Base, tenant: i64, facts: &[NewFact]) -> Result<(), Fault> {
+fn keep_facts(base: &Held, tenant: i64, facts: &[NewFact]) -> Result<(), Fault> {
     let mut statement = base.sql(
         "INSERT INTO ledger (tenant, person, what, permission, happened_at, learned_at, event, event_id, digest, evidence)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
@@ -366,7 +371,7 @@ fn keep_facts(base: &Base, tenant: i64, facts: &[NewFact]) -> Result<(), Fault> 
 
 /// What is erased; destinations are told by the event. Before the identities go.
 pub(crate) fn keep_erasure(
-    base: &Base,
+    base: &Held,
     tenant: i64,
     seq: i64,
     at: Millis,
@@ -381,7 +386,7 @@ pub(crate) fn keep_erasure(
 }
 
 /// Nothing but consent goes out any more. A lane below it is left empty, so none of them needs another head.
-fn discard(base: &Base, counts: &mut Counts, person: i64, at: Millis) -> Result<(), Fault> {
+fn discard(base: &Held, counts: &mut Counts, person: i64, at: Millis) -> Result<(), Fault> {
     let mut statement = base.sql(
         "UPDATE deliveries SET state = ?2, due = NULL, reason_code = ?3, reason = ?4, changed_at = ?5, progress = NULL
          WHERE id IN (SELECT id FROM deliveries INDEXED BY deliveries_lane

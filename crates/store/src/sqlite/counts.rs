@@ -6,6 +6,7 @@ use mailspan_core::State;
 use rusqlite::params;
 
 use super::base::{Base, Fault};
+use super::held::Held;
 
 /// What is counted; the numbers are stored. Below 10: deliveries of a destination by state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -65,7 +66,7 @@ impl Counts {
     }
 
     /// Part of each transaction, just before its commit.
-    pub(crate) fn write(&mut self, base: &Base) -> Result<(), Fault> {
+    pub(crate) fn write(&mut self, base: &Held) -> Result<(), Fault> {
         if self.raised.is_empty() {
             return Ok(());
         }

@@ -5,7 +5,7 @@ use rusqlite::params;
 
 use super::base::{Base, Fault};
 use super::counts::Place;
-use super::journal::Journal;
+use super::group::Group;
 use super::standing;
 use crate::NameKind;
 use crate::contacts::{EndpointRow, EndpointWrite};
@@ -19,9 +19,9 @@ pub(crate) const SETTINGS: &str = "endpoints";
 pub(crate) const GIVEN_UP: &str = "endpoint_off";
 pub(crate) const GIVEN_UP_TEXT: &str = "its webhook endpoint was switched off or removed";
 
-pub(crate) fn write(journal: &mut Journal, write: &EndpointWrite) -> Result<Wrote, Fault> {
-    standing::name(&journal.base, &write.tenant, NameKind::Destination, &write.name)?;
-    let base = &journal.base;
+pub(crate) fn write(group: &mut Group, write: &EndpointWrite) -> Result<Wrote, Fault> {
+    standing::name(&group.base, &write.tenant, NameKind::Destination, &write.name)?;
+    let base = &group.base;
     let tenant = base.tenant_or_new(write.tenant.as_str())?;
     let id = base.number_or_new(tenant, NameKind::Destination as u8, write.name.as_str())?;
     let settings = write.settings.as_deref().map(|text| veiled(&base.key, SETTINGS, text));
@@ -38,8 +38,8 @@ pub(crate) fn write(journal: &mut Journal, write: &EndpointWrite) -> Result<Wrot
             )?
             .execute(params![id, State::Discarded as i64, GIVEN_UP, GIVEN_UP_TEXT, write.at.0])?;
         let count = i64::try_from(given_up).unwrap_or(i64::MAX);
-        journal.counts.raise(id, Place::Delivery(State::Pending), -count);
-        journal.counts.raise(id, Place::Delivery(State::Discarded), count);
+        group.counts.raise(id, Place::Delivery(State::Pending), -count);
+        group.counts.raise(id, Place::Delivery(State::Discarded), count);
     }
     Ok(Wrote::Key { id })
 }

@@ -9,7 +9,7 @@ use rusqlite::{OptionalExtension, Row, params};
 
 use super::base::{Base, Fault};
 use super::counts::Counts;
-use super::journal::Journal;
+use super::group::Group;
 use super::persons::{BUCKET_BITS, Found};
 use crate::erase::{
     Also, Cell, Certified, Change, Column, ERASURES_TOGETHER_MAX, ErasureStage, Identity, Progress, TABLES,
@@ -19,14 +19,14 @@ use crate::prepare::identities;
 use crate::write::Wrote;
 
 /// One page for the oldest erasures that stand at the same place.
-pub(crate) fn step(journal: &mut Journal) -> Result<Wrote, Fault> {
-    let mut targets = open(&journal.base)?;
+pub(crate) fn step(group: &mut Group) -> Result<Wrote, Fault> {
+    let mut targets = open(&group.base)?;
     let mut moved = false;
     for target in targets.iter_mut().filter(|target| target.progress.stage == ErasureStage::Asking) {
-        if has_settled(&journal.base, target.event)? {
+        if has_settled(&group.base, target.event)? {
             target.progress =
                 Progress { table: 0, after: 0, stage: ErasureStage::Checking, ..target.progress.clone() };
-            save(&journal.base, target)?;
+            save(&group.base, target)?;
             moved = true;
         }
     }
@@ -37,9 +37,9 @@ pub(crate) fn step(journal: &mut Journal) -> Result<Wrote, Fault> {
         return Ok(Wrote::Erasing { moved });
     };
     targets.retain(|target| target.progress.place() == place);
-    walk(journal, &mut targets)?;
+    walk(group, &mut targets)?;
     for target in &targets {
-        save(&journal.base, target)?;
+        save(&group.base, target)?;
     }
     Ok(Wrote::Erasing { moved: true })
 }
@@ -93,28 +93,27 @@ fn is_busy(base: &Base, seq: i64) -> Result<bool, Fault> {
         .exists([seq])?)
 }
 
-fn walk(journal: &mut Journal, targets: &mut [Target]) -> Result<(), Fault> {
+fn walk(group: &mut Group, targets: &mut [Target]) -> Result<(), Fault> {
     let Some(first) = targets.first() else { return Ok(()) };
     let (_, at, after) = first.progress.place();
     let table = TABLES[at.min(TABLES.len() - 1)];
     if (at, after) == (0, 0) {
-        drop_confirmations(&journal.base, targets)?;
+        drop_confirmations(&group.base, targets)?;
     }
-    let rows = page(&journal.base, table, after)?;
-    let own =
-        if table == Table::Events { own_events(&journal.base, &rows, targets)? } else { HashSet::new() };
+    let rows = page(&group.base, table, after)?;
+    let own = if table == Table::Events { own_events(&group.base, &rows, targets)? } else { HashSet::new() };
     let last = rows.last().map(|(key, _)| *key);
     let is_end = (rows.len() as i64) < table.page();
-    let operators = journal.base.tenant(Name::default_tenant().as_str())?.filter(|_| table.is_operators());
+    let operators = group.base.tenant(Name::default_tenant().as_str())?.filter(|_| table.is_operators());
     for (key, mut row) in rows {
         let (tenant, is_operators) = (row[0].clone(), operators.is_some_and(|id| row[0] == Cell::Int(id)));
         for (place, target) in
             targets.iter_mut().enumerate().filter(|(_, one)| is_operators || Cell::Int(one.tenant) == tenant)
         {
             let is_own = own.contains(&(place, key));
-            let busy = table == Table::Events && is_busy(&journal.base, key)?;
+            let busy = table == Table::Events && is_busy(&group.base, key)?;
             let Some(change) = judge(table, key, &row, target, is_own, busy) else { continue };
-            apply(&journal.base, &mut journal.counts, table, key, &change, target)?;
+            apply(&group.base, group.counts, table, key, &change, target)?;
             for (column, cell) in change.set {
                 row[column] = cell;
             }

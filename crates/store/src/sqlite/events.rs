@@ -223,15 +223,19 @@ pub(crate) fn request_of(base: &Base, id: EventId) -> Result<Option<RequestRow>,
          FROM events e CROSS JOIN requests r ON r.id = e.request WHERE e.id = ?1",
     )?;
     let mut rows = statement.query([id.0.to_be_bytes()])?;
-    let Some(row) = rows.next()? else { return Ok(None) };
+    rows.next()?.map(request_row).transpose()
+}
+
+/// Columns: id, received_at, credential, digest, redacted, packed.
+pub(crate) fn request_row(row: &Row) -> Result<RequestRow, Fault> {
     let number: i64 = row.get(0)?;
     let packed: Vec<u8> = row.get(5)?;
     let request = unpack_request(&packed).ok_or_else(|| Fault::unreadable("request", number))?;
-    Ok(Some(RequestRow {
+    Ok(RequestRow {
         received_at: Millis(row.get(1)?),
         credential: row.get(2)?,
         digest: Digest(row.get(3)?).to_string(),
         redacted: row.get::<_, i64>(4)? & REQUEST_REDACTED != 0,
         ..request
-    }))
+    })
 }

@@ -5,7 +5,7 @@ use mailspan_core::{DeliveryId, DestinationId, Millis, State};
 use rusqlite::{OptionalExtension, Row, params};
 
 use super::base::{Base, Fault, page as page_rows};
-use super::journal::Journal;
+use super::group::Group;
 use super::{leases, offer, standing};
 use crate::write::Wrote;
 use crate::{JobFilter, JobRow, JobState, NewJob, Page, PageWork};
@@ -77,21 +77,21 @@ fn state_of(base: &Base, id: i64) -> Result<(i64, JobState), Fault> {
 }
 
 /// The work of a page with its cursor.
-pub(crate) fn page(journal: &mut Journal, page: &Page) -> Result<Wrote, Fault> {
-    leases::check(&journal.base, &lease_of(page.job), page.fence)?;
-    let (_, state) = state_of(&journal.base, page.job)?;
+pub(crate) fn page(group: &mut Group, page: &Page) -> Result<Wrote, Fault> {
+    leases::check(&group.base, &lease_of(page.job), page.fence)?;
+    let (_, state) = state_of(&group.base, page.job)?;
     if state != JobState::Running {
         let text = format!("job {} is {}", page.job, state.name());
         return Err(Fault::refused("job_not_running", text));
     }
     let (done, destinations) = match &page.work {
         PageWork::Count { matched } => (*matched, vec![]),
-        PageWork::Offer { items, again } => offer::reopen_page(journal, items, *again, page.at)?,
+        PageWork::Offer { items, again } => offer::reopen_page(group, items, *again, page.at)?,
         PageWork::Discard { deliveries, unserved, note } => {
-            (discard(journal, deliveries, *unserved, note, page.at)?, vec![])
+            (discard(group, deliveries, *unserved, note, page.at)?, vec![])
         }
     };
-    let base = &journal.base;
+    let base = &group.base;
     let (state, note) = match &page.end {
         Some((state, note)) => (*state, Some(note.as_str()).filter(|note| !note.is_empty())),
         None => (JobState::Running, None),
@@ -116,7 +116,7 @@ pub(crate) fn page(journal: &mut Journal, page: &Page) -> Result<Wrote, Fault> {
 
 /// What is no dead letter any more is passed over, but for what is pending for `unserved`.
 fn discard(
-    journal: &mut Journal,
+    group: &mut Group,
     ids: &[DeliveryId],
     unserved: Option<DestinationId>,
     note: &str,
@@ -124,14 +124,14 @@ fn discard(
 ) -> Result<u64, Fault> {
     let mut done = 0;
     for id in ids {
-        let can_be = journal
+        let can_be = group
             .base
             .sql(
                 "SELECT 1 FROM deliveries WHERE id = ?1 AND (state = ?2 OR (state = 0 AND destination = ?3))",
             )?
             .exists(params![id.0, State::Dead as i64, unserved.map(|of| of.0)])?;
         if can_be {
-            offer::discard(journal, *id, unserved, note, at)?;
+            offer::discard(group, *id, unserved, note, at)?;
             done += 1;
         }
     }

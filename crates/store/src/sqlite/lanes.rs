@@ -2,11 +2,12 @@
 //! with a due time; the others wait without one.
 
 use mailspan_core::{Cause, Class, Millis, Queue, Reason, Seq, State};
-use rusqlite::params;
+use rusqlite::{OptionalExtension, params};
 
-use super::base::{Base, Fault};
+use super::base::Fault;
 use super::counts::Place;
-use super::journal::Journal;
+use super::group::Group;
+use super::held::Held;
 
 /// A delivery's flag: its event states consent, so its end is an answer in the ledger.
 pub(crate) const ANSWERS_CONSENT: i64 = 1;
@@ -27,7 +28,7 @@ pub(crate) fn nobody(seq: Seq) -> i64 {
 }
 
 /// True when something is pending in the lane.
-pub(crate) fn is_busy(base: &Base, lane: Lane) -> Result<bool, Fault> {
+pub(crate) fn is_busy(base: &Held, lane: Lane) -> Result<bool, Fault> {
     Ok(base
         .sql(
             "SELECT 1 FROM deliveries INDEXED BY deliveries_lane
@@ -39,16 +40,19 @@ pub(crate) fn is_busy(base: &Base, lane: Lane) -> Result<bool, Fault> {
 /// Makes the lowest delivery that waits the head, due since it came: a queue stays in the order of arrival, and at
 /// its newest end is what has just arrived. Only for a lane whose head has just gone. Where order does not count
 /// nothing waits, and what is due later stays due then.
-pub(crate) fn promote(base: &Base, lane: Lane, at: Millis) -> Result<bool, Fault> {
-    let promoted = base
+pub(crate) fn promote(base: &Held, lane: Lane, at: Millis) -> Result<bool, Fault> {
+    // Mostly nothing waits: to look first opens one index, to change at once opens all of them.
+    let next: Option<i64> = base
         .sql(
-            "UPDATE deliveries SET due = min(since, ?4) WHERE id =
-             (SELECT id FROM deliveries INDEXED BY deliveries_lane
-              WHERE person = ?1 AND destination = ?2 AND class = ?3 AND state = 0 AND due IS NULL
-              ORDER BY id LIMIT 1)",
+            "SELECT id FROM deliveries INDEXED BY deliveries_lane
+             WHERE person = ?1 AND destination = ?2 AND class = ?3 AND state = 0 AND due IS NULL
+             ORDER BY id LIMIT 1",
         )?
-        .execute(params![lane.person, lane.destination, lane.class as i64, at.0])?;
-    Ok(promoted == 1)
+        .query_row(params![lane.person, lane.destination, lane.class as i64], |row| row.get(0))
+        .optional()?;
+    let Some(next) = next else { return Ok(false) };
+    base.sql("UPDATE deliveries SET due = min(since, ?2) WHERE id = ?1")?.execute(params![next, at.0])?;
+    Ok(true)
 }
 
 /// A delivery that does not exist yet.
@@ -76,8 +80,8 @@ pub(crate) enum Made {
     Exists,
 }
 
-pub(crate) fn make(journal: &mut Journal, new: &New) -> Result<Made, Fault> {
-    let base = &journal.base;
+pub(crate) fn make(group: &mut Group, new: &New) -> Result<Made, Fault> {
+    let base = &group.base;
     let state = if new.failed.is_some() { State::Dead } else { State::Pending };
     let made = match state {
         State::Dead => Made::Dead,
@@ -85,7 +89,7 @@ pub(crate) fn make(journal: &mut Journal, new: &New) -> Result<Made, Fault> {
         _ => Made::Head,
     };
     let due = (made == Made::Head).then_some(new.at.0);
-    let id = journal.marks.delivery + 1;
+    let id = group.marks.delivery + 1;
     let inserted = base.sql(
             "INSERT INTO deliveries (id, event, route, destination, tenant, person, class, cause, state, due, queue,
                 flags, since, created_at, changed_at, reason_code, reason, v)
@@ -113,7 +117,20 @@ pub(crate) fn make(journal: &mut Journal, new: &New) -> Result<Made, Fault> {
     if inserted == 0 {
         return Ok(Made::Exists);
     }
-    journal.marks.delivery = id;
-    journal.counts.raise(new.lane.destination, Place::Delivery(state), 1);
-    Ok(made)
+    group.marks.delivery = id;
+    group.counts.raise(new.lane.destination, Place::Delivery(state), 1);
+    let hurries =
+        made == Made::Waits && new.lane.class == Class::Consent && hurry(&group.base, new.lane, new.at)?;
+    Ok(if hurries { Made::Head } else { made })
+}
+
+/// An opt-out must not wait for the retry of what it makes void, an hour later: the head of its lane is due at once.
+fn hurry(base: &Held, lane: Lane, at: Millis) -> Result<bool, Fault> {
+    let hurried = base
+        .sql(
+            "UPDATE deliveries INDEXED BY deliveries_lane SET due = ?4
+             WHERE person = ?1 AND destination = ?2 AND class = ?3 AND state = 0 AND due > ?4",
+        )?
+        .execute(params![lane.person, lane.destination, lane.class as i64, at.0])?;
+    Ok(hurried > 0)
 }

@@ -7,6 +7,7 @@ use mailspan_engine::Fence;
 use rusqlite::{OptionalExtension, params};
 
 use super::base::{Base, Fault};
+use super::held::Held;
 use crate::write::{Trouble, Wrote};
 use crate::{LeaseRow, Look};
 
@@ -83,7 +84,7 @@ pub(crate) fn look(base: &Base, destinations: &[DestinationId]) -> Result<Look, 
 }
 
 /// `FenceLost` unless the lease stands at this fence.
-pub(crate) fn check(base: &Base, name: &str, fence: Fence) -> Result<(), Fault> {
+pub(crate) fn check(base: &Held, name: &str, fence: Fence) -> Result<(), Fault> {
     let stands =
         base.sql("SELECT 1 FROM leases WHERE name = ?1 AND fence = ?2")?.exists(params![name, fence.0])?;
     if stands { Ok(()) } else { Err(Fault::Trouble(Trouble::FenceLost)) }

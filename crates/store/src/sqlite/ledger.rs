@@ -6,13 +6,14 @@ use rusqlite::{OptionalExtension, params};
 
 use super::base::{Base, Fault, page};
 use super::contact_rows::evidence;
+use super::held::Held;
 use super::persons;
 use crate::FactFilter;
 use crate::write::Fact;
 
 /// Appends a fact and moves the person's last opt-out or opt-in forward, in the transaction of its event.
 pub(crate) fn append(
-    base: &Base,
+    base: &Held,
     tenant: i64,
     person: Option<i64>,
     what: Consent,
@@ -47,7 +48,7 @@ pub(crate) fn append(
 
 /// What a destination answered to the fact of an event. `replace`: a later end of the same class counts.
 pub(crate) fn answer(
-    base: &Base,
+    base: &Held,
     event: Seq,
     destination: i64,
     verdict: &str,

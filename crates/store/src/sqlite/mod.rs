@@ -16,7 +16,9 @@ pub(crate) mod envelope;
 pub(crate) mod erase;
 pub(crate) mod erase_reads;
 pub(crate) mod events;
+mod group;
 mod handle;
+pub(crate) mod held;
 pub(crate) mod jobs;
 mod journal;
 pub(crate) mod keys;
@@ -34,6 +36,7 @@ pub(crate) mod outlived;
 pub(crate) mod persons;
 #[cfg(test)]
 mod plans;
+pub(crate) mod proof;
 pub(crate) mod recent;
 pub(crate) mod refused;
 pub(crate) mod retain;

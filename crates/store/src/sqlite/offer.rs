@@ -7,7 +7,7 @@ use rusqlite::{OptionalExtension, params};
 
 use super::base::{Base, Fault};
 use super::events;
-use super::journal::Journal;
+use super::group::Group;
 use super::lanes::{self, ANSWERS_CONSENT, Lane, Made, New};
 use super::persons;
 use crate::PageItem;
@@ -15,17 +15,12 @@ use crate::prepare::{identities, states_consent};
 use crate::write::Wrote;
 
 /// A pending delivery is left as it is; there is never a second row for (event, route, destination).
-pub(crate) fn offer(
-    journal: &mut Journal,
-    offers: &[Offer],
-    again: bool,
-    at: Millis,
-) -> Result<Wrote, Fault> {
+pub(crate) fn offer(group: &mut Group, offers: &[Offer], again: bool, at: Millis) -> Result<Wrote, Fault> {
     let mut destinations = vec![];
     for one in offers {
-        let has_head = match existing(&journal.base, one)? {
-            Some(row) => reopen(journal, one, &row, again, at)? == Some(true),
-            None => make(journal, one, at)?,
+        let has_head = match existing(&group.base, one)? {
+            Some(row) => reopen(group, one, &row, again, at)? == Some(true),
+            None => make(group, one, at)?,
         };
         if has_head {
             destinations.push(one.destination);
@@ -39,18 +34,18 @@ pub(crate) fn offer(
 /// A page of a job: what still is in the state that it was found in is opened again, nothing is made.
 /// How many were opened, and the destinations that now have a head.
 pub(crate) fn reopen_page(
-    journal: &mut Journal,
+    group: &mut Group,
     items: &[PageItem],
     again: bool,
     at: Millis,
 ) -> Result<(u64, Vec<DestinationId>), Fault> {
     let (mut opened, mut destinations) = (0, vec![]);
     for item in items {
-        let Some(row) = existing(&journal.base, &item.offer)? else { continue };
+        let Some(row) = existing(&group.base, &item.offer)? else { continue };
         if row.state != item.state {
             continue;
         }
-        match reopen(journal, &item.offer, &row, again, at)? {
+        match reopen(group, &item.offer, &row, again, at)? {
             None => continue,
             Some(true) => destinations.push(item.offer.destination),
             Some(false) => {}
@@ -90,7 +85,7 @@ fn existing(base: &Base, offer: &Offer) -> Result<Option<Existing>, Fault> {
 
 /// Nothing where it was left as it is; true when it became the head of its lane.
 fn reopen(
-    journal: &mut Journal,
+    group: &mut Group,
     offer: &Offer,
     row: &Existing,
     again: bool,
@@ -99,7 +94,7 @@ fn reopen(
     if row.state == State::Pending || (!again && all_is_done(row)) {
         return Ok(None);
     }
-    let base = &journal.base;
+    let base = &group.base;
     let lane = Lane { person: row.person, destination: offer.destination.0, class: offer.class };
     let is_head = !offer.ordered || !lanes::is_busy(base, lane)?;
     let kept = if again { None } else { done_kept(&row.progress, row.id)? };
@@ -123,7 +118,7 @@ fn reopen(
             at.0,
             kept.as_ref().map(String::as_bytes),
         ])?;
-    journal.counts.moved(offer.destination.0, row.state, State::Pending);
+    group.counts.moved(offer.destination.0, row.state, State::Pending);
     Ok(Some(is_head))
 }
 
@@ -152,8 +147,8 @@ pub(crate) fn done_kept(progress: &[Progress], id: i64) -> Result<Option<String>
     serde_json::to_string(&kept).map(Some).map_err(|_| Fault::unreadable("delivery", id))
 }
 
-fn make(journal: &mut Journal, offer: &Offer, at: Millis) -> Result<bool, Fault> {
-    let base = &journal.base;
+fn make(group: &mut Group, offer: &Offer, at: Millis) -> Result<bool, Fault> {
+    let base = &group.base;
     let Some(event) = events::by_seq(base, offer.event)? else {
         return Err(Fault::refused(
             "event_gone",
@@ -182,19 +177,19 @@ fn make(journal: &mut Journal, offer: &Offer, at: Millis) -> Result<bool, Fault>
         ordered: offer.ordered,
         failed: None,
     };
-    Ok(lanes::make(journal, &new)? == Made::Head)
+    Ok(lanes::make(group, &new)? == Made::Head)
 }
 
 /// Gives a dead letter up, or what is pending for `unserved`. Anything else is refused: what is pending goes on, what
 /// is done is done.
 pub(crate) fn discard(
-    journal: &mut Journal,
+    group: &mut Group,
     id: DeliveryId,
     unserved: Option<DestinationId>,
     note: &str,
     at: Millis,
 ) -> Result<Wrote, Fault> {
-    let base = &journal.base;
+    let base = &group.base;
     let found: Option<(i64, i64, i64, Option<i64>, i64, i64)> = base
         .sql("SELECT state, destination, tenant, due, person, class FROM deliveries WHERE id = ?1")?
         .query_row([id.0], |row| {
@@ -217,7 +212,7 @@ pub(crate) fn discard(
         lanes::promote(base, Lane { person, destination, class }, at)?;
     }
     super::standing::log(base, tenant, at, "discard", id.0, note)?;
-    journal.counts.moved(destination, before, State::Discarded);
+    group.counts.moved(destination, before, State::Discarded);
     Ok(Wrote::Done)
 }
 

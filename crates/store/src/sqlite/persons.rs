@@ -4,6 +4,7 @@ use mailspan_core::{Address, Millis, Name, Person, PersonId, Seq, Subject};
 use rusqlite::{OptionalExtension, Row, params};
 
 use super::base::{Base, Fault};
+use super::held::Held;
 use crate::prepare::{Identities, identities};
 
 /// Events are reached from their person by buckets of so many bits of `seq`.
@@ -32,7 +33,7 @@ impl Found {
 /// The person of a subject, made where it is not known; `None` for nobody. With both an address and
 /// an external id it is one person: the address decides, the second identity is attached.
 pub(crate) fn find_or_make(
-    base: &Base,
+    base: &Held,
     tenant: i64,
     subject: &Subject,
     hashes: &Identities,
@@ -43,7 +44,7 @@ pub(crate) fn find_or_make(
 /// The same for an event with its place in the journal and its time: who was erased after it came, or after it
 /// happened, is not made again.
 pub(crate) fn find_or_make_at(
-    base: &Base,
+    base: &Held,
     tenant: i64,
     subject: &Subject,
     hashes: &Identities,
@@ -99,7 +100,7 @@ pub(crate) fn by_subject(base: &Base, tenant: &Name, subject: &Subject) -> Resul
 
 /// The number of a subject's person, where it is known.
 pub(crate) fn number_of(base: &Base, tenant: i64, subject: &Subject) -> Result<Option<i64>, Fault> {
-    let hashes = identities(subject, &base.key);
+    let (base, hashes) = (&Held::new(base), identities(subject, &base.key));
     Ok(by_hash(base, tenant, hashes.address)?.or(by_hash(base, tenant, hashes.external_id)?))
 }
 
@@ -140,13 +141,13 @@ pub(crate) fn person_of(row: &Row, at: usize) -> rusqlite::Result<Option<Person>
     }))
 }
 
-fn by_hash(base: &Base, tenant: i64, hash: Option<[u8; 16]>) -> Result<Option<i64>, Fault> {
+fn by_hash(base: &Held, tenant: i64, hash: Option<[u8; 16]>) -> Result<Option<i64>, Fault> {
     let Some(hash) = hash else { return Ok(None) };
     let mut statement = base.sql("SELECT person FROM identities WHERE tenant = ?1 AND hash = ?2")?;
     Ok(statement.query_row(params![tenant, hash], |row| row.get(0)).optional()?)
 }
 
-fn make(base: &Base, tenant: i64, subject: &Subject) -> Result<i64, Fault> {
+fn make(base: &Held, tenant: i64, subject: &Subject) -> Result<i64, Fault> {
     base.sql("INSERT INTO persons (tenant, address, external_id) VALUES (?1, ?2, ?3)")?.execute(params![
         tenant,
         subject.address.as_ref().map(Address::as_str),
@@ -155,7 +156,7 @@ fn make(base: &Base, tenant: i64, subject: &Subject) -> Result<i64, Fault> {
     Ok(base.conn.last_insert_rowid())
 }
 
-fn attach(base: &Base, tenant: i64, hash: [u8; 16], person: i64) -> Result<(), Fault> {
+fn attach(base: &Held, tenant: i64, hash: [u8; 16], person: i64) -> Result<(), Fault> {
     base.sql("INSERT INTO identities (tenant, hash, person) VALUES (?1, ?2, ?3)")?
         .execute(params![tenant, hash, person])?;
     Ok(())

@@ -31,7 +31,7 @@ pub(crate) fn saw(sql: &str) {
 const SMALL: [&str; 3] = ["unrouted", "destinations", "tenants"];
 
 /// Statements that must use this index: part of the text, then the index.
-const EXPECTED: [(&str, &str); 22] = [
+const EXPECTED: [(&str, &str); 23] = [
     ("ORDER BY d.due, d.id LIMIT", "deliveries_due (destination=? AND queue=? AND due<?)"),
     ("ORDER BY d.due DESC, d.id DESC LIMIT", "deliveries_due (destination=? AND queue=? AND due<?)"),
     ("FROM deliveries h CROSS JOIN deliveries d", "deliveries_lane (person=? AND destination=? AND class=?)"),
@@ -39,7 +39,11 @@ const EXPECTED: [(&str, &str); 22] = [
     ("SELECT due FROM deliveries", "deliveries_due"),
     ("SELECT destination FROM deliveries", "COVERING INDEX deliveries_due"),
     ("SELECT 1 FROM deliveries INDEXED BY deliveries_lane", "COVERING INDEX deliveries_lane"),
-    ("UPDATE deliveries SET due", "deliveries_lane"),
+    (
+        "SELECT id FROM deliveries INDEXED BY deliveries_lane",
+        "deliveries_lane (person=? AND destination=? AND class=?)",
+    ),
+    ("UPDATE deliveries SET due", "PRIMARY KEY (rowid=?)"),
     ("WHERE event = ?1 AND route = ?2 AND destination = ?3", "deliveries_once"),
     ("SELECT 1 FROM deliveries WHERE event", "deliveries_once"),
     ("SELECT person FROM identities", "PRIMARY KEY"),

@@ -6,7 +6,7 @@ use rusqlite::{OptionalExtension, params};
 
 use super::base::{Base, Fault, page};
 use super::counts::Place;
-use super::journal::Journal;
+use super::group::Group;
 use crate::write::{RefusedRequest, Wrote};
 use crate::{NameKind, RefusedRow, UnreadableRow};
 
@@ -24,8 +24,8 @@ pub(crate) fn unreadable_id(request: i64, position: usize) -> Result<i64, Fault>
 }
 
 /// The oldest of the source goes when the ring is full: writing costs the same then.
-pub(crate) fn keep(journal: &mut Journal, request: &RefusedRequest) -> Result<Wrote, Fault> {
-    let base = &journal.base;
+pub(crate) fn keep(group: &mut Group, request: &RefusedRequest) -> Result<Wrote, Fault> {
+    let base = &group.base;
     let headers = serde_json::to_string(&request.headers)
         .map_err(|error| Fault::refused("unwritable_headers", error.to_string()))?;
     let tenant = base.tenant_or_new(request.tenant.as_str())?;
@@ -34,7 +34,7 @@ pub(crate) fn keep(journal: &mut Journal, request: &RefusedRequest) -> Result<Wr
         .sql("SELECT n FROM counts WHERE about = ?1 AND place = ?2")?
         .query_row(params![source, Place::Refused.number()], |row| row.get(0))
         .optional()?;
-    let n = written.unwrap_or(0) + journal.counts.waiting(source, Place::Refused);
+    let n = written.unwrap_or(0) + group.counts.waiting(source, Place::Refused);
     let body = &request.body[..request.body.len().min(REFUSED_BODY_BYTES_MAX)];
     base.sql(
         "INSERT OR REPLACE INTO refused (id, n, tenant, source, at, failed, text, hint, headers, body)
@@ -52,7 +52,7 @@ pub(crate) fn keep(journal: &mut Journal, request: &RefusedRequest) -> Result<Wr
         headers,
         body,
     ])?;
-    journal.counts.raise(source, Place::Refused, 1);
+    group.counts.raise(source, Place::Refused, 1);
     Ok(Wrote::Done)
 }
 

@@ -7,7 +7,7 @@ use rusqlite::{OptionalExtension, params};
 use super::accept::REQUEST_PROVES;
 use super::base::{Base, Fault};
 use super::counts::Place;
-use super::journal::Journal;
+use super::group::Group;
 use super::persons;
 use crate::write::{Keep, Wrote};
 
@@ -29,48 +29,48 @@ pub(crate) struct Cursors {
 
 /// One step of one table, each table after the other. 0 rows when a round over all of them has ended;
 /// a step that only looked at rows that must stay counts as one.
-pub(crate) fn step(journal: &mut Journal, keep: Keep) -> Result<Wrote, Fault> {
+pub(crate) fn step(group: &mut Group, keep: Keep) -> Result<Wrote, Fault> {
     let older_than = |ms: i64| Millis(keep.now.0.saturating_sub(ms.max(0)));
     let (requests, events) = (older_than(keep.requests_ms), older_than(keep.events_ms));
     loop {
-        let rows = match journal.cursors.table {
-            0 => drop_events(journal, events)?,
-            1 => drop_requests(journal, requests)?,
-            2 => drop_attempts(journal, requests)?,
+        let rows = match group.cursors.table {
+            0 => drop_events(group, events)?,
+            1 => drop_requests(group, requests)?,
+            2 => drop_attempts(group, requests)?,
             3 => {
-                let (marks, until) = (journal.marks, older_than(keep.dedupe_ms));
-                journal.segments.drop_step(&journal.base, &marks, until, keep.now, RETENTION_ROWS_MAX)?
+                let (marks, until) = (*group.marks, older_than(keep.dedupe_ms));
+                group.segments.drop_step(&group.base, &marks, until, keep.now, RETENTION_ROWS_MAX)?
             }
-            4 => drop_answers(&journal.base, keep.now)?,
-            5 => drop_transmissions(journal, events)?,
-            6 => drop_operator_log(&journal.base, older_than(OPERATOR_LOG_MS))?,
+            4 => drop_answers(&group.base, keep.now)?,
+            5 => drop_transmissions(group, events)?,
+            6 => drop_operator_log(&group.base, older_than(OPERATOR_LOG_MS))?,
             _ => {
-                journal.cursors.table = 0;
+                group.cursors.table = 0;
                 return Ok(Wrote::Retained { rows: 0 });
             }
         };
         if rows > 0 {
             return Ok(Wrote::Retained { rows });
         }
-        journal.cursors.table += 1;
+        group.cursors.table += 1;
     }
 }
 
 /// An event goes with its deliveries, unless one is pending or dead, or it waits for the router.
-fn drop_events(journal: &mut Journal, until: Millis) -> Result<usize, Fault> {
-    let (old, is_end) = old_events(&journal.base, journal.cursors.event, until)?;
+fn drop_events(group: &mut Group, until: Millis) -> Result<usize, Fault> {
+    let (old, is_end) = old_events(&group.base, group.cursors.event, until)?;
     let mut rows = 0;
     for event in &old {
-        journal.cursors.event = event.seq;
-        if !must_stay(&journal.base, event.seq)? {
-            rows += drop_event(journal, event)?;
+        group.cursors.event = event.seq;
+        if !must_stay(&group.base, event.seq)? {
+            rows += drop_event(group, event)?;
         }
         if rows >= RETENTION_ROWS_MAX {
             return Ok(rows);
         }
     }
     if is_end {
-        journal.cursors.event = 0;
+        group.cursors.event = 0;
         return Ok(rows);
     }
     Ok(rows.max(1))
@@ -107,10 +107,10 @@ fn must_stay(base: &Base, seq: i64) -> Result<bool, Fault> {
         .exists([seq])?)
 }
 
-fn drop_event(journal: &mut Journal, event: &OldEvent) -> Result<usize, Fault> {
+fn drop_event(group: &mut Group, event: &OldEvent) -> Result<usize, Fault> {
     let mut rows = 1;
     let found: Vec<(i64, i64, i64, i64)> = {
-        let mut statement = journal.base.sql(
+        let mut statement = group.base.sql(
             "SELECT id, destination, state, person FROM deliveries INDEXED BY deliveries_once WHERE event = ?1",
         )?;
         let found = statement
@@ -118,15 +118,15 @@ fn drop_event(journal: &mut Journal, event: &OldEvent) -> Result<usize, Fault> {
         found.collect::<Result<_, _>>()?
     };
     for (id, destination, state, _) in &found {
-        let base = &journal.base;
+        let base = &group.base;
         rows += base.sql("DELETE FROM tries WHERE delivery = ?1")?.execute([id])?;
         rows += base.sql("DELETE FROM deliveries WHERE id = ?1")?.execute([id])?;
         let state = State::from_number(*state).ok_or_else(|| Fault::unreadable("delivery", *id))?;
-        journal.counts.raise(*destination, Place::Delivery(state), -1);
-        journal.counts.raise(*destination, Place::DroppedDelivery, 1);
+        group.counts.raise(*destination, Place::Delivery(state), -1);
+        group.counts.raise(*destination, Place::DroppedDelivery, 1);
         mark_dropped(base, "deliveries", *id)?;
     }
-    let base = &journal.base;
+    let base = &group.base;
     if let Some(person) = person_of(base, event.seq, found.first().map(|row| row.3))? {
         rows += base
             .sql("DELETE FROM person_events WHERE bucket = ?1 AND person = ?2 AND seq = ?3")?
@@ -135,7 +135,7 @@ fn drop_event(journal: &mut Journal, event: &OldEvent) -> Result<usize, Fault> {
     rows += base.sql("DELETE FROM without_delivery WHERE seq = ?1")?.execute([event.seq])?;
     base.sql("DELETE FROM events WHERE seq = ?1")?.execute([event.seq])?;
     mark_dropped(base, "events", event.seq)?;
-    journal.counts.raise(event.source, Place::DroppedEvent, 1);
+    group.counts.raise(event.source, Place::DroppedEvent, 1);
     Ok(rows)
 }
 
@@ -153,22 +153,22 @@ fn person_of(base: &Base, seq: i64, of_delivery: Option<i64>) -> Result<Option<i
 
 /// Raw requests, and the quarantined elements that came with others of that time. What a fact of consent came with
 /// is its proof, and stays as long as it.
-fn drop_requests(journal: &mut Journal, until: Millis) -> Result<usize, Fault> {
-    let elements = drop_low(&journal.base, "unreadable", until)?;
-    let (old, is_end) = old_requests(&journal.base, journal.cursors.request, until)?;
+fn drop_requests(group: &mut Group, until: Millis) -> Result<usize, Fault> {
+    let elements = drop_low(&group.base, "unreadable", until)?;
+    let (old, is_end) = old_requests(&group.base, group.cursors.request, until)?;
     let mut rows = elements;
     for (id, flags) in old {
         if rows >= elements + RETENTION_ROWS_MAX {
             return Ok(rows);
         }
-        journal.cursors.request = id;
+        group.cursors.request = id;
         if flags & REQUEST_PROVES == 0 {
-            rows += journal.base.sql("DELETE FROM requests WHERE id = ?1")?.execute([id])?;
-            mark_dropped(&journal.base, "requests", id)?;
+            rows += group.base.sql("DELETE FROM requests WHERE id = ?1")?.execute([id])?;
+            mark_dropped(&group.base, "requests", id)?;
         }
     }
     if is_end {
-        journal.cursors.request = 0;
+        group.cursors.request = 0;
         return Ok(rows);
     }
     Ok(rows.max(1))
@@ -206,14 +206,13 @@ fn drop_low(base: &Base, table: &str, until: Millis) -> Result<usize, Fault> {
 }
 
 /// Attempts of a delivery that is pending or dead stay with it.
-fn drop_attempts(journal: &mut Journal, until: Millis) -> Result<usize, Fault> {
-    let base = &journal.base;
+fn drop_attempts(group: &mut Group, until: Millis) -> Result<usize, Fault> {
+    let base = &group.base;
     let old: Vec<(i64, i64)> = {
         let mut statement = base.sql("SELECT id, at FROM attempts WHERE id > ?1 ORDER BY id LIMIT ?2")?;
-        let rows = statement
-            .query_map(params![journal.cursors.attempt, ROWS_LOOKED_AT_MAX as i64], |row| {
-                Ok((row.get(0)?, row.get(1)?))
-            })?;
+        let rows = statement.query_map(params![group.cursors.attempt, ROWS_LOOKED_AT_MAX as i64], |row| {
+            Ok((row.get(0)?, row.get(1)?))
+        })?;
         rows.collect::<Result<_, _>>()?
     };
     let mut is_end = old.len() < ROWS_LOOKED_AT_MAX;
@@ -226,7 +225,7 @@ fn drop_attempts(journal: &mut Journal, until: Millis) -> Result<usize, Fault> {
         if rows >= RETENTION_ROWS_MAX {
             return Ok(rows);
         }
-        journal.cursors.attempt = id;
+        group.cursors.attempt = id;
         let is_needed = base
             .sql(
                 "SELECT 1 FROM tries t INDEXED BY tries_attempt CROSS JOIN deliveries d ON d.id = t.delivery
@@ -240,7 +239,7 @@ fn drop_attempts(journal: &mut Journal, until: Millis) -> Result<usize, Fault> {
         }
     }
     if is_end {
-        journal.cursors.attempt = 0;
+        group.cursors.attempt = 0;
         return Ok(rows);
     }
     Ok(rows.max(1))
@@ -256,9 +255,9 @@ fn drop_answers(base: &Base, now: Millis) -> Result<usize, Fault> {
 }
 
 /// Sends have random keys and no index by time: each step reads on from where the last one stopped.
-fn drop_transmissions(journal: &mut Journal, until: Millis) -> Result<usize, Fault> {
-    let base = &journal.base;
-    let (source, hash) = journal.cursors.transmission.take().unwrap_or((0, vec![]));
+fn drop_transmissions(group: &mut Group, until: Millis) -> Result<usize, Fault> {
+    let base = &group.base;
+    let (source, hash) = group.cursors.transmission.take().unwrap_or((0, vec![]));
     let seen: Vec<(i64, Vec<u8>, i64)> = {
         let mut statement = base.sql(
             "SELECT source, hash, seen_at FROM transmissions WHERE (source, hash) > (?1, ?2)
@@ -286,7 +285,7 @@ fn drop_transmissions(journal: &mut Journal, until: Millis) -> Result<usize, Fau
     if is_end && rows < RETENTION_ROWS_MAX {
         return Ok(rows);
     }
-    journal.cursors.transmission = last;
+    group.cursors.transmission = last;
     Ok(rows.max(1))
 }
 

@@ -5,6 +5,7 @@ use mailspan_core::{Millis, Name, Reason};
 use rusqlite::{OptionalExtension, params};
 
 use super::base::{Base, Fault, maybe_millis, millis, reason};
+use super::held::Held;
 use super::leases;
 use super::names::TYPE;
 use crate::rounds::{Tally, day_of, round_lease};
@@ -13,12 +14,12 @@ use crate::{ListedDay, RoundMark, RoundRow};
 
 pub(crate) const VERSION: i64 = 1;
 
-pub(crate) fn check(base: &Base, mark: &RoundMark) -> Result<(), Fault> {
+pub(crate) fn check(base: &Held, mark: &RoundMark) -> Result<(), Fault> {
     leases::check(base, &round_lease(mark.about), mark.fence)
 }
 
 /// Without a page: nothing came. True where it is paused and was not.
-pub(crate) fn write(base: &Base, mark: &RoundMark) -> Result<bool, Fault> {
+pub(crate) fn write(base: &Held, mark: &RoundMark) -> Result<bool, Fault> {
     check(base, mark)?;
     let was_paused = base
         .sql("SELECT 1 FROM rounds WHERE about = ?1 AND paused_code IS NOT NULL")?

@@ -4,8 +4,9 @@ use mailspan_core::{Cause, Class, DestinationId, Event, LastTimes, Seq, counted_
 use mailspan_engine::Fence;
 use rusqlite::{OptionalExtension, params};
 
-use super::base::{Base, Fault};
-use super::journal::Journal;
+use super::base::Fault;
+use super::group::Group;
+use super::held::Held;
 use super::lanes::{self, ANSWERS_CONSENT, Lane, Made, New};
 use super::persons::{self, Found};
 use super::{leases, outlived, said};
@@ -18,36 +19,52 @@ pub(crate) const UNMATCHED: i64 = 1;
 pub(crate) const TEST: i64 = 2;
 
 pub(crate) fn route(
-    journal: &mut Journal,
+    group: &mut Group,
     fence: Fence,
     routed: &[Routed],
     identities: &[Identities],
 ) -> Result<Wrote, Fault> {
-    leases::check(&journal.base, leases::ROUTER, fence)?;
+    leases::check(&group.base, leases::ROUTER, fence)?;
+    take(&group.base, routed)?;
     let mut destinations = vec![];
     for (one, hashes) in routed.iter().zip(identities) {
-        route_one(journal, one, hashes, &mut destinations)?;
+        route_one(group, one, hashes, &mut destinations)?;
     }
     destinations.sort();
     destinations.dedup();
     Ok(Wrote::Offered { destinations })
 }
 
+/// They wait no more. Those whose numbers follow one another go in one statement.
+fn take(base: &Held, routed: &[Routed]) -> Result<(), Fault> {
+    let mut rest = routed;
+    while let Some(first) = rest.first() {
+        let seq = seq_of(first)?.0;
+        let run = rest.iter().zip(seq..).take_while(|(one, seq)| one.event.seq == Some(Seq(*seq))).count();
+        let taken = base
+            .sql("DELETE FROM unrouted WHERE seq >= ?1 AND seq < ?2")?
+            .execute([seq, seq.saturating_add(run as i64)])?;
+        if taken != run {
+            return Err(Fault::Trouble(Trouble::FenceLost));
+        }
+        rest = &rest[run..];
+    }
+    Ok(())
+}
+
+fn seq_of(routed: &Routed) -> Result<Seq, Fault> {
+    let no_seq = || Fault::refused("no_seq", "an event without a place in the journal cannot be routed");
+    routed.event.seq.ok_or_else(no_seq)
+}
+
 fn route_one(
-    journal: &mut Journal,
+    group: &mut Group,
     routed: &Routed,
     hashes: &Identities,
     destinations: &mut Vec<DestinationId>,
 ) -> Result<(), Fault> {
-    let event = &routed.event;
-    let Some(seq) = event.seq else {
-        return Err(Fault::refused("no_seq", "an event without a place in the journal cannot be routed"));
-    };
-    let base = &journal.base;
-    let taken = base.sql("DELETE FROM unrouted WHERE seq = ?1")?.execute([seq.0])?;
-    if taken != 1 {
-        return Err(Fault::Trouble(Trouble::FenceLost));
-    }
+    let (event, seq) = (&routed.event, seq_of(routed)?);
+    let base = &group.base;
     let tenant = base.tenant_or_new(event.tenant.as_str())?;
     let found = match is_erasure(event) {
         true => erased_person(base, seq)?.map_or(Found::Nobody, Found::Person),
@@ -86,10 +103,10 @@ fn route_one(
             ordered: towards.ordered,
             failed: towards.failed.as_ref(),
         };
-        match (lanes::make(journal, &new)?, &towards.say) {
+        match (lanes::make(group, &new)?, &towards.say) {
             (Made::Head, _) => destinations.push(towards.destination),
             (Made::Dead, Some(say)) => {
-                said::say_dead(journal, mailspan_core::DeliveryId(journal.marks.delivery), say)?;
+                said::say_dead(group, mailspan_core::DeliveryId(group.marks.delivery), say)?;
             }
             _ => {}
         }
@@ -102,12 +119,12 @@ pub(crate) fn is_erasure(event: &Event) -> bool {
     event.event_type.as_str() == "contact.erased"
 }
 
-fn erased_person(base: &Base, seq: Seq) -> Result<Option<i64>, Fault> {
+fn erased_person(base: &Held, seq: Seq) -> Result<Option<i64>, Fault> {
     let mut statement = base.sql("SELECT person FROM erasures WHERE event = ?1")?;
     Ok(statement.query_row([seq.0], |row| row.get(0)).optional()?)
 }
 
-fn keep_person(base: &Base, seq: Seq, person: i64, routed: &Routed) -> Result<(), Fault> {
+fn keep_person(base: &Held, seq: Seq, person: i64, routed: &Routed) -> Result<(), Fault> {
     base.sql("INSERT OR IGNORE INTO person_events (bucket, person, seq) VALUES (?1, ?2, ?3)")?
         .execute(params![seq.0 >> persons::BUCKET_BITS, person, seq.0])?;
     let times = routed.times;
@@ -135,7 +152,7 @@ fn keep_person(base: &Base, seq: Seq, person: i64, routed: &Routed) -> Result<()
 }
 
 /// Remembers whom a send went to; a second recipient makes it one for several.
-fn keep_transmission(base: &Base, tenant: i64, person: i64, event: &Event) -> Result<(), Fault> {
+fn keep_transmission(base: &Held, tenant: i64, person: i64, event: &Event) -> Result<(), Fault> {
     let Some(transmission) = &event.transmission else { return Ok(()) };
     let source = base.number_or_new(tenant, NameKind::Source as u8, event.source.as_str())?;
     base.sql(
@@ -151,7 +168,7 @@ pub(crate) fn transmission_hash(transmission: &str) -> [u8; 16] {
     first_16(aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, transmission.as_bytes()).as_ref())
 }
 
-fn keep_without_delivery(base: &Base, seq: Seq, test: bool) -> Result<(), Fault> {
+fn keep_without_delivery(base: &Held, seq: Seq, test: bool) -> Result<(), Fault> {
     // An offer may have come before the router.
     let has_some = base.sql("SELECT 1 FROM deliveries WHERE event = ?1 LIMIT 1")?.exists([seq.0])?;
     if !has_some {

@@ -12,6 +12,7 @@ use mailspan_core::{Millis, Seq};
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::base::{Base, Fault};
+use super::held::Held;
 use super::journal::Marks;
 use super::runs::{self, Runs, WITH_RUNS};
 use crate::filter::{FILTER_VERSION, Filter};
@@ -159,7 +160,7 @@ impl Segments {
     }
 
     /// True when the key is new: then it is kept. Needs an open segment ([`Segments::roll`]).
-    pub(crate) fn is_new(&mut self, base: &Base, key: &[u8; 16], seq: Seq) -> Result<bool, Fault> {
+    pub(crate) fn is_new(&mut self, base: &Held, key: &[u8; 16], seq: Seq) -> Result<bool, Fault> {
         let Some(open) = &mut self.open else {
             return Err(Fault::refused("no_segment", "no dedupe segment is open"));
         };
@@ -350,7 +351,7 @@ mod tests {
     fn is_new(journal: &mut Journal, key: &Key) -> bool {
         journal.segments.roll(&journal.base, &journal.marks, Millis(0)).unwrap();
         journal.marks.seq += 1;
-        journal.segments.is_new(&journal.base, key, Seq(journal.marks.seq)).unwrap()
+        journal.segments.is_new(&Held::new(&journal.base), key, Seq(journal.marks.seq)).unwrap()
     }
 
     #[test]

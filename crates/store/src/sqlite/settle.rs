@@ -9,9 +9,10 @@ use mailspan_core::{
 use mailspan_engine::Fence;
 use rusqlite::{OptionalExtension, params};
 
-use super::base::{Base, Fault};
+use super::base::Fault;
 use super::counts::Counts;
-use super::journal::Journal;
+use super::group::Group;
+use super::held::Held;
 use super::lanes::{self, ANSWERS_CONSENT, Lane, Made, New};
 use super::{leases, ledger, said, unsubscribes};
 use crate::DeliveryRow;
@@ -19,7 +20,7 @@ use crate::write::{Say, Wrote};
 
 /// Refused whole under an old fence. What is no longer pending was settled before: it is left as it is.
 pub(crate) fn settle(
-    journal: &mut Journal,
+    group: &mut Group,
     destination: DestinationId,
     fence: Fence,
     settlements: &[Settlement],
@@ -27,37 +28,37 @@ pub(crate) fn settle(
     at: Millis,
     say: &[(DeliveryId, Say<DeliveryRow>)],
 ) -> Result<Wrote, Fault> {
-    leases::check(&journal.base, &leases::of_destination(destination), fence)?;
-    let first_attempt = journal.marks.attempt + 1;
+    leases::check(&group.base, &leases::of_destination(destination), fence)?;
+    let first_attempt = group.marks.attempt + 1;
     for attempt in attempts {
-        journal.marks.attempt += 1;
-        keep_attempt(&journal.base, journal.marks.attempt, destination, attempt)?;
+        group.marks.attempt += 1;
+        keep_attempt(&group.base, group.marks.attempt, destination, attempt)?;
     }
-    spend(&journal.base, destination, attempts)?;
+    spend(&group.base, destination, attempts)?;
     let (mut promoted, mut offered, mut told) = (false, vec![], BTreeSet::new());
     for settlement in settlements {
-        let Some(row) = pending(&journal.base, settlement, destination)? else { continue };
+        let Some(row) = pending(&group.base, settlement, destination)? else { continue };
         let attempt = settlement
             .attempt
             .filter(|position| *position < attempts.len())
             .map(|position| first_attempt + position as i64);
         let change = Change { row, settlement, attempt, at };
-        if tells(&change) && !unsubscribes::knew(&journal.base, change.row.event, destination.0)? {
+        if tells(&change) && !unsubscribes::knew(&group.base, change.row.event, destination.0)? {
             told.insert(change.row.event.0);
         }
-        promoted |= settle_one(&journal.base, &mut journal.counts, &change)?;
+        promoted |= settle_one(&group.base, group.counts, &change)?;
         if let Some((delivery, say)) = say.iter().find(|(delivery, _)| *delivery == settlement.delivery) {
-            said::say_dead(journal, *delivery, say)?;
+            said::say_dead(group, *delivery, say)?;
         }
         if let Some(elsewhere) = settlement.hand_on
-            && lanes::make(journal, &handed_on(&change.row, elsewhere, at))? == Made::Head
+            && lanes::make(group, &handed_on(&change.row, elsewhere, at))? == Made::Head
         {
             offered.push(elsewhere.destination);
         }
     }
     offered.sort();
     offered.dedup();
-    let known_after_ms = unsubscribes::known(&journal.base, &told, at)?;
+    let known_after_ms = unsubscribes::known(&group.base, &told, at)?;
     Ok(Wrote::Settled { promoted, offered, known_after_ms })
 }
 
@@ -116,7 +117,7 @@ struct Change<'a> {
 }
 
 fn pending(
-    base: &Base,
+    base: &Held,
     settlement: &Settlement,
     destination: DestinationId,
 ) -> Result<Option<Before>, Fault> {
@@ -143,7 +144,7 @@ fn pending(
 }
 
 /// True when the lane's next delivery became its head.
-fn settle_one(base: &Base, counts: &mut Counts, change: &Change) -> Result<bool, Fault> {
+fn settle_one(base: &Held, counts: &mut Counts, change: &Change) -> Result<bool, Fault> {
     link_attempt(base, change)?;
     match &change.settlement.outcome {
         Outcome::Ended { state, reason } => end(base, counts, change, *state, reason.as_ref(), None),
@@ -158,7 +159,7 @@ fn settle_one(base: &Base, counts: &mut Counts, change: &Change) -> Result<bool,
 }
 
 /// State, due, queue, class and reason stay as they are.
-fn progressed(base: &Base, change: &Change) -> Result<(), Fault> {
+fn progressed(base: &Held, change: &Change) -> Result<(), Fault> {
     let Change { settlement, attempt, at, .. } = change;
     base.sql(
         "UPDATE deliveries SET attempts = ?2, crashes = ?3, progress = ?4, changed_at = ?5,
@@ -182,7 +183,7 @@ pub(crate) fn keeps_progress(settlement: &Settlement, ended: State) -> bool {
 }
 
 fn end(
-    base: &Base,
+    base: &Held,
     counts: &mut Counts,
     change: &Change,
     state: State,
@@ -207,7 +208,7 @@ fn end(
 }
 
 fn again(
-    base: &Base,
+    base: &Held,
     change: &Change,
     due: Millis,
     queue: Queue,
@@ -248,7 +249,7 @@ struct After<'a> {
     progress: Option<String>,
 }
 
-fn write(base: &Base, change: &Change, after: &After, at: Millis) -> Result<(), Fault> {
+fn write(base: &Held, change: &Change, after: &After, at: Millis) -> Result<(), Fault> {
     let settlement = change.settlement;
     base.sql(
         "UPDATE deliveries SET state = ?2, class = ?3, due = ?4, queue = ?5, attempts = ?6, crashes = ?7,
@@ -275,7 +276,7 @@ fn write(base: &Base, change: &Change, after: &After, at: Millis) -> Result<(), 
 }
 
 /// What ends well at its first attempt is found by `last_attempt`; all else is linked to each attempt.
-fn link_attempt(base: &Base, change: &Change) -> Result<(), Fault> {
+fn link_attempt(base: &Held, change: &Change) -> Result<(), Fault> {
     let Some(attempt) = change.attempt else { return Ok(()) };
     if ends_well(&change.settlement.outcome) && change.settlement.attempts <= 1 {
         return Ok(());
@@ -294,7 +295,7 @@ pub(crate) fn ends_well(outcome: &Outcome) -> bool {
     }
 }
 
-fn keep_attempt(base: &Base, id: i64, destination: DestinationId, attempt: &Attempt) -> Result<(), Fault> {
+fn keep_attempt(base: &Held, id: i64, destination: DestinationId, attempt: &Attempt) -> Result<(), Fault> {
     base.sql(
         "INSERT INTO attempts (id, destination, at, ms, items, status, request, answer)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
@@ -313,7 +314,7 @@ fn keep_attempt(base: &Base, id: i64, destination: DestinationId, attempt: &Atte
 }
 
 /// Counts exchanges by the quarter of an hour in which they were sent.
-fn spend(base: &Base, destination: DestinationId, attempts: &[Attempt]) -> Result<(), Fault> {
+fn spend(base: &Held, destination: DestinationId, attempts: &[Attempt]) -> Result<(), Fault> {
     let mut quarters: BTreeMap<i64, i64> = BTreeMap::new();
     for attempt in attempts {
         *quarters.entry(quarter(attempt.at)).or_default() += 1;

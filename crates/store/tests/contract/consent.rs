@@ -2,13 +2,15 @@
 //! links and addresses that have changed hands, and what arrives after an erasure.
 
 use mailspan_core::contact::{
-    ContactKey, ContactWrite, Mirror, Permission, Stated, Suppressed, Turn, WriteMode, read_event,
+    CONTACTS, ContactKey, ContactWrite, Mirror, Permission, Stated, Suppressed, Turn, WriteMode, read_event,
 };
 use mailspan_core::limits::{ECHO_SKEW_MS, FACTS_MAX};
 use mailspan_core::{
     Address, DestinationId, ECHOED, Millis, Name, OUTLIVED, RawRequest, RawValue, State, Subject,
 };
 use mailspan_store::{Arrived, EventFilter, FactFilter, Write, pack_request};
+
+use serde_json::json;
 
 use crate::contacts::{address, contact, said, update, upsert, write, write_all};
 use crate::harness::{Harness, NOW, accepted, ended, event, receipt, uid};
@@ -171,6 +173,40 @@ pub async fn what_happened_before_an_erasure_makes_nobody(hub: Harness) {
         by_email(&hub, ann).await.unwrap().opt_in,
         "an opt-out of the erased person took the new one's consent"
     );
+    hub.audit_adds_up().await;
+}
+
+/// A confirmation that another source reports lifts an unsubscription: the hub says so itself, with the newest opt-in,
+/// which was told as none while the address was suppressed. Once, and the sender is told of its own event alone.
+pub async fn what_a_reported_confirmation_lifts_is_told(hub: Harness) {
+    write(&hub, 1, ContactWrite { opt_in: Some(true), ..upsert(1, Some("a@b.co"), Some("u-1")) }).await;
+    hub.accept(vec![told(2, "contact.unsubscribed", "a@b.co", 5)]).await;
+    let mut anew = upsert(8, Some("a@b.co"), Some("u-1"));
+    anew.opt_in = Some(true);
+    write(&hub, 8, anew).await;
+    assert!(by_email(&hub, "a@b.co").await.unwrap().suppressed_at.is_some());
+    let accepted = hub.accept(vec![told(9, "contact.confirmed", "a@b.co", 7)]).await;
+    assert_eq!(accepted.ids.len(), 1, "the sender is told of its own event");
+    let rows = hub.store.events(EventFilter { limit: 2, ..Default::default() }).await.unwrap();
+    let said = &rows[0].event;
+    assert_eq!((said.event_type.as_str(), said.source.as_str()), ("contact.updated", CONTACTS));
+    assert_eq!(said.time, Millis(NOW.0 + 8), "of the newest opt-in");
+    assert_eq!(said.subject.external_id.as_deref(), Some("u-1"));
+    let data: serde_json::Value = serde_json::from_str(said.data.get()).unwrap();
+    let changed: Vec<&str> =
+        data["changed"].as_array().unwrap().iter().filter_map(|name| name.as_str()).collect();
+    assert!(changed.contains(&"opt_in") && changed.contains(&"suppressed_at"), "{changed:?}");
+    assert_eq!((&data["contact"]["suppressed_at"], &data["contact"]["opt_in"]), (&json!(null), &json!(true)));
+    assert_eq!(rows[1].event.event_type.as_str(), "contact.confirmed");
+    // An unsubscription that happened before, and comes late, is void: whoever told of it is told so.
+    hub.accept(vec![told(10, "contact.unsubscribed", "a@b.co", 6)]).await;
+    let rows = hub.store.events(EventFilter { limit: 2, ..Default::default() }).await.unwrap();
+    let types: Vec<&str> = rows.iter().map(|row| row.event.event_type.as_str()).collect();
+    assert_eq!(types, ["contact.updated", "contact.unsubscribed"]);
+    assert_eq!(by_email(&hub, "a@b.co").await.unwrap().suppressed_at, None);
+    // What lifts nothing says nothing.
+    hub.accept(vec![told(11, "contact.confirmed", "a@b.co", 9)]).await;
+    assert_eq!(last_type(&hub).await, "contact.confirmed");
     hub.audit_adds_up().await;
 }
 

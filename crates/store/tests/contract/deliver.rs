@@ -374,3 +374,33 @@ pub async fn what_is_handed_on_is_offered_once_with_its_settlement(hub: Harness)
     assert!(matches!(wrote, Wrote::Settled { offered, .. } if offered.is_empty()));
     assert_eq!(hub.audit_adds_up().await.delivered, 4);
 }
+
+/// The retry of an opt-in may be an hour away: it must not hold up the opt-out behind it.
+pub async fn who_waits_behind_a_retry_of_consent_makes_it_due(hub: Harness) {
+    let crm = hub.destination("crm").await;
+    let in_an_hour =
+        |class| Outcome::Again { due: Millis(NOW.0 + 3_600_000), queue: Queue::Retry, class, reason: None };
+    for (n, event_type, class) in
+        [(1, "contact.unsubscribed", Class::Consent), (3, "email.opened", Class::Activity)]
+    {
+        hub.accept(vec![event(n, event_type, "a@b.co")]).await;
+        hub.route_all(crm).await;
+        let head = hub.claim(crm).await.pop().unwrap();
+        assert_eq!((head.event.id, head.class), (EventId(n.into()), class));
+        hub.settle(crm, vec![settlement(head.delivery, in_an_hour(class), vec![])]).await.unwrap();
+        assert_eq!(hub.claim(crm).await.len(), 0, "it is due in an hour");
+        hub.accept(vec![event(n + 1, event_type, "a@b.co")]).await;
+        let offered = hub.route_all(crm).await;
+        if class == Class::Activity {
+            assert_eq!((offered.len(), hub.claim(crm).await.len()), (0, 0), "others keep to their calendar");
+            continue;
+        }
+        assert_eq!(offered, [crm]);
+        for n in [n, n + 1] {
+            let claims = hub.claim(crm).await;
+            assert_eq!(claims.iter().map(|claim| claim.event.id).collect::<Vec<_>>(), [EventId(n.into())]);
+            hub.settle(crm, vec![ended(claims[0].delivery, State::Delivered)]).await.unwrap();
+        }
+    }
+    hub.audit_adds_up().await;
+}

@@ -1,16 +1,17 @@
 //! An erasure to its end: the walk, what others keep, what was under way, the certificate.
 
-use mailspan_core::contact::{Change, ContactWrite};
+use mailspan_core::contact::{Change, ContactWrite, read_event};
 use mailspan_core::{
     Attempt, DestinationId, EventId, Millis, Name, Outcome, RawRequest, RawValue, Reason, Settlement, State,
     Subject,
 };
 use mailspan_store::{
-    Arrived, Certified, ErasureStage, EventFilter, RefusedRequest, Store, Unread, Write, Wrote, pack_request,
+    Arrived, Certified, ErasedHash, ErasureStage, EventFilter, RefusedRequest, Store, Unread, Write, Wrote,
+    pack_request,
 };
 
 use crate::contacts::{update, upsert, write};
-use crate::harness::{Harness, NOW, ended, event, receipt};
+use crate::harness::{Harness, NOW, ended, event, receipt, uid};
 
 const ANN: &str = "ann.erasable7@gone.example";
 const FORMER: &str = "ann.former-8@gone.example";
@@ -316,4 +317,41 @@ pub async fn what_others_lose_goes_out_and_does_not_come_back(hub: Harness) {
 async fn listed(hub: &Harness, rev: i64) -> Vec<mailspan_store::ContactRow> {
     let page = mailspan_store::ContactPage::After { rev, limit: 10 };
     hub.store.contacts(Default::default(), page).await.unwrap().rows
+}
+
+/// Destinations may know somebody whom the hub does not: the erasure has its walk, its certificate, and finds who
+/// signed up meanwhile under the same external id.
+pub async fn the_erasure_of_a_stranger_is_followed_to_its_end(hub: Harness) {
+    let (tenant, crm) = (Name::default_tenant(), hub.destination("crm").await);
+    let mut asked = with_data(
+        event(1, "contact.erased", ANN),
+        0,
+        &format!(r#"{{"contact":{{"email":"{ANN}","external_id":"u-erased-9"}}}}"#),
+    );
+    asked.contact = read_event(&asked.event, uid(1), true).map(Box::new);
+    let mut sent = receipt(vec![asked]);
+    sent.packed = Some(raw(ANN));
+    hub.store.write(Write::Accept(Box::new(sent))).await.unwrap();
+    let row = hub.store.erasure(1).await.unwrap().expect("an erasure of nobody known left no row");
+    assert_eq!(row.hashes.len(), 2, "the address and the external id");
+    hub.route_all(crm).await;
+    walk(&hub.store).await;
+    assert_eq!(stage(&hub).await, ErasureStage::Asking);
+    let anew = ContactWrite { opt_in: Some(true), ..upsert(20, Some(BOB), Some("u-erased-9")) };
+    write(&hub, 20, anew).await;
+    let known = |hash: &String| ErasedHash { tenant: tenant.clone(), hash: hash.clone(), at: NOW };
+    let found = hub.store.here_anew(row.hashes.iter().map(known).collect()).await.unwrap();
+    assert_eq!(found.len(), 1, "who signed up under the same external id is not noticed");
+    let claims = hub.claim(crm).await;
+    assert_eq!(claims[0].event.subject.external_id.as_deref(), Some("u-erased-9"));
+    hub.settle(crm, vec![ended(claims[0].delivery, State::Delivered)]).await.unwrap();
+    walk(&hub.store).await;
+    assert_eq!(stage(&hub).await, ErasureStage::Certifying);
+    let certified = Certified { id: 1, certificate: "{}".to_owned(), at: NOW };
+    hub.store.write(Write::Certify(certified)).await.unwrap();
+    for needle in [ANN, "ann.erasable7"] {
+        assert_eq!(hub.tables_with(needle).await, Default::default(), "{needle} is still there");
+    }
+    assert!(hub.store.person(&tenant, &Subject::read(BOB)).await.unwrap().is_some());
+    hub.audit_adds_up().await;
 }

@@ -166,6 +166,10 @@ mod on_sqlite {
         run(sqlite, deliver::what_is_handed_on_is_offered_once_with_its_settlement);
     }
     #[test]
+    fn who_waits_behind_a_retry_of_consent_makes_it_due() {
+        run(sqlite, deliver::who_waits_behind_a_retry_of_consent_makes_it_due);
+    }
+    #[test]
     fn only_a_dead_letter_is_discarded() {
         run(sqlite, deliver::only_a_dead_letter_is_discarded);
     }
@@ -340,6 +344,18 @@ mod on_sqlite {
     #[test]
     fn what_happened_before_an_erasure_makes_nobody() {
         run(sqlite, consent::what_happened_before_an_erasure_makes_nobody);
+    }
+    #[test]
+    fn a_request_that_only_proves_is_found_by_its_fact() {
+        run(sqlite, renewed::a_request_that_only_proves_is_found_by_its_fact);
+    }
+    #[test]
+    fn what_a_reported_confirmation_lifts_is_told() {
+        run(sqlite, consent::what_a_reported_confirmation_lifts_is_told);
+    }
+    #[test]
+    fn the_erasure_of_a_stranger_is_followed_to_its_end() {
+        run(sqlite, erasures::the_erasure_of_a_stranger_is_followed_to_its_end);
     }
     #[test]
     fn a_former_address_is_erased_with_its_person() {

@@ -95,6 +95,9 @@ fn cases() -> Vec<Case> {
         ("what_is_handed_on_is_offered_once_with_its_settlement", |hub| {
             Box::pin(deliver::what_is_handed_on_is_offered_once_with_its_settlement(hub))
         }),
+        ("who_waits_behind_a_retry_of_consent_makes_it_due", |hub| {
+            Box::pin(deliver::who_waits_behind_a_retry_of_consent_makes_it_due(hub))
+        }),
         ("what_waits_behind_a_head_is_carried_with_it", |hub| {
             Box::pin(coalesce::what_waits_behind_a_head_is_carried_with_it(hub))
         }),
@@ -168,6 +171,15 @@ fn cases() -> Vec<Case> {
         ("what_decides_is_never_forgotten", |hub| Box::pin(consent::what_decides_is_never_forgotten(hub))),
         ("what_happened_before_an_erasure_makes_nobody", |hub| {
             Box::pin(consent::what_happened_before_an_erasure_makes_nobody(hub))
+        }),
+        ("a_request_that_only_proves_is_found_by_its_fact", |hub| {
+            Box::pin(renewed::a_request_that_only_proves_is_found_by_its_fact(hub))
+        }),
+        ("what_a_reported_confirmation_lifts_is_told", |hub| {
+            Box::pin(consent::what_a_reported_confirmation_lifts_is_told(hub))
+        }),
+        ("the_erasure_of_a_stranger_is_followed_to_its_end", |hub| {
+            Box::pin(erasures::the_erasure_of_a_stranger_is_followed_to_its_end(hub))
         }),
         ("a_former_address_is_erased_with_its_person", |hub| {
             Box::pin(consent::a_former_address_is_erased_with_its_person(hub))

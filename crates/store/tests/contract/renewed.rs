@@ -3,11 +3,11 @@
 use mailspan_core::contact::{
     Change, ContactKey, ContactWrite, Permission, Stated, Suppressed, Turn, WriteMode,
 };
-use mailspan_core::{Millis, Name};
-use mailspan_store::{EventFilter, FactFilter};
+use mailspan_core::{Millis, Name, RawRequest, Subject};
+use mailspan_store::{EventFilter, FactFilter, Write, pack_request};
 
-use crate::contacts::{address, update, upsert, write};
-use crate::harness::{Harness, NOW, uid};
+use crate::contacts::{address, bulk, said, update, upsert, write};
+use crate::harness::{Harness, NOW, accepted, uid};
 
 fn about(n: u64, email: &str, suppress: Change<Suppressed>) -> ContactWrite {
     let key = ContactKey::Address(address(email));
@@ -127,4 +127,52 @@ pub async fn what_stands_behind_a_contact_is_read_with_it(hub: Harness) {
     assert_eq!(proofs[0].suppressed, Some(Suppressed::Bounce));
     assert_eq!(proofs[1], mailspan_store::ProofRow::default());
     assert_eq!(hub.store.proofs(&Name::new("nobody"), &rows).await.unwrap().len(), 2);
+}
+
+/// A request that proves a consent and changes nothing makes no event: it is found by the fact that it left, among others
+/// that came before and after it.
+pub async fn a_request_that_only_proves_is_found_by_its_fact(hub: Harness) {
+    let tenant = Name::default_tenant();
+    let agreed = |n: u64, page: &str| {
+        let mut wish = ContactWrite { opt_in: Some(true), ..upsert(n, Some("a@b.co"), Some("u-1")) };
+        wish.evidence.page = Some(page.to_owned());
+        let mut sent = bulk(vec![said(n, wish)]);
+        sent.received_at = Millis(NOW.0 + n as i64 * 1_000);
+        sent.arrivals[0].event.received_at = sent.received_at;
+        sent.digest = mailspan_core::Digest([n as u8; 16]);
+        sent.packed = Some(pack_request(&raw(page, sent.received_at), &[]));
+        sent
+    };
+    // The first makes the contact, and so an event.
+    for (n, page) in [(1, "/first"), (60, "/second"), (61, "/third"), (120, "/fourth")] {
+        accepted(hub.store.write(Write::Accept(Box::new(agreed(n, page)))).await);
+    }
+    let rows = hub.store.events(EventFilter { limit: 10, ..Default::default() }).await.unwrap();
+    assert_eq!(rows.len(), 1, "only the first tells something");
+    let person = hub.store.person(&tenant, &Subject::read("a@b.co")).await.unwrap().unwrap();
+    let facts = hub.store.facts_of(&tenant, person.id, 0, 10).await.unwrap();
+    let mut pages = vec![];
+    for fact in &facts {
+        let proof = hub.store.proof(&tenant, fact.learned_at, &fact.digest).await.unwrap();
+        pages.extend(proof.map(|row| String::from_utf8_lossy(&row.body).into_owned()));
+    }
+    assert_eq!(pages, ["/first", "/second", "/third", "/fourth"]);
+    let other = Name::new("other");
+    let fact = &facts[1];
+    assert!(hub.store.proof(&other, fact.learned_at, &fact.digest).await.unwrap().is_none());
+    let later = Millis(fact.learned_at.0 + 1);
+    assert!(hub.store.proof(&tenant, later, &fact.digest).await.unwrap().is_none());
+    assert!(hub.store.proof(&tenant, fact.learned_at, "no digest").await.unwrap().is_none());
+}
+
+fn raw(body: &str, received_at: Millis) -> RawRequest {
+    RawRequest {
+        method: "PUT".to_owned(),
+        url: String::new(),
+        path: "/contacts".to_owned(),
+        query: String::new(),
+        headers: vec![],
+        body: body.to_owned().into(),
+        received_at,
+    }
 }

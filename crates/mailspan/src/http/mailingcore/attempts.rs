@@ -8,9 +8,8 @@ use mailspan_core::limits::ENDPOINT_ANSWER_CHARS_MAX;
 use mailspan_core::{
     Cause, Event, EventId, EventType, Name, Offer, RawValue, Request, State as DeliveryState, Subject,
 };
-use mailspan_engine::Happened;
 use mailspan_maps::mailingcore::webhook;
-use mailspan_store::{DeliveryFilter, DeliveryRow, Write, Wrote};
+use mailspan_store::{DeliveryFilter, DeliveryRow};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
@@ -22,7 +21,7 @@ use super::list::number;
 use super::shape::Meta;
 use crate::app::App;
 use crate::contacts::endpoints::{Endpoint, route_name};
-use crate::deliver::sign;
+use crate::deliver::{self, sign};
 use crate::runtime;
 
 type Id = Result<Path<String>, axum::extract::rejection::PathRejection>;
@@ -189,13 +188,7 @@ pub async fn redeliver(State(app): State<App>, call: Call, ids: Ids) -> Result<R
     }
     let offer = app.store.offer_of(row.id).await?.ok_or_else(missing)?;
     let offers = vec![Offer { cause: Cause::Replay, ..offer }];
-    let wrote = app.store.write(Write::Offer { offers, again: true, at: runtime::now() }).await?;
-    if let Wrote::Offered { destinations } = wrote {
-        for destination in destinations {
-            app.tell(Happened::Offered { destination }).await;
-        }
-    }
-    app.has_moved();
+    deliver::offer::offer(&app, offers, true).await?;
     let row = of_event(&app, &call, &endpoint, event).await?.ok_or_else(missing)?;
     Ok(answer(StatusCode::ACCEPTED, shown(&app, &endpoint, &row).await?))
 }

@@ -17,6 +17,7 @@ use super::gate::Call;
 use super::input::json;
 use super::shape::{Meta, Removed};
 use crate::app::App;
+use crate::begun::to_its_end;
 use crate::contacts::endpoints::{ENDPOINTS_MAX, Endpoint, about, hint};
 use crate::contacts::names;
 use crate::contacts::seal::{SealError, Seals};
@@ -283,11 +284,15 @@ async fn write(
         gives_up,
         at: runtime::now(),
     };
-    app.store.write(Write::Endpoint(write)).await?;
-    reload::endpoints(app).await.map_err(|why| {
-        tracing::error!("a webhook endpoint was kept and is not served yet: {why}");
-        ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "it is kept, and not served yet")
+    let own = app.clone();
+    to_its_end(async move {
+        own.store.write(Write::Endpoint(write)).await?;
+        reload::endpoints(&own).await.map_err(|why| {
+            tracing::error!("a webhook endpoint was kept and is not served yet: {why}");
+            ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "it is kept, and not served yet")
+        })
     })
+    .await
 }
 
 pub async fn of_tenant(app: &App, call: &Call) -> Result<Vec<(EndpointRow, Endpoint)>, ApiError> {

@@ -15,6 +15,7 @@ use mailspan_store::{Arrived, DeliveryRow, Idempotency, Receipt, Write};
 use serde_json::{Value, json};
 
 use crate::app::App;
+use crate::begun::to_its_end;
 use crate::http::auth::Caller;
 use crate::http::path::Segment;
 use crate::http::problem::Problem;
@@ -42,11 +43,17 @@ pub async fn correct(
     let now = runtime::now();
     let event = corrected(&original, &body, now)?;
     let receipt = receipt(&caller, &row, event, body, now);
-    let (accepted, _) = door::keep(&app, Box::new(receipt)).await?;
-    let event_id = accepted.ids.first().ok_or_else(|| Problem::bad("the corrected event was not kept"))?;
-    let note = format!("replaced by event {event_id}");
-    app.store.write(Write::Discard { delivery: row.id, unserved: None, note, at: now }).await?;
-    app.has_moved();
+    let (own, delivery) = (app.clone(), row.id);
+    let event_id = to_its_end(async move {
+        let (accepted, _) = door::keep(&own, Box::new(receipt)).await?;
+        let event_id =
+            accepted.ids.first().ok_or_else(|| Problem::bad("the corrected event was not kept"))?;
+        let note = format!("replaced by event {event_id}");
+        own.store.write(Write::Discard { delivery, unserved: None, note, at: now }).await?;
+        own.has_moved();
+        Ok::<_, Problem>(*event_id)
+    })
+    .await?;
     let mut value = shown(&find(&app, &caller, &id).await?);
     value["replaced_by"] = json!(event_id);
     Ok(Json(value))

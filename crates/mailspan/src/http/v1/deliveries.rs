@@ -4,13 +4,13 @@ use axum::Json;
 use axum::extract::{RawQuery, State};
 use axum::http::StatusCode;
 use mailspan_core::{Cause, Class, DeliveryId, DestinationId, Name, Offer, State as DeliveryState};
-use mailspan_engine::Happened;
-use mailspan_store::{AttemptRow, DeliveryFilter, DeliveryRow, Store, Write, Wrote};
+use mailspan_store::{AttemptRow, DeliveryFilter, DeliveryRow, Store, Write};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::app::App;
 use crate::contacts::links::without_tokens;
+use crate::deliver;
 use crate::http::auth::Caller;
 use crate::http::body::OptionalJson;
 use crate::http::path::Segment;
@@ -159,13 +159,7 @@ pub async fn replay(
         );
         return Err(Problem::new(StatusCode::CONFLICT, "delivered", detail));
     }
-    let wrote = app.store.write(Write::Offer { offers: vec![offer], again, at: runtime::now() }).await?;
-    if let Wrote::Offered { destinations } = wrote {
-        for destination in destinations {
-            app.tell(Happened::Offered { destination }).await;
-        }
-    }
-    app.has_moved();
+    deliver::offer::offer(&app, vec![offer], again).await?;
     Ok(Json(shown(&find(&app, &caller, &id).await?)))
 }
 

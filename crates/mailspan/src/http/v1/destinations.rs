@@ -10,6 +10,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::app::App;
+use crate::begun::to_its_end;
 use crate::deliver::sign;
 use crate::http::auth::Caller;
 use crate::http::body::OptionalJson;
@@ -171,8 +172,13 @@ async fn stand(
     if !app.serves(destination) {
         let say = system::of_standing(&app.live(), destination, paused.as_ref());
         let at = runtime::now();
-        app.store.write(Write::Stand { destination, fence: None, paused, at, say }).await?;
-        app.route_wake.notify_one();
+        let own = app.clone();
+        let kept = to_its_end(async move {
+            let wrote = own.store.write(Write::Stand { destination, fence: None, paused, at, say }).await;
+            own.route_wake.notify_one();
+            wrote
+        });
+        kept.await?;
         return Ok(());
     }
     let mut moved = app.moved.subscribe();
@@ -210,8 +216,13 @@ pub async fn resync(
         return Err(Problem::new(StatusCode::CONFLICT, "no_resync", detail));
     };
     let (tenant, about, at) = (settings.tenant.clone(), id.0, runtime::now());
-    app.store.write(Write::RoundNow { tenant, about, at }).await?;
-    app.round_wake.notify_one();
+    let own = app.clone();
+    to_its_end(async move {
+        let wrote = own.store.write(Write::RoundNow { tenant, about, at }).await;
+        own.round_wake.notify_one();
+        wrote
+    })
+    .await?;
     Ok(Json(json!({ "id": name, "every": every.to_string(), "due": at.iso() })))
 }
 

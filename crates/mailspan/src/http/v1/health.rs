@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use mailspan_core::Millis;
 use mailspan_store::{Trouble, Write};
 
 use crate::app::App;
@@ -28,15 +29,25 @@ pub async fn ready(State(app): State<App>) -> Response {
     }
 }
 
+/// How long after a failed write nothing less than a further one of its kind shows that the store is well.
+const BROKEN_MS: u64 = 5_000;
+
 /// A read; and a write where the last one failed, so that a disk with room again is noticed though
 /// nobody sends any more.
 async fn probe(app: &App) -> Result<(), Trouble> {
     app.store.unrouted(1).await?;
-    if app.broken.load(Ordering::Relaxed) {
+    let broken_at = app.broken_at.load(Ordering::Relaxed);
+    if broken_at != 0 {
         let now = runtime::now();
+        // A disk without room for events may have some for a probe.
+        if now.since(Millis(broken_at)) < BROKEN_MS {
+            return Err(Trouble::Broken(
+                "what arrived a moment ago could not be kept: see the log".to_owned(),
+            ));
+        }
         let owner = runtime::random_u128();
         app.store.write(Write::Lease { name: "probe".to_owned(), owner, now, until: now }).await?;
-        app.broken.store(false, Ordering::Relaxed);
+        app.broken_at.store(0, Ordering::Relaxed);
     }
     Ok(())
 }

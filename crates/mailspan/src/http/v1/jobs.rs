@@ -9,6 +9,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::app::App;
+use crate::begun::to_its_end;
 use crate::http::auth::Caller;
 use crate::http::body::JsonBody;
 use crate::http::path::{Segment, Segments};
@@ -68,12 +69,18 @@ async fn begin(
     let (tenant, argument) = argument(app, caller, ask, kind).await?;
     let text = serde_json::to_string(&argument).map_err(|error| Problem::bad(error.to_string()))?;
     let job = NewJob { tenant, kind: kind.to_owned(), argument: text, at: argument.asked_at };
-    let Wrote::Key { id } = app.store.write(Write::Job(job)).await? else {
+    let own = app.clone();
+    // Whoever asked may go away after the commit: the job runs all the same.
+    let kept = to_its_end(async move {
+        let wrote = own.store.write(Write::Job(job)).await;
+        own.job_wake.notify_one();
+        wrote
+    });
+    let Wrote::Key { id } = kept.await? else {
         return Err(Problem::not_found("the job has no number"));
     };
-    match app.engine {
-        Some(_) => app.job_wake.notify_one(),
-        None => run::drive(app, id).await?,
+    if app.engine.is_none() {
+        run::drive(app, id).await?;
     }
     Ok((StatusCode::ACCEPTED, Json(shown(app, &find(app, caller, &id.to_string()).await?).await?)))
 }
@@ -311,8 +318,13 @@ pub async fn stand(
         _ => String::new(),
     };
     let say = system::of_job(&app.live(), &row.tenant).filter(|_| state.has_ended());
-    app.store.write(Write::JobStand { id: row.id, state, note, at: runtime::now(), say }).await?;
-    app.job_wake.notify_one();
-    app.route_wake.notify_one();
+    let (own, job) = (app.clone(), row.id);
+    to_its_end(async move {
+        let wrote = own.store.write(Write::JobStand { id: job, state, note, at: runtime::now(), say }).await;
+        own.job_wake.notify_one();
+        own.route_wake.notify_one();
+        wrote
+    })
+    .await?;
     Ok(Json(shown(&app, &find(&app, &caller, &id).await?).await?))
 }
