@@ -144,6 +144,9 @@ pub struct Parcel {
     /// When it was first due: its horizon counts from here.
     pub since: Millis,
     pub person: Option<Person>,
+    /// It writes all of its person's contact, as that was when this was claimed: of two the one that was mapped last
+    /// has to arrive last.
+    pub whole: bool,
     /// What the map made, or why it made nothing (a dead letter).
     pub parts: Result<Vec<Part>, Reason>,
     /// It came from the newest end of its queue: see [`Room`].

@@ -22,6 +22,13 @@ pub struct DeliveryId(pub i64);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PersonId(pub i64);
 
+impl PersonId {
+    /// Of an event about nobody whom the hub knows: a number of its own, below zero.
+    pub fn nobody(event: Seq) -> PersonId {
+        PersonId(event.0.saturating_neg())
+    }
+}
+
 /// Row number of a destination: the engine and the store know it by this, people by its [`Name`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct DestinationId(pub i64);

@@ -1,5 +1,6 @@
 //! The words of Mailspan: types that two or more crates speak of. Pure: no I/O, no clock, no randomness.
 
+pub mod chain;
 pub mod cloudevents;
 mod consent;
 pub mod contact;

@@ -3,10 +3,9 @@
 //! Whether a certificate is good is rustls's verdict alone; where that is «unknown issuer», what the server sent is
 //! looked at once more, to say which certificate is missing.
 
-mod der;
-
 use std::sync::Arc;
 
+use mailspan_core::chain::{Told, explain};
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::CryptoProvider;
@@ -16,7 +15,7 @@ use rustls::{
 };
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 
-use der::{Names, names, shown};
+const TOLD: Told = Told { who: "receiver", ca: "in `ca`" };
 
 /// rustls's verifier, with reasons.
 #[derive(Debug)]
@@ -61,7 +60,7 @@ impl ServerCertVerifier for Explaining {
                 ),
             ) => {
                 let sent: Vec<&[u8]> = intermediates.iter().map(|one| one.as_ref()).collect();
-                let why = explain(end_entity, &sent, |subject| self.knows(subject));
+                let why = explain(end_entity, &sent, |subject| self.knows(subject), TOLD);
                 Err(why.map_or(error, |why| {
                     let why = OtherError(Arc::new(Unchained(why)));
                     Error::InvalidCertificate(CertificateError::Other(why))
@@ -96,56 +95,6 @@ impl ServerCertVerifier for Explaining {
     fn root_hint_subjects(&self) -> Option<&[DistinguishedName]> {
         self.inner.root_hint_subjects()
     }
-}
-
-/// Nothing where a certificate cannot be read.
-fn explain(leaf: &[u8], sent: &[&[u8]], knows: impl Fn(&[u8]) -> bool) -> Option<String> {
-    let others: Vec<Names> = sent.iter().filter_map(|der| names(der)).collect();
-    let leaf = names(leaf)?;
-    let last = end_of(leaf, &others);
-    let issuer = shown(last.issuer);
-    if last.issuer == last.subject && last.subject == leaf.subject {
-        return Some(format!(
-            "the certificate signed itself ({issuer}), or a private authority signed it; name that one's PEM file in `ca`"
-        ));
-    }
-    if knows(last.issuer) {
-        return Some(format!(
-            "the authority {issuer} is known here and did not sign what names it as its issuer; where a private one has the same name, name that one's PEM file in `ca`"
-        ));
-    }
-    if last.issuer == last.subject {
-        return Some(format!(
-            "the chain ends at the authority {issuer}, which is not trusted here; where it is a private one, name that one's PEM file in `ca`, else the receiver must take a certificate of a public authority"
-        ));
-    }
-    let what = match last.subject == leaf.subject {
-        true => format!(
-            "the server leaves out an intermediate certificate: it shows its own, and not that of its issuer {issuer}"
-        ),
-        false => format!(
-            "the server leaves out an intermediate certificate: its chain ends at {}, and the issuer of that, {issuer}, is neither shown nor known here",
-            shown(last.subject)
-        ),
-    };
-    Some(format!(
-        "{what}; the receiver must send its whole chain (fullchain.pem), or, where {issuer} is a private authority, name that one's PEM file in `ca`"
-    ))
-}
-
-/// From issuer to issuer through what was sent; each is passed once.
-fn end_of<'a>(leaf: Names<'a>, others: &[Names<'a>]) -> Names<'a> {
-    let mut last = leaf;
-    for _ in 0..others.len() {
-        if last.issuer == last.subject {
-            break;
-        }
-        match others.iter().find(|one| one.subject == last.issuer) {
-            Some(next) => last = *next,
-            None => break,
-        }
-    }
-    last
 }
 
 #[cfg(test)]

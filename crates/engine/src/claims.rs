@@ -8,7 +8,6 @@ use mailspan_core::{DeliveryId, Millis, Outcome, Parcel, Queue, Reason, Room, Se
 use crate::coalesce::load;
 use crate::desk::{Context, Desk};
 use crate::held::{Held, Place};
-use crate::persons::is_whole;
 use crate::{Command, Fault};
 
 /// How long until a claim is repeated that failed, or whose answer contradicts itself.
@@ -28,6 +27,9 @@ pub(crate) struct Claims {
     pub(crate) more: [bool; QUEUES],
     /// The last look at the oldest of this queue did not bring all that was due.
     pub(crate) deep: [bool; QUEUES],
+    /// The last look at the oldest of this queue brought nothing but what is held or was passed over, and the same look
+    /// would bring the same: what lies behind is looked for when something has left.
+    pub(crate) stuck: [bool; QUEUES],
     /// Among the newest of this queue may be some that are not held.
     pub(crate) newer: [bool; QUEUES],
     /// Let go of while the claim was in flight: its answer may show them as they were before.
@@ -66,7 +68,7 @@ impl Desk {
         let most = self.room();
         let mut room = Room::default();
         for queue in 0..QUEUES {
-            // Held rows are still due in the store and come again, so all the room is asked for.
+            // What is held or was passed over is still due in the store and comes again, so all the room is asked for.
             if self.claims.more[queue] && self.count[queue] < most.oldest[queue] / 2 {
                 room.oldest[queue] = most.oldest[queue];
             }
@@ -84,7 +86,8 @@ impl Desk {
         self.claims.in_flight = Some(room);
         self.claims.again = false;
         self.claims.stale.clear();
-        let held = self.held.keys().copied().collect();
+        let mut held: Vec<_> = self.held.keys().copied().chain(self.persons.passed_over()).collect();
+        held.sort_unstable();
         cx.out.push(Command::Claim { destination: self.id, room, held });
     }
 
@@ -106,6 +109,7 @@ impl Desk {
         let mut came = [0_u16; QUEUES];
         let mut left = [false; QUEUES];
         let mut newly = [false; QUEUES];
+        let mut has_news = false;
         let mut settlements = Vec::new();
         for parcel in parcels {
             let queue = Queue::of(parcel.class, parcel.cause, parcel.attempts);
@@ -123,9 +127,10 @@ impl Desk {
                 continue;
             } else if taken >= most {
                 left[at] = true;
-            } else if self.waits_for_its_person(&parcel) {
-                self.passed_over.extend(parcel.person.map(|person| person.id));
+            } else if self.persons.must_wait(&parcel) {
+                has_news |= self.persons.pass_over(&parcel);
             } else {
+                has_news = true;
                 newly[at] |= parcel.newest;
                 settlements.extend(self.admit(parcel, queue, cx));
             }
@@ -137,9 +142,10 @@ impl Desk {
             };
             let unseen = room.oldest[queue] == 0 && self.claims.more[queue];
             let again = self.claims.again && cx.fault != Some(Fault::LateOfferSkipped);
-            self.claims.more[queue] = full || unseen || left[queue] || again;
+            self.claims.more[queue] = full && has_news || unseen || left[queue] || again;
             if room.oldest[queue] > 0 {
                 self.claims.deep[queue] = full;
+                self.claims.stuck[queue] = full && !has_news;
             }
             // Where all of the newest were held already, the next look waits for a word.
             let unread = room.newest[queue] == 0 && self.claims.newer[queue];
@@ -149,15 +155,6 @@ impl Desk {
         self.claims.again = false;
         self.note_next_due(next_due, cx.now);
         self.write(settlements, Vec::new(), Vec::new(), cx);
-    }
-
-    /// A whole contact goes when no other of that person is held here, in whatever lane: it was mapped from what
-    /// was known when it was claimed, and the one that is mapped last must arrive last. So does an erasure when
-    /// nothing at all of the person is held: what is in flight would bring back who was erased.
-    fn waits_for_its_person(&self, parcel: &Parcel) -> bool {
-        let Some(person) = &parcel.person else { return false };
-        let is_whole = parcel.parts.as_ref().is_ok_and(|parts| is_whole(parts));
-        self.persons.get(&person.id).is_some_and(|of| person.erased || is_whole && of.whole > 0)
     }
 
     pub(crate) fn claim_failed(&mut self, now: Millis) {
@@ -172,8 +169,9 @@ impl Desk {
         let Some(due) = next_due else { return };
         if due > now {
             self.claims.due(due);
-        } else if self.claims.more == [false; QUEUES] {
-            // A row is due that no queue accounts for: look again, but not at once.
+        } else if self.claims.more == [false; QUEUES] && (!self.claims.is_stuck() || self.held.is_empty()) {
+            // A row is due that no queue accounts for: look again, but not at once. A queue that is stuck accounts for
+            // it, behind what is held.
             self.claims.due(now.plus(AGAIN_MS));
         }
     }
@@ -188,6 +186,7 @@ impl Desk {
             crashes,
             since,
             person,
+            whole,
             parts,
             newest,
             elsewhere,
@@ -208,6 +207,7 @@ impl Desk {
             crashes,
             since,
             person,
+            whole,
             parts,
             elsewhere,
             load: None,
@@ -249,6 +249,17 @@ impl Claims {
         self.more = [true; QUEUES];
         self.newer = [true; QUEUES];
         self.again = true;
+    }
+
+    /// Something is held no longer: what comes next of a queue that showed nothing else may be seen now.
+    pub(crate) fn left(&mut self) {
+        for (more, stuck) in self.more.iter_mut().zip(&mut self.stuck) {
+            *more |= std::mem::take(stuck);
+        }
+    }
+
+    fn is_stuck(&self) -> bool {
+        self.stuck != [false; QUEUES]
     }
 
     pub(crate) fn due(&mut self, at: Millis) {

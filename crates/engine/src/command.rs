@@ -10,8 +10,9 @@ pub enum Command {
     /// Rows of `held` are due in the store and come again: they need not be mapped.
     Claim { destination: DestinationId, room: Room, held: Vec<DeliveryId> },
     /// Make an exchange; answered by [`crate::Happened::Answered`].
-    /// `items`: for these, so that whoever waits for one can be told what was said.
-    Send { call: CallId, destination: DestinationId, request: Request, items: Vec<DeliveryId> },
+    /// `items`: for these, so that whoever waits for one can be told what was said. `newest`: from the newest end of
+    /// their queue.
+    Send { call: CallId, destination: DestinationId, request: Request, items: Vec<DeliveryId>, newest: bool },
     /// Write, all or nothing; answered by [`crate::Happened::Settled`].
     Settle { destination: DestinationId, fence: Fence, settlements: Vec<Settlement>, attempts: Vec<Attempt> },
     /// Give a `Tick` then; the earliest of all that were asked counts.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use mailspan_connectors::contract::{Question, Sink};
 use mailspan_core::limits::QUEUE_ROOM;
-use mailspan_core::{DeliveryId, DestinationId, Millis, PersonId, Queue, Reason, Request, SplitMix64};
+use mailspan_core::{DeliveryId, DestinationId, Millis, Queue, Reason, Request, SplitMix64};
 
 use crate::adapt::Adapt;
 use crate::breaker::Breaker;
@@ -36,10 +36,7 @@ pub(crate) struct Desk {
     pub(crate) quota: Quota,
     pub(crate) pace: Pace,
     pub(crate) held: BTreeMap<DeliveryId, Held>,
-    /// What is held, by person.
     pub(crate) persons: Persons,
-    /// Persons of whom something was not taken, as other things of them are held; at most a claim's.
-    pub(crate) passed_over: BTreeSet<PersonId>,
     /// A request that merged them was refused: each goes by itself until it has ended. At most
     /// [`mailspan_core::limits::ALONE_MAX`].
     pub(crate) alone: BTreeSet<DeliveryId>,
@@ -109,8 +106,7 @@ impl Desk {
             quota,
             pace: Pace::default(),
             held: BTreeMap::new(),
-            persons: Persons::new(),
-            passed_over: BTreeSet::new(),
+            persons: Persons::default(),
             alone: BTreeSet::new(),
             count: [0; QUEUES],
             count_newest: [0; QUEUES],
@@ -324,14 +320,14 @@ impl Desk {
     /// Forgets a delivery; the store knows it.
     pub(crate) fn let_go(&mut self, delivery: DeliveryId) {
         let Some(held) = self.held.remove(&delivery) else { return };
-        self.leave(&held);
+        if self.persons.leave(&held) {
+            self.claims.offered();
+        }
+        self.claims.left();
         let count = if held.newest { &mut self.count_newest } else { &mut self.count };
         count[held.queue as usize] -= 1;
         if self.claims.in_flight.is_some() {
             self.claims.stale.insert(delivery);
-        }
-        if held.person_id().is_some_and(|person| self.passed_over.remove(&person)) {
-            self.claims.offered();
         }
     }
 

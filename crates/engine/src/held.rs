@@ -22,6 +22,8 @@ pub(crate) struct Held {
     pub(crate) crashes: u32,
     pub(crate) since: Millis,
     pub(crate) person: Option<Person>,
+    /// See [`mailspan_core::Parcel::whole`]; until it is let go of, whatever becomes of its parts.
+    pub(crate) whole: bool,
     pub(crate) parts: Vec<Part>,
     pub(crate) elsewhere: Option<Elsewhere>,
     /// What it is sent with: its one part then speaks for others too.

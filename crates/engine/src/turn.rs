@@ -116,7 +116,7 @@ impl Desk {
             Ok(Plan::Send { request, takes }) => {
                 let taken = self.part(from, batch, &takes);
                 self.shares.charge(queue, taken.len());
-                self.send(queue, request, taken, None, cx)
+                self.send(from, request, taken, None, cx)
             }
             Ok(Plan::Settle { takes, verdict }) => {
                 let taken = self.part(from, batch, &takes);
@@ -138,7 +138,7 @@ impl Desk {
                     return Turn::Planned;
                 }
                 self.questions.waiting.insert(question.clone(), first.clone());
-                self.send(queue, request, first, Some(question), cx)
+                self.send(from, request, first, Some(question), cx)
             }
         }
     }
@@ -178,7 +178,7 @@ impl Desk {
 
     fn send(
         &mut self,
-        queue: Queue,
+        (queue, newest): From,
         request: mailspan_core::Request,
         items: Vec<DeliveryId>,
         question: Option<mailspan_connectors::contract::Question>,
@@ -198,6 +198,7 @@ impl Desk {
             destination: self.id,
             request: request.clone(),
             items: items.clone(),
+            newest,
         });
         let sink = self.sink.clone();
         self.calls.insert(call, Call { sink, request, items, question, queue, at: cx.now });

@@ -13,6 +13,7 @@ use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 use crate::contacts::tenants::Tenants;
 use crate::deliver::flight::Flight;
+use crate::deliver::newest::Newest;
 use crate::deliver::said::Said;
 use crate::deliver::shell::Ask;
 use crate::http::mailingcore::rates::Rates;
@@ -124,6 +125,8 @@ pub struct Shared {
     pub engine: Option<mpsc::Sender<Happened>>,
     /// What is mapped and planned just now; nothing in a command that runs without a hub.
     pub flight: OnceLock<Arc<Flight>>,
+    /// What is on its way from the newest ends of queues; nothing in a command that runs without a hub.
+    pub newest: OnceLock<Newest>,
     asks: Option<mpsc::Sender<Ask>>,
     stands: Option<mpsc::Sender<Stood>>,
     /// Standings that the engine gave, and those of them that are kept.
@@ -190,6 +193,7 @@ impl App {
             store,
             engine,
             flight: OnceLock::new(),
+            newest: OnceLock::new(),
             asks,
             stands,
             stood: AtomicU64::new(0),

@@ -11,6 +11,7 @@ use tokio::sync::oneshot;
 
 use crate::contacts::seal::Seals;
 use crate::deliver::flight::{Flight, Left};
+use crate::deliver::newest::Newest;
 use crate::hub::{Hub, Storage};
 use crate::runtime;
 
@@ -131,22 +132,35 @@ async fn postgres(url: &str, keys: StoreKeys, intake_queue_max: usize) -> Result
 /// configuration, one for each port, where the store is a database. It is a help, never a condition: without
 /// room for it the hub serves all the same.
 pub fn flight(hub: &Hub) -> Option<(Flight, Left)> {
-    let path = match &hub.storage {
-        Storage::Sqlite { path } => {
-            let mut beside = path.as_os_str().to_owned();
-            beside.push(".flight");
-            PathBuf::from(beside)
-        }
-        Storage::Postgres { folder, .. } => {
-            folder.join(format!("mailspan-{}.flight", hub.server.listen.port()))
-        }
-    };
+    let path = note(hub, "flight");
     let said = |error: &std::io::Error| {
         tracing::warn!(
             %error, "no flight note {}: what ends the process will not be found by itself", path.display()
         );
     };
     Flight::open(&path).inspect_err(said).ok()
+}
+
+/// The note of what is on its way from the newest ends of queues, in the same place.
+pub fn newest(hub: &Hub) -> Option<Newest> {
+    let path = note(hub, "newest");
+    let said = |error: &std::io::Error| {
+        tracing::warn!(%error, "no note {}: after a kill some of what was in flight waits", path.display());
+    };
+    Newest::open(&path).inspect_err(said).ok()
+}
+
+fn note(hub: &Hub, what: &str) -> PathBuf {
+    match &hub.storage {
+        Storage::Sqlite { path } => {
+            let mut beside = path.as_os_str().to_owned();
+            beside.push(format!(".{what}"));
+            PathBuf::from(beside)
+        }
+        Storage::Postgres { folder, .. } => {
+            folder.join(format!("mailspan-{}.{what}", hub.server.listen.port()))
+        }
+    }
 }
 
 /// `FILE.sock`, or a short path in the temporary folder where that is too long for a socket.

@@ -148,7 +148,6 @@ pub async fn within<T>(ms: u64, future: impl Future<Output = T>) -> Option<T> {
     tokio::time::timeout(Duration::from_millis(ms), future).await.ok()
 }
 
-/// The tokio runtime of the program: as many workers as there are cores.
 /// All of these at once, in their order. For some tens: whoever wakes has all polled that are not done.
 pub async fn together<F: Future>(futures: impl IntoIterator<Item = F>) -> Vec<F::Output> {
     let mut running: Vec<_> = futures.into_iter().map(|future| (Box::pin(future), None)).collect();
@@ -166,6 +165,7 @@ pub async fn together<F: Future>(futures: impl IntoIterator<Item = F>) -> Vec<F:
     .await
 }
 
+/// The tokio runtime of the program: as many workers as there are cores.
 pub fn build() -> std::io::Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("mailspan").build()
 }

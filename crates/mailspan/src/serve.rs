@@ -8,7 +8,7 @@ use std::sync::Arc;
 use anyhow::{Context, bail};
 use mailspan_core::limits::{self, DRAIN_MS_MAX};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use tokio::net::{TcpListener, TcpSocket};
+use tokio::net::{TcpListener, TcpSocket, UnixListener};
 use tokio::sync::{mpsc, watch};
 
 use crate::app::{App, Engine, Live};
@@ -93,7 +93,9 @@ pub async fn begin(hub: Hub) -> anyhow::Result<Serving> {
     };
     drill::point("start-after-migrations");
     // Who only receives maps nothing.
-    let flight = hub.server.role.delivers().then(|| open::flight(&hub)).flatten();
+    let delivers = hub.server.role.delivers();
+    let (flight, newest) =
+        (delivers.then(|| open::flight(&hub)).flatten(), delivers.then(|| open::newest(&hub)).flatten());
     let (stop, stopped) = watch::channel(false);
     let (engine, inbox) = mpsc::channel(INBOX_MAX);
     let (asks, asked) = mpsc::channel(ASKS_MAX);
@@ -105,9 +107,11 @@ pub async fn begin(hub: Hub) -> anyhow::Result<Serving> {
 
     let erased =
         crate::erase::again(&app).await.context("erase again who was erased after this store was saved")?;
-    let public = bind(listen)?;
-    let operator = operator_listen.map(bind).transpose()?;
-    let unix = serving.socket.as_deref().map(open::listen).transpose()?;
+    let doors = Doors {
+        public: bind(listen)?,
+        operator: operator_listen.map(bind).transpose()?,
+        unix: serving.socket.as_deref().map(open::listen).transpose()?,
+    };
 
     let owner = app.owner();
     serving.task(shell::run(app.clone(), inbox, asked));
@@ -117,6 +121,7 @@ pub async fn begin(hub: Hub) -> anyhow::Result<Serving> {
         flight.begin();
         app.flight.get_or_init(|| Arc::new(flight));
     }
+    newest.map(|note| app.newest.get_or_init(|| note));
     if serving.socket.is_some() {
         serving.serve_file(owner).await?;
     } else {
@@ -130,31 +135,19 @@ pub async fn begin(hub: Hub) -> anyhow::Result<Serving> {
         serving.task(poll::follow::run(app.clone(), owner));
         serving.task(crate::erase::run(app.clone(), erased));
     }
-
-    let stop = || app.stop.clone();
-    let public_routes = match &operator {
-        Some(_) => router::public(app.clone()),
-        None => router::all(app.clone()),
-    };
     let scheme = if app.live().hub.server.tls.is_some() { "https" } else { "http" };
     // With port 0 the system has chosen one.
-    tracing::info!("listening on {scheme}://{}", public.local_addr().unwrap_or(listen));
+    tracing::info!("listening on {scheme}://{}", doors.public.local_addr().unwrap_or(listen));
     runtime::spawn(reload::on_renewal(app.clone(), owner));
-    serving.task(server::serve(public, public_routes, reception(&app), stop(), runtime::spawner()));
-    if let Some(operator) = operator {
-        serving.task(server::serve(
-            operator,
-            router::operator_alone(app.clone()),
-            reception(&app),
-            stop(),
-            runtime::spawner(),
-        ));
-    }
-    if let Some(unix) = unix {
-        let commands = router::all(app.clone()).layer(axum::Extension(FromSocket));
-        serving.task(server::serve_unix(unix, commands, stop(), runtime::spawner()));
-    }
+    serving.answer(doors);
     Ok(serving)
+}
+
+/// Where requests come in.
+struct Doors {
+    public: TcpListener,
+    operator: Option<TcpListener>,
+    unix: Option<UnixListener>,
 }
 
 fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
@@ -200,6 +193,26 @@ impl Serving {
         runtime::spawn(reload::follow_endpoints(self.app.clone()));
     }
 
+    fn answer(&mut self, Doors { public, operator, unix }: Doors) {
+        let (app, stop) = (self.app.clone(), || self.app.stop.clone());
+        let routes = match &operator {
+            Some(_) => router::public(app.clone()),
+            None => router::all(app.clone()),
+        };
+        let public = server::serve(public, routes, reception(&app), stop(), runtime::spawner());
+        let operator = operator.map(|operator| {
+            let routes = router::operator_alone(app.clone());
+            server::serve(operator, routes, reception(&app), stop(), runtime::spawner())
+        });
+        let unix = unix.map(|unix| {
+            let commands = router::all(app.clone()).layer(axum::Extension(FromSocket));
+            server::serve_unix(unix, commands, stop(), runtime::spawner())
+        });
+        self.task(public);
+        operator.into_iter().for_each(|task| self.task(task));
+        unix.into_iter().for_each(|task| self.task(task));
+    }
+
     fn task(&mut self, task: impl Future<Output = ()> + Send + 'static) {
         let (done, end) = tokio::sync::oneshot::channel();
         self.ends.push(end);
@@ -227,6 +240,9 @@ pub async fn end(serving: Serving) {
     }
     if let Some(flight) = app.flight.get() {
         flight.land();
+    }
+    if let Some(newest) = app.newest.get() {
+        newest.land();
     }
     drop(app);
     if let Some(socket) = socket {

@@ -3,7 +3,7 @@
 use mailspan_core::{EventId, Millis, Name, PersonId, Subject};
 
 use crate::audience::Confirmation;
-use crate::erase::{ErasedHash, ErasureRow, ErasureVerdict, from_hex};
+use crate::erase::{ErasedHash, ErasureRow, ErasureVerdict, OpenErasures, from_hex};
 use crate::{Store, Trouble, sqlite};
 use mailspan_core::contact::Permission;
 
@@ -42,26 +42,31 @@ impl KinConfirmation {
 }
 
 impl Store {
-    /// Newest first; `open`: only those that are not done. `before`: those with a smaller id.
+    /// Newest first. `before`: those with a smaller id.
     pub async fn erasures(
         &self,
         tenant: Option<Name>,
-        open: bool,
         before: Option<i64>,
         limit: usize,
     ) -> Result<Vec<ErasureRow>, Trouble> {
         match self {
             Store::Sqlite(sqlite) => {
-                sqlite
-                    .read(move |base| sqlite::erase_reads::list(base, tenant.as_ref(), open, before, limit))
-                    .await
+                sqlite.read(move |base| sqlite::erase_reads::list(base, tenant.as_ref(), before, limit)).await
             }
-            Store::Postgres(postgres) => postgres.erasures(tenant.as_ref(), open, before, limit).await,
+            Store::Postgres(postgres) => postgres.erasures(tenant.as_ref(), before, limit).await,
+        }
+    }
+
+    /// Of those that are not done: the newest, and whose certificates can be written.
+    pub async fn open_erasures(&self) -> Result<OpenErasures, Trouble> {
+        match self {
+            Store::Sqlite(sqlite) => sqlite.read(sqlite::erase_reads::open).await,
+            Store::Postgres(postgres) => postgres.open_erasures().await,
         }
     }
 
     pub async fn erasure(&self, id: i64) -> Result<Option<ErasureRow>, Trouble> {
-        let mut found = self.erasures(None, false, Some(id.saturating_add(1)), 1).await?;
+        let mut found = self.erasures(None, Some(id.saturating_add(1)), 1).await?;
         Ok(found.pop().filter(|row| row.id == id))
     }
 

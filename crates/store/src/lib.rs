@@ -40,8 +40,8 @@ use mailspan_core::{DeliveryId, DestinationId, Event, EventId, Millis, Name, Per
 
 pub use contacts::*;
 pub use erase::{
-    Certified, ERASURES_TOGETHER_MAX, ErasedHash, ErasureRow, ErasureStage, ErasureVerdict, Words,
-    element_of, elements_naming,
+    Certified, ErasedHash, ErasureRow, ErasureStage, ErasureVerdict, OpenErasures, Words, element_of,
+    elements_naming,
 };
 pub use erase_reads::{Kin, KinConfirmation};
 pub use identity::{StoreKey, StoreKeys};

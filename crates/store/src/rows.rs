@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use mailspan_core::limits::ATTEMPTS_BACK_MAX;
 use mailspan_core::{
     Cause, Class, DeliveryId, DestinationId, Event, EventId, LastTimes, Millis, Name, Person, Progress,
-    Reason, RouteId, State,
+    Reason, RouteId, Seq, State,
 };
 
 /// A due delivery with what is needed to map it.
@@ -195,6 +195,8 @@ pub struct DeliveryFilter {
     pub destination: Option<Name>,
     pub state: Option<State>,
     pub event: Option<EventId>,
+    /// Of any of these events; empty: of all.
+    pub events: Vec<Seq>,
     pub before: Option<i64>,
     pub limit: usize,
 }

@@ -1,6 +1,7 @@
 //! One write applied to one contact: what is kept, what changed, what is said of it.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
@@ -17,7 +18,7 @@ use crate::{Millis, Reason};
 #[derive(Debug, Clone, Default)]
 pub struct Known {
     /// The contact, where there is one.
-    pub contact: Option<Contact>,
+    pub contact: Option<Arc<Contact>>,
     /// Facts of the person.
     pub facts: Vec<Fact>,
     /// Of the newest fact that agrees; nothing where it is not known.
@@ -43,7 +44,7 @@ pub enum Turn {
 #[derive(Debug, Clone)]
 pub struct Applied {
     pub turn: Turn,
-    pub after: Option<Contact>,
+    pub after: Option<Arc<Contact>>,
     /// Appended with the time and evidence of the write.
     pub facts: Vec<Stated>,
     /// `Some(Some)`: why the address is suppressed now, and since when; `Some(None)`: it is not any more.
@@ -69,7 +70,7 @@ pub fn apply(known: &Known, write: &ContactWrite, learned: Millis) -> Applied {
 }
 
 fn written(known: &Known, write: &ContactWrite, learned: Millis) -> Applied {
-    let before = known.contact.as_ref();
+    let before = known.contact.as_deref();
     if write.erase {
         return erase(known, write);
     }
@@ -127,7 +128,7 @@ fn written(known: &Known, write: &ContactWrite, learned: Millis) -> Applied {
     let suppressed = suppression.unwrap_or(known.suppressed).map(|(reason, _)| reason);
     let event = told::event(&turn, before, &after, &names, suppressed, &write.evidence.origin);
     let ask = asks(known, write);
-    Applied { turn, after: Some(after), facts, suppression, standing, event, ask, stands_anew }
+    Applied { turn, after: Some(Arc::new(after)), facts, suppression, standing, event, ask, stands_anew }
 }
 
 /// Names of what the hub says has changed: what differs, and what destinations have to be told all the same.
@@ -138,7 +139,7 @@ fn changes(
     suppression: Suppression,
     stands_anew: bool,
 ) -> Vec<&'static str> {
-    let before = known.contact.as_ref();
+    let before = known.contact.as_deref();
     let mut names = before.map(|before| told::differences(before, after)).unwrap_or_default();
     let agrees_anew = write.opt_in == Some(true) && before.is_some_and(|before| before.opt_in);
     // While a suppression stood an opt-in was told as none.

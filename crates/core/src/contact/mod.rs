@@ -10,6 +10,7 @@ mod told;
 mod wishes;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -274,7 +275,7 @@ impl ContactWrite {
 pub struct ContactOutcome {
     pub turn: Turn,
     /// As it is now; nothing after an erasure, a refusal, or where it is not known.
-    pub contact: Option<Contact>,
+    pub contact: Option<Arc<Contact>>,
     /// True where a confirmation was asked for.
     pub asked: bool,
     /// What another source told lifted a suppression: to be told by an event of the hub's own.

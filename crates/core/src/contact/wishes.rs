@@ -8,7 +8,7 @@ use super::{Contact, ContactWrite, Evidence, Suppressed, WriteMode, renewed};
 pub(super) fn stated(known: &Known, write: &ContactWrite) -> Vec<Stated> {
     let mut before = known.facts.clone();
     let mut facts: Vec<Stated> = write.stated.clone();
-    if moves(known.contact.as_ref(), write) {
+    if moves(known.contact.as_deref(), write) {
         facts.push(Stated::Moved);
         before.push(Fact { at: write.at, what: Stated::Moved });
     }

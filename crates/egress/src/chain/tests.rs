@@ -1,6 +1,8 @@
 use proptest::prelude::*;
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 
+use mailspan_core::chain::{explain, names, shown};
+
 use super::*;
 
 /// A certificate of that name, signed by `by` or by itself.
@@ -24,7 +26,7 @@ fn made(name: &str, by: Option<&Issuer<'static, KeyPair>>) -> (Vec<u8>, Issuer<'
 }
 
 fn check(leaf: &[u8], sent: &[&[u8]], known: &str, expected: &[&str]) {
-    let why = explain(leaf, sent, |subject| shown(subject).contains(known)).unwrap();
+    let why = explain(leaf, sent, |subject| shown(subject).contains(known), TOLD).unwrap();
     expected.iter().for_each(|part| assert!(why.contains(part), "`{part}` is missing in: {why}"));
 }
 
@@ -53,7 +55,7 @@ fn the_missing_certificate_has_a_name() {
     let (nameless, by_nameless) = made("", None);
     let (leaf, _) = made("crm.test", Some(&by_nameless));
     check(&leaf, &[&nameless], nobody, &["the authority without a name"]);
-    assert_eq!(explain(b"no certificate", &[], |_| false), None);
+    assert_eq!(explain(b"no certificate", &[], |_| false, TOLD), None);
 }
 
 #[test]
@@ -70,7 +72,7 @@ fn a_ring_of_issuers_ends() {
     let (two, by_two) = made("two", Some(&by_one));
     let (one, _) = made("one", Some(&by_two));
     let (leaf, _) = made("crm.test", Some(&by_two));
-    assert!(explain(&leaf, &[&one, &two], |_| false).is_some());
+    assert!(explain(&leaf, &[&one, &two], |_| false, TOLD).is_some());
 }
 
 proptest! {
@@ -85,6 +87,6 @@ proptest! {
         let mut certificate = made("Trusty/Root", None).0;
         let at = at.index(certificate.len());
         certificate[at] = byte;
-        let _ = explain(&certificate, &[&certificate], |_| false);
+        let _ = explain(&certificate, &[&certificate], |_| false, TOLD);
     }
 }

@@ -60,6 +60,7 @@ fn held(ops: &[Op]) -> Held {
         crashes: 0,
         since: Millis(0),
         person: None,
+        whole: false,
         parts: parts(0, ops),
         load: None,
         exchanged: false,

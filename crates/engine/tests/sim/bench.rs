@@ -85,6 +85,12 @@ impl Bench {
         self.hear(Happened::Claimed { destination: CRM, parcels, next_due: None, more: None });
     }
 
+    /// As the program tells it: without what is held, from queues that all have more.
+    pub fn claimed_of_many(&mut self, parcels: Vec<Parcel>) {
+        let more = Some([true; Queue::ALL.len()]);
+        self.hear(Happened::Claimed { destination: CRM, parcels, next_due: None, more });
+    }
+
     pub fn answer(&mut self, call: CallId, status: u16, body: Value) {
         self.answer_with(call, status, &[], body);
     }
@@ -142,6 +148,14 @@ impl Bench {
         self.out.iter().filter(|command| matches!(command, Command::Claim { .. })).count()
     }
 
+    /// What the claim of the last step wants to hear nothing of; nothing where nothing was claimed.
+    pub fn unasked(&self) -> Option<Vec<i64>> {
+        self.out.iter().find_map(|command| match command {
+            Command::Claim { held, .. } => Some(held.iter().map(|delivery| delivery.0).collect()),
+            _ => None,
+        })
+    }
+
     pub fn notices<'a>(&'a self) -> Vec<&'a Notice> {
         let notice = |command: &'a Command| match command {
             Command::Announce { what, .. } => Some(what),
@@ -169,17 +183,21 @@ pub fn done(items: usize) -> Value {
     json!({ "verdicts": vec![Verdict::Done; items] })
 }
 
-pub fn parcel(id: i64, operations: Vec<Operation>) -> Parcel {
-    let person = Person {
-        id: PersonId(id),
+pub fn nobody() -> Person {
+    Person {
+        id: PersonId(0),
         subject: Subject::nobody(),
         opens: 0,
         clicks: 0,
-        opted_out_at: Some(Millis(50)),
+        opted_out_at: None,
         opted_in_at: None,
         suppressed: false,
         erased: false,
-    };
+    }
+}
+
+pub fn parcel(id: i64, operations: Vec<Operation>) -> Parcel {
+    let person = Person { id: PersonId(id), opted_out_at: Some(Millis(50)), ..nobody() };
     let class = operations.iter().map(Operation::class).min().unwrap_or(Class::Activity);
     let part = |(at, operation)| Part {
         key: Key(format!("{id}.{at}").into()),
@@ -196,6 +214,7 @@ pub fn parcel(id: i64, operations: Vec<Operation>) -> Parcel {
         crashes: 0,
         since: Millis(1_000_000),
         person: Some(person),
+        whole: false,
         elsewhere: None,
         parts: Ok(operations.into_iter().enumerate().map(part).collect()),
         newest: false,

@@ -223,6 +223,7 @@ impl Store {
             crashes: row.crashes,
             since: row.since,
             person: row.person.map(|person| self.persons[person].clone()),
+            whole: row.id % 3 == 0,
             newest: false,
             elsewhere: None,
             parts: row.operations.clone().map(|operations| operations.iter().enumerate().map(part).collect()),

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use mailspan_core::{
     Answer, Cause, Class, DeliveryId, DestinationId, Key, Lost, Millis, Operation, Outcome, Parcel, Part,
-    Queue, Reason, Request, Room, Settlement, SplitMix64, State, Verdict,
+    Person, PersonId, Queue, Reason, Request, Room, Settlement, SplitMix64, State, Verdict,
 };
 use mailspan_engine::{CallId, Command, Engine, Fault, Fence, Happened, Limits, Notice};
 use serde_json::json;
@@ -67,6 +67,8 @@ pub struct Row {
     pub reason: Option<Reason>,
     pub offered: Millis,
     pub live: bool,
+    /// Whose whole contact it writes.
+    pub whole_of: Option<PersonId>,
     queue: Queue,
     due: Millis,
 }
@@ -80,10 +82,15 @@ pub struct Town {
     pub rows: BTreeMap<i64, Row>,
     /// The most deliveries that one desk held.
     pub held_max: usize,
+    /// Claims that were made, and deliveries that they brought.
+    pub claims: usize,
+    pub mapped: usize,
     fence: i64,
     order: u64,
     queue: BTreeMap<(Millis, u64), Ev>,
     calls: BTreeMap<CallId, DestinationId>,
+    /// The last call with a whole contact of each person.
+    under_way: BTreeMap<PersonId, CallId>,
     wake: Option<Millis>,
     epoch: u64,
     next: i64,
@@ -111,10 +118,13 @@ impl Town {
             sites: BTreeMap::new(),
             rows: BTreeMap::new(),
             held_max: 0,
+            claims: 0,
+            mapped: 0,
             fence: 0,
             order: 0,
             queue: BTreeMap::new(),
             calls: BTreeMap::new(),
+            under_way: BTreeMap::new(),
             wake: None,
             epoch: 0,
             next: 1,
@@ -179,6 +189,19 @@ impl Town {
         }
     }
 
+    /// A whole contact of each of these persons, due now.
+    pub fn whole(
+        &mut self,
+        destination: DestinationId,
+        class: Class,
+        persons: impl IntoIterator<Item = i64>,
+    ) {
+        for person in persons {
+            let id = self.row(destination, class, Cause::Live, 0, false);
+            self.rows.get_mut(&id).expect(KNOWN).whole_of = Some(PersonId(person));
+        }
+    }
+
     /// One delivery each `every_ms` until then.
     pub fn offers(&mut self, destination: DestinationId, class: Class, every_ms: u64, until: Millis) {
         let offer = Ev::Offer { destination, class, cause: Cause::Live, every_ms, until };
@@ -236,15 +259,24 @@ impl Town {
         }
     }
 
-    fn row(&mut self, destination: DestinationId, class: Class, cause: Cause, attempts: u32, live: bool) {
+    fn row(
+        &mut self,
+        destination: DestinationId,
+        class: Class,
+        cause: Cause,
+        attempts: u32,
+        live: bool,
+    ) -> i64 {
         let (id, offered) = (self.next, self.now);
         self.next += 1;
         let queue = Queue::of(class, cause, attempts);
         let (state, reason) = (State::Pending, None);
+        let (whole_of, due) = (None, offered);
         let row =
-            Row { destination, class, cause, attempts, state, reason, offered, live, queue, due: offered };
+            Row { destination, class, cause, attempts, state, reason, offered, live, whole_of, queue, due };
         self.rows.insert(id, row);
         self.sites.get_mut(&destination).expect(KNOWN).due[queue as usize].insert((self.now, id));
+        id
     }
 
     pub fn hear(&mut self, happened: Happened) {
@@ -259,15 +291,16 @@ impl Town {
     fn command(&mut self, command: Command) {
         let (epoch, now) = (self.epoch, self.now);
         match command {
-            Command::Claim { destination, room, .. } => {
-                let (parcels, next_due) = self.claim(destination, room);
+            Command::Claim { destination, room, held } => {
+                let happened = self.claim(destination, room, &held);
+                self.claims += 1;
                 let standing = self.engine.standing(now, destination, 0).expect(KNOWN);
                 self.held_max = self.held_max.max(standing.held);
-                let happened = Happened::Claimed { destination, parcels, next_due, more: None };
                 self.at(now.plus(1), Ev::Hear { epoch, happened });
             }
             Command::Send { call, destination, request, .. } => {
                 self.calls.insert(call, destination);
+                self.check_whole(call, &request);
                 let (answer, after) = self.sites.get_mut(&destination).expect(KNOWN).handle(now, &request);
                 self.at(now.plus(after), Ev::Answer { epoch, call, answer });
             }
@@ -288,20 +321,27 @@ impl Town {
         }
     }
 
-    fn claim(&self, destination: DestinationId, room: Room) -> (Vec<Parcel>, Option<Millis>) {
+    /// As the program's stores and its shell do: what is held counts and is not brought.
+    fn claim(&mut self, destination: DestinationId, room: Room, held: &[DeliveryId]) -> Happened {
         let site = &self.sites[&destination];
-        let (mut parcels, mut next_due) = (Vec::new(), None);
+        let (mut parcels, mut next_due, mut more) = (Vec::new(), None, [false; Queue::ALL.len()]);
+        let is_held = |id: &i64| held.binary_search(&DeliveryId(*id)).is_ok();
         for (queue, due) in site.due.iter().enumerate() {
             let last = due.iter().rev().skip_while(|(at, _)| *at > self.now);
             let newest: Vec<i64> = last.take(usize::from(room.newest[queue])).map(|(_, id)| *id).collect();
-            parcels.extend(newest.iter().map(|id| Parcel { newest: true, ..self.parcel(*id) }));
-            let came = due.iter().take(usize::from(room.oldest[queue])).take_while(|(at, _)| *at <= self.now);
-            // What the newest end brought counts, as in the program's stores.
-            let taken = came.map(|(_, id)| parcels.push(self.parcel(*id))).count();
-            let next = due.iter().nth(taken).map(|(at, _)| *at);
+            let new = newest.iter().filter(|id| !is_held(id));
+            parcels.extend(new.map(|id| Parcel { newest: true, ..self.parcel(*id) }));
+            let limit = usize::from(room.oldest[queue]);
+            let came = due.iter().take(limit).take_while(|(at, _)| *at <= self.now);
+            let came: Vec<i64> = came.map(|(_, id)| *id).collect();
+            let new = came.iter().filter(|id| !is_held(id) && !newest.contains(id));
+            parcels.extend(new.map(|id| self.parcel(*id)));
+            more[queue] = limit > 0 && came.len() >= limit;
+            let next = due.iter().nth(came.len()).map(|(at, _)| *at);
             next_due = [next_due, next].into_iter().flatten().min();
         }
-        (parcels, next_due)
+        self.mapped += parcels.len();
+        Happened::Claimed { destination, parcels, next_due, more: Some(more) }
     }
 
     fn parcel(&self, id: i64) -> Parcel {
@@ -319,11 +359,22 @@ impl Town {
             attempts: row.attempts,
             crashes: 0,
             since: row.offered,
-            person: None,
+            person: row.whole_of.map(|id| Person { id, ..bench::nobody() }),
+            whole: row.whole_of.is_some(),
             parts: Ok(vec![part]),
             newest: false,
             elsewhere: None,
             behind: Vec::new(),
+        }
+    }
+
+    /// Of a person one whole contact is on its way.
+    fn check_whole(&mut self, call: CallId, request: &Request) {
+        let persons = bench::ids(request).into_iter().filter_map(|id| self.rows[&id].whole_of);
+        for person in persons.collect::<Vec<_>>() {
+            let before = self.under_way.insert(person, call);
+            let still = before.filter(|before| self.calls.contains_key(before));
+            assert_eq!(still, None, "two whole contacts of {person:?} are on their way");
         }
     }
 

@@ -11,6 +11,7 @@ use super::{Common, sources, table};
 
 /// What the exit code says where both sides differ: 1 is an error.
 const DIFFERENT: u8 = 3;
+const NOT_COMPARED: u8 = 1;
 
 #[derive(Debug, Args)]
 pub struct Reconcile {
@@ -64,7 +65,42 @@ async fn transmission(
         let columns = ["what", "recipient", "type", "at", "here_type", "destination", "reason", "event_id"];
         table::rows(common, &columns, &differences, "both say the same");
     }
+    if answer["complete"] == false {
+        eprintln!(
+            "not all events of that time were looked at: what is said to be missing here may be among them"
+        );
+    }
+    Ok(ExitCode::from(code(&answer, &differences)))
+}
+
+/// What was not compared whole says nothing of both sides.
+fn code(answer: &Value, differences: &[Value]) -> u8 {
     let missing = differences.iter().filter(|one| one["what"] == "missing_here").count() as u64;
     let mended = answer["repaired"].as_u64() == Some(missing) && missing == differences.len() as u64;
-    Ok(if mended { ExitCode::SUCCESS } else { ExitCode::from(DIFFERENT) })
+    match (answer["complete"] == true, mended) {
+        (false, _) => NOT_COMPARED,
+        (true, true) => 0,
+        (true, false) => DIFFERENT,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(complete: bool, repaired: u64, differences: &[&str], expected: u8) {
+        let answer = json!({ "complete": complete, "repaired": repaired });
+        let differences: Vec<Value> = differences.iter().map(|what| json!({ "what": what })).collect();
+        assert_eq!(code(&answer, &differences), expected, "{answer} {differences:?}");
+    }
+
+    #[test]
+    fn both_say_the_same_only_where_all_was_looked_at() {
+        check(true, 0, &[], 0);
+        check(true, 1, &["missing_here"], 0);
+        check(true, 0, &["missing_here"], 3);
+        check(true, 1, &["missing_here", "missing_there"], 3);
+        check(false, 0, &[], 1);
+        check(false, 1, &["missing_here"], 1);
+    }
 }

@@ -66,9 +66,7 @@ impl Endpoint {
             updated_at: now,
         }
     }
-}
 
-impl Endpoint {
     /// Of the secret that signs now.
     pub fn hint_at(&self, now: Millis) -> &str {
         let next = self.next_hint.as_deref().filter(|_| self.next_from.is_some_and(|from| from <= now));

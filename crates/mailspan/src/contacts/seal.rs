@@ -1,7 +1,8 @@
 //! Secrets made through the API, encrypted at rest: AES-256-GCM under the store key (NIST SP 800-38D).
 //!
 //! The key is the operator's: `[storage] key`. Where a SQLite hub names none, one is made beside the file when that
-//! is first opened, and the key of the address hashes is kept under it. The first key seals; every key opens, so that one can be rotated.
+//! is first opened, and the key of the address hashes is kept under it. The first key seals; every key opens, so
+//! that one can be rotated.
 
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;

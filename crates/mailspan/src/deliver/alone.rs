@@ -1,6 +1,6 @@
 //! After an unclean end: what was being mapped, planned or judged runs alone, one at a time, before anything is
-//! sent; what was judged with the answer that was noted with it. What ends the process again while it is alone is a dead letter at the next start; a kill for
-//! any other reason finds nobody alone, so it counts against no delivery.
+//! sent; what was judged with the answer that was noted with it. What ends the process again while it is alone is a
+//! dead letter at the next start; a kill for any other reason finds nobody alone, so it counts against no delivery.
 
 use std::collections::{BTreeMap, HashMap};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -15,7 +15,7 @@ use mailspan_store::{Claim, Trouble, Write};
 use crate::app::{App, Live};
 use crate::deliver::flight::{Flight, Left, Stage, Suspect, event_of};
 use crate::deliver::judged::Judged;
-use crate::deliver::{claim, start};
+use crate::deliver::{claim, shell, start};
 use crate::drill;
 use crate::intake::system;
 use crate::runtime;
@@ -49,7 +49,7 @@ pub async fn run(app: &App, flight: &Flight, left: Left, owner: u128) -> Result<
     let mut suspects: BTreeMap<DestinationId, Vec<EventId>> = BTreeMap::new();
     left.suspects.iter().for_each(|one| suspects.entry(one.destination).or_default().push(one.event));
     for (destination, events) in suspects {
-        for row in together(app, destination, &events).await? {
+        for row in as_claimed(app, destination, &events).await? {
             let suspect = Suspect { destination: row.destination, event: row.event.id };
             tracing::warn!(
                 delivery = row.delivery.0,
@@ -82,7 +82,7 @@ fn rehearse(live: &Live, row: Claim) {
 /// The whole batch, as the answer is to all of it.
 async fn judge_alone(app: &App, flight: &Flight, judged: &Judged) -> Result<(), Trouble> {
     let live = app.live();
-    let rows = together(app, judged.destination, &events(judged)).await?;
+    let rows = as_claimed(app, judged.destination, &events(judged)).await?;
     let Some(destination) = live.destinations.get(&judged.destination) else { return Ok(()) };
     tracing::warn!(
         destination = %destination.name, deliveries = rows.len(),
@@ -150,6 +150,17 @@ async fn condemn(app: &App, suspect: Suspect, owner: u128, why: &'static str) ->
         app.route_wake.notify_one();
     }
     Ok(())
+}
+
+/// With what a claim adds: they are mapped from the same as when they ended the process.
+async fn as_claimed(
+    app: &App,
+    destination: DestinationId,
+    events: &[EventId],
+) -> Result<Vec<Claim>, Trouble> {
+    let mut rows = together(app, destination, events).await?;
+    shell::today(app, &app.live(), rows.iter_mut()).await?;
+    Ok(rows)
 }
 
 /// The heads that these events can be, and where one waits behind a head, that lane as far as it goes together: a

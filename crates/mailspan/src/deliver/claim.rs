@@ -6,7 +6,7 @@ use mailspan_connectors::signature::digest;
 use mailspan_core::contact::{contact_json, is_by_program};
 use mailspan_core::limits::OPERATIONS_MAX;
 use mailspan_core::{
-    Cause, Consent, ECHOED, Elsewhere, Event, Key, Operation, Parcel, Part, Person, PersonId, Reason,
+    Cause, Consent, ECHOED, Elsewhere, Event, Key, Operation, Parcel, Part, Person, PersonId, Reason, Seq,
     Verdict, class_of, cloudevents, consent_of, counted_time, fields, states_opt_in,
 };
 use mailspan_maps::CrmContext;
@@ -36,6 +36,7 @@ pub fn parcel(live: &Live, mut claim: Claim) -> Parcel {
         }
     };
     let elsewhere = elsewhere(live, &claim);
+    let whole = mapped.as_ref().is_ok_and(|parts| tells_today(live, &claim) && writes_contact(parts));
     Parcel {
         delivery: claim.delivery,
         class: claim.class,
@@ -44,6 +45,7 @@ pub fn parcel(live: &Live, mut claim: Claim) -> Parcel {
         crashes: claim.crashes,
         since: claim.since,
         person: claim.person,
+        whole,
         parts: mapped,
         newest: claim.newest,
         elsewhere,
@@ -56,7 +58,8 @@ fn nobody_here(event: &Event) -> Person {
     let subject = event.subject.clone();
     let opted_out_at = Some(event.time);
     Person {
-        id: PersonId(0),
+        // Two strangers are two persons: none waits for the other.
+        id: PersonId::nobody(event.seq.unwrap_or(Seq(0))),
         subject,
         opens: 0,
         clicks: 0,
@@ -214,10 +217,28 @@ pub fn key(event: &Event, route: &Route, destination: &Destination, part: usize)
     Key::derive(event.id, route.name.as_str(), destination.name.as_str(), part)
 }
 
+/// Its route tells its destination of contacts as they are today.
+pub fn tells_today(live: &Live, claim: &Claim) -> bool {
+    let pair = live.routes.get(&claim.route).zip(live.destinations.get(&claim.destination));
+    pair.is_some_and(|(route, destination)| tells_contacts(route, destination))
+}
+
 /// The built-in map of audiences is what the route wants of this destination.
-pub fn tells_contacts(route: &Route, destination: &Destination) -> bool {
-    let keeps_contacts = || destination.kind.sink.as_ref().is_some_and(|sink| sink.audience);
-    matches!(route.map, Map::Audience) || matches!(route.map, Map::Default) && keeps_contacts()
+fn tells_contacts(route: &Route, destination: &Destination) -> bool {
+    match route.map {
+        Map::Audience => true,
+        Map::Default => keeps_contacts(destination),
+        Map::MailingCore | Map::Crm | Map::Program(_) => false,
+    }
+}
+
+fn keeps_contacts(destination: &Destination) -> bool {
+    destination.kind.sink.as_ref().is_some_and(|sink| sink.audience)
+}
+
+/// A whole contact is still to be written.
+fn writes_contact(parts: &[Part]) -> bool {
+    parts.iter().any(|part| part.is_open() && matches!(part.operation, Operation::UpsertContact { .. }))
 }
 
 /// What the route wants of this destination. Pure; may panic only by a fault of a map.
@@ -233,7 +254,14 @@ pub fn operations(route: &Route, destination: &Destination, claim: &Claim) -> Re
         let all = mailspan_maps::crm(event, claim.person.as_ref(), context);
         return Ok(all.into_iter().filter(|op| matches!(op, Operation::NotifyOwner { .. })).collect());
     }
+    let as_today = || {
+        let today =
+            claim.contact.as_ref().and_then(|contact| serde_json::from_str(&contact_json(contact)).ok());
+        mailspan_maps::audience(event, claim.person.as_ref(), claim.times, today.as_ref())
+    };
     match (&route.map, http) {
+        (Map::Audience, _) => Ok(as_today()),
+        (Map::Default, _) if keeps_contacts(destination) => Ok(as_today()),
         (Map::Default, true) => Ok(vec![Operation::Send {
             content_type: cloudevents::STRUCTURED.to_owned(),
             body: cloudevents::write(event),
@@ -242,12 +270,6 @@ pub fn operations(route: &Route, destination: &Destination, claim: &Claim) -> Re
             content_type: "application/json".to_owned(),
             body: mailspan_maps::mailingcore::webhook(event, claim.person.as_ref()),
         }]),
-        _ if tells_contacts(route, destination) => {
-            let today =
-                claim.contact.as_ref().and_then(|contact| serde_json::from_str(&contact_json(contact)).ok());
-            Ok(mailspan_maps::audience(event, claim.person.as_ref(), claim.times, today.as_ref()))
-        }
-        (Map::Audience, _) => Ok(Vec::new()),
         (Map::Default | Map::Crm, _) => Ok(mailspan_maps::crm(event, claim.person.as_ref(), context)),
         (Map::Program(program), true) => {
             let send = |body| Operation::Send { content_type: "application/json".to_owned(), body };
@@ -261,4 +283,36 @@ fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
     let text =
         panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
     format!("the map panicked: {}", text.unwrap_or("without a text"))
+}
+
+#[cfg(test)]
+mod tests {
+    use mailspan_core::{EventId, EventType, Millis, Name, RawValue, Subject};
+
+    use super::*;
+
+    fn erased(seq: i64) -> Person {
+        nobody_here(&Event {
+            seq: Some(Seq(seq)),
+            id: EventId(1),
+            tenant: Name::default_tenant(),
+            source: Name::new("contacts"),
+            event_type: EventType::known("contact.erased"),
+            subject: Subject::read("a@x.org"),
+            time: Millis(0),
+            received_at: Millis(0),
+            test: false,
+            transmission: None,
+            recipient_role: None,
+            extensions: None,
+            data: RawValue::NULL.to_owned().into(),
+        })
+    }
+
+    #[test]
+    fn two_strangers_who_are_erased_are_two_persons() {
+        let (one, other) = (erased(7), erased(8));
+        assert!(one.erased && one.id != other.id, "one would wait for the other");
+        assert!(one.id.0 < 0 && other.id.0 < 0, "a number of somebody who is known");
+    }
 }

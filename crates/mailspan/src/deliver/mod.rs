@@ -7,6 +7,7 @@ pub mod flown;
 pub mod gone;
 pub mod judged;
 pub mod leases;
+pub mod newest;
 pub mod offer;
 pub mod prepare;
 pub mod said;

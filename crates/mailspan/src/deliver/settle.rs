@@ -160,7 +160,11 @@ async fn told(
 ) {
     let ended: Vec<_> = parts.iter().flat_map(|part| ended(&part.settlements)).collect();
     for part in parts {
-        let deliveries = part.settlements.iter().map(|settlement| settlement.delivery).collect();
+        let deliveries: Vec<DeliveryId> =
+            part.settlements.iter().map(|settlement| settlement.delivery).collect();
+        if let Some(note) = app.newest.get().filter(|_| outcome.is_ok()) {
+            note.kept(&deliveries);
+        }
         let outcome = outcome.as_ref().map(|_| ()).map_err(|failed| *failed);
         app.tell(Happened::Settled { destination, deliveries, outcome }).await;
     }

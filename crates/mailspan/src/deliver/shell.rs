@@ -24,6 +24,9 @@ const QUEUES: usize = Queue::ALL.len();
 const HEARD_MAX: usize = 64;
 /// How long the maps of one claim may compute: a destination with slow maps gives way to others.
 const MAP_MS_MAX: u128 = 100;
+/// How far from the newest end of a queue is looked, once after a kill, for what was in flight from there: where more
+/// has arrived since, it waits as any other.
+const AGAIN_ROOM: u16 = 4_096;
 /// Persons whose contacts are read at once.
 pub const PERSONS_READ_MAX: usize = 1_000;
 
@@ -100,7 +103,10 @@ fn carry_out(app: &App, command: Command) {
             let happened = claim(&app, destination, room, held).await;
             app.tell(happened).await;
         }),
-        Command::Send { call, destination, request, items } => runtime::spawn(async move {
+        Command::Send { call, destination, request, items, newest } => runtime::spawn(async move {
+            if let Some(note) = app.newest.get().filter(|_| newest) {
+                note.sent(destination, &items);
+            }
             let is_shown = app.said.is_waited_for() || app.live().is_endpoint(destination);
             let what = is_shown.then(|| format!("{} {}", request.method, request.path).trim_end().to_owned());
             let answer = send(&app, destination, request).await;
@@ -130,7 +136,11 @@ fn answered(call: CallId, answer: Result<Answer, Lost>) -> Happened {
 /// Reads what is due and maps what is not held, on a thread that may compute, for at most
 /// [`MAP_MS_MAX`]: what is left is claimed again at once, so a slow map holds up nobody but itself.
 pub async fn claim(app: &App, destination: DestinationId, room: Room, held: Vec<DeliveryId>) -> Happened {
-    let mut claimed = match app.store.claim_beside(destination, room, runtime::steady(), held).await {
+    let claimed = match app.newest.get().map(|note| note.before(destination)) {
+        Some(before) if !before.is_empty() => again(app, destination, room, held, &before).await,
+        _ => app.store.claim_beside(destination, room, runtime::steady(), held).await,
+    };
+    let mut claimed = match claimed {
         Ok(claimed) => claimed,
         Err(trouble) => {
             tracing::warn!("deliveries could not be read: {trouble}");
@@ -166,6 +176,29 @@ pub async fn claim(app: &App, destination: DestinationId, room: Room, held: Vec<
     }
 }
 
+/// The first claim after a kill: what was in flight from the newest end, before all others.
+async fn again(
+    app: &App,
+    destination: DestinationId,
+    mut room: Room,
+    held: Vec<DeliveryId>,
+    before: &[DeliveryId],
+) -> Result<Claimed, Trouble> {
+    room.newest = [AGAIN_ROOM; QUEUES];
+    let mut claimed = app.store.claim_beside(destination, room, runtime::steady(), held).await?;
+    let (mut first, others): (Vec<Claim>, Vec<Claim>) =
+        std::mem::take(&mut claimed.claims).into_iter().partition(|claim| before.contains(&claim.delivery));
+    first.iter_mut().for_each(|claim| claim.newest = false);
+    let is_gone = |delivery: &&DeliveryId| first.iter().all(|claim| claim.delivery != **delivery);
+    let gone: Vec<DeliveryId> = before.iter().filter(is_gone).copied().collect();
+    if let Some(note) = app.newest.get() {
+        note.kept(&gone);
+    }
+    first.extend(others.into_iter().filter(|claim| !claim.newest));
+    claimed.claims = first;
+    Ok(claimed)
+}
+
 /// What waits behind each head, in order.
 type Waiting = HashMap<DeliveryId, Vec<Claim>>;
 
@@ -193,11 +226,10 @@ async fn behind(
 /// Adds to claims whose event carries a contact what is known of that one now. Lanes of consent and of profiles
 /// overtake each other: whichever comes last must tell what is so, not what was so. And who was erased and is gone
 /// since, where the route would make contacts of what happens.
-async fn today(app: &App, live: &Live, claims: impl Iterator<Item = &mut Claim>) -> Result<(), Trouble> {
+pub async fn today(app: &App, live: &Live, claims: impl Iterator<Item = &mut Claim>) -> Result<(), Trouble> {
     let is_told = |claim: &&mut Claim| {
-        let pair = live.routes.get(&claim.route).zip(live.destinations.get(&claim.destination));
-        let tells = pair.is_some_and(|(route, destination)| claim::tells_contacts(route, destination));
-        tells && claim.person.is_some() && claim.event.event_type.as_str().starts_with("contact.")
+        let is_contact = claim.event.event_type.as_str().starts_with("contact.");
+        is_contact && claim.person.is_some() && claim::tells_today(live, claim)
     };
     let mut claims: Vec<&mut Claim> = claims.collect();
     gone::mark(app, live, &mut claims).await?;

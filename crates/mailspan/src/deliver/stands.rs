@@ -17,7 +17,8 @@ use crate::telemetry::quiet::quiet;
 const AGAIN_MS: u64 = 1_000;
 
 /// Keeps the standings of destinations, one after another, so that the last word is the one that stays.
-/// What cannot be written is tried again: a dead credential must not be used after a restart.
+/// What cannot be written is tried again: a dead credential must not be used after a restart. What the store refuses
+/// is given up, as it would be refused again, and those of others wait behind it.
 pub async fn keep_standings(app: App, mut stands: mpsc::Receiver<Stood>) {
     while let Some(stood) = stands.recv().await {
         if !keep(&app, &stood).await {
@@ -48,6 +49,15 @@ async fn keep(app: &App, stood: &Stood) -> bool {
                 tracing::warn!(
                     destination = stood.destination().0,
                     "how it stands was not kept: another process serves it since this one was silent"
+                );
+                return true;
+            }
+            Err(Trouble::Refused(why)) => {
+                tracing::error!(
+                    destination = stood.destination().0,
+                    "how it stands was not kept, and is not known after a restart: the store refuses it: {}; report \
+                     this as a bug",
+                    quiet(&why)
                 );
                 return true;
             }

@@ -10,10 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use mailspan_core::contact::{ContactKey, ContactWrite, WriteMode};
 use mailspan_core::{Name, Subject};
-use mailspan_store::{
-    Certified, ERASURES_TOGETHER_MAX, ErasedHash, ErasureRow, ErasureStage, ErasureVerdict, Store, Trouble,
-    Write, Wrote,
-};
+use mailspan_store::{Certified, ErasedHash, ErasureRow, ErasureVerdict, Store, Trouble, Write, Wrote};
 
 use crate::app::App;
 use crate::contacts::door::{self, Origin};
@@ -53,10 +50,10 @@ pub async fn run(app: App, list: Option<List>) {
     }
 }
 
-/// One page, or certificates; how long to wait before the next. `seen`: the last erasure that the desks know of.
+/// Certificates and a page; how long to wait before the next. `seen`: the last erasure that the desks know of.
 pub async fn round(app: &App, list: &mut Option<List>, seen: &mut i64) -> Result<u64, Trouble> {
-    let open = app.store.erasures(None, true, None, ERASURES_TOGETHER_MAX).await?;
-    let Some(last) = open.first().map(|row| row.id) else {
+    let open = app.store.open_erasures().await?;
+    let Some(last) = open.newest else {
         let is_shared = matches!(app.store, Store::Postgres(_));
         return Ok(if is_shared { SHARED_REST_MS } else { REST_MS });
     };
@@ -67,11 +64,9 @@ pub async fn round(app: &App, list: &mut Option<List>, seen: &mut i64) -> Result
             list.bring_up(&app.store).await?;
         }
     }
-    if page(app).await? {
-        return Ok(STEP_MS);
-    }
-    certify(app, list).await?;
-    Ok(ASKING_MS)
+    certify(app, &open.certifying, list).await?;
+    let has_moved = page(app).await? || !open.certifying.is_empty();
+    Ok(if has_moved { STEP_MS } else { ASKING_MS })
 }
 
 /// What desks have claimed and not sent is claimed again: deliveries that an erasure gave up are not among it.
@@ -101,15 +96,12 @@ async fn page(app: &App) -> Result<bool, Trouble> {
     }
 }
 
-/// Writes the certificate of those where all is done. The walk may have found former addresses: they are in the list
-/// by then.
-async fn certify(app: &App, list: &mut Option<List>) -> Result<(), Trouble> {
-    let mut open = app.store.erasures(None, true, None, ERASURES_TOGETHER_MAX).await?;
-    open.retain(|row| row.stage == ErasureStage::Certifying);
-    if let Some(list) = list.as_mut().filter(|_| !open.is_empty()) {
+/// Writes the certificates. The walk may have found former addresses: they are in the list by then.
+async fn certify(app: &App, rows: &[ErasureRow], list: &mut Option<List>) -> Result<(), Trouble> {
+    if let Some(list) = list.as_mut().filter(|_| !rows.is_empty()) {
         list.bring_up(&app.store).await?;
     }
-    for row in &open {
+    for row in rows {
         let (verdicts, now) = (app.store.erasure_verdicts(row.id).await?, runtime::now());
         tell_of_namesakes(app, row, &verdicts).await?;
         let certificate = certificate::write(&app.live(), row, &verdicts, now).to_string();
@@ -146,7 +138,13 @@ async fn tell_of_namesakes(app: &App, row: &ErasureRow, verdicts: &[ErasureVerdi
 /// All that can be done without a hub that delivers: what the hub holds.
 pub async fn drive(app: &App) -> Result<(), Trouble> {
     while page(app).await? {}
-    certify(app, &mut None).await
+    loop {
+        let open = app.store.open_erasures().await?;
+        if open.certifying.is_empty() {
+            return Ok(());
+        }
+        certify(app, &open.certifying, &mut None).await?;
+    }
 }
 
 /// Erases a person of a tenant; false where there is nobody of that name.

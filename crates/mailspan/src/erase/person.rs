@@ -1,10 +1,10 @@
 //! Everything that is held about a person, as JSON.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use mailspan_core::contact::ContactKey;
 use mailspan_core::limits::PAGE_ROWS_MAX;
-use mailspan_core::{EventId, Name, Subject};
+use mailspan_core::{EventId, Millis, Name, PersonId, Subject};
 use mailspan_store::{
     AttemptRow, DeliveryFilter, EventFilter, EventRow, FactFilter, FactRow, KinConfirmation, RequestRow,
     Store, Trouble, Words, element_of,
@@ -16,7 +16,7 @@ use super::{proofs, turned_away};
 use crate::contacts::links::without_tokens;
 use crate::http::mailingcore::shape::ContactOut;
 
-/// Pages of events and deliveries that are read: a person with more is told so (`complete`: false).
+/// Pages of events, deliveries and facts that are read: a person with more is told so (`complete`: false).
 const PAGES_MAX: usize = 100;
 
 /// What is not looked through: it names others, is the operator's, or cannot be found by a person.
@@ -57,10 +57,11 @@ pub async fn export(
     let known_as = known_as(&kin.subjects, &events);
     let words = Words::of(&known_as);
     let away = turned_away::find(store, tenant, sources, &words).await?;
-    let facts = match number {
-        Some(number) => store.facts_of(tenant, number, 0, PAGE_ROWS_MAX).await?,
-        None => vec![],
+    let (facts, all_facts) = match number {
+        Some(number) => facts(store, tenant, number).await?,
+        None => (vec![], true),
     };
+    let (answers, all_answers) = answers(store, tenant, text).await?;
     let proofs = proofs::find(store, tenant, &facts, &words).await?;
     Ok(Some(json!({
         "tenant": tenant,
@@ -77,14 +78,14 @@ pub async fn export(
         "suppression": suppression.map(|row| json!({
             "reason": row.reason.name(), "source": row.source, "at": row.at.rfc3339(),
         })),
-        "facts": facts_shown(store, tenant, &facts, text).await?,
+        "facts": facts.iter().map(|row| fact(row, answers.get(&row.id))).collect::<Vec<_>>(),
         "proofs": proofs.requests,
         "confirmations": kin.confirmations.iter().map(confirmation).collect::<Vec<_>>(),
         "events": events,
         "deliveries": deliveries,
         "quarantined": away.quarantined,
         "refused": away.refused,
-        "complete": all_events && all_deliveries && away.complete && proofs.complete,
+        "complete": all_events && all_deliveries && all_facts && all_answers && away.complete && proofs.complete,
         "not_searched": NOT_SEARCHED,
     })))
 }
@@ -193,37 +194,51 @@ fn attempt(row: &AttemptRow) -> Value {
     })
 }
 
-async fn facts_shown(
+/// In the order in which they were learned of; false where there are more.
+async fn facts(store: &Store, tenant: &Name, person: PersonId) -> Result<(Vec<FactRow>, bool), Trouble> {
+    let (mut found, mut after) = (vec![], 0);
+    for _ in 0..PAGES_MAX {
+        let rows = store.facts_of(tenant, person, after, PAGE_ROWS_MAX).await?;
+        after = rows.last().map_or(after, |row| row.id);
+        let is_end = rows.len() < PAGE_ROWS_MAX;
+        found.extend(rows);
+        if is_end {
+            return Ok((found, true));
+        }
+    }
+    Ok((found, false))
+}
+
+fn fact(row: &FactRow, answers: Option<&Vec<Value>>) -> Value {
+    json!({
+        "what": row.what.name(),
+        "happened_at": row.happened_at.rfc3339(),
+        "learned_at": row.learned_at.rfc3339(),
+        "event_id": row.event_id.to_string(),
+        "digest": row.digest,
+        "evidence": row.evidence,
+        "answers": answers.map_or(&[][..], Vec::as_slice),
+    })
+}
+
+/// What destinations answered to facts, by the number of the fact.
+async fn answers(
     store: &Store,
     tenant: &Name,
-    rows: &[FactRow],
     subject: &str,
-) -> Result<Vec<Value>, Trouble> {
-    let filter = FactFilter {
-        tenant: Some(tenant.clone()),
-        subject: Some(subject.to_owned()),
-        limit: PAGE_ROWS_MAX,
-        ..FactFilter::default()
-    };
-    let answered = store.facts(filter).await?;
-    let answers = |id: i64| {
-        let fact = answered.iter().find(|fact| fact.id == id);
-        let all = fact.map(|fact| fact.answers.as_slice()).unwrap_or_default();
-        let shown = |(destination, verdict, at): &(Name, String, mailspan_core::Millis)| json!({ "destination": destination, "verdict": verdict, "at": at.rfc3339() });
-        all.iter().map(shown).collect::<Vec<_>>()
-    };
-    let shown = |row: &FactRow| {
-        json!({
-            "what": row.what.name(),
-            "happened_at": row.happened_at.rfc3339(),
-            "learned_at": row.learned_at.rfc3339(),
-            "event_id": row.event_id.to_string(),
-            "digest": row.digest,
-            "evidence": row.evidence,
-            "answers": answers(row.id),
-        })
-    };
-    Ok(rows.iter().map(shown).collect())
+) -> Result<(BTreeMap<i64, Vec<Value>>, bool), Trouble> {
+    let shown = |(destination, verdict, at): &(Name, String, Millis)| json!({ "destination": destination, "verdict": verdict, "at": at.rfc3339() });
+    let (mut found, mut after) = (BTreeMap::new(), 0);
+    for _ in 0..PAGES_MAX {
+        let (tenant, subject) = (Some(tenant.clone()), Some(subject.to_owned()));
+        let rows = store.facts(FactFilter { tenant, subject, after, limit: PAGE_ROWS_MAX }).await?;
+        after = rows.last().map_or(after, |row| row.id);
+        found.extend(rows.iter().map(|row| (row.id, row.answers.iter().map(shown).collect())));
+        if rows.len() < PAGE_ROWS_MAX {
+            return Ok((found, true));
+        }
+    }
+    Ok((found, false))
 }
 
 fn confirmation(row: &KinConfirmation) -> Value {

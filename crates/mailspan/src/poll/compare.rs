@@ -1,5 +1,7 @@
 //! What a provider's log of a transmission says against what arrived here. Pure.
 
+use std::collections::{HashMap, VecDeque};
+
 use mailspan_connectors::contract::Arrival;
 use mailspan_core::{Event, json};
 use serde::Serialize;
@@ -47,23 +49,65 @@ pub struct Compared {
 }
 
 /// One happening, as both sides can be compared: the recipient, the second and, of a click, the URL.
-#[derive(PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq, Hash)]
 struct Place {
     recipient: String,
     second: Option<i64>,
 }
 
+/// What is kept, each to be taken once; found by what it is, and by its place alone.
+struct Kept<'a> {
+    all: Vec<Here<'a>>,
+    same: HashMap<(Place, &'a str, Option<String>), VecDeque<usize>>,
+    near: HashMap<Place, VecDeque<usize>>,
+}
+
 struct Here<'a> {
     event: &'a Event,
     place: Place,
-    url: Option<String>,
     taken: bool,
 }
 
-/// `there`: what the log lists; `here`: the events of the transmission that are kept.
-pub fn compare(there: &[Arrival], here: &[Event]) -> Compared {
+impl<'a> Kept<'a> {
+    fn new(here: &'a [Event]) -> Kept<'a> {
+        let mut kept = Kept { all: Vec::new(), same: HashMap::new(), near: HashMap::new() };
+        for (at, event) in here.iter().filter(|event| !event.test).enumerate() {
+            let (place, url) = (place_here(event), url_of(event.data.get()));
+            let same = (place.clone(), event.event_type.as_str(), url);
+            kept.same.entry(same).or_default().push_back(at);
+            kept.near.entry(place.clone()).or_default().push_back(at);
+            kept.all.push(Here { event, place, taken: false });
+        }
+        kept
+    }
+
+    /// One of the same type at this place, which leads where the other does.
+    fn take_same(&mut self, place: &Place, event_type: &'a str, url: Option<String>) -> bool {
+        let found = self.same.get_mut(&(place.clone(), event_type, url)).and_then(VecDeque::pop_front);
+        if let Some(at) = found {
+            self.all[at].taken = true;
+        }
+        found.is_some()
+    }
+
+    /// Any that is left at this place.
+    fn take_near(&mut self, place: &Place) -> Option<&'a Event> {
+        let near = self.near.get_mut(place)?;
+        while let Some(at) = near.pop_front() {
+            let one = &mut self.all[at];
+            if !one.taken {
+                one.taken = true;
+                return Some(one.event);
+            }
+        }
+        None
+    }
+}
+
+/// `there`: what the log lists; `here`: the events of the transmission that are kept. As long as both are.
+pub fn compare<'a>(there: &'a [Arrival], here: &'a [Event]) -> Compared {
     let mut compared = Compared::default();
-    let mut here: Vec<Here> = here.iter().filter(|event| !event.test).map(here_of).collect();
+    let mut kept = Kept::new(here);
     let mut left = Vec::new();
     for arrival in there {
         if arrival.event_type.as_str() == NOT_TOLD {
@@ -71,23 +115,13 @@ pub fn compare(there: &[Arrival], here: &[Event]) -> Compared {
             continue;
         }
         let (place, url) = (place_of(arrival), url_of(arrival.data.get()));
-        let same = |one: &&mut Here| {
-            !one.taken && one.place == place && one.event.event_type == arrival.event_type && one.url == url
-        };
-        match here.iter_mut().find(same) {
-            Some(one) => {
-                one.taken = true;
-                compared.agreed += 1;
-            }
-            None => left.push((arrival, place)),
+        match kept.take_same(&place, arrival.event_type.as_str(), url) {
+            true => compared.agreed += 1,
+            false => left.push((arrival, place)),
         }
     }
     for (arrival, place) in left {
-        let other = here.iter_mut().find(|one| !one.taken && one.place == place);
-        let here_event = other.map(|one| {
-            one.taken = true;
-            one.event
-        });
+        let here_event = kept.take_near(&place);
         let (what, part) = match here_event {
             Some(_) => (What::DifferentType, None),
             None => (What::MissingHere, Some(arrival.part)),
@@ -101,7 +135,7 @@ pub fn compare(there: &[Arrival], here: &[Event]) -> Compared {
             ..base
         });
     }
-    for one in here.into_iter().filter(|one| !one.taken) {
+    for one in kept.all.into_iter().filter(|one| !one.taken) {
         if !LOGGED.contains(&one.event.event_type.as_str()) {
             compared.not_compared += 1;
             continue;
@@ -133,10 +167,9 @@ fn place_of(arrival: &Arrival) -> Place {
     Place { recipient, second: arrival.time.map(|at| at.0.div_euclid(1_000)) }
 }
 
-fn here_of(event: &Event) -> Here<'_> {
+fn place_here(event: &Event) -> Place {
     let recipient = event.subject.address.as_ref().map(|address| address.key()).unwrap_or_default();
-    let place = Place { recipient, second: Some(event.time.0.div_euclid(1_000)) };
-    Here { event, place, url: url_of(event.data.get()), taken: false }
+    Place { recipient, second: Some(event.time.0.div_euclid(1_000)) }
 }
 
 /// `data.url`, where it is there.

@@ -1,12 +1,13 @@
 //! The provider's log of a transmission against what was settled here.
 
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use mailspan_connectors::contract::{Log, Parsed};
 use mailspan_connectors::signature::digest;
 use mailspan_core::limits::{PAGE_ROWS_MAX, RECONCILE_EVENTS_MAX};
-use mailspan_core::{Event, EventId, Millis, Reason, State};
-use mailspan_store::{DeliveryFilter, EventFilter, Receipt, Trouble};
+use mailspan_core::{Event, EventId, Millis, Reason, Seq, State};
+use mailspan_store::{DeliveryFilter, DeliveryRow, EventFilter, Receipt, Trouble};
 use serde_json::{Value, json};
 
 use super::ask::ask;
@@ -22,6 +23,8 @@ use crate::runtime;
 const EARLIER_MS: i64 = 3_600_000;
 /// Where the log lists nothing, so far back.
 const BACK_MS: i64 = 31 * 86_400_000;
+/// Events whose deliveries are read by one statement.
+const EVENTS_AT_ONCE: usize = 500;
 
 /// Why there is nothing to compare.
 pub enum Failed {
@@ -53,10 +56,17 @@ pub async fn reconcile(
     let parsed = read.ok_or_else(panicked).and_then(|read| read).map_err(Failed::Log)?;
     let first = parsed.arrivals.iter().filter_map(|arrival| arrival.time).min();
     let (here, complete) = events_of(app, source, transmission, first).await?;
-    let Compared { agreed, not_compared, mut differences } = compare(&parsed.arrivals, &here);
+    // Both may be long.
+    let compared = runtime::blocking(move || {
+        let compared = compare(&parsed.arrivals, &here);
+        (compared, parsed, here)
+    });
+    let panicked = || Reason::new("panicked", "comparing the log panicked: please report this");
+    let (Compared { agreed, not_compared, mut differences }, parsed, here) =
+        compared.await.ok_or_else(panicked).map_err(Failed::Log)?;
     let waiting = deliveries(app, &here, &mut differences).await?;
     let (listed, unreadable) = (parsed.arrivals.len(), parsed.unreadable.len());
-    let missing: Vec<usize> = differences.iter().filter_map(|one| one.part).collect();
+    let missing: BTreeSet<usize> = differences.iter().filter_map(|one| one.part).collect();
     let mut repaired = 0;
     if repair && !missing.is_empty() {
         repaired = accept(app, source, asked, parsed, &missing, body).await?;
@@ -104,29 +114,38 @@ async fn events_of(
 /// Names those that failed; how many are under way.
 async fn deliveries(app: &App, here: &[Event], differences: &mut Vec<Difference>) -> Result<usize, Trouble> {
     let mut waiting = 0;
-    for event in here {
-        let filter =
-            DeliveryFilter { event: Some(event.id), limit: PAGE_ROWS_MAX, ..DeliveryFilter::default() };
-        for row in app.store.deliveries(filter).await? {
-            match row.state {
-                State::Pending => waiting += 1,
-                State::Dead | State::Discarded => {
-                    let recipient = row.subject.unwrap_or_default();
-                    let at = Some(event.time.iso());
-                    let base = difference(What::FailedDelivery, recipient, event.event_type.as_str(), at);
-                    differences.push(Difference {
-                        event_id: Some(event.id.to_string()),
-                        delivery: Some(row.id.0.to_string()),
-                        destination: Some(row.destination.to_string()),
-                        reason: row.reason.map(|reason| reason.to_string()),
-                        ..base
-                    });
-                }
-                State::Delivered | State::Skipped | State::Coalesced => {}
+    for part in here.chunks(EVENTS_AT_ONCE) {
+        let of: HashMap<EventId, &Event> = part.iter().map(|event| (event.id, event)).collect();
+        let events: Vec<Seq> = part.iter().filter_map(|event| event.seq).collect();
+        let mut before = None;
+        while !events.is_empty() {
+            let events = events.clone();
+            let filter = DeliveryFilter { events, before, limit: PAGE_ROWS_MAX, ..DeliveryFilter::default() };
+            let rows = app.store.deliveries(filter).await?;
+            before = rows.last().map(|row| row.id.0);
+            let is_end = rows.len() < PAGE_ROWS_MAX;
+            waiting += rows.iter().filter(|row| row.state == State::Pending).count();
+            let is_failed = |row: &DeliveryRow| matches!(row.state, State::Dead | State::Discarded);
+            let failed = rows.into_iter().filter(is_failed);
+            differences.extend(failed.filter_map(|row| Some(failed_delivery(of.get(&row.event_id)?, row))));
+            if is_end {
+                break;
             }
         }
     }
     Ok(waiting)
+}
+
+fn failed_delivery(event: &Event, row: DeliveryRow) -> Difference {
+    let (recipient, at) = (row.subject.unwrap_or_default(), Some(event.time.iso()));
+    let base = difference(What::FailedDelivery, recipient, event.event_type.as_str(), at);
+    Difference {
+        event_id: Some(event.id.to_string()),
+        delivery: Some(row.id.0.to_string()),
+        destination: Some(row.destination.to_string()),
+        reason: row.reason.map(|reason| reason.to_string()),
+        ..base
+    }
 }
 
 async fn accept(
@@ -134,7 +153,7 @@ async fn accept(
     source: &Arc<Source>,
     asked: &Asked,
     parsed: Parsed,
-    missing: &[usize],
+    missing: &BTreeSet<usize>,
     body: mailspan_core::Digest,
 ) -> Result<usize, Trouble> {
     let now = runtime::now();

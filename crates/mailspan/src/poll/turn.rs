@@ -19,6 +19,7 @@ use crate::intake::door::{keep_of, read_contacts};
 use crate::intake::receive::arrived_all;
 use crate::intake::system;
 use crate::runtime;
+use crate::telemetry::quiet::quiet;
 
 /// What a turn brought.
 #[derive(Debug, Default, Serialize)]
@@ -97,7 +98,7 @@ async fn step(app: &App, of: &Polled<'_>, at: &mut Place, turned: &mut Turned) -
     match read {
         // The connector asks otherwise: that is no failure of the vendor's.
         Read::Again { cursor, after_ms: Some(0), reason } if cursor != at.cursor => {
-            tracing::debug!(source = %of.source.name, "asked otherwise: {reason}");
+            tracing::debug!(source = %of.source.name, "asked otherwise: {}", quiet(&reason));
             at.cursor = cursor;
             note(app, of, at, now, now, Some(reason.to_string())).await?;
             turned.more = true;
@@ -110,7 +111,10 @@ async fn step(app: &App, of: &Polled<'_>, at: &mut Place, turned: &mut Turned) -
             at.cursor = cursor;
             at.failures = at.failures.saturating_add(1);
             let due = next::after_failure(now, at.failures, after_ms, runtime::random_u64());
-            tracing::warn!(source = %of.source.name, failures = at.failures, "asked again at {}: {reason}", due.rfc3339());
+            tracing::warn!(
+                source = %of.source.name, failures = at.failures,
+                "asked again at {}: {}; see `mailspan sources list`", due.rfc3339(), quiet(&reason)
+            );
             turned.reason = Some(reason.to_string());
             turned.more = true;
             note(app, of, at, now, due, turned.reason.clone()).await?;
@@ -227,7 +231,8 @@ async fn paused(
     at.failures = at.failures.saturating_add(1);
     tracing::warn!(
         source = %name, credential,
-        "not asked any more: {reason}; mend it, then `mailspan sources poll {name}`"
+        "not asked any more: {}; see `mailspan sources list`, mend it, then `mailspan sources poll {name}`",
+        quiet(&reason)
     );
     let mark = mark(of, at, at.cursor.clone(), now, now);
     let say = system::of_source_paused(&app.live(), &of.source.tenant, name, credential, &reason);

@@ -10,6 +10,7 @@ use crate::app::{App, Live};
 use crate::drill;
 use crate::intake::system;
 use crate::runtime;
+use crate::telemetry::quiet::quiet;
 
 /// How long a broken store is left alone.
 const TROUBLE_MS: u64 = 1_000;
@@ -66,6 +67,7 @@ fn within_budget(live: &Live, events: Vec<Event>) -> Vec<Routed> {
 struct Dead {
     destination: Name,
     event: EventId,
+    /// As a log may have it: what the condition says may quote the event.
     why: String,
 }
 
@@ -78,7 +80,7 @@ fn dead_letters(live: &Live, routed: &mut [Routed]) -> Vec<Dead> {
             towards.say = system::of_dead(live, &one.event.tenant);
             let settings = live.destinations.get(&towards.destination);
             let destination = settings.map_or(Name::new(""), |settings| settings.name.clone());
-            dead.push(Dead { destination, event: one.event.id, why: reason.to_string() });
+            dead.push(Dead { destination, event: one.event.id, why: quiet(reason) });
         }
     }
     dead

@@ -367,6 +367,10 @@ impl World {
         let mut parcels: Vec<Parcel> =
             claimed.claims.into_iter().map(|row| claim::parcel(&self.live, row)).collect();
         for parcel in &mut parcels {
+            assert!(
+                !parcel.whole,
+                "a CRM is told of events: what it is told waits for no other of its person"
+            );
             parcel.behind = waiting.remove(&parcel.delivery).unwrap_or_default();
         }
         let next_due = claimed.next_due;

@@ -242,6 +242,74 @@ fn an_erasure_reaches_notes_names_and_the_log() {
     }
 }
 
+/// A source that is asked names somebody in what it refuses with, and stays paused.
+#[test]
+fn what_a_source_answers_is_in_no_log_and_goes_with_the_person() {
+    let account = Receiver::start();
+    account.answer(|_| (403, Vec::new(), r#"{"error":"key may not see ext-7788-ann"}"#.to_owned()));
+    let secret = r#"{ env = "MAILTARGET_SECRET" }"#;
+    let source = format!(
+        "[sources.core]\nkind = \"mailingcore\"\nsecrets = [{secret}]\nbase_url = \"http://127.0.0.1:{}\"\n\
+         auth = {{ kind = \"bearer\", token = {secret} }}\npoll = {{ every = \"1h\" }}\n{CONTACTS_ROUTE}",
+        account.port
+    );
+    let (mut hub, crm) = hub_with(QUICK, &source);
+    crm.status(200);
+    let source = || hub.rows(&["sources", "show", "core"]).remove(0);
+    let row = until(20, "the source is not paused", || Some(source()).filter(|row| row["state"] == "paused"));
+    assert!(row["reason"].as_str().is_some_and(|text| text.contains("ext-7788-ann")), "{row}");
+    assert_eq!(key(&hub).put(json!({ "email": ANN, "externalId": "ext-7788-ann" })).status, 200);
+    hub.rows(&["contacts", "erase", ANN]);
+    let certificate = &done(&hub)["certificate"];
+    assert_eq!(certificate["hub"]["removed"]["rounds"], 1, "{certificate}");
+    let row = source();
+    assert_eq!(row["state"], "paused");
+    assert!(row["reason"].as_str().is_some_and(|text| text.contains("may not see [erased]")), "{row}");
+    assert_eq!(hub.stop(), Some(0));
+    let log = hub.log();
+    assert!(log.contains("not asked any more: unauthorized (HTTP 403)"), "{log}");
+    assert!(hub.run(&["migrate", "--compact"]).status.success());
+    assert_eq!(files_with(hub.folder(), "ext-7788-ann"), Vec::<String>::new(), "it is still in a file");
+}
+
+/// A page of the walk takes a hundred. Those that wait for a destination take nobody's place.
+#[test]
+fn none_of_a_hundred_erasures_and_more_waits_behind_others() {
+    const MANY: usize = 104;
+    let (hub, crm) = hub();
+    crm.status(200);
+    let tenant = key(&hub);
+    for part in (0..MANY).collect::<Vec<_>>().chunks(100) {
+        let contact = |n: &usize| {
+            let id = format!("many-{n}");
+            json!({ "email": format!("{id}@gone.example"), "externalId": id })
+        };
+        let contacts: Vec<Value> = part.iter().map(contact).collect();
+        assert_eq!(tenant.ask("POST", "/contacts/bulk", &json!({ "contacts": contacts })).status, 200);
+    }
+    assert!(hub.run(&["destinations", "pause", "crm"]).status.success());
+    for n in 0..MANY {
+        assert_eq!(tenant.ask("DELETE", &format!("/contacts/many-{n}"), &Value::Null).status, 200);
+    }
+    let stages = || {
+        let answer = tenant.get("/v1/erasures?limit=1000");
+        let rows = answer["items"].as_array().unwrap();
+        assert_eq!(rows.len(), MANY);
+        rows.iter().fold(std::collections::BTreeMap::new(), |mut counts, row| {
+            *counts.entry(row["stage"].as_str().unwrap().to_owned()).or_insert(0_usize) += 1;
+            counts
+        })
+    };
+    let all_are = |stage: &str| {
+        let what = format!("an erasure stands still before `{stage}`: it waits behind others");
+        until(60, &what, || (stages() == [(stage.to_owned(), MANY)].into()).then_some(()));
+    };
+    all_are("asking");
+    assert!(hub.run(&["destinations", "resume", "crm"]).status.success());
+    all_are("done");
+    assert_eq!(hub.rows(&["audit"])[0]["adds_up"], true);
+}
+
 fn check_certificate(row: &Value) {
     let certificate = &row["certificate"];
     assert_eq!(certificate["destinations"][0]["destination"], "crm", "{certificate}");

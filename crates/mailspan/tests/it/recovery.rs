@@ -2,9 +2,10 @@
 //! receiver's limit, lets what is urgent pass the queue, and starves nothing that has just arrived. The figures
 //! are printed.
 
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use mailspan_testkit::{Hub, Receiver, until};
+use mailspan_testkit::{DELAY_MS, Hub, Receiver, until};
 use serde_json::{Value, json};
 
 use crate::support::{AT, BINARY, SECRET, config, event, send};
@@ -169,4 +170,62 @@ fn a_long_queue_is_taken_up_at_once_within_the_limit_and_passed_by_what_is_urgen
     let left = audit["pending"].as_u64().unwrap();
     assert!(left > 20 * REQUESTS_BEFORE_MAX as u64, "only {left} are pending: nothing would be behind them");
     assert_eq!((&audit["adds_up"], &audit["dead"]), (&json!(true), &json!(0)), "{audit}");
+}
+
+/// Longer than what a destination holds of it, while more arrives than goes out: the newest end moves on, and what was
+/// in flight from it would wait for the oldest to come to it.
+#[test]
+fn what_was_in_flight_from_either_end_of_a_long_queue_is_sent_again_first() {
+    let crm = Receiver::start();
+    let mut hub = Hub::new(
+        BINARY,
+        &config(&crm, "rate = \"100/1s\"\nconcurrency = 8", ""),
+        &[("MAILTARGET_SECRET", SECRET)],
+    );
+    hub.start();
+    assert!(hub.run(&["destinations", "pause", "crm"]).status.success());
+    fill(&hub, 3_000);
+    assert!(hub.run(&["destinations", "resume", "crm"]).status.success());
+    until(30, "the queue does not move", || (crm.ok().len() > 100).then_some(()));
+    let arrive = |from: usize| {
+        let event = |n: usize| event("open", &format!("new{n}@example.com"), AT);
+        let batch: Vec<Value> = (from..from + 50).map(event).collect();
+        assert_eq!(send(&hub, &json!(batch)).status, 200);
+    };
+    arrive(0);
+    until(30, "nothing goes out from the newest end", || {
+        crm.ok().iter().any(|seen| seen.subject().starts_with("new")).then_some(())
+    });
+    // All that is in flight hangs from now on; then the process is killed.
+    let hung = Arc::new(Mutex::new(Vec::new()));
+    let noted = hung.clone();
+    crm.answer(move |seen| {
+        noted.lock().unwrap().push((seen.header("idempotency-key").unwrap().to_owned(), seen.subject()));
+        (200, vec![(DELAY_MS.to_owned(), "20000".to_owned())], "{}".to_owned())
+    });
+    until(30, "it is not all in flight", || (hung.lock().unwrap().len() >= 8).then_some(()));
+    let in_flight = hung.lock().unwrap().clone();
+    let newest = in_flight.iter().filter(|(_, who)| who.starts_with("new")).count();
+    assert!((1..8).contains(&newest), "{newest} of 8 from the newest end");
+    // Meanwhile more arrives than what is held of the newest end.
+    let newer = |from: usize| {
+        let event = |n: usize| event("open", &format!("later{n}@example.com"), AT);
+        let batch: Vec<Value> = (from..from + 250).map(event).collect();
+        assert_eq!(send(&hub, &json!(batch)).status, 200);
+    };
+    (0..1_000).step_by(250).for_each(newer);
+    hub.kill();
+    crm.forget();
+    crm.status(200);
+    hub.start();
+    // Long before those thousand and the three thousand of the queue.
+    until(12, "what was in flight is not sent again", || {
+        let seen = crm.seen();
+        let came =
+            |(key, _): &(String, String)| seen.iter().any(|seen| seen.header("idempotency-key") == Some(key));
+        in_flight.iter().all(came).then_some(())
+    });
+    let sent = crm.seen().len();
+    println!("sent again among the first {sent} requests");
+    assert!(sent < 500, "{sent} requests went out before: it came by its turn");
 }

@@ -89,7 +89,7 @@ impl Audience {
                     return Ok(Some(known));
                 }
                 let known = address.as_ref().and_then(|address| self.by_address(address));
-                match known.and_then(|person| self.contacts.get(&person)) {
+                match known.and_then(|person| self.contacts.get(&person)).map(|contact| &**contact) {
                     Some(Contact { external_id: Some(other), .. }) => Err(conflict(
                         "external_id_conflict",
                         format!("the contact with this address has the external id `{other}`, not `{id}`"),

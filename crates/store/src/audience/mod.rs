@@ -9,6 +9,7 @@ mod turn;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::hash::Hash as KeyHash;
+use std::sync::Arc;
 
 use mailspan_core::contact::{
     Contact, ContactKey, ContactWrite, Evidence, Fact, Permission, Stated, Suppressed,
@@ -118,7 +119,7 @@ pub(crate) struct Audience {
     hashed: (HashMap<String, Hash>, HashMap<String, Hash>),
     pub identities: Rows<Hash, i64>,
     pub persons: Rows<i64, PersonRow>,
-    pub contacts: Rows<i64, Contact>,
+    pub contacts: Rows<i64, Arc<Contact>>,
     pub suppressions: Rows<Hash, Suppression>,
     pub confirmations: Rows<Token, Confirmation>,
     uids: HashMap<String, i64>,
@@ -254,7 +255,7 @@ impl Audience {
     pub(crate) fn read_contact(&mut self, person: i64, contact: Contact) {
         self.uids.insert(contact.uid.clone(), person);
         self.with_contact.insert(person);
-        self.contacts.read(person, contact);
+        self.contacts.read(person, Arc::new(contact));
     }
 
     /// `evidence`: JSON, as stored.
@@ -308,7 +309,7 @@ impl Audience {
 
     /// Contacts to be written, in the order of `rev`.
     pub(crate) fn written_contacts(&self) -> Vec<(i64, &Contact)> {
-        let mut contacts: Vec<_> = self.contacts.written().map(|(person, row)| (*person, row)).collect();
+        let mut contacts: Vec<_> = self.contacts.written().map(|(person, row)| (*person, &**row)).collect();
         contacts.sort_by_key(|(_, contact)| contact.updated_at);
         contacts
     }

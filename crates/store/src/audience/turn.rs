@@ -1,6 +1,7 @@
 //! One write applied: the person found or made, the facts folded, what changed kept for the back end.
 
 use std::fmt::Write;
+use std::sync::Arc;
 
 use mailspan_core::contact::{
     Applied, Change, Contact, ContactOutcome, ContactWrite, Evidence, Fact, Known, Lifted, Stated,
@@ -106,7 +107,7 @@ impl Done {
         write.found && stays && self.facts.is_empty() && self.suppressed.is_none()
     }
 
-    fn held_back(why: HeldBack, contact: Option<Contact>) -> Done {
+    fn held_back(why: HeldBack, contact: Option<Arc<Contact>>) -> Done {
         let turn = if why == HeldBack::Erased { Turn::Ignored } else { Turn::Unchanged };
         let outcome = ContactOutcome { turn, contact, asked: false, lifted: None };
         Done { outcome, held_back: Some(why), ..Done::refused(Reason::new("", "")) }
@@ -227,7 +228,7 @@ impl Audience {
             true => self.stranger(write),
             false => self.person_for_facts(write, &applied),
         });
-        self.keep(write, person, before.as_ref(), &applied, learned);
+        self.keep(write, person, before.as_deref(), &applied, learned);
         if let Some((now, hash)) = applied.suppression.zip(hash) {
             self.suppress(write, hash, address.as_ref(), now);
         }
@@ -250,7 +251,10 @@ impl Audience {
             erased: write.erase && person.is_some(),
             held_back: None,
             suppressed: applied.suppression.flatten().map(|(reason, _)| reason),
-            former: before.and_then(|contact| contact.address).map(|address| self.hash_of(&address)),
+            former: before
+                .as_ref()
+                .and_then(|contact| contact.address.as_ref())
+                .map(|address| self.hash_of(address)),
             facts: applied.facts,
             // Nobody was erased: nobody is told.
             event: applied.event.filter(|_| !write.erase || person.is_some()),
@@ -311,7 +315,7 @@ impl Audience {
         }
     }
 
-    fn keep_contact(&mut self, person: i64, before: Option<&Contact>, after: &Contact) {
+    fn keep_contact(&mut self, person: i64, before: Option<&Contact>, after: &Arc<Contact>) {
         let hashes = |contact: &Contact| -> [Option<Hash>; 2] {
             let id = contact.external_id.as_deref().map(|id| self.hash_of_id(id));
             [contact.address.as_ref().map(|address| self.hash_of(address)), id]
@@ -334,7 +338,7 @@ impl Audience {
             self.persons.set(person, row);
         }
         self.uids.insert(after.uid.clone(), person);
-        self.contacts.set(person, after.clone());
+        self.contacts.set(person, Arc::clone(after));
     }
 
     /// What the contact is known by now leads to its person. Who was known by it, and has no contact of its own,

@@ -13,11 +13,11 @@ use std::collections::BTreeMap;
 pub(crate) use prune::Whose;
 pub use prune::{element_of, elements_naming};
 pub(crate) use tables::{Also, Cell, Change, Column, TABLES, Table, judge, packed_request, told_of_one};
-pub(crate) use target::{Identity, Progress, Target};
+pub(crate) use target::{Identity, Progress, Target, together};
 pub use words::Words;
 
-/// Erasures that one walk does together.
-pub const ERASURES_TOGETHER_MAX: usize = 100;
+/// Erasures that one walk does together, and as many that are certified at once.
+pub(crate) const ERASURES_TOGETHER_MAX: i64 = 100;
 
 /// Where an erasure is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -44,6 +44,21 @@ impl ErasureStage {
             ErasureStage::Done => "done",
         }
     }
+
+    /// How it stands in a row's `progress`, which the stores look through: a text of somebody's own has its quotation
+    /// marks escaped there. A row without `progress` is one that has just begun.
+    pub(crate) fn mark(self) -> String {
+        format!(r#""stage":"{}""#, self.name())
+    }
+}
+
+/// What is to do for erasures, apart from the walk.
+#[derive(Debug, Clone, Default)]
+pub struct OpenErasures {
+    /// The last one that was asked for, of those that are not done.
+    pub newest: Option<i64>,
+    /// Those where all is done but the certificate: the oldest of them, as many as are certified at once.
+    pub certifying: Vec<ErasureRow>,
 }
 
 #[derive(Debug, Clone)]

@@ -27,10 +27,13 @@ pub(crate) enum Table {
     OperatorLog,
     Contacts,
     Keys,
+    Rounds,
+    Destinations,
 }
 
-/// In the order of the walk: deliveries before the events that they are about.
-pub(crate) const TABLES: [Table; 12] = [
+/// In the order of the walk: deliveries before the events that they are about. A new one comes last, as walks under
+/// way know their table by its place.
+pub(crate) const TABLES: [Table; 14] = [
     Table::Deliveries,
     Table::Events,
     Table::Requests,
@@ -43,6 +46,8 @@ pub(crate) const TABLES: [Table; 12] = [
     Table::OperatorLog,
     Table::Contacts,
     Table::Keys,
+    Table::Rounds,
+    Table::Destinations,
 ];
 
 /// A column that is read, and what it holds.
@@ -125,6 +130,8 @@ impl Table {
             Table::OperatorLog => "operator_log",
             Table::Contacts => "contacts",
             Table::Keys => "api_keys",
+            Table::Rounds => "rounds",
+            Table::Destinations => "destinations",
         }
     }
 
@@ -132,14 +139,16 @@ impl Table {
         match self {
             Table::Events => "seq",
             Table::Contacts => "person",
+            Table::Rounds => "about",
             _ => "id",
         }
     }
 
-    /// Written by operators, who work across tenants from the default one: a row of that is looked into for every
-    /// tenant.
-    pub(crate) fn is_operators(self) -> bool {
-        matches!(self, Table::Jobs | Table::OperatorLog | Table::Keys)
+    /// Written by operators, who work across tenants from the default one, or for none (0): a row of these is looked
+    /// into for every tenant. `operators`: the number of the default one.
+    pub(crate) fn is_operators(self, tenant: &Cell, operators: Option<i64>) -> bool {
+        matches!(self, Table::Jobs | Table::OperatorLog | Table::Keys | Table::Destinations)
+            && (*tenant == Cell::Int(0) || operators.is_some_and(|id| *tenant == Cell::Int(id)))
     }
 
     /// Rows of a page: few where they are large.
@@ -184,6 +193,9 @@ impl Table {
                 Text("project"),
             ],
             Table::Keys => &[Int("tenant"), Text("note")],
+            // What a vendor answered, or an operator gave as a reason.
+            Table::Rounds => &[Int("tenant"), Text("paused"), Text("reason")],
+            Table::Destinations => &[Int("tenant"), Text("paused")],
         }
     }
 
@@ -239,7 +251,8 @@ pub(crate) fn judge(
         Table::Contacts if row[1].int() > target.identity.learned_at => return None,
         Table::Contacts => texts(row, target, &[2, 3, 4, 5]),
         Table::Jobs => notes(row, target, &[1, 2, 3]),
-        Table::OperatorLog | Table::Keys => notes(row, target, &[1]),
+        Table::Rounds => notes(row, target, &[1, 2]),
+        Table::OperatorLog | Table::Keys | Table::Destinations => notes(row, target, &[1]),
     };
     let nothing =
         change.set.is_empty() && change.also.is_empty() && !change.unread && change.learned.is_none();

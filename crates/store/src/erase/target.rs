@@ -6,8 +6,9 @@ use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKe
 use mailspan_core::{Address, Subject};
 use serde::{Deserialize, Serialize};
 
-use super::ErasureStage;
+use super::tables::TABLES;
 use super::words::Words;
+use super::{ErasureStage, hex};
 use crate::identity::IdentityKey;
 
 /// What the person was known by. In the row (`sealed`) from the first transaction until the certificate is
@@ -100,6 +101,17 @@ impl Default for Progress {
 }
 
 impl Progress {
+    /// Of an erasure that was asked for now; `hashes` of what the person was known by.
+    pub(crate) fn begun<'a>(identity: &Identity, hashes: impl IntoIterator<Item = &'a [u8; 16]>) -> Progress {
+        let hashes = hashes.into_iter().map(|hash| hex(hash)).collect();
+        Progress { by: identity.by.clone(), hashes, ..Progress::default() }
+    }
+
+    /// All destinations have answered: the last walk begins.
+    pub(crate) fn answered(self) -> Progress {
+        Progress { stage: ErasureStage::Checking, table: 0, after: 0, ..self }
+    }
+
     pub(crate) fn read(text: Option<&str>) -> Progress {
         text.and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default()
     }
@@ -112,6 +124,10 @@ impl Progress {
         *self.removed.entry(table.to_owned()).or_default() += 1;
     }
 
+    pub(crate) fn is_at_start(&self) -> bool {
+        (self.table, self.after) == (0, 0)
+    }
+
     pub(crate) fn place(&self) -> (ErasureStage, usize, i64) {
         (self.stage, self.table, self.after)
     }
@@ -122,6 +138,14 @@ impl Progress {
 pub(crate) enum Pass {
     First,
     Last,
+}
+
+/// Of erasures that are walked, oldest first, those that stand where the oldest stands: they share a page.
+pub(crate) fn together(mut targets: Vec<Target>) -> Vec<Target> {
+    if let Some(place) = targets.first().map(|first| first.progress.place()) {
+        targets.retain(|target| target.progress.place() == place);
+    }
+    targets
 }
 
 /// An erasure at work.
@@ -180,7 +204,39 @@ impl Target {
         }
     }
 
+    /// After a page: `last`, the last key that was looked at; `is_end`, the table has no further rows. A walk that is
+    /// over ends its stage.
+    pub(crate) fn advance(&mut self, last: Option<i64>, is_end: bool) {
+        let progress = &mut self.progress;
+        match last.filter(|_| !is_end) {
+            Some(last) => progress.after = last,
+            None => (progress.table, progress.after) = (progress.table + 1, 0),
+        }
+        if progress.table >= TABLES.len() {
+            let is_first = progress.stage == ErasureStage::Removing;
+            progress.stage = if is_first { ErasureStage::Asking } else { ErasureStage::Certifying };
+        }
+    }
+
     pub(crate) fn pass(&self) -> Pass {
         if self.progress.stage == ErasureStage::Checking { Pass::Last } else { Pass::First }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The stores find erasures by these letters.
+    #[test]
+    fn a_stage_is_found_in_what_is_stored_of_it_and_nowhere_else() {
+        use ErasureStage::{Asking, Certifying, Checking, Done, Removing};
+        let by = Some(r#""stage":"asking""#.to_owned());
+        for stage in [Removing, Asking, Checking, Certifying, Done] {
+            let text = Progress { stage, by: by.clone(), ..Progress::default() }.json();
+            for other in [Removing, Asking, Checking, Certifying, Done] {
+                assert_eq!(text.contains(&other.mark()), other == stage, "{other:?} in {text}");
+            }
+        }
     }
 }

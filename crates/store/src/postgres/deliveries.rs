@@ -31,6 +31,7 @@ pub(crate) async fn by_id(base: &Base, id: DeliveryId) -> Result<Option<Delivery
 pub(crate) async fn list(base: &Base, filter: &DeliveryFilter) -> Result<Vec<DeliveryRow>, Fault> {
     let seqs: Option<Vec<i64>> = match (filter.event, &filter.subject) {
         (Some(id), _) => Some(events::seq_of(base, id).await?.map(|seq| seq.0).into_iter().collect()),
+        (None, _) if !filter.events.is_empty() => Some(filter.events.iter().map(|seq| seq.0).collect()),
         (None, Some(subject)) => {
             let mut seqs = vec![];
             for person in persons::numbers_of(base, filter.tenant.as_ref(), subject).await? {

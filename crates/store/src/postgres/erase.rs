@@ -13,7 +13,7 @@ use super::journal::Journal;
 use super::persons::{self, number_of};
 use crate::erase::{
     Also, Cell, Certified, Change, Column, ERASURES_TOGETHER_MAX, ErasureStage, Identity, Progress, TABLES,
-    Table, Target, Whose, judge, packed_request,
+    Table, Target, Whose, judge, packed_request, together,
 };
 use crate::sqlite::counts::Counts;
 use crate::sqlite::persons::{BUCKET_BITS, Found};
@@ -22,42 +22,32 @@ use crate::write::Wrote;
 const LOCK: &str =
     "SELECT pg_try_advisory_xact_lock(hashtext('mailspan erasures'), hashtext(current_schema()))";
 
-/// One page for the oldest erasures that stand at the same place.
+/// One page for the oldest erasures that stand at the same place. Between two walks, and where there is none to do,
+/// it is asked which of those that wait for destinations may go on: however many those are, they take nobody's place.
 pub(crate) async fn step(journal: &mut Journal) -> Result<Wrote, Fault> {
     let alone = journal.base.row(LOCK, &[]).await?.map_or(Ok(false), |row| get(&row, 0))?;
     if !alone {
         return Ok(Wrote::Erasing { moved: false });
     }
-    let mut targets = open(&journal.base).await?;
-    let mut moved = false;
-    for target in targets.iter_mut().filter(|target| target.progress.stage == ErasureStage::Asking) {
-        if busy(&journal.base, &[target.event]).await?.is_empty() {
-            target.progress =
-                Progress { table: 0, after: 0, stage: ErasureStage::Checking, ..target.progress.clone() };
-            save(&journal.base, target).await?;
-            moved = true;
-        }
-    }
-    let works =
-        |target: &Target| matches!(target.progress.stage, ErasureStage::Removing | ErasureStage::Checking);
-    let Some(place) = targets.iter().find(|target| works(target)).map(|target| target.progress.place())
-    else {
-        return Ok(Wrote::Erasing { moved });
-    };
-    targets.retain(|target| target.progress.place() == place);
+    let mut targets = together(walked(&journal.base).await?);
+    let is_between = targets.first().is_none_or(|first| first.progress.is_at_start());
+    let moved = is_between && take_answers(&journal.base).await?;
     walk(journal, &mut targets).await?;
     for target in &targets {
         save(&journal.base, target).await?;
     }
-    Ok(Wrote::Erasing { moved: true })
+    Ok(Wrote::Erasing { moved: moved || !targets.is_empty() })
 }
 
-/// Those that are not done, oldest first.
-async fn open(base: &Base) -> Result<Vec<Target>, Fault> {
-    let sql =
-        "SELECT id, tenant, event, sealed, progress FROM erasures WHERE done_at IS NULL ORDER BY id LIMIT $1";
+/// Of those that are walked, the oldest.
+async fn walked(base: &Base) -> Result<Vec<Target>, Fault> {
+    let sql = "SELECT id, tenant, event, sealed, progress FROM erasures
+         WHERE done_at IS NULL AND strpos(coalesce(progress, ''), $1) = 0
+           AND strpos(coalesce(progress, ''), $2) = 0
+         ORDER BY id LIMIT $3";
+    let (asking, certifying) = (ErasureStage::Asking.mark(), ErasureStage::Certifying.mark());
     let mut targets = vec![];
-    for row in &base.rows(sql, &[&(ERASURES_TOGETHER_MAX as i64)]).await? {
+    for row in &base.rows(sql, &[&asking, &certifying, &ERASURES_TOGETHER_MAX]).await? {
         let id = get(row, 0)?;
         let sealed: Option<Vec<u8>> = get(row, 3)?;
         let identity: Option<Identity> = sealed.and_then(|sealed| Identity::unsealed(&base.key, &sealed));
@@ -84,6 +74,21 @@ async fn save(base: &Base, target: &Target) -> Result<(), Fault> {
     Ok(())
 }
 
+/// Those whose event is routed, with no delivery of it pending, are walked once more; true where there were any.
+async fn take_answers(base: &Base) -> Result<bool, Fault> {
+    let sql = "SELECT x.id, x.progress FROM erasures x WHERE x.done_at IS NULL AND strpos(x.progress, $1) > 0
+           AND NOT EXISTS (SELECT 1 FROM unrouted u WHERE u.seq = x.event)
+           AND NOT EXISTS (SELECT 1 FROM deliveries d WHERE d.event = x.event AND d.state = 0)
+         ORDER BY x.id LIMIT $2";
+    let rows = base.rows(sql, &[&ErasureStage::Asking.mark(), &ERASURES_TOGETHER_MAX]).await?;
+    for row in &rows {
+        let (id, progress): (i64, String) = (get(row, 0)?, get(row, 1)?);
+        let progress = Progress::read(Some(&progress)).answered();
+        base.execute("UPDATE erasures SET progress = $2 WHERE id = $1", &[&id, &progress.json()]).await?;
+    }
+    Ok(!rows.is_empty())
+}
+
 /// Events that wait for the router, or have a delivery that is pending.
 async fn busy(base: &Base, seqs: &[i64]) -> Result<HashSet<i64>, Fault> {
     let rows = base
@@ -101,7 +106,7 @@ async fn walk(journal: &mut Journal, targets: &mut [Target]) -> Result<(), Fault
     let Some(first) = targets.first() else { return Ok(()) };
     let (_, at, after) = first.progress.place();
     let table = TABLES[at.min(TABLES.len() - 1)];
-    if (at, after) == (0, 0) {
+    if first.progress.is_at_start() {
         drop_confirmations(&journal.base, targets).await?;
     }
     let rows = page(&journal.base, table, after).await?;
@@ -114,9 +119,8 @@ async fn walk(journal: &mut Journal, targets: &mut [Target]) -> Result<(), Fault
     let last = rows.last().map(|(key, _)| *key);
     let is_end = (rows.len() as i64) < table.page();
     let operators = journal.base.tenant(Name::default_tenant().as_str()).await?;
-    let operators = operators.filter(|_| table.is_operators());
     for (key, row) in rows {
-        let is_operators = operators.is_some_and(|id| row[0] == Cell::Int(id));
+        let is_operators = table.is_operators(&row[0], operators);
         for (place, target) in
             targets.iter_mut().enumerate().filter(|(_, one)| is_operators || Cell::Int(one.tenant) == row[0])
         {
@@ -134,17 +138,7 @@ async fn walk(journal: &mut Journal, targets: &mut [Target]) -> Result<(), Fault
             }
         }
     }
-    for target in targets {
-        let progress = &mut target.progress;
-        match last.filter(|_| !is_end) {
-            Some(last) => progress.after = last,
-            None => (progress.table, progress.after) = (at + 1, 0),
-        }
-        if progress.table >= TABLES.len() {
-            let is_first = progress.stage == ErasureStage::Removing;
-            progress.stage = if is_first { ErasureStage::Asking } else { ErasureStage::Certifying };
-        }
-    }
+    targets.iter_mut().for_each(|target| target.advance(last, is_end));
     Ok(())
 }
 
@@ -365,11 +359,7 @@ pub(crate) async fn keep(
     identity: &Identity,
     hashes: &BTreeMap<[u8; 16], i64>,
 ) -> Result<(), Fault> {
-    let progress = Progress {
-        by: identity.by.clone(),
-        hashes: hashes.keys().map(|hash| crate::erase::hex(hash)).collect(),
-        ..Progress::default()
-    };
+    let progress = Progress::begun(identity, hashes.keys());
     base.execute(
         "INSERT INTO erasures (tenant, person, event, asked_at, sealed, progress) VALUES ($1, $2, $3, $4, $5, $6)",
         &[&tenant, &identity.person, &event, &at.0, &identity.sealed(&base.key), &progress.json()],

@@ -1,12 +1,16 @@
 //! Erasures and what is held about a person, as read.
 
 use mailspan_core::{EventId, Millis, Name, Reason, State, Subject};
+use tokio_postgres::types::ToSql;
 
 use super::base::{Base, Fault, get};
 use super::contacts::confirmation;
 use super::handle::Postgres;
 use crate::Trouble;
-use crate::erase::{ErasedHash, ErasureRow, ErasureVerdict, Stored, from_hex};
+use crate::erase::{
+    ERASURES_TOGETHER_MAX, ErasedHash, ErasureRow, ErasureStage, ErasureVerdict, OpenErasures, Stored,
+    from_hex,
+};
 use crate::erase_reads::{HASHES_PAGE, Kin, KinConfirmation, erased_hash};
 use crate::prepare::identities;
 use crate::sqlite::base::page;
@@ -16,12 +20,17 @@ impl Postgres {
     pub(crate) async fn erasures(
         &self,
         tenant: Option<&Name>,
-        open: bool,
         before: Option<i64>,
         limit: usize,
     ) -> Result<Vec<ErasureRow>, Trouble> {
         let link = self.link().await?;
-        let found = list(link.base()?, tenant, open, before, limit).await;
+        let found = list(link.base()?, tenant, before, limit).await;
+        link.end(found).await
+    }
+
+    pub(crate) async fn open_erasures(&self) -> Result<OpenErasures, Trouble> {
+        let link = self.link().await?;
+        let found = open(link.base()?).await;
         link.end(found).await
     }
 
@@ -73,7 +82,6 @@ impl Postgres {
 async fn list(
     base: &Base,
     tenant: Option<&Name>,
-    open: bool,
     before: Option<i64>,
     limit: usize,
 ) -> Result<Vec<ErasureRow>, Fault> {
@@ -84,14 +92,26 @@ async fn list(
             known => known,
         },
     };
-    let sql =
+    let which = "WHERE x.id < $1 AND ($2::bigint IS NULL OR x.tenant = $2) ORDER BY x.id DESC LIMIT $3";
+    rows(base, which, &[&before.unwrap_or(i64::MAX), &tenant, &page(limit)]).await
+}
+
+async fn open(base: &Base) -> Result<OpenErasures, Fault> {
+    let sql = "SELECT id FROM erasures WHERE done_at IS NULL ORDER BY id DESC LIMIT 1";
+    let newest = base.row(sql, &[]).await?.map(|row| get(&row, 0)).transpose()?;
+    let which = "WHERE x.done_at IS NULL AND strpos(x.progress, $1) > 0 ORDER BY x.id LIMIT $2";
+    let certifying = rows(base, which, &[&ErasureStage::Certifying.mark(), &ERASURES_TOGETHER_MAX]).await?;
+    Ok(OpenErasures { newest, certifying })
+}
+
+/// Of `erasures`, by the condition.
+async fn rows(base: &Base, which: &str, params: &[&(dyn ToSql + Sync)]) -> Result<Vec<ErasureRow>, Fault> {
+    let sql = format!(
         "SELECT x.id, x.person, (SELECT e.id FROM events e WHERE e.seq = x.event), x.asked_at, x.done_at,
-            x.progress, x.certificate, x.tenant
-         FROM erasures x WHERE x.id < $1 AND ($2::bigint IS NULL OR x.tenant = $2)
-            AND (NOT $3::boolean OR x.done_at IS NULL) ORDER BY x.id DESC LIMIT $4";
-    let before = before.unwrap_or(i64::MAX);
+            x.progress, x.certificate, x.tenant FROM erasures x {which}"
+    );
     let mut found = vec![];
-    for row in &base.rows(sql, &[&before, &tenant, &open, &page(limit)]).await? {
+    for row in &base.rows(&sql, params).await? {
         let event: Option<&[u8]> = get(row, 2)?;
         let event = event.and_then(|id| id.try_into().ok()).map(|id| EventId(u128::from_be_bytes(id)));
         let stored = Stored {

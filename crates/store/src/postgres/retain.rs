@@ -208,11 +208,8 @@ async fn drop_requests(journal: &mut Journal, until: Millis) -> Result<usize, Fa
         }
     }
     let gone = base.execute("DELETE FROM requests WHERE id = ANY($1)", &[&going]).await? as usize;
-    if is_end {
-        journal.cursors.request = 0;
-        return Ok(elements + gone);
-    }
-    Ok((elements + gone).max(1))
+    let rows = elements + gone;
+    Ok(if is_end { rows } else { rows.max(1) })
 }
 
 /// Deletes from the low end of a table whose `received_at` grows with its id.

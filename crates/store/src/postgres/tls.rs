@@ -6,13 +6,16 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use mailspan_core::chain::{Told, explain};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{verify_server_cert_signed_by_trust_anchor, verify_server_name};
 use rustls::crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
-use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
+use rustls::{
+    CertificateError, ClientConfig, DigitallySignedStruct, Error, OtherError, RootCertStore, SignatureScheme,
+};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_postgres::Socket;
 use tokio_postgres::tls::{ChannelBinding, MakeTlsConnect, TlsConnect, TlsStream};
@@ -152,7 +155,8 @@ impl ServerCertVerifier for Judge {
                 intermediates,
                 now,
                 algorithms,
-            )?;
+            )
+            .map_err(|error| self.explained(error, end_entity, intermediates))?;
         }
         if self.checks == Checks::ChainAndName {
             verify_server_name(&certificate, server_name)?;
@@ -182,6 +186,31 @@ impl ServerCertVerifier for Judge {
         self.provider.signature_verification_algorithms.supported_schemes()
     }
 }
+
+impl Judge {
+    /// Which certificate is missing, where that is what is wrong.
+    fn explained(&self, error: Error, leaf: &CertificateDer<'_>, sent: &[CertificateDer<'_>]) -> Error {
+        use CertificateError::{BadSignature, UnknownIssuer};
+        if !matches!(error, Error::InvalidCertificate(UnknownIssuer | BadSignature)) {
+            return error;
+        }
+        let sent: Vec<&[u8]> = sent.iter().map(|one| one.as_ref()).collect();
+        let knows = |subject: &[u8]| self.roots.roots.iter().any(|root| root.subject.as_ref() == subject);
+        match explain(leaf, &sent, knows, TOLD) {
+            Some(why) => {
+                Error::InvalidCertificate(CertificateError::Other(OtherError(Arc::new(Unchained(why)))))
+            }
+            None => error,
+        }
+    }
+}
+
+const TOLD: Told = Told { who: "server", ca: "by sslrootcert=/path/to/ca.pem" };
+
+/// What is wrong with a chain and what to do, as one sentence.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct Unchained(String);
 
 impl MakeTlsConnect<Socket> for Tls {
     type Stream = Encrypted;
@@ -218,17 +247,37 @@ impl TlsConnect<Socket> for Handshake {
 fn hinted(error: io::Error, name: &ServerName<'_>) -> io::Error {
     let rustls = error.get_ref().and_then(|inner| inner.downcast_ref::<Error>());
     let Some(Error::InvalidCertificate(why)) = rustls else { return error };
-    let name = name.to_str();
-    let hint = match why {
-        CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
-            format!("name the host as its certificate does instead of `{name}`, or write sslmode=verify-ca")
+    if let CertificateError::Other(why) = why {
+        return io::Error::other(format!("invalid peer certificate: {}", why.0));
+    }
+    match mend(why, &name.to_str()) {
+        Some(mend) => io::Error::other(format!("{error}; {mend}")),
+        None => error,
+    }
+}
+
+/// Nothing where the error says all that is known.
+fn mend(why: &CertificateError, name: &str) -> Option<String> {
+    use CertificateError as Bad;
+    let mend = match why {
+        Bad::NotValidForName | Bad::NotValidForNameContext { .. } => {
+            return Some(format!(
+                "name the host as its certificate does instead of `{name}`, or write sslmode=verify-ca"
+            ));
         }
-        CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
-            "renew the server's certificate".to_owned()
+        Bad::Expired | Bad::ExpiredContext { .. } => {
+            "renew the server's certificate, or this machine's clock is wrong"
         }
-        _ => "name the PEM file of its authority by sslrootcert=/path/to/ca.pem".to_owned(),
+        Bad::NotValidYet | Bad::NotValidYetContext { .. } => {
+            "it is not valid yet, or this machine's clock is wrong"
+        }
+        Bad::Revoked => "its authority has revoked it: give the server another one",
+        Bad::UnknownIssuer | Bad::BadSignature => {
+            "name the PEM file of its authority by sslrootcert=/path/to/ca.pem"
+        }
+        _ => return None,
     };
-    io::Error::other(format!("{error}; {hint}"))
+    Some(mend.to_owned())
 }
 
 /// A connection inside TLS. Without channel binding: the certificate is what proves the server.
@@ -261,5 +310,26 @@ impl AsyncWrite for Encrypted {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.0).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_fault_of_a_certificate_has_its_own_remedy() {
+        for (why, expected) in [
+            (CertificateError::NotValidForName, Some("instead of `db`")),
+            (CertificateError::Expired, Some("renew")),
+            (CertificateError::NotValidYet, Some("clock")),
+            (CertificateError::Revoked, Some("revoked")),
+            (CertificateError::UnknownIssuer, Some("sslrootcert")),
+            (CertificateError::BadEncoding, None),
+        ] {
+            let told = mend(&why, "db");
+            let is_told = expected.map(|part| told.as_deref().is_some_and(|told| told.contains(part)));
+            assert!(is_told.unwrap_or(told.is_none()), "{why:?}: {told:?}");
+        }
     }
 }

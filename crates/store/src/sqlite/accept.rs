@@ -45,7 +45,7 @@ pub(crate) fn accept(group: &mut Group, receipt: &Receipt, arrivals: &[Arrival])
         return Ok(Wrote::Accepted { accepted, again: true });
     }
     let source = group.base.number_or_new(tenant, NameKind::Source as u8, receipt.source.as_str())?;
-    group.segments.roll(&group.base, &group.marks, receipt.received_at)?;
+    group.segments.roll(&group.base, group.marks, receipt.received_at)?;
     let request = group.marks.request + 1;
     let kept_request = receipt.packed.as_ref().map(|_| request);
     let alone = receipt.arrivals.len() + receipt.unreadable.len() == 1;

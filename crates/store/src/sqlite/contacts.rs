@@ -95,7 +95,7 @@ const PERSON: &str =
     "SELECT id, address, external_id, same_as, erased, opted_in_at, opted_out_at FROM persons WHERE id = ?1";
 const MERGED: &str =
     "SELECT id, address, external_id, same_as, erased, opted_in_at, opted_out_at FROM persons
-     WHERE same_as = ?1 LIMIT 1000";
+     WHERE same_as = ?1";
 /// A fact happened no later than it was learned of.
 const NEWEST_FACTS: &str = "SELECT id, min(happened_at, learned_at), what, permission, evidence
      FROM ledger INDEXED BY ledger_person WHERE person = ?1 ORDER BY happened_at DESC LIMIT ?2";
@@ -121,11 +121,11 @@ impl<'h, 'b> Reads<'h, 'b> {
 
     /// With those merged into it, its facts and its contact.
     fn person(&mut self, base: &Held, person: i64, audience: &mut Audience) -> Result<(), Fault> {
-        for (statement, is_own) in [(&mut self.own, true), (&mut self.merged, false)] {
+        for statement in [&mut self.own, &mut self.merged] {
             let mut rows = statement.query([person])?;
             while let Some(row) = rows.next()? {
                 let id: i64 = row.get(0)?;
-                if !is_own && audience.persons.get(&id).is_some() {
+                if audience.persons.get(&id).is_some() {
                     continue;
                 }
                 audience.read_person(id, person_row(row)?);

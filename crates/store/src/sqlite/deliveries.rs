@@ -28,6 +28,10 @@ pub(crate) fn list(base: &Base, filter: &DeliveryFilter) -> Result<Vec<DeliveryR
         let Some(seq) = events::seq_of(base, id)? else { return Ok(vec![]) };
         return of_events(base, &narrow, &[seq.0]);
     }
+    if !filter.events.is_empty() {
+        let seqs: Vec<i64> = filter.events.iter().map(|seq| seq.0).collect();
+        return of_events(base, &narrow, &seqs);
+    }
     if let Some(subject) = &filter.subject {
         let mut seqs = vec![];
         for person in persons::numbers_of(base, filter.tenant.as_ref(), subject)? {

@@ -13,44 +13,33 @@ use super::group::Group;
 use super::persons::{BUCKET_BITS, Found};
 use crate::erase::{
     Also, Cell, Certified, Change, Column, ERASURES_TOGETHER_MAX, ErasureStage, Identity, Progress, TABLES,
-    Table, Target, Whose, judge, packed_request,
+    Table, Target, Whose, judge, packed_request, together,
 };
 use crate::prepare::identities;
 use crate::write::Wrote;
 
-/// One page for the oldest erasures that stand at the same place.
+/// One page for the oldest erasures that stand at the same place. Between two walks, and where there is none to do,
+/// it is asked which of those that wait for destinations may go on: however many those are, they take nobody's place.
 pub(crate) fn step(group: &mut Group) -> Result<Wrote, Fault> {
-    let mut targets = open(&group.base)?;
-    let mut moved = false;
-    for target in targets.iter_mut().filter(|target| target.progress.stage == ErasureStage::Asking) {
-        if has_settled(&group.base, target.event)? {
-            target.progress =
-                Progress { table: 0, after: 0, stage: ErasureStage::Checking, ..target.progress.clone() };
-            save(&group.base, target)?;
-            moved = true;
-        }
-    }
-    let works =
-        |target: &Target| matches!(target.progress.stage, ErasureStage::Removing | ErasureStage::Checking);
-    let Some(place) = targets.iter().find(|target| works(target)).map(|target| target.progress.place())
-    else {
-        return Ok(Wrote::Erasing { moved });
-    };
-    targets.retain(|target| target.progress.place() == place);
+    let mut targets = together(walked(&group.base)?);
+    let is_between = targets.first().is_none_or(|first| first.progress.is_at_start());
+    let moved = is_between && take_answers(&group.base)?;
     walk(group, &mut targets)?;
     for target in &targets {
         save(&group.base, target)?;
     }
-    Ok(Wrote::Erasing { moved: true })
+    Ok(Wrote::Erasing { moved: moved || !targets.is_empty() })
 }
 
-/// Those that are not done, oldest first.
-fn open(base: &Base) -> Result<Vec<Target>, Fault> {
+/// Of those that are walked, the oldest.
+fn walked(base: &Base) -> Result<Vec<Target>, Fault> {
     let mut statement = base.sql(
         "SELECT id, tenant, event, sealed, progress FROM erasures INDEXED BY erasures_open
-         WHERE done_at IS NULL ORDER BY id LIMIT ?1",
+         WHERE done_at IS NULL AND instr(coalesce(progress, ''), ?1) = 0 AND instr(coalesce(progress, ''), ?2) = 0
+         ORDER BY id LIMIT ?3",
     )?;
-    let mut rows = statement.query([ERASURES_TOGETHER_MAX as i64])?;
+    let (asking, certifying) = (ErasureStage::Asking.mark(), ErasureStage::Certifying.mark());
+    let mut rows = statement.query(params![asking, certifying, ERASURES_TOGETHER_MAX])?;
     let mut targets = vec![];
     while let Some(row) = rows.next()? {
         let id = row.get(0)?;
@@ -79,9 +68,25 @@ fn save(base: &Base, target: &Target) -> Result<(), Fault> {
     Ok(())
 }
 
-/// The event is routed, and no delivery of it is pending.
-fn has_settled(base: &Base, event: i64) -> Result<bool, Fault> {
-    Ok(!is_busy(base, event)?)
+/// Those whose event is routed, with no delivery of it pending, are walked once more; true where there were any.
+fn take_answers(base: &Base) -> Result<bool, Fault> {
+    let mut statement = base.sql(
+        "SELECT x.id, x.progress FROM erasures x INDEXED BY erasures_open
+         WHERE x.done_at IS NULL AND instr(x.progress, ?1) > 0
+           AND NOT EXISTS (SELECT 1 FROM unrouted u WHERE u.seq = x.event)
+           AND NOT EXISTS (SELECT 1 FROM deliveries d INDEXED BY deliveries_once
+                WHERE d.event = x.event AND d.state = 0)
+         ORDER BY x.id LIMIT ?2",
+    )?;
+    let rows = statement.query_map(params![ErasureStage::Asking.mark(), ERASURES_TOGETHER_MAX], |row| {
+        Ok((row.get(0)?, row.get(1)?))
+    })?;
+    let answered: Vec<(i64, String)> = rows.collect::<Result<_, _>>()?;
+    for (id, progress) in &answered {
+        let progress = Progress::read(Some(progress)).answered();
+        base.sql("UPDATE erasures SET progress = ?2 WHERE id = ?1")?.execute(params![id, progress.json()])?;
+    }
+    Ok(!answered.is_empty())
 }
 
 fn is_busy(base: &Base, seq: i64) -> Result<bool, Fault> {
@@ -97,16 +102,16 @@ fn walk(group: &mut Group, targets: &mut [Target]) -> Result<(), Fault> {
     let Some(first) = targets.first() else { return Ok(()) };
     let (_, at, after) = first.progress.place();
     let table = TABLES[at.min(TABLES.len() - 1)];
-    if (at, after) == (0, 0) {
+    if first.progress.is_at_start() {
         drop_confirmations(&group.base, targets)?;
     }
     let rows = page(&group.base, table, after)?;
     let own = if table == Table::Events { own_events(&group.base, &rows, targets)? } else { HashSet::new() };
     let last = rows.last().map(|(key, _)| *key);
     let is_end = (rows.len() as i64) < table.page();
-    let operators = group.base.tenant(Name::default_tenant().as_str())?.filter(|_| table.is_operators());
+    let operators = group.base.tenant(Name::default_tenant().as_str())?;
     for (key, mut row) in rows {
-        let (tenant, is_operators) = (row[0].clone(), operators.is_some_and(|id| row[0] == Cell::Int(id)));
+        let (tenant, is_operators) = (row[0].clone(), table.is_operators(&row[0], operators));
         for (place, target) in
             targets.iter_mut().enumerate().filter(|(_, one)| is_operators || Cell::Int(one.tenant) == tenant)
         {
@@ -119,17 +124,7 @@ fn walk(group: &mut Group, targets: &mut [Target]) -> Result<(), Fault> {
             }
         }
     }
-    for target in targets {
-        let progress = &mut target.progress;
-        match last.filter(|_| !is_end) {
-            Some(last) => progress.after = last,
-            None => (progress.table, progress.after) = (at + 1, 0),
-        }
-        if progress.table >= TABLES.len() {
-            let is_first = progress.stage == ErasureStage::Removing;
-            progress.stage = if is_first { ErasureStage::Asking } else { ErasureStage::Certifying };
-        }
-    }
+    targets.iter_mut().for_each(|target| target.advance(last, is_end));
     Ok(())
 }
 
@@ -380,11 +375,7 @@ pub(crate) fn keep(
     hashes: &BTreeMap<[u8; 16], i64>,
 ) -> Result<(), Fault> {
     let person = identity.person;
-    let progress = Progress {
-        by: identity.by.clone(),
-        hashes: hashes.keys().map(|hash| crate::erase::hex(hash)).collect(),
-        ..Progress::default()
-    };
+    let progress = Progress::begun(identity, hashes.keys());
     base.sql(
         "INSERT INTO erasures (tenant, person, event, asked_at, sealed, progress) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
     )?

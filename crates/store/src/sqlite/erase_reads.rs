@@ -1,18 +1,20 @@
 //! Erasures and what is held about a person, as read.
 
 use mailspan_core::{Address, EventId, Millis, Name, Reason, State, Subject};
-use rusqlite::{OptionalExtension, params};
+use rusqlite::{OptionalExtension, Params, params};
 
 use super::base::{Base, Fault, page};
 use super::contacts::confirmation;
-use crate::erase::{ErasedHash, ErasureRow, ErasureVerdict, Stored, from_hex};
+use crate::erase::{
+    ERASURES_TOGETHER_MAX, ErasedHash, ErasureRow, ErasureStage, ErasureVerdict, OpenErasures, Stored,
+    from_hex,
+};
 use crate::erase_reads::{HASHES_PAGE, Kin, KinConfirmation, erased_hash};
 use crate::prepare::identities;
 
 pub(crate) fn list(
     base: &Base,
     tenant: Option<&Name>,
-    open: bool,
     before: Option<i64>,
     limit: usize,
 ) -> Result<Vec<ErasureRow>, Fault> {
@@ -23,14 +25,31 @@ pub(crate) fn list(
             known => known,
         },
     };
-    let mut statement = base.sql(
-        "SELECT x.id, x.person, (SELECT e.id FROM events e WHERE e.seq = x.event), x.asked_at, x.done_at, x.progress,
-            x.certificate, x.tenant
-         FROM erasures x WHERE x.id < ?1 AND (?2 IS NULL OR x.tenant = ?2) AND (?3 = 0 OR x.done_at IS NULL)
-         ORDER BY x.id DESC LIMIT ?4",
-    )?;
-    let mut rows =
-        statement.query(params![before.unwrap_or(i64::MAX), tenant, i64::from(open), page(limit)])?;
+    let which = "x WHERE x.id < ?1 AND (?2 IS NULL OR x.tenant = ?2) ORDER BY x.id DESC LIMIT ?3";
+    rows(base, which, params![before.unwrap_or(i64::MAX), tenant, page(limit)])
+}
+
+pub(crate) fn open(base: &Base) -> Result<OpenErasures, Fault> {
+    let newest = base
+        .sql(
+            "SELECT id FROM erasures INDEXED BY erasures_open WHERE done_at IS NULL ORDER BY id DESC LIMIT 1",
+        )?
+        .query_row([], |row| row.get(0))
+        .optional()?;
+    let which = "x INDEXED BY erasures_open WHERE x.done_at IS NULL AND instr(x.progress, ?1) > 0
+         ORDER BY x.id LIMIT ?2";
+    let certifying = rows(base, which, params![ErasureStage::Certifying.mark(), ERASURES_TOGETHER_MAX])?;
+    Ok(OpenErasures { newest, certifying })
+}
+
+/// Of `erasures`, by what follows its name.
+fn rows(base: &Base, which: &str, params: impl Params) -> Result<Vec<ErasureRow>, Fault> {
+    let sql = format!(
+        "SELECT x.id, x.person, (SELECT e.id FROM events e WHERE e.seq = x.event), x.asked_at, x.done_at,
+            x.progress, x.certificate, x.tenant FROM erasures {which}"
+    );
+    let mut statement = base.sql(&sql)?;
+    let mut rows = statement.query(params)?;
     let mut found = vec![];
     while let Some(row) = rows.next()? {
         let event: Option<[u8; 16]> = row.get(2)?;

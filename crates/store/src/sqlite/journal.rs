@@ -286,6 +286,34 @@ mod tests {
         assert_eq!(seqs, [1, 2, 3]);
     }
 
+    fn routed(events: &[Event], seqs: &[i64]) -> Write {
+        let wanted = events.iter().filter(|event| seqs.contains(&event.seq.unwrap().0));
+        let one = |event: &Event| Routed {
+            event: event.clone(),
+            to: vec![],
+            opens: 0,
+            clicks: 0,
+            times: Default::default(),
+        };
+        Write::Route { fence: Fence(1), routed: wanted.map(one).collect() }
+    }
+
+    #[test]
+    fn what_is_routed_waits_no_more_and_what_lies_between_does() {
+        let mut journal = journal();
+        (1..=7).for_each(|n| drop(journal.write(accept(n)).unwrap()));
+        let events = journal.unrouted(9).unwrap();
+        let mut check = |seqs: &[i64], fits: bool, waiting: &[i64]| {
+            assert_eq!(journal.write(routed(&events, seqs)).is_ok(), fits, "{seqs:?}");
+            let left: Vec<_> = journal.unrouted(9).unwrap().iter().map(|one| one.seq.unwrap().0).collect();
+            assert_eq!(left, waiting, "after {seqs:?}");
+        };
+        check(&[1, 2, 4, 6, 7], true, &[3, 5]);
+        check(&[3, 4, 5], false, &[3, 5]);
+        check(&[3, 5], true, &[]);
+        assert!(journal.audit().unwrap().adds_up);
+    }
+
     #[test]
     fn a_full_disk_fails_all_and_loses_nothing_that_was_committed() {
         let mut journal = journal();

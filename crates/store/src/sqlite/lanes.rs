@@ -1,7 +1,7 @@
 //! Lanes: destination, person and class. A lane with pending deliveries has exactly one head, the one
 //! with a due time; the others wait without one.
 
-use mailspan_core::{Cause, Class, Millis, Queue, Reason, Seq, State};
+use mailspan_core::{Cause, Class, Millis, PersonId, Queue, Reason, Seq, State};
 use rusqlite::{OptionalExtension, params};
 
 use super::base::Fault;
@@ -24,7 +24,7 @@ pub(crate) struct Lane {
 
 /// The person of a lane for an event about nobody: a lane of its own.
 pub(crate) fn nobody(seq: Seq) -> i64 {
-    -seq.0
+    PersonId::nobody(seq).0
 }
 
 /// True when something is pending in the lane.

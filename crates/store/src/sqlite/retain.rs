@@ -22,6 +22,7 @@ pub(crate) const OPERATOR_LOG_MS: i64 = 3 * 365 * 86_400_000;
 pub(crate) struct Cursors {
     table: usize,
     event: i64,
+    /// Never set back while the process lives: numbers grow with time, and what stays behind it is proof, for good.
     request: i64,
     attempt: i64,
     transmission: Option<(i64, Vec<u8>)>,
@@ -167,11 +168,7 @@ fn drop_requests(group: &mut Group, until: Millis) -> Result<usize, Fault> {
             mark_dropped(&group.base, "requests", id)?;
         }
     }
-    if is_end {
-        group.cursors.request = 0;
-        return Ok(rows);
-    }
-    Ok(rows.max(1))
+    Ok(if is_end { rows } else { rows.max(1) })
 }
 
 /// The next old requests after the cursor with their flags, and whether none is left behind them.

@@ -169,7 +169,7 @@ pub async fn fields_come_back_as_written(hub: Harness) {
     two.custom = [("gone".to_owned(), Change::Clear)].into();
     let outcome = write(&hub, 2, two).await.contact.unwrap();
     let row = contact(&hub, ContactKey::Address(address("A@B.co"))).await.unwrap();
-    assert_eq!(row.contact, outcome);
+    assert_eq!(row.contact, *outcome);
     let json = serde_json::to_string(&row.contact.fields).unwrap();
     assert_eq!(
         json,

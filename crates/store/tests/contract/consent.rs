@@ -167,7 +167,7 @@ pub async fn what_happened_before_an_erasure_makes_nobody(hub: Harness) {
     // Who signs up afterwards is somebody new, and suppressed until that is lifted.
     let anew = hub.accept(vec![late(30, "contact.subscribed", 11)]).await.contacts.remove(0);
     let anew = anew.contact.unwrap();
-    assert_eq!((anew.uid, anew.opt_in, anew.suppressed_at.is_some()), (uid(30), true, true));
+    assert_eq!((anew.uid.clone(), anew.opt_in, anew.suppressed_at.is_some()), (uid(30), true, true));
     hub.accept(vec![late(31, "contact.unsubscribed", 8)]).await;
     assert!(
         by_email(&hub, ann).await.unwrap().opt_in,

@@ -74,10 +74,10 @@ async fn types(hub: &Harness) -> Vec<String> {
 pub async fn the_matching_table(hub: Harness) {
     // Neither is known.
     let a = write(&hub, 1, upsert(1, Some("a@b.co"), None)).await;
-    assert_eq!((a.turn, a.contact.unwrap().uid), (Turn::Created, uid(1)));
+    assert_eq!((a.turn, a.contact.unwrap().uid.clone()), (Turn::Created, uid(1)));
     // No external id, the address is known: it keeps what it has.
     let again = write(&hub, 2, upsert(2, Some("A@b.co"), None)).await;
-    assert_eq!((again.turn, again.contact.unwrap().uid), (Turn::Unchanged, uid(1)));
+    assert_eq!((again.turn, again.contact.unwrap().uid.clone()), (Turn::Unchanged, uid(1)));
     // An external id that nobody has, on a contact without one: adopted.
     let adopted = write(&hub, 3, upsert(3, Some("a@b.co"), Some("u-1"))).await;
     assert_eq!(adopted.turn, Turn::Updated);
@@ -91,7 +91,7 @@ pub async fn the_matching_table(hub: Harness) {
     assert_eq!((refused(&other), &other.contact), ("external_id_conflict", &None));
     // A known external id with a new address: the address changes.
     let moved = write(&hub, 7, upsert(7, Some("new@b.co"), Some("u-1"))).await;
-    assert_eq!((moved.turn, moved.contact.unwrap().uid), (Turn::Updated, uid(1)));
+    assert_eq!((moved.turn, moved.contact.unwrap().uid.clone()), (Turn::Updated, uid(1)));
     assert_eq!(by_email(&hub, "a@b.co").await, None);
     assert_eq!(by_email(&hub, "new@b.co").await.unwrap().uid, uid(1));
     // Neither is known, with an external id; then its external id with the address of another.
@@ -494,6 +494,9 @@ pub async fn an_erasure_forgets_the_address(hub: Harness) {
     let again =
         ContactWrite { opt_in: Some(true), ..upsert(20, Some("ann@erased.example"), Some("u-erased")) };
     let again = write(&hub, 20, again).await.contact.unwrap();
-    assert_eq!((again.uid, again.opt_in, again.suppressed_at), (uid(20), true, Some(Millis(NOW.0 + 10))));
+    assert_eq!(
+        (again.uid.clone(), again.opt_in, again.suppressed_at),
+        (uid(20), true, Some(Millis(NOW.0 + 10)))
+    );
     hub.audit_adds_up().await;
 }

@@ -2,7 +2,7 @@
 
 use mailspan_core::{
     Attempt, Cause, Class, DeliveryId, Elsewhere, EventId, Millis, Name, Offer, Outcome, Progress, Queue,
-    Reason, Settlement, State, Step, Subject, Verdict,
+    Reason, Seq, Settlement, State, Step, Subject, Verdict,
 };
 use mailspan_engine::Fence;
 use mailspan_store::{DeliveryFilter, FactFilter, Trouble, Write, Wrote};
@@ -134,6 +134,14 @@ pub async fn a_lane_has_one_head_and_lanes_run_beside_each_other(hub: Harness) {
     let filter =
         DeliveryFilter { event: Some(EventId(4)), destination: Some(Name::new("crm")), ..Default::default() };
     assert_eq!(hub.store.deliveries(filter).await.unwrap().len(), 1);
+    let some: Vec<Seq> = newest.iter().rev().map(|row| Seq(row.event_id.0 as i64)).collect();
+    let of_some = async |limit, before| {
+        let filter = DeliveryFilter { events: some.clone(), limit, before, ..Default::default() };
+        hub.store.deliveries(filter).await.unwrap().iter().map(|row| row.event_id.0).collect::<Vec<_>>()
+    };
+    assert_eq!(of_some(10, None).await, [3, 2]);
+    assert_eq!(of_some(1, None).await, [3]);
+    assert_eq!(of_some(10, Some(newest[0].id.0)).await, [2]);
 }
 
 pub async fn a_class_that_is_lowered_frees_the_consent_lane(hub: Harness) {

@@ -319,6 +319,100 @@ async fn listed(hub: &Harness, rev: i64) -> Vec<mailspan_store::ContactRow> {
     hub.store.contacts(Default::default(), page).await.unwrap().rows
 }
 
+/// A vendor's answer may name anybody, and stands with what it paused for as long as nobody mends that.
+pub async fn what_paused_a_source_or_a_destination_names_nobody_who_is_erased(hub: Harness) {
+    let (crm, about) = (hub.destination("crm").await, hub.source().await);
+    write(&hub, 1, upsert(1, Some(ANN), Some("u-erased-9"))).await;
+    let reason = |text: &str| Some(Reason::new("refused", text));
+    let fence = hub.lease(&mailspan_store::round_lease(about)).await;
+    let words = format!("HTTP 403: {BOB} may not see U-ERASED-9, nor mailto:{ANN}");
+    let mark = mailspan_store::RoundMark {
+        reason: Some(words.clone()),
+        paused: reason(&words),
+        ..crate::rounds::mark(about, fence, "c")
+    };
+    hub.store.write(Write::Round(Box::new(mark))).await.unwrap();
+    let paused = reason("HTTP 401: owner of u-erased-9 is gone");
+    let stand = Write::Stand { fence: None, say: None, destination: crm, paused, at: NOW };
+    hub.store.write(stand).await.unwrap();
+    let tables = hub.all_tables_with("u-erased-9").await;
+    assert!(tables.contains("rounds") && tables.contains("destinations"), "{tables:?}");
+    write(&hub, 30, ContactWrite { erase: true, ..update(30, "u-erased-9") }).await;
+    hub.route_all(crm).await;
+    for claim in hub.claim(crm).await {
+        hub.settle(crm, vec![ended(claim.delivery, State::Delivered)]).await.unwrap();
+    }
+    walk(&hub.store).await;
+    let removed = hub.store.erasure(1).await.unwrap().unwrap().removed;
+    assert_eq!((removed.get("rounds"), removed.get("destinations")), (Some(&1), Some(&1)));
+    let round = hub.store.rounds().await.unwrap().remove(0);
+    assert_eq!(round.reason.unwrap(), format!("HTTP 403: {BOB} may not see [erased], nor mailto:[erased]"));
+    assert_eq!(round.paused.unwrap().code, "refused", "it is still paused");
+    let certificate = "{}".to_owned();
+    hub.store.write(Write::Certify(Certified { id: 1, certificate, at: NOW })).await.unwrap();
+    for needle in [ANN, "ann.erasable7", "u-erased-9"] {
+        assert_eq!(hub.all_tables_with(needle).await, Default::default(), "{needle} is still in a table");
+    }
+}
+
+/// As many that wait for a destination as one likes hold nobody up: who comes after them is removed, and all are
+/// certified, oldest first, when the destination has answered.
+pub async fn more_than_are_walked_together_come_to_their_end(hub: Harness) {
+    const COPIES: i64 = 210;
+    const LAST: i64 = COPIES + 2;
+    let crm = hub.destination("crm").await;
+    write(&hub, 1, upsert(1, Some(BOB), None)).await;
+    write(&hub, 2, ContactWrite { erase: true, ..upsert(2, Some(BOB), None) }).await;
+    hub.route_all(crm).await;
+    // As if as many had been asked for: a walk for each of two hundred persons would take long.
+    let copies = format!(
+        "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {COPIES})
+         INSERT INTO erasures (tenant, person, event, asked_at, sealed, progress)
+         SELECT x.tenant, x.person, x.event, x.asked_at, x.sealed, x.progress
+         FROM erasures x CROSS JOIN n WHERE x.id = 1"
+    );
+    assert_eq!(hub.past(&copies).await, COPIES as usize);
+    write(&hub, 3, upsert(3, Some(ANN), None)).await;
+    write(&hub, 4, ContactWrite { erase: true, ..upsert(4, Some(ANN), None) }).await;
+    hub.route_all(crm).await;
+    assert_eq!(hub.store.open_erasures().await.unwrap().newest, Some(LAST));
+    walk(&hub.store).await;
+    let rows = hub.store.erasures(None, None, 1_000).await.unwrap();
+    assert_eq!((rows.len() as i64, rows[0].id), (LAST, LAST));
+    let waiting: Vec<i64> =
+        rows.iter().filter(|row| row.stage == ErasureStage::Removing).map(|row| row.id).collect();
+    assert_eq!(waiting, Vec::<i64>::new(), "these wait behind those that wait for a destination");
+    let mut tables = hub.all_tables_with("ann.erasable7").await;
+    // The event that tells of it.
+    tables.remove("events");
+    assert_eq!(tables, Default::default(), "the last one was not walked");
+    assert_eq!(hub.store.open_erasures().await.unwrap().certifying.len(), 0);
+    loop {
+        let claims = hub.claim(crm).await;
+        if claims.is_empty() {
+            break;
+        }
+        let ends = claims.iter().map(|claim| ended(claim.delivery, State::Delivered)).collect();
+        hub.settle(crm, ends).await.unwrap();
+    }
+    let mut certified = vec![];
+    loop {
+        walk(&hub.store).await;
+        let open = hub.store.open_erasures().await.unwrap();
+        if open.newest.is_none() {
+            break;
+        }
+        assert!(!open.certifying.is_empty(), "{:?} is open, and nothing can be certified", open.newest);
+        for row in open.certifying {
+            certified.push(row.id);
+            let certificate = "{}".to_owned();
+            hub.store.write(Write::Certify(Certified { id: row.id, certificate, at: NOW })).await.unwrap();
+        }
+    }
+    assert_eq!(certified, (1..=LAST).collect::<Vec<_>>(), "each once, oldest first");
+    hub.audit_adds_up().await;
+}
+
 /// Destinations may know somebody whom the hub does not: the erasure has its walk, its certificate, and finds who
 /// signed up meanwhile under the same external id.
 pub async fn the_erasure_of_a_stranger_is_followed_to_its_end(hub: Harness) {

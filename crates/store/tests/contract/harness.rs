@@ -193,6 +193,18 @@ impl Harness {
         self.store.write(write).await
     }
 
+    /// Past the store: a statement that both databases understand; how many rows it wrote.
+    pub async fn past(&self, sql: &str) -> usize {
+        match &self.behind {
+            Behind::Threads(_) => {
+                rusqlite::Connection::open(self.store.path()).unwrap().execute(sql, []).unwrap()
+            }
+            Behind::Task { url, .. } => {
+                crate::nodes::plain(url).await.execute(sql, &[]).await.unwrap() as usize
+            }
+        }
+    }
+
     /// Puts other bytes in the place of an event's envelope, past the store.
     pub async fn put_envelope(&self, seq: Seq, packed: &[u8]) {
         match &self.behind {

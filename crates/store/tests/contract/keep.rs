@@ -89,6 +89,38 @@ pub async fn what_proves_a_fact_stays(hub: Harness) {
     }
 }
 
+/// Proofs are kept for good, and are many: a round does not read those again that an earlier one passed.
+pub async fn what_stays_for_good_is_read_once(hub: Harness) {
+    let mut proof = receipt(vec![event(1, "contact.unsubscribed", "a@b.co")]);
+    proof.packed = Some(pack_request(&request(), &[]));
+    hub.store.write(Write::Accept(Box::new(proof))).await.unwrap();
+    // More than one step looks at.
+    let copies = hub
+        .past(
+            "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 5100)
+             INSERT INTO requests (id, tenant, source, credential, received_at, digest, redacted, packed)
+             SELECT 1000 + n.i, r.tenant, r.source, r.credential, r.received_at, r.digest, r.redacted, r.packed
+             FROM requests r CROSS JOIN n WHERE r.id = 1",
+        )
+        .await;
+    assert_eq!(copies, 5_100);
+    let looks = retain(&hub, 31 * DAY).await;
+    assert!(looks > 0, "a step that only looks counts as one");
+    assert_eq!(retain(&hub, 31 * DAY).await, 0, "the proofs were read again");
+    // What comes later, under a higher number, goes at its time.
+    let later = format!(
+        "INSERT INTO requests (id, tenant, source, credential, received_at, digest, redacted, packed)
+         SELECT 9000, tenant, source, credential, {}, digest, 0, packed FROM requests WHERE id = 1",
+        NOW.0 + DAY
+    );
+    assert_eq!(hub.past(&later).await, 1);
+    let is_there = async || hub.past("UPDATE requests SET redacted = 0 WHERE id = 9000").await == 1;
+    assert_eq!((retain(&hub, 31 * DAY).await, is_there().await), (0, true));
+    retain(&hub, 32 * DAY).await;
+    assert!(!is_there().await, "it is passed over");
+    assert!(hub.store.request_of(EventId(1)).await.unwrap().is_some());
+}
+
 pub async fn what_needs_a_human_stays(hub: Harness) {
     let crm = hub.destination("crm").await;
     hub.accept((0..4).map(|n| event(n, "app.x", &format!("a{n}@b.co"))).collect()).await;

@@ -423,6 +423,18 @@ mod on_sqlite {
         run(sqlite, erasures::a_walk_goes_on_after_a_restart);
     }
     #[test]
+    fn what_paused_a_source_or_a_destination_names_nobody_who_is_erased() {
+        run(sqlite, erasures::what_paused_a_source_or_a_destination_names_nobody_who_is_erased);
+    }
+    #[test]
+    fn what_stays_for_good_is_read_once() {
+        run(sqlite, keep::what_stays_for_good_is_read_once);
+    }
+    #[test]
+    fn more_than_are_walked_together_come_to_their_end() {
+        run(sqlite, erasures::more_than_are_walked_together_come_to_their_end);
+    }
+    #[test]
     fn no_row_is_passed_over_by_a_cursor() {
         run(sqlite, audience::no_row_is_passed_over_by_a_cursor);
     }

@@ -232,6 +232,13 @@ fn cases() -> Vec<Case> {
         }),
         ("who_is_erased_is_not_made_again", |hub| Box::pin(erasures::who_is_erased_is_not_made_again(hub))),
         ("a_walk_goes_on_after_a_restart", |hub| Box::pin(erasures::a_walk_goes_on_after_a_restart(hub))),
+        ("what_paused_a_source_or_a_destination_names_nobody_who_is_erased", |hub| {
+            Box::pin(erasures::what_paused_a_source_or_a_destination_names_nobody_who_is_erased(hub))
+        }),
+        ("what_stays_for_good_is_read_once", |hub| Box::pin(keep::what_stays_for_good_is_read_once(hub))),
+        ("more_than_are_walked_together_come_to_their_end", |hub| {
+            Box::pin(erasures::more_than_are_walked_together_come_to_their_end(hub))
+        }),
         ("no_row_is_passed_over_by_a_cursor", |hub| {
             Box::pin(audience::no_row_is_passed_over_by_a_cursor(hub))
         }),

@@ -1,10 +1,12 @@
 //! `/contacts`: one contact, and lists of them.
 
+use std::sync::Arc;
+
 use axum::Json;
 use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use mailspan_core::contact::{ContactKey, ContactOutcome, ContactWrite, Turn, WriteMode};
+use mailspan_core::contact::{Contact, ContactKey, ContactOutcome, ContactWrite, Turn, WriteMode};
 use mailspan_core::{Name, Subject};
 use mailspan_store::{Answered, ContactRow, Tell};
 
@@ -193,7 +195,7 @@ async fn written(app: &App, call: &Call, write: ContactWrite) -> Result<Response
         return Err(refusal(reason));
     }
     let contact = outcome.contact.ok_or_else(|| ApiError::not_found("Contact"))?;
-    Ok(answer(StatusCode::OK, ContactOut::new(call.tenant.as_str(), contact)))
+    Ok(answer(StatusCode::OK, ContactOut::new(call.tenant.as_str(), Arc::unwrap_or_clone(contact))))
 }
 
 /// The contact as it was answered, for a request that names an `Idempotency-Key`.
@@ -203,7 +205,7 @@ fn told(tenant: &Name, outcomes: &[ContactOutcome]) -> Option<Answered> {
         return None;
     }
     let about = Subject { address: contact.address.clone(), external_id: contact.external_id.clone() };
-    let body = once::body(&ContactOut::new(tenant.as_str(), contact.clone()))?;
+    let body = once::body(&ContactOut::new(tenant.as_str(), Contact::clone(contact)))?;
     Some(Answered { status: 200, body, about: vec![about] })
 }
 

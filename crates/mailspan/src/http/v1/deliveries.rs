@@ -76,6 +76,7 @@ pub async fn list(
         event: query.get("event").map(str::parse).transpose().map_err(Problem::bad)?,
         before: query.before()?,
         limit,
+        ..DeliveryFilter::default()
     };
     let rows = app.store.deliveries(filter).await?;
     let last = rows.last().map(|row| row.id.0);

@@ -53,7 +53,7 @@ pub async fn begin(
     if !erase::erase(&app, &tenant, &subject, &caller.name, "api").await? {
         return Err(nobody());
     }
-    let row = app.store.erasures(Some(tenant), false, None, 1).await?.pop();
+    let row = app.store.erasures(Some(tenant), None, 1).await?.pop();
     Ok((StatusCode::ACCEPTED, Json(row.as_ref().map(shown).unwrap_or_default())))
 }
 
@@ -107,7 +107,7 @@ pub async fn list(
     let query = Query::read(query.as_deref(), &["tenant"])?;
     let tenant = caller.tenant.clone().or_else(|| query.get("tenant").map(Name::new));
     let limit = query.limit()?;
-    let rows = app.store.erasures(tenant, false, query.before()?, limit).await?;
+    let rows = app.store.erasures(tenant, query.before()?, limit).await?;
     let last = rows.last().map(|row| row.id);
     Ok(Json(page(rows.iter().map(shown).collect(), limit, last)))
 }

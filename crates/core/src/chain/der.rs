@@ -2,7 +2,7 @@
 
 /// Issuer and subject: the content of each `Name`, without its outer tag, as trust anchors have it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Names<'a> {
+pub struct Names<'a> {
     pub issuer: &'a [u8],
     pub subject: &'a [u8],
 }
@@ -20,7 +20,8 @@ const ORGANIZATION: &[u8] = &[0x55, 4, 10];
 /// Names are read on a terminal: longer ones are cut.
 const SHOWN_CHARS_MAX: usize = 100;
 
-pub(crate) fn names(certificate: &[u8]) -> Option<Names<'_>> {
+/// Nothing where it cannot be read.
+pub fn names(certificate: &[u8]) -> Option<Names<'_>> {
     let (certificate, _) = expect(certificate, SEQUENCE)?;
     let (mut rest, _) = expect(certificate, SEQUENCE)?;
     if let Some((_, after)) = expect(rest, VERSION) {
@@ -35,7 +36,7 @@ pub(crate) fn names(certificate: &[u8]) -> Option<Names<'_>> {
 }
 
 /// `` `R11` of Let's Encrypt ``: the common name and the organisation, without what a terminal would act on.
-pub(crate) fn shown(name: &[u8]) -> String {
+pub fn shown(name: &[u8]) -> String {
     let (common, organization) = (part(name, COMMON_NAME), part(name, ORGANIZATION));
     match (common, organization) {
         (Some(common), Some(organization)) => format!("`{common}` of {organization}"),
@@ -72,7 +73,7 @@ fn text(value: &[u8]) -> Option<String> {
     };
     let plain = |c: char| if c.is_control() || c == '`' { '\u{fffd}' } else { c };
     let text: String = text.chars().map(plain).collect();
-    Some(mailspan_core::clip(text.trim(), SHOWN_CHARS_MAX).into_owned()).filter(|text| !text.is_empty())
+    Some(crate::clip(text.trim(), SHOWN_CHARS_MAX).into_owned()).filter(|text| !text.is_empty())
 }
 
 /// The content of an item of this tag, and what follows it.
