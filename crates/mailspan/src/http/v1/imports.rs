@@ -198,15 +198,15 @@ impl Work<'_> {
                 write.stated.clear();
             }
         }
-        if let Some(why) = self.revives(&write).await? {
-            return Ok(Err(why));
-        }
         if let Some(why) = self.brings_back(&write, suppress.is_some()).await? {
             if why.refuses {
                 return Ok(Err(why.text));
             }
             write.stated.retain(|fact| !row::grants(fact));
             agreed = None;
+        }
+        if let Some(why) = self.revives(&write).await? {
+            return Ok(Err(why));
         }
         Ok(Ok([Some(write), agreed, suppress].into_iter().flatten().collect()))
     }
