@@ -40,7 +40,9 @@ fn changes(data: &Node<'_>, word: &str) -> bool {
 /// repeats what is known, and states nothing.
 pub fn stated_opt_in(event_type: &EventType, data: &Node<'_>) -> Option<bool> {
     let says = |word: &str| changes(data, word);
-    let lists = data.get("changed").is_some_and(|changed| changed.as_array().is_some());
+    // An empty list names nothing that could be told apart from the rest.
+    let lists =
+        data.get("changed").and_then(|changed| changed.as_array()).is_some_and(|names| !names.is_empty());
     if event_type.as_str() == "contact.updated" && lists && !says("opt_in") && !says("permission") {
         return None;
     }

@@ -116,7 +116,7 @@ fn written(known: &Known, write: &ContactWrite, learned: Millis) -> Applied {
     after.permission = standing.permission;
     after.suppressed_at = suppressed_at;
     after.unsubscribed_at = standing.opted_out_at.filter(|_| standing.has_left());
-    let names = changes(known, write, &after, suppression, stands_anew);
+    let names = changes(known, write, &after, &facts, suppression, stands_anew);
     let turn = match before {
         None => Turn::Created,
         Some(_) if names.is_empty() => Turn::Unchanged,
@@ -136,12 +136,14 @@ fn changes(
     known: &Known,
     write: &ContactWrite,
     after: &Contact,
+    facts: &[Stated],
     suppression: Suppression,
     stands_anew: bool,
 ) -> Vec<&'static str> {
     let before = known.contact.as_deref();
     let mut names = before.map(|before| told::differences(before, after)).unwrap_or_default();
-    let agrees_anew = write.opt_in == Some(true) && before.is_some_and(|before| before.opt_in);
+    let agrees = write.opt_in == Some(true) || facts.iter().any(|fact| matches!(fact, Stated::OptIn(_)));
+    let agrees_anew = agrees && before.is_some_and(|before| before.opt_in);
     // While a suppression stood an opt-in was told as none.
     let opts_in = agrees_anew && is_freed(known, &standing(&known.facts)) || stands_anew && after.opt_in;
     if opts_in && !names.contains(&"opt_in") {

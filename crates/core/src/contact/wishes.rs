@@ -46,7 +46,7 @@ pub(super) fn is_freed(known: &Known, now: &Standing) -> bool {
     lifted
         .map(|fact| fact.at)
         .max()
-        .is_some_and(|lifted| now.opted_in_at.is_some_and(|agreed| agreed < lifted))
+        .is_some_and(|lifted| now.opted_in_at.is_some_and(|agreed| agreed <= lifted))
 }
 
 /// Other proof of an agreement that stands.

@@ -54,7 +54,7 @@ fn a_replay_whose_caller_went_away_is_delivered() {
         let row = hub.rows(&["deliveries", "list"]).pop()?;
         (row["state"] == "delivered").then(|| row["id"].as_str().unwrap_or_default().to_owned())
     });
-    for _ in 0..20 {
+    for n in 0..40 {
         let mut caller = TcpStream::connect(("127.0.0.1", hub.port)).unwrap();
         let body = r#"{"again":true}"#;
         let request = format!(
@@ -63,6 +63,8 @@ fn a_replay_whose_caller_went_away_is_delivered() {
             body.len()
         );
         caller.write_all(request.as_bytes()).unwrap();
+        // Sooner and later: before it is read, half way through its write, after its answer.
+        std::thread::sleep(Duration::from_micros(400 * n));
         drop(caller);
         until(10, "a replay waits for something else to wake its desk", || {
             (hub.rows(&["audit"])[0]["pending"] == 0).then_some(())

@@ -2,7 +2,8 @@
 //! links and addresses that have changed hands, and what arrives after an erasure.
 
 use mailspan_core::contact::{
-    CONTACTS, ContactKey, ContactWrite, Mirror, Permission, Stated, Suppressed, Turn, WriteMode, read_event,
+    CONTACTS, Change, ContactKey, ContactWrite, Mirror, Permission, Stated, Suppressed, Turn, WriteMode,
+    read_event,
 };
 use mailspan_core::limits::{ECHO_SKEW_MS, FACTS_MAX};
 use mailspan_core::{
@@ -207,6 +208,29 @@ pub async fn what_a_reported_confirmation_lifts_is_told(hub: Harness) {
     // What lifts nothing says nothing.
     hub.accept(vec![told(11, "contact.confirmed", "a@b.co", 9)]).await;
     assert_eq!(last_type(&hub).await, "contact.confirmed");
+    hub.audit_adds_up().await;
+}
+
+/// After a lift nothing visible changes when somebody confirms, and destinations were told that nobody had agreed.
+pub async fn who_confirms_after_a_lift_is_told(hub: Harness) {
+    let double = || vec![Stated::OptIn(Some(Permission::Double))];
+    let confirm = |n| ContactWrite { stated: double(), ..upsert(n, Some("a@b.co"), None) };
+    write(&hub, 1, confirm(1)).await;
+    let follow = |n: u64, suppress| {
+        let key = ContactKey::Address(address("a@b.co"));
+        let write = ContactWrite::new(key, WriteMode::Follow, uid(n), Millis(NOW.0 + n as i64), "api");
+        ContactWrite { suppress, ..write }
+    };
+    write(&hub, 2, follow(2, Change::Set(Suppressed::Manual))).await;
+    write(&hub, 3, follow(3, Change::Clear)).await;
+    let outcome = write(&hub, 4, confirm(4)).await;
+    assert_eq!((outcome.turn, last_type(&hub).await.as_str()), (Turn::Updated, "contact.updated"));
+    assert_eq!(write(&hub, 5, confirm(5)).await.turn, Turn::Unchanged, "it was told once");
+    // Who agreed in the millisecond of the lift was told as none too.
+    write(&hub, 6, follow(6, Change::Set(Suppressed::Manual))).await;
+    write(&hub, 7, confirm(7)).await;
+    write(&hub, 7, follow(7, Change::Clear)).await;
+    assert_eq!(write(&hub, 8, confirm(8)).await.turn, Turn::Updated);
     hub.audit_adds_up().await;
 }
 

@@ -61,11 +61,11 @@ pub async fn contact(hub: &Harness, key: ContactKey) -> Option<ContactRow> {
     hub.store.contact(&Name::default_tenant(), &key).await.unwrap()
 }
 
-async fn by_email(hub: &Harness, email: &str) -> Option<Contact> {
+pub async fn by_email(hub: &Harness, email: &str) -> Option<Contact> {
     contact(hub, ContactKey::Address(address(email))).await.map(|row| row.contact)
 }
 
-async fn types(hub: &Harness) -> Vec<String> {
+pub async fn types(hub: &Harness) -> Vec<String> {
     let rows = hub.store.events(EventFilter { limit: 100, ..Default::default() }).await.unwrap();
     rows.iter().rev().map(|row| row.event.event_type.as_str().to_owned()).collect()
 }
@@ -168,7 +168,7 @@ pub async fn what_changes_is_told_once(hub: Harness) {
 }
 
 /// What a mailing platform and an application tell: a key for each, so a repeat is a duplicate.
-fn happened(n: u64, event_type: &'static str, permission: Option<u8>) -> Arrived {
+pub fn happened(n: u64, event_type: &'static str, permission: Option<u8>) -> Arrived {
     let mut arrived = event(n, event_type, "a@b.co");
     let data = permission.map_or("{}".to_owned(), |level| format!("{{\"permission\":{level}}}"));
     arrived.event.data = RawValue::from_string(data).unwrap().into();
@@ -342,49 +342,6 @@ pub async fn a_changed_address_moves(hub: Harness) {
     let back = write(&hub, 43, upsert(43, Some("new@b.co"), None)).await;
     assert_eq!(back.turn, Turn::Created);
     assert!(back.contact.unwrap().suppressed_at.is_some());
-    hub.audit_adds_up().await;
-}
-
-pub async fn suppressions_are_listed_and_lifted(hub: Harness) {
-    let tenant = Name::default_tenant();
-    write(&hub, 1, ContactWrite { opt_in: Some(true), ..upsert(1, Some("a@b.co"), None) }).await;
-    let follow = |n: u64, email: &str, suppress| {
-        let key = ContactKey::Address(address(email));
-        let write = ContactWrite::new(key, WriteMode::Follow, uid(n), Millis(NOW.0 + n as i64), "api");
-        ContactWrite { suppress, ..write }
-    };
-    let set = Change::Set(Suppressed::Manual);
-    let outcome = write(&hub, 2, follow(2, "a@b.co", set.clone())).await;
-    assert_eq!(outcome.turn, Turn::Updated);
-    let row = outcome.contact.unwrap();
-    assert_eq!((row.opt_in, row.suppressed_at), (true, Some(Millis(NOW.0 + 2))));
-    assert_eq!(
-        write(&hub, 3, follow(3, "a@b.co", Change::Set(Suppressed::Bounce))).await.turn,
-        Turn::Unchanged
-    );
-    // Who is no contact can be suppressed too: whoever mails the address is told.
-    assert_eq!(write(&hub, 4, follow(4, "z@b.co", set)).await.contact, None);
-    assert_eq!(types(&hub).await, ["contact.created", "contact.updated", "contact.suppression_changed"]);
-    let filter =
-        |after, limit| mailspan_store::SuppressionFilter { tenant: Some(tenant.clone()), after, limit };
-    let listed = hub.store.suppressions(filter(0, 1)).await.unwrap();
-    assert_eq!((listed[0].address.clone(), listed[0].reason), (Some(address("a@b.co")), Suppressed::Manual));
-    let next = hub.store.suppressions(filter(listed[0].id, 10)).await.unwrap();
-    assert_eq!((next.len(), next[0].address.clone()), (1, Some(address("z@b.co"))));
-    // Lifted: the opt-in stays what it was.
-    let row = write(&hub, 5, follow(5, "A@b.co", Change::Clear)).await.contact.unwrap();
-    assert_eq!((row.opt_in, row.suppressed_at), (true, None));
-    assert_eq!(hub.store.suppression_of(&tenant, &address("a@b.co")).await.unwrap(), None);
-    let facts = hub.store.facts(FactFilter::default()).await.unwrap();
-    let whats: Vec<_> = facts.iter().map(|fact| fact.what.name()).collect();
-    assert_eq!(whats, ["opt_in", "suppressed", "suppressed", "suppression_lifted"]);
-    assert_eq!(facts[1].evidence.as_ref().unwrap().note.as_deref(), Some("manual"));
-    // Unsubscribed on a page, confirmed anew later: that one is lifted by the confirmation.
-    hub.accept(vec![happened(10, "contact.unsubscribed", None)]).await;
-    assert!(by_email(&hub, "a@b.co").await.unwrap().suppressed_at.is_some());
-    hub.accept(vec![happened(11, "contact.confirmed", None)]).await;
-    let row = by_email(&hub, "a@b.co").await.unwrap();
-    assert_eq!((row.opt_in, row.suppressed_at, row.unsubscribed_at), (true, None, None));
     hub.audit_adds_up().await;
 }
 

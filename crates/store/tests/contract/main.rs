@@ -323,7 +323,7 @@ mod on_sqlite {
     }
     #[test]
     fn suppressions_are_listed_and_lifted() {
-        run(sqlite, contacts::suppressions_are_listed_and_lifted);
+        run(sqlite, renewed::suppressions_are_listed_and_lifted);
     }
     #[test]
     fn a_confirmation_counts_once() {
@@ -348,6 +348,10 @@ mod on_sqlite {
     #[test]
     fn a_request_that_only_proves_is_found_by_its_fact() {
         run(sqlite, renewed::a_request_that_only_proves_is_found_by_its_fact);
+    }
+    #[test]
+    fn who_confirms_after_a_lift_is_told() {
+        run(sqlite, consent::who_confirms_after_a_lift_is_told);
     }
     #[test]
     fn what_a_reported_confirmation_lifts_is_told() {

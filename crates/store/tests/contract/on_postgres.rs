@@ -175,6 +175,9 @@ fn cases() -> Vec<Case> {
         ("a_request_that_only_proves_is_found_by_its_fact", |hub| {
             Box::pin(renewed::a_request_that_only_proves_is_found_by_its_fact(hub))
         }),
+        ("who_confirms_after_a_lift_is_told", |hub| {
+            Box::pin(consent::who_confirms_after_a_lift_is_told(hub))
+        }),
         ("what_a_reported_confirmation_lifts_is_told", |hub| {
             Box::pin(consent::what_a_reported_confirmation_lifts_is_told(hub))
         }),
@@ -215,7 +218,7 @@ fn cases() -> Vec<Case> {
         }),
         ("a_changed_address_moves", |hub| Box::pin(contacts::a_changed_address_moves(hub))),
         ("suppressions_are_listed_and_lifted", |hub| {
-            Box::pin(contacts::suppressions_are_listed_and_lifted(hub))
+            Box::pin(renewed::suppressions_are_listed_and_lifted(hub))
         }),
         ("a_confirmation_counts_once", |hub| Box::pin(contacts::a_confirmation_counts_once(hub))),
         ("an_erasure_forgets_the_address", |hub| Box::pin(contacts::an_erasure_forgets_the_address(hub))),
