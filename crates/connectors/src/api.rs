@@ -157,6 +157,12 @@ fn event(node: &Node, part: usize, default_dedupe: Dedupe) -> Result<Arrival, St
     if node.as_object().is_none() {
         return Err(format!("expected an event (an object), found {}", found(Some(node))));
     }
+    if let Some(name) = twice(node) {
+        return Err(format!(
+            "field \"{}\": it is given twice, and only one of them can be meant",
+            clip(name, 40)
+        ));
+    }
     let cloud = node.get("specversion").is_some();
     let dedupe = if cloud { Some(cloud_dedupe(node)?) } else { id(node)?.map(Dedupe::Id) };
     Ok(Arrival {
@@ -171,6 +177,13 @@ fn event(node: &Node, part: usize, default_dedupe: Dedupe) -> Result<Arrival, St
         extensions: cloudevents::extensions(node).filter(|_| cloud),
         dedupe: dedupe.unwrap_or(default_dedupe),
     })
+}
+
+/// A member of the event itself that is there twice; what is in its data stays as it is.
+fn twice<'a>(node: &'a Node) -> Option<&'a str> {
+    let mut seen = std::collections::HashSet::new();
+    let mut names = node.as_object()?.iter().map(|(name, _)| name.as_ref());
+    names.find(|name| !seen.insert(*name))
 }
 
 fn wrong(field: &str, expected: &str, node: Option<&Node>) -> String {

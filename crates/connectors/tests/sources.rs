@@ -251,6 +251,11 @@ fn what_a_parse_program_made_is_read_as_an_event() {
         ("3", "expected an event"),
         (r#"{"subject":"a@b.co"}"#, "field \"type\""),
         (r#"{"type":"a.b","id":[]}"#, "field \"id\""),
+        (r#"{"type":"a.b","subject":"a@b.co","type":"a.c"}"#, "field \"type\": it is given twice"),
+        (
+            r#"{"type":"a.b","subject":"a@b.co","sub\u006aect":"c@d.co"}"#,
+            "field \"subject\": it is given twice",
+        ),
         (r#"{"type":"a.b","subject":true}"#, "field \"subject\""),
     ] {
         let reason = read(bad).expect_err("no event");

@@ -144,8 +144,8 @@ pub struct Parcel {
     /// When it was first due: its horizon counts from here.
     pub since: Millis,
     pub person: Option<Person>,
-    /// It writes all of its person's contact (or asks for it by several names), as that was when this was claimed: of two the one that was mapped last
-    /// has to arrive last.
+    /// It writes all of its person's contact, or asks for it by several names, as that was when this was claimed: of
+    /// two the one that was mapped last has to arrive last.
     pub whole: bool,
     /// What the map made, or why it made nothing (a dead letter).
     pub parts: Result<Vec<Part>, Reason>,

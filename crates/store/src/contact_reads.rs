@@ -1,6 +1,6 @@
 //! What is read of contacts, on either back end.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use mailspan_core::contact::{Contact, ContactKey};
 use mailspan_core::{Address, Name, PersonId};
@@ -30,6 +30,17 @@ impl Store {
                 sqlite.read(move |base| sqlite::contact_rows::of_persons(base, &persons)).await
             }
             Store::Postgres(postgres) => postgres.contacts_of(&persons).await,
+        }
+    }
+
+    /// Those of them whose address must not be mailed because somebody who had it was erased, and who are no contact
+    /// since; at most 1,000 are asked for at once.
+    pub async fn gone_of(&self, persons: Vec<PersonId>) -> Result<HashSet<PersonId>, Trouble> {
+        match self {
+            Store::Sqlite(sqlite) => {
+                sqlite.read(move |base| sqlite::contact_rows::gone_of(base, &persons)).await
+            }
+            Store::Postgres(postgres) => postgres.gone_of(&persons).await,
         }
     }
 

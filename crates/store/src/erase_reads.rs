@@ -88,6 +88,17 @@ impl Store {
         }
     }
 
+    /// When whoever was known by this was erased, the last time; nothing for nobody.
+    pub async fn erased_at(&self, tenant: &Name, subject: &Subject) -> Result<Option<Millis>, Trouble> {
+        match self {
+            Store::Sqlite(sqlite) => {
+                let (tenant, subject) = (tenant.clone(), subject.clone());
+                sqlite.read(move |base| sqlite::erase_reads::erased_at(base, &tenant, &subject)).await
+            }
+            Store::Postgres(postgres) => postgres.erased_at(tenant, subject).await,
+        }
+    }
+
     /// Of these, who is here again though this store knows of no erasure: it is older than the erasure.
     pub async fn here_again(&self, hashes: Vec<ErasedHash>) -> Result<Vec<(Name, Subject)>, Trouble> {
         self.here(hashes, false).await

@@ -31,6 +31,9 @@ pub struct Claim {
     pub newest: bool,
     /// The person's contact as it is now, where whoever claims has asked for it ([`crate::Store::contacts_of`]).
     pub contact: Option<Box<mailspan_core::contact::Contact>>,
+    /// The person was erased and has not signed up anew, where whoever claims has asked for it
+    /// ([`crate::Store::gone_of`]).
+    pub gone: bool,
 }
 
 /// What a claim brings.

@@ -7,7 +7,7 @@ use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
 use super::facts::{Fact, Permission, Standing, Stated, standing};
-use super::suppression::{Suppression, stands_anew, suppression};
+use super::suppression::{Suppression, repeats, stands_anew, suppression};
 use super::wishes::{is_freed, stated};
 use super::{
     Change, Contact, ContactFields, ContactWrite, ERASED, Evidence, Suppressed, WriteMode, formerly, found,
@@ -88,7 +88,7 @@ fn written(known: &Known, write: &ContactWrite, learned: Millis) -> Applied {
     let mut all = known.facts.clone();
     all.extend(facts.iter().map(|&what| Fact { at: write.at, what }));
     let standing = standing(&all);
-    let suppression = suppression(known, write, &all);
+    let suppression = suppression(known, write, &all).filter(|_| !repeats(known, write, &facts));
     let suppressed_at = match suppression {
         Some(now) => now.map(|(_, at)| at),
         None => known.suppressed.map(|(_, at)| at),
@@ -131,7 +131,7 @@ fn written(known: &Known, write: &ContactWrite, learned: Millis) -> Applied {
     }
     let suppressed = suppression.unwrap_or(known.suppressed).map(|(reason, _)| reason);
     let event = told::event(&turn, before, &after, &names, suppressed, &write.evidence.origin);
-    let ask = asks(before, write);
+    let ask = asks(known, write);
     Applied { turn, after: Some(Arc::new(after)), facts, suppression, standing, event, ask, stands_anew }
 }
 
@@ -176,7 +176,7 @@ fn refused(known: &Known, reason: Reason) -> Applied {
 
 /// A known contact that is to be left alone may still be asked to confirm.
 fn ignored(known: &Known, write: &ContactWrite) -> Applied {
-    let ask = asks(known.contact.as_deref(), write);
+    let ask = asks(known, write);
     let facts = if ask { vec![Stated::Asked] } else { Vec::new() };
     Applied { turn: Turn::Ignored, facts, ask, ..refused(known, Reason::new("ignored", "")) }
 }
@@ -216,12 +216,16 @@ fn erase(known: &Known, write: &ContactWrite) -> Applied {
     }
 }
 
-fn ends_consent(fact: Stated) -> bool {
+pub(super) fn ends_consent(fact: Stated) -> bool {
     matches!(fact, Stated::OptOut | Stated::DoNotContact | Stated::Erased)
 }
 
-pub(super) fn asks(before: Option<&Contact>, write: &ContactWrite) -> bool {
-    let has_confirmed = before.is_some_and(|contact| contact.permission.is_double());
+/// Who must not be mailed is not mailed a question either; who has unsubscribed is, as the answer lifts that.
+pub(super) fn asks(known: &Known, write: &ContactWrite) -> bool {
+    if known.suppressed.is_some_and(|(reason, _)| reason != Suppressed::Unsubscribe) {
+        return false;
+    }
+    let has_confirmed = known.contact.as_ref().is_some_and(|contact| contact.permission.is_double());
     write.ask.as_ref().is_some_and(|ask| ask.again || !has_confirmed)
 }
 
@@ -286,175 +290,4 @@ fn set_fields(fields: &mut BTreeMap<String, Value>, changes: &BTreeMap<String, C
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-    use crate::contact::ContactKey;
-
-    /// What a sender can tell: its time, what it states, and why the address is suppressed by it.
-    type Told = (i64, Stated, Option<Suppressed>);
-
-    fn told() -> impl Strategy<Value = Told> {
-        let what = prop_oneof![
-            Just((Stated::OptIn(None), None)),
-            Just((Stated::OptIn(Some(Permission::Confirmed)), None)),
-            Just((Stated::OptIn(Some(Permission::Double)), None)),
-            Just((Stated::OptIn(Some(Permission::DoublePlus)), None)),
-            Just((Stated::OptOut, None)),
-            Just((Stated::OptOut, Some(Suppressed::Unsubscribe))),
-            Just((Stated::DoNotContact, Some(Suppressed::Complaint))),
-            Just((Stated::Asked, Some(Suppressed::Bounce))),
-        ];
-        (0..5_i64, what).prop_map(|(at, (what, why))| (at, what, why))
-    }
-
-    fn write(at: i64, mode: WriteMode) -> ContactWrite {
-        let key = ContactKey::Subject { address: crate::Address::parse("a@b.co").ok(), external_id: None };
-        ContactWrite::new(key, mode, "c1".to_owned(), Millis(at), "x")
-    }
-
-    /// The known state after a write.
-    fn after(known: Known, write: &ContactWrite) -> (Known, Applied) {
-        let applied = apply(&known, write, Millis(100));
-        let mut facts = known.facts;
-        facts.extend(applied.facts.iter().map(|&what| Fact { at: write.at, what }));
-        let suppressed = applied.suppression.unwrap_or(known.suppressed);
-        let agrees = applied.facts.iter().any(|fact| fact.agrees());
-        let agreed = if agrees { Some(write.evidence.clone()) } else { known.agreed };
-        (
-            Known {
-                contact: applied.after.clone(),
-                facts,
-                agreed,
-                suppressed,
-                formerly: Formerly::default(),
-            },
-            applied,
-        )
-    }
-
-    fn said(applied: Applied) -> (&'static str, Value) {
-        let (event_type, data) = applied.event.unwrap();
-        (event_type, serde_json::from_str(data.get()).unwrap())
-    }
-
-    fn all(told: &[Told]) -> Known {
-        let mut known = after(Known::default(), &write(0, WriteMode::Upsert)).0;
-        for (at, what, why) in told {
-            let suppress = why.map_or(Change::Keep, Change::Set);
-            let one = ContactWrite { stated: vec![*what], suppress, ..write(*at, WriteMode::Follow) };
-            known = after(known, &one).0;
-        }
-        known
-    }
-
-    proptest! {
-        #![proptest_config(ProptestConfig::with_cases(400))]
-        #[test]
-        fn the_order_and_number_of_what_is_told_do_not_count(
-            told in prop::collection::vec(told(), 1..7),
-            order in prop::collection::vec(0..100_usize, 0..12),
-        ) {
-            let mut other = told.clone();
-            for place in order {
-                other.insert(place % other.len(), told[place % told.len()]);
-            }
-            other.reverse();
-            let state = |known: &Known| {
-                let contact = known.contact.clone().unwrap();
-                (contact.opt_in, contact.permission, contact.unsubscribed_at, known.suppressed.map(|now| now.0))
-            };
-            let (one, two) = (all(&told), all(&other));
-            prop_assert_eq!(state(&one), state(&two), "{:?} and {:?}", told, other);
-            let contact = one.contact.unwrap();
-            prop_assert_eq!(contact.suppressed_at, one.suppressed.map(|now| now.1));
-        }
-
-        /// What is wished again changes nothing and tells nothing.
-        #[test]
-        fn a_wish_that_is_fulfilled_is_silent(
-            told in prop::collection::vec(told(), 0..5),
-            opt_in in any::<bool>(),
-            locale in prop::option::of("[a-z]{2}"),
-        ) {
-            let mut wish = write(50, WriteMode::Upsert);
-            wish.opt_in = Some(opt_in);
-            wish.locale = locale.map_or(Change::Clear, Change::Set);
-            let (known, first) = after(all(&told), &wish);
-            prop_assert_eq!(known.contact.as_ref().unwrap().opt_in, opt_in);
-            prop_assert_eq!(first.event.is_some(), first.turn == Turn::Updated);
-            let (_, again) = after(known, &ContactWrite { at: Millis(60), ..wish });
-            prop_assert_eq!(again.turn, Turn::Unchanged);
-            prop_assert!(again.event.is_none() && again.facts.is_empty() && again.suppression.is_none());
-        }
-    }
-
-    /// Levels wished one after the other, each with what was said of `opt_in`.
-    fn check_wishes(wishes: &[(Option<bool>, Permission)], expected: Permission) {
-        let mut known = after(Known::default(), &write(0, WriteMode::Upsert)).0;
-        for (at, (opt_in, level)) in (1..).zip(wishes) {
-            let wish =
-                ContactWrite { opt_in: *opt_in, permission: Some(*level), ..write(at, WriteMode::Upsert) };
-            known = after(known, &wish).0;
-        }
-        assert_eq!(known.contact.unwrap().permission, expected, "{wishes:?}");
-        assert!(known.facts.len() <= 2 * wishes.len());
-    }
-
-    /// Lifted, nobody is opted in at a destination by that; whoever agrees then is, and once.
-    #[test]
-    fn the_next_opt_in_after_a_lift_is_told() {
-        let wish = |at| ContactWrite { opt_in: Some(true), ..write(at, WriteMode::Upsert) };
-        let suppress = |at, suppress| ContactWrite { suppress, ..write(at, WriteMode::Upsert) };
-        let known = after(Known::default(), &wish(1)).0;
-        let known = after(known, &suppress(2, Change::Set(Suppressed::Manual))).0;
-        let known = after(known, &suppress(3, Change::Clear)).0;
-        let (known, told) = after(known, &wish(4));
-        let (event_type, data) = told.event.map(|(name, data)| (name, data.get().to_owned())).unwrap();
-        assert_eq!(
-            (event_type, data.contains(r#""changed":["opt_in"]"#)),
-            ("contact.updated", true),
-            "{data}"
-        );
-        assert_eq!(after(known, &wish(5)).1.event.map(|(name, _)| name), None);
-    }
-
-    #[test]
-    fn a_level_alone_brings_nobody_back() {
-        use Permission::{Confirmed, Double, DoublePlus, None as Nothing, Single};
-        check_wishes(&[(None, Confirmed)], Confirmed);
-        check_wishes(&[(Some(true), Double), (Some(false), Nothing), (None, Double)], Nothing);
-        check_wishes(&[(Some(true), Double), (Some(false), Nothing), (Some(true), Confirmed)], Confirmed);
-        check_wishes(&[(Some(true), DoublePlus), (Some(true), Single), (None, Confirmed)], DoublePlus);
-    }
-
-    #[test]
-    fn who_is_no_contact_is_told_of_when_suppressed() {
-        let block = ContactWrite { suppress: Change::Set(Suppressed::Bounce), ..write(3, WriteMode::Follow) };
-        let (known, applied) = after(Known::default(), &block);
-        let (event_type, data) = said(applied);
-        assert_eq!((event_type, &data["suppressed_for"]), ("contact.suppression_changed", &"bounce".into()));
-        assert!(data["contact"]["suppressed_at"].is_string());
-        let lift = ContactWrite { suppress: Change::Clear, ..write(4, WriteMode::Follow) };
-        let (_, applied) = after(known, &lift);
-        let data = said(applied).1;
-        assert_eq!((&data["contact"]["suppressed_at"], data.get("suppressed_for")), (&Value::Null, None));
-    }
-
-    #[test]
-    fn consent_names_the_event_and_a_new_contact_is_told_once() {
-        let made = ContactWrite { opt_in: Some(true), ..write(1, WriteMode::Upsert) };
-        let (known, applied) = after(Known::default(), &made);
-        let (event_type, data) = said(applied);
-        assert_eq!((event_type, &data["contact"]["opt_in"]), ("contact.created", &true.into()));
-        let mut out = ContactWrite { opt_in: Some(false), ..write(2, WriteMode::Update) };
-        out.locale = Change::Set("en".to_owned());
-        out.evidence = Evidence { origin: "one_click".to_owned(), ..Evidence::default() };
-        let (_, applied) = after(known, &out);
-        let (event_type, data) = said(applied);
-        assert_eq!(event_type, "contact.unsubscribed");
-        assert_eq!(data["changed"], json!(["locale", "opt_in", "permission", "unsubscribed_at"]));
-        assert_eq!(data["origin"], "one_click");
-    }
-}
+mod tests;

@@ -1,6 +1,6 @@
 //! Why an address is suppressed after a write.
 
-use super::apply::Known;
+use super::apply::{Known, ends_consent};
 use super::facts::{Fact, Stated};
 use super::{Change, ContactWrite, Suppressed};
 use crate::Millis;
@@ -48,6 +48,13 @@ pub(super) fn stands_anew(
         }
         _ => false,
     }
+}
+
+/// A list that names every night who has unsubscribed moves nothing: only who agreed since has unsubscribed anew.
+pub(super) fn repeats(known: &Known, write: &ContactWrite, facts: &[Stated]) -> bool {
+    let stands = known.suppressed.is_some_and(|(reason, _)| reason == Suppressed::Unsubscribe);
+    let wishes = write.opt_in == Some(false) && write.suppress == Change::Set(Suppressed::Unsubscribe);
+    stands && wishes && !facts.iter().any(|fact| ends_consent(*fact))
 }
 
 /// Whether a reason takes the place of another.

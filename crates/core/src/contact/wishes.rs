@@ -2,7 +2,7 @@
 
 use super::apply::{Known, asks};
 use super::facts::{Fact, Standing, Stated, standing};
-use super::{Contact, ContactWrite, Evidence, WriteMode, renewed};
+use super::{Contact, ContactWrite, Evidence, Suppressed, WriteMode, renewed};
 
 /// A wish that is fulfilled already states nothing.
 pub(super) fn stated(known: &Known, write: &ContactWrite) -> Vec<Stated> {
@@ -15,7 +15,11 @@ pub(super) fn stated(known: &Known, write: &ContactWrite) -> Vec<Stated> {
     let now = standing(&before);
     let level = wished_level(&before, &now, write);
     facts.extend(level);
+    let is_nobody =
+        known.contact.is_none() && known.suppressed.is_some_and(|(reason, _)| reason == Suppressed::Erasure);
     match write.opt_in {
+        // Who was erased is no person again for being named in a list of unsubscriptions.
+        Some(false) if is_nobody && write.mode == WriteMode::Follow => {}
         Some(true) if !now.opt_in() || is_freed(known, &now) => facts.push(Stated::OptIn(None)),
         // Said where nothing was said yet too: an older opt-in that comes late must not win.
         Some(false) if now.opt_in() || now.opted_out_at.is_none() => facts.push(Stated::OptOut),
@@ -30,7 +34,7 @@ pub(super) fn stated(known: &Known, write: &ContactWrite) -> Vec<Stated> {
         // Never an opt-in with a level: that would be a confirmation, which lifts an unsubscription.
         facts.push(write.permission.map_or(Stated::OptIn(None), Stated::Level));
     }
-    if asks(known.contact.as_deref(), write) {
+    if asks(known, write) {
         facts.push(Stated::Asked);
     }
     facts

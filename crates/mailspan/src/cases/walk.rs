@@ -116,6 +116,7 @@ async fn of_event(live: &Live, case: &Case, event: Event, made: &mut Vec<Made>) 
             times: LastTimes::of(&routed.event),
             newest: false,
             contact: None,
+            gone: false,
         };
         let operations =
             claim::operations(route, destination, &claim).map_err(|reason| reason.to_string())?;

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use mailspan_connectors::contract::{Kind, SourceKind};
-use mailspan_core::{Name, Named, clip};
+use mailspan_core::{Named, clip};
 use mailspan_egress::Allowance;
 use mailspan_maps::{Program, Purpose};
 
@@ -44,7 +44,21 @@ pub fn sources(reader: &Reader, table: &Table, allow: &[Allowance]) -> Vec<Arc<S
     let mut api: Option<&str> = None;
     let mut paths = Paths::default();
     for entry in &table.entries {
-        let Some(source) = source(reader, entry, allow) else { continue };
+        let mut seat = None;
+        let source = source(reader, entry, allow, &mut seat);
+        // Whatever else is wrong with one of them: every problem is told at once.
+        if let Some(seat) = seat {
+            if let Some(other) = paths.taken(&seat) {
+                let message = format!(
+                    "`sources.{other}` and `sources.{}` would both get requests to `{}`",
+                    seat.source, seat.path
+                );
+                reader.problem(path_place(entry), message, "write another `path` for one of them");
+                continue;
+            }
+            paths.take(seat);
+        }
+        let Some(source) = source else { continue };
         if source.path == API_PATH {
             if let Some(first) = api {
                 let message = format!("`sources.{}` is a second source of kind `api`", entry.key);
@@ -57,55 +71,49 @@ pub fn sources(reader: &Reader, table: &Table, allow: &[Allowance]) -> Vec<Arc<S
             }
             api = Some(&entry.key);
         }
-        if let Some(other) = paths.taken(&source) {
-            let at = path_place(entry);
-            let message = format!(
-                "`sources.{other}` and `sources.{}` would both get requests to `{}`",
-                source.name, source.path
-            );
-            reader.problem(at, message, "write another `path` for one of them");
-            continue;
-        }
-        paths.take(&source);
         sources.push(Arc::new(source));
     }
     sources
 }
 
+/// The path that a source asks for.
+struct Seat {
+    source: String,
+    path: String,
+    /// Its last segment is a secret: all paths right below it are the source's.
+    is_open: bool,
+}
+
 /// The paths that sources have, each with its source's name.
 #[derive(Default)]
 struct Paths {
-    exact: HashMap<String, Name>,
-    /// Of those, the ones whose last segment is a secret: all paths right below them are theirs.
-    open: HashMap<String, Name>,
+    exact: HashMap<String, String>,
+    /// Of those, the open ones.
+    open: HashMap<String, String>,
     /// What is one segment above a path that is taken.
-    above: HashMap<String, Name>,
+    above: HashMap<String, String>,
 }
 
 impl Paths {
     /// Who has the same path, or one below or above it where the last segment is a secret.
-    fn taken(&self, source: &Source) -> Option<&Name> {
-        let same = self.exact.get(&source.path);
-        let below = || self.open.get(parent(&source.path));
-        let above = || self.above.get(&source.path).filter(|_| is_open(source));
+    fn taken(&self, seat: &Seat) -> Option<&String> {
+        let same = self.exact.get(&seat.path);
+        let below = || self.open.get(parent(&seat.path));
+        let above = || self.above.get(&seat.path).filter(|_| seat.is_open);
         same.or_else(below).or_else(above)
     }
 
-    fn take(&mut self, source: &Source) {
-        self.exact.insert(source.path.clone(), source.name.clone());
-        self.above.entry(parent(&source.path).to_owned()).or_insert_with(|| source.name.clone());
-        if is_open(source) {
-            self.open.insert(source.path.clone(), source.name.clone());
+    fn take(&mut self, seat: Seat) {
+        self.above.entry(parent(&seat.path).to_owned()).or_insert_with(|| seat.source.clone());
+        if seat.is_open {
+            self.open.insert(seat.path.clone(), seat.source.clone());
         }
+        self.exact.insert(seat.path, seat.source);
     }
 }
 
 fn parent(path: &str) -> &str {
     path.rsplit_once('/').map_or("", |(parent, _)| parent)
-}
-
-fn is_open(source: &Source) -> bool {
-    matches!(source.access, Some(Access::Path { .. }))
 }
 
 fn path_place(entry: &Entry) -> &super::report::Place {
@@ -115,7 +123,8 @@ fn path_place(entry: &Entry) -> &super::report::Place {
     }
 }
 
-fn source(reader: &Reader, entry: &Entry, allow: &[Allowance]) -> Option<Source> {
+/// `seat`: what it asks for, also where the section does not hold; nothing for kind `api`, which has its own path.
+fn source(reader: &Reader, entry: &Entry, allow: &[Allowance], seat: &mut Option<Seat>) -> Option<Source> {
     let before = reader.count();
     let place = format!("sources.{}", entry.key);
     let table = reader.table(&entry.node, "write [sources.NAME] with kind = \"…\" below it")?;
@@ -132,6 +141,10 @@ fn source(reader: &Reader, entry: &Entry, allow: &[Allowance]) -> Option<Source>
     let _ = table.get("account").and_then(|node| reader.text(node, "write account = \"mailingcore\""));
     let parse = table.get("parse").map(|node| program(reader, node, Purpose::Parse));
     let kind = kinds::kind(reader, table, &entry.key_at, &place, Side::Source)?;
+    if kind.name != "api" {
+        let is_open = matches!(access, Some(Some(Access::Path { .. })));
+        *seat = path.clone().map(|path| Seat { source: entry.key.clone(), path, is_open });
+    }
     let of = kind.source.as_ref()?;
     if let (Some(node), Some(Some(secrets))) = (table.get("secrets"), &given) {
         secrets::readable(reader, &node.at, kind.name, secrets);

@@ -6,6 +6,7 @@ pub mod endpoints;
 pub mod fields;
 pub mod import;
 pub mod links;
+pub mod names;
 pub mod rules;
 pub mod seal;
 pub mod tenants;

@@ -1,10 +1,11 @@
 //! What values of a contact may be, the same at every door.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 use mailspan_connectors::signature::{hex, sha256};
 use mailspan_core::clip;
-use mailspan_core::contact::{Change, ContactKey, ContactWrite, WriteMode};
+use mailspan_core::contact::{Change, ContactKey, ContactWrite, Permission, WriteMode};
 use mailspan_core::json::{self, Node, Value as Kind};
 use mailspan_core::limits::{
     CONTACT_ATTRIBUTES_BYTES_MAX, CONTACT_ATTRIBUTES_DEPTH_MAX, CONTACT_LABEL_CHARS_MAX,
@@ -54,6 +55,16 @@ pub fn label(text: &str, max: usize) -> Result<(), String> {
         return Err("has a control character".to_owned());
     }
     Ok(())
+}
+
+/// The address of a person's machine, as proof of what it sent.
+pub fn ip(text: &str) -> Result<(), String> {
+    match text.trim().parse::<IpAddr>() {
+        Ok(_) => Ok(()),
+        Err(_) => {
+            Err(format!("`{}` is no IP address: write it like 203.0.113.7 or 2001:db8::7", clip(text, 60)))
+        }
+    }
 }
 
 pub fn attributes(members: &BTreeMap<String, Value>) -> Result<(), String> {
@@ -161,9 +172,30 @@ pub fn screen(write: &mut ContactWrite, data: &str, declared: &[FieldRow]) -> Ve
     keep_fields(&mut wrong, "standard", &mut write.standard, fields::standard);
     keep_fields(&mut wrong, "custom", &mut write.custom, |name, value| fields::custom(declared, name, value));
     let text = |name: &str| member(name).and_then(Node::as_str);
+    wrong.extend(consent(&member));
+    if let Some(why) =
+        text("consent_ip").filter(|text| !text.trim().is_empty()).and_then(|text| ip(text).err())
+    {
+        wrong.push(format!("consent_ip: {why}"));
+        write.evidence.ip = None;
+    }
     match text_hash(text("consent_text"), text("consent_text_hash")) {
         Ok(hash) => write.evidence.text_hash = hash,
         Err(why) => wrong.push(format!("consent_text_hash: {why}")),
+    }
+    wrong
+}
+
+/// What would be a word of consent if it could be read.
+fn consent<'a>(member: &impl Fn(&str) -> Option<&'a Node<'a>>) -> Vec<String> {
+    let mut wrong = Vec::new();
+    let given = |name: &str| member(name).filter(|node| node.value != Kind::Null);
+    if given("opt_in").is_some_and(|node| !matches!(node.value, Kind::Bool(_))) {
+        wrong.push("opt_in: is true or false".to_owned());
+    }
+    let level = |node: &Node| node.raw.parse().ok().and_then(Permission::from_number);
+    if given("permission").is_some_and(|node| level(node).is_none()) {
+        wrong.push("permission: is a number from 1 to 6".to_owned());
     }
     wrong
 }
@@ -240,6 +272,27 @@ mod tests {
         assert_eq!(text_hash(None, Some(hash)), Ok(Some(hash.to_owned())));
         assert_eq!(text_hash(Some(""), None), Ok(None));
         assert!(text_hash(Some("abd"), Some(hash)).is_err() && text_hash(None, Some("abc")).is_err());
+    }
+
+    fn check_consent(data: &str, expected: &[&str]) {
+        let key = ContactKey::ExternalId("u".to_owned());
+        let mut write =
+            ContactWrite::new(key, WriteMode::Follow, String::new(), mailspan_core::Millis(0), "app");
+        let wrong = screen(&mut write, data, &[]);
+        let names: Vec<&str> = wrong.iter().filter_map(|why| why.split(':').next()).collect();
+        assert_eq!(names, expected, "{data}: {wrong:?}");
+    }
+
+    #[test]
+    fn a_word_of_consent_that_cannot_be_read_is_named() {
+        check_consent(r#"{"opt_in":true,"permission":4,"consent_ip":"2001:db8::7"}"#, &[]);
+        check_consent(r#"{"contact":{"opt_in":null,"permission":null}}"#, &[]);
+        check_consent(r#"{"opt_in":"true"}"#, &["opt_in"]);
+        check_consent(r#"{"contact":{"opt_in":1,"permission":9}}"#, &["opt_in", "permission"]);
+        for level in ["0", "7", "2.0", "\"4\"", "[]", "18446744073709551616"] {
+            check_consent(&format!(r#"{{"permission":{level}}}"#), &["permission"]);
+        }
+        check_consent(r#"{"consent_ip":"not an ip"}"#, &["consent_ip"]);
     }
 
     #[test]

@@ -91,7 +91,7 @@ fn elsewhere(live: &Live, claim: &Claim) -> Option<Elsewhere> {
 
 fn mapped(route: &Route, destination: &Destination, claim: &Claim) -> Result<Vec<Part>, Reason> {
     drill::poison(&claim.event.subject);
-    if let Some(part) = held_back(route, destination, &claim.event) {
+    if let Some(part) = held_back(route, destination, claim) {
         return Ok(vec![part]);
     }
     let made = catch_unwind(AssertUnwindSafe(|| operations(route, destination, claim)));
@@ -101,7 +101,7 @@ fn mapped(route: &Route, destination: &Destination, claim: &Claim) -> Result<Vec
             format!("the map made {} operations, at most {OPERATIONS_MAX} are taken", operations.len());
         return Err(Reason::new("too_many_operations", text));
     }
-    let map = map_digest(route);
+    let map = map_digest(route, creates(route, claim));
     let returned = returned(route, destination, claim, &operations);
     let left_out = match returned {
         Some(_) => None,
@@ -168,7 +168,8 @@ fn returned(
 }
 
 /// What an account tells of the hub's own writes goes nowhere, and its story says why.
-fn held_back(route: &Route, destination: &Destination, event: &Event) -> Option<Part> {
+fn held_back(route: &Route, destination: &Destination, claim: &Claim) -> Option<Part> {
+    let event = &claim.event;
     if event.event_type.as_str() != ECHOED {
         return None;
     }
@@ -178,7 +179,7 @@ fn held_back(route: &Route, destination: &Destination, event: &Event) -> Option<
         operation: Operation::SetConsent { consent: Consent::OptOut, at: event.time, reason: None },
         step: None,
         verdict: Some(Verdict::skipped("echo", text)),
-        map: map_digest(route),
+        map: map_digest(route, creates(route, claim)),
     })
 }
 
@@ -205,8 +206,13 @@ fn void(claim: &Claim) -> Option<Verdict> {
     })
 }
 
+/// What happens to an address makes no contact of who was erased: an old mail may be opened at any time.
+fn creates(route: &Route, claim: &Claim) -> bool {
+    route.create_contacts && !claim.gone
+}
+
 /// Another number for another map: its text, or which built-in one.
-fn map_digest(route: &Route) -> u32 {
+fn map_digest(route: &Route, creates: bool) -> u32 {
     let text = match &route.map {
         Map::Default => "default",
         Map::MailingCore => "mailingcore",
@@ -214,7 +220,7 @@ fn map_digest(route: &Route) -> u32 {
         Map::Audience => "audience",
         Map::Program(program) => &program.text,
     };
-    let digest = digest(format!("{}\0{text}", route.create_contacts).as_bytes());
+    let digest = digest(format!("{creates}\0{text}").as_bytes());
     u32::from_be_bytes([digest.0[0], digest.0[1], digest.0[2], digest.0[3]])
 }
 
@@ -258,7 +264,7 @@ fn writes_contact(parts: &[Part]) -> bool {
 pub fn operations(route: &Route, destination: &Destination, claim: &Claim) -> Result<Vec<Operation>, Reason> {
     let event = &claim.event;
     let context = CrmContext {
-        create_contacts: route.create_contacts,
+        create_contacts: creates(route, claim),
         several_recipients: claim.several_recipients,
         times: claim.times,
     };

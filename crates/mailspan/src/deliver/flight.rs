@@ -9,7 +9,7 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use mailspan_core::{Answer, DestinationId, EventId, Key};
@@ -67,6 +67,8 @@ pub struct Flight {
     path: PathBuf,
     file: File,
     slots: Mutex<HashMap<DestinationId, u64>>,
+    /// Bytes of what is being judged.
+    judging: AtomicUsize,
     /// A write failed: said once.
     failed: AtomicBool,
 }
@@ -85,8 +87,8 @@ impl Flight {
             file.set_len(0)?;
             file.write_all_at(&blank(), 0)?;
         }
-        let (slots, failed) = (Mutex::default(), AtomicBool::new(false));
-        Ok((Flight { path, file, slots, failed }, left))
+        let (slots, judging, failed) = (Mutex::default(), AtomicUsize::new(0), AtomicBool::new(false));
+        Ok((Flight { path, file, slots, judging, failed }, left))
     }
 
     /// Every suspect was dealt with: the note is blank from here on.
@@ -143,11 +145,15 @@ impl Flight {
         self.judging_at(Some(Stage::Alone), judged.bytes);
     }
 
+    /// An answer may name somebody: nothing of it stays.
     pub fn judged(&self) {
+        let length = self.judging.load(Ordering::Relaxed);
         self.judging_at(None, 0);
+        self.write(JUDGED_AT, &vec![0; length]);
     }
 
     fn judging_at(&self, stage: Option<Stage>, length: usize) {
+        self.judging.store(length, Ordering::Relaxed);
         let mut head = [0; JUDGE_HEAD as usize];
         head[0] = stage.map_or(0, |stage| stage as u8);
         head[1..].copy_from_slice(&u32::try_from(length).unwrap_or(0).to_be_bytes());
@@ -297,6 +303,12 @@ mod tests {
         assert_eq!(left(&path).judged, Some((Stage::Alone, judged)));
         flight.judged();
         assert_eq!(left(&path), Left::default());
+        let told = Answer { body: b"no such user ann@x.org".to_vec(), ..answer };
+        let holds = || std::fs::read(&path).unwrap().windows(9).any(|bytes| bytes == b"ann@x.org");
+        flight.judging(B.destination, keys.iter(), &told);
+        assert!(holds(), "the answer is not noted: this test looks for nothing");
+        flight.judged();
+        assert!(!holds(), "an answer stays in the note after it was judged");
     }
 
     #[test]

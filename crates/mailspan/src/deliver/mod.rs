@@ -4,6 +4,7 @@ pub mod alone;
 pub mod claim;
 pub mod flight;
 pub mod flown;
+pub mod gone;
 pub mod judged;
 pub mod leases;
 pub mod newest;

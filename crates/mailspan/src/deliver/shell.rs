@@ -15,7 +15,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::app::{App, Live, Stood};
 use crate::deliver::flight::Flight;
 use crate::deliver::settle::Settles;
-use crate::deliver::{claim, sign};
+use crate::deliver::{claim, gone, sign};
 use crate::drill;
 use crate::intake::system;
 use crate::runtime;
@@ -29,7 +29,7 @@ const MAP_MS_MAX: u128 = 100;
 /// has arrived since, it waits as any other.
 const AGAIN_ROOM: u16 = 4_096;
 /// Persons whose contacts are read at once.
-const PERSONS_READ_MAX: usize = 1_000;
+pub const PERSONS_READ_MAX: usize = 1_000;
 
 /// How is a destination doing, with so many deliveries waiting?
 pub struct Ask {
@@ -225,13 +225,16 @@ async fn behind(
 }
 
 /// Adds to claims whose event carries a contact what is known of that one now. Lanes of consent and of profiles
-/// overtake each other: whichever comes last must tell what is so, not what was so.
+/// overtake each other: whichever comes last must tell what is so, not what was so. And who was erased and is gone
+/// since, where the route would make contacts of what happens.
 pub async fn today(app: &App, live: &Live, claims: impl Iterator<Item = &mut Claim>) -> Result<(), Trouble> {
     let is_told = |claim: &&mut Claim| {
         let concerns = concerns_contacts(&claim.event.event_type);
         concerns && claim.person.is_some() && claim::tells_today(live, claim)
     };
-    let mut carriers: Vec<&mut Claim> = claims.filter(is_told).collect();
+    let mut claims: Vec<&mut Claim> = claims.collect();
+    gone::mark(app, live, &mut claims).await?;
+    let mut carriers: Vec<&mut Claim> = claims.into_iter().filter(is_told).collect();
     let mut persons: Vec<PersonId> =
         carriers.iter().filter_map(|claim| Some(claim.person.as_ref()?.id)).collect();
     persons.sort_unstable();

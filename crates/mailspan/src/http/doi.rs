@@ -22,7 +22,7 @@ const FACTS_PAGE: usize = 500;
 
 pub async fn show(State(app): State<App>, Path(token): Path<String>) -> Response {
     match find(&app, &token).await {
-        Ok(Some(row)) if row.used_at.is_some() => page(&row, |words| words.done, StatusCode::OK),
+        Ok(Some(row)) if row.used_at.is_some() => stands(&app, &row).await,
         Ok(Some(row)) if row.expires_at <= runtime::now() => {
             page(&row, |words| words.expired, StatusCode::GONE)
         }
@@ -79,7 +79,21 @@ pub async fn confirm(State(app): State<App>, Path(token): Path<String>, request:
         Some(Turn::Refused(reason)) if reason.code != "token_used" => {
             page(&row, |words| words.unknown, StatusCode::NOT_FOUND)
         }
-        _ => page(&row, |words| words.done, StatusCode::OK),
+        _ => stands(&app, &row).await,
+    }
+}
+
+/// What the visitor has after a click, or after an earlier one: it may have been taken back since, and whoever must not
+/// be mailed for another reason must not read that all is well.
+async fn stands(app: &App, row: &ConfirmationRow) -> Response {
+    let contacts = match app.store.contacts_of(vec![row.person]).await {
+        Ok(contacts) => contacts,
+        Err(trouble) => return unavailable(&trouble),
+    };
+    match contacts.get(&row.person).filter(|contact| contact.opt_in) {
+        None => page(row, |words| words.expired, StatusCode::GONE),
+        Some(contact) if contact.suppressed_at.is_some() => page(row, |words| words.blocked, StatusCode::OK),
+        Some(_) => page(row, |words| words.done, StatusCode::OK),
     }
 }
 

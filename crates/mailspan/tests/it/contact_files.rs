@@ -234,6 +234,25 @@ fn consent(tenant: &Tenant, id: &str) -> Value {
     ])
 }
 
+/// Under another address it would be the same person: who signs up anew is made by the API.
+#[test]
+fn a_file_brings_back_nobody_under_the_external_id_of_who_was_erased() {
+    let (hub, _) = hub();
+    let tenant = Tenant::new(&hub, "acme");
+    tenant.put(json!({ "email": "old@x.org", "externalId": "crm-4711", "optIn": true }));
+    assert_eq!(tenant.ask("DELETE", "/contacts/crm-4711", &Value::Null).status, 200);
+    let rows = "email,external_id,opt_in,consent_at,source\n\
+        new@x.org,crm-4711,true,2026-01-01T00:00:00Z,fair\nother@x.org,crm-4712,true,2026-01-01T00:00:00Z,fair\n";
+    write(&hub, "people.csv", rows);
+    let import = ["contacts", "import", "people.csv", "--tenant", "acme", "--refused", "r.ndjson"];
+    let done = &hub.rows(&import)[0];
+    assert_eq!((&done["created"], &done["refused"]), (&json!(1), &json!(1)), "{done}");
+    assert!(refused(&hub)[0].1.contains("erased"), "{:?}", refused(&hub));
+    assert_eq!(tenant.ask("GET", "/contacts/crm-4711", &Value::Null).status, 404);
+    assert_eq!(tenant.put(json!({ "email": "new@x.org", "externalId": "crm-4711" })).status, 200);
+    assert_eq!(hub.rows(&import)[0]["refused"], 0);
+}
+
 #[test]
 fn a_round_trip_keeps_consent_and_suppressions_and_lifts_none() {
     let (hub, _) = hub();

@@ -282,6 +282,57 @@ fn suppressions_are_added_listed_and_lifted() {
     assert_eq!(tenant.get("/contacts/a")["optIn"], false);
 }
 
+/// What stays when a person is erased names nobody, and what proves a consent is what it says.
+#[test]
+fn the_name_of_a_field_and_the_proof_of_a_consent() {
+    let (hub, _) = hub();
+    let tenant = Tenant::new(&hub, "acme");
+    let put = |ip: &str| tenant.put(json!({ "email": "a@x.org", "externalId": "crm-4711", "consentIp": ip }));
+    let refused = check(&put("not an ip"), 400);
+    assert!(refused.to_string().contains("consentIp"), "{refused}");
+    check(&put("2001:db8::7"), 200);
+    for (name, status) in [("of crm-4711", 400), ("crm-4711", 400), ("crm-47110", 201), ("size", 201)] {
+        let reply = tenant.ask("POST", "/v1/fields", &json!({ "name": name, "kind": "string" }));
+        assert_eq!(reply.status, status, "{name}: {}", reply.text());
+    }
+}
+
+#[test]
+fn an_unsubscription_is_no_repeat_of_one_that_an_opt_in_came_after() {
+    let (hub, _) = hub();
+    let tenant = Tenant::new(&hub, "acme");
+    let add =
+        |reason: &str| tenant.ask("POST", "/suppressions", &json!({ "email": "a@x.org", "reason": reason }));
+    let count = || hub.rows(&["ledger", "list", "--subject", "a@x.org"]).len();
+    let opt_in = |status| {
+        check(
+            &tenant.ask("PUT", "/contacts", &json!({ "email": "a@x.org", "externalId": "a", "optIn": true })),
+            status,
+        );
+        assert_eq!(tenant.get("/contacts/a")["optIn"], true);
+    };
+    opt_in(200);
+    for reason in ["unsubscribe", "complaint"] {
+        let first = add(reason).json();
+        let facts = count();
+        assert_eq!(check(&add(reason), 200), first, "{reason}: a repeat is the same answer");
+        assert_eq!(count(), facts, "{reason}: a repeat left a fact");
+        opt_in(200);
+        let again = check(&add(reason), 200);
+        assert_eq!(tenant.get("/contacts/a")["optIn"], false, "{reason}: it was passed over");
+        assert_eq!(
+            again["createdAt"] != first["createdAt"],
+            reason == "unsubscribe",
+            "{again} after {first}"
+        );
+        opt_in(200);
+    }
+    // Erased, and nobody: a list that names the address makes no person.
+    check(&tenant.ask("DELETE", "/contacts/a", &Value::Null), 200);
+    assert_eq!(check(&add("unsubscribe"), 200)["reason"], "erasure");
+    assert_eq!(tenant.ask("GET", "/contacts/a", &Value::Null).status, 404);
+}
+
 #[test]
 fn changes_are_events_that_routes_can_send() {
     let own = "[[routes]]\nname = \"own\"\nfrom = [\"contacts\"]\nto = [\"crm\"]\n";

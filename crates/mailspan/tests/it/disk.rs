@@ -86,6 +86,7 @@ fn a_full_disk_is_503_and_nothing_acknowledged_is_lost() {
     hub.start();
     let acknowledged = send_until_refused(&hub, 0);
     assert!(acknowledged > 10, "only {acknowledged} events fitted");
+    assert!(hub.log().contains("make room on the disk"), "the log does not say what to do: {}", hub.log());
     small.remount("size=64m");
     recovers(&hub, &crm, acknowledged);
     // A hub that is killed while its disk is full starts again, and has everything.

@@ -3,6 +3,7 @@
 use mailspan_testkit::until;
 use serde_json::{Value, json};
 
+use crate::contacts::Tenant;
 use crate::crm::{
     ADA, BOB, PATIENT, at_ms, contact, event, ids, notes_of, pair, plain, replay, send_all, settled,
 };
@@ -127,6 +128,39 @@ pub fn a_route_that_may_creates_contacts() {
     assert_eq!(made["properties"]["mt_last_delivered_at"], at_ms(1).to_string());
     assert_eq!(notes_of(&state, &made).len(), 2);
     assert_eq!(state["totals"]["contacts"], 3, "the same person was created twice");
+}
+
+#[test]
+pub fn an_old_mail_that_is_opened_makes_nobody_of_who_was_erased() {
+    let contacts =
+        "\n[[routes]]\nname = \"contacts\"\nfrom = [\"contacts\"]\nto = [\"crm\"]\ncreate_contacts = true";
+    let (hub, sandbox) = pair("", &format!("create_contacts = true\n{contacts}"));
+    let eve = "eve@example.com";
+    let key = hub.rows(&["keys", "create", "--scope", "contacts:write"])[0]["key"].clone();
+    let tenant = Tenant { hub: &hub, key: key.as_str().unwrap().to_owned() };
+    let signs_up = json!({ "email": eve, "externalId": "u-eve", "optIn": true });
+    let later = |kind: &str, n: u32| {
+        let mut event = plain(kind, eve, n);
+        event["timestamp"] = json!(format!("2099-01-01T00:00:{n:02}Z"));
+        event
+    };
+    assert_eq!(tenant.put(signs_up.clone()).status, 200);
+    send_all(&hub, &[later("open", 1)]);
+    settled(&hub, 2);
+    assert_eq!(contact(&sandbox.state(), eve)["properties"]["mt_open_count"], "1");
+    hub.run(&["contacts", "erase", eve]);
+    settled(&hub, 3);
+    assert_eq!(contact(&sandbox.state(), eve), Value::Null, "HubSpot was not told of the erasure");
+    send_all(&hub, &[later("open", 2), later("click", 3), later("delivery", 4)]);
+    settled(&hub, 6);
+    assert_eq!(contact(&sandbox.state(), eve), Value::Null, "who was erased was made again");
+    let rows = hub.rows(&["deliveries", "list", "--state", "skipped"]);
+    assert!(rows.len() == 3 && rows.iter().all(|row| row["reason"] == "unknown_contact"), "{rows:?}");
+    // Who signs up anew is somebody.
+    assert_eq!(tenant.put(signs_up).status, 200);
+    send_all(&hub, &[later("open", 5)]);
+    settled(&hub, 8);
+    assert_eq!(contact(&sandbox.state(), eve)["email"], eve);
 }
 
 #[test]

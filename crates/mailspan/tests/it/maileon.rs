@@ -259,6 +259,53 @@ fn a_double_opt_in_is_asked_for_and_confirmed_once() {
     assert_eq!((&row["page"], &row["asked"], &row["confirmed"]), (&json!("footer"), &json!(1), &json!(1)));
 }
 
+/// Who is suppressed for more than an unsubscription is not asked; who is so when the link is clicked does not read that
+/// all is well, and neither does who has left since.
+#[test]
+fn the_page_says_what_is_so_and_who_is_suppressed_is_not_asked() {
+    let own = "[[routes]]\nname = \"own\"\nfrom = [\"contacts\"]\nto = [\"crm\"]\n";
+    let (hub, crm) = hub_with_proxy(own);
+    let mut create = vec!["keys", "create"];
+    for scope in ["contacts:write", "contacts:read", "suppressions:write"] {
+        create.extend(["--scope", scope]);
+    }
+    let key = hub.rows(&create)[0]["key"].as_str().unwrap().to_owned();
+    let tenant = Tenant { hub: &hub, key: key.clone() };
+    let form = Form { hub: &hub, key };
+    let links = |email: &str| -> Vec<String> {
+        let seen = crm.ok_about(email).into_iter().map(|seen| seen.json());
+        let asked = seen.filter(|event| event["type"] == "contact.confirmation_asked");
+        let path = |url: &str| url.split_once(&format!(":{}", hub.port)).unwrap().1.to_owned();
+        asked.map(|event| path(event["data"]["confirm_url"].as_str().unwrap())).collect()
+    };
+    let click = |path: &str| request(hub.port, "POST", path, &[], b"").unwrap();
+    let suppress = |email: &str, reason: &str| {
+        let body = json!({ "email": email, "reason": reason });
+        assert_eq!(tenant.ask("POST", "/suppressions", &body).status, 201);
+    };
+    for reason in ["complaint", "manual", "bounce", "unsubscribe"] {
+        suppress(&format!("{reason}@x.org"), reason);
+        check(&form.query(&format!("email={reason}@x.org&sync_mode=1&doi=true")), 200);
+    }
+    check(&form.query("email=a@x.org&external_id=a&sync_mode=1&doi=true"), 200);
+    check(&form.query("email=b@x.org&external_id=b&sync_mode=1&doi=true"), 200);
+    let asked = until(10, "nobody was asked", || links("b@x.org").pop());
+    for (reason, count) in [("complaint", 0), ("manual", 0), ("bounce", 0), ("unsubscribe", 1)] {
+        assert_eq!(links(&format!("{reason}@x.org")).len(), count, "{reason}");
+    }
+    suppress("b@x.org", "manual");
+    let page = click(&asked);
+    assert!(page.status == 200 && page.text().contains("not mailed at present"), "{}", page.text());
+    assert_eq!(tenant.get("/contacts/b")["optIn"], true, "the word that was given is kept");
+    let asked = until(10, "nobody was asked", || links("a@x.org").pop());
+    assert!(click(&asked).text().contains("is confirmed"));
+    assert!(request(hub.port, "GET", &asked, &[], b"").unwrap().text().contains("is confirmed"));
+    assert_eq!(tenant.ask("PATCH", "/contacts/a", &json!({ "optIn": false })).status, 200);
+    for page in [click(&asked), request(hub.port, "GET", &asked, &[], b"").unwrap()] {
+        assert!(page.status == 410 && !page.text().contains("is confirmed"), "{}", page.text());
+    }
+}
+
 /// The form's server of `examples/contact-form`; ended with the test.
 struct FormServer(std::process::Child, u16);
 

@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 
 pub(crate) use prune::Whose;
 pub use prune::{element_of, elements_naming};
-pub(crate) use tables::{Also, Cell, Change, Column, TABLES, Table, judge, packed_request};
+pub(crate) use tables::{Also, Cell, Change, Column, TABLES, Table, judge, packed_request, told_of_one};
 pub(crate) use target::{Identity, Progress, Target, together};
 pub use words::Words;
 

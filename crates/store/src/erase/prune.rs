@@ -21,11 +21,17 @@ pub(crate) enum Whose {
 pub(crate) fn request(request: &mut RequestRow, words: &Words, whose: Whose) -> bool {
     let own = whose != Whose::Anybodys;
     let mut changed = false;
-    let texts = [&mut request.path, &mut request.query].into_iter();
-    for text in texts.chain(request.headers.iter_mut().map(|(_, value)| value)) {
+    for text in [&mut request.path, &mut request.query] {
         let in_name = || words.cut_anywhere(text).filter(|_| own);
         if let Some(kept) = words.cut(text, own).or_else(in_name) {
             *text = kept;
+            changed = true;
+        }
+    }
+    // Senders make names of their own there: `delivery-ann@x.org`.
+    for (_, value) in &mut request.headers {
+        if let Some(kept) = words.cut_loosely(value, own) {
+            *value = kept;
             changed = true;
         }
     }
@@ -58,6 +64,15 @@ pub fn element_of(body: &[u8], part: usize) -> Vec<u8> {
             text.split('\n').nth(part).unwrap_or_default().as_bytes().to_vec()
         }
         Err(_) => body.to_vec(),
+    }
+}
+
+/// True where no other event can have been read from it.
+pub(crate) fn is_of_one(body: &[u8]) -> bool {
+    let text = String::from_utf8_lossy(body);
+    match json::parse(text.as_bytes()) {
+        Ok(node) => list_of(&node).is_none_or(|list| list.len() <= 1),
+        Err(_) => !text.trim_end().contains('\n'),
     }
 }
 

@@ -340,6 +340,11 @@ pub(crate) fn packed_request(row: &[Cell], target: &Target, whose: Whose) -> Cha
     change
 }
 
+/// True where the request told of one event alone: who is named in its headers may be known by nothing else any more.
+pub(crate) fn told_of_one(row: &[Cell]) -> bool {
+    row[3].blob().and_then(unpack_request).is_none_or(|request| prune::is_of_one(&request.body))
+}
+
 fn unreadable(row: &[Cell], target: &Target) -> Change {
     let mut change = Change::default();
     cut_text(&mut change, row, 1, target, false);
@@ -356,7 +361,9 @@ fn unreadable(row: &[Cell], target: &Target) -> Change {
 fn refused(row: &[Cell], target: &Target) -> Change {
     let mut change = Change::default();
     for column in [1, 2, 3] {
-        cut_text(&mut change, row, column, target, false);
+        if let Some(kept) = row[column].text().and_then(|text| target.words.cut_loosely(text, false)) {
+            change.put(column, Cell::Text(kept));
+        }
     }
     if let Some(kept) = row[4].blob().and_then(|body| prune::body(body, &target.words, Whose::Anybodys)) {
         change.put(4, Cell::Blob(kept));
@@ -434,10 +441,7 @@ fn texts(row: &[Cell], target: &Target, columns: &[usize]) -> Change {
 fn notes(row: &[Cell], target: &Target, columns: &[usize]) -> Change {
     let mut change = Change::default();
     for column in columns {
-        let Some(text) = row[*column].text() else { continue };
-        let loosely = target.words.cut_anywhere(text);
-        let both = target.words.cut(loosely.as_deref().unwrap_or(text), false);
-        if let Some(kept) = both.or(loosely) {
+        if let Some(kept) = row[*column].text().and_then(|text| target.words.cut_loosely(text, false)) {
             change.put(*column, Cell::Text(kept));
         }
     }

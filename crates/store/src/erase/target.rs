@@ -171,6 +171,13 @@ impl Target {
         target
     }
 
+    /// For what is of one subject by itself, outside a walk.
+    pub(crate) fn named(tenant: i64, subject: &Subject) -> Target {
+        let mut identity = Identity::default();
+        identity.see(subject);
+        Target::new(0, tenant, 0, identity, Progress::default())
+    }
+
     fn prepare(&mut self) {
         let ids = self.identity.external_ids.iter().chain(&self.identity.uids);
         self.words = Words::new(&self.identity.addresses, ids);

@@ -172,6 +172,13 @@ impl Fault {
 /// The server's own words, or what stands behind a terse text.
 pub(crate) fn shown(error: &tokio_postgres::Error) -> String {
     match (error.as_db_error(), error.source()) {
+        (Some(db), _) if *db.code() == SqlState::DISK_FULL => {
+            format!(
+                "PostgreSQL says: {} ({}): make room on the server's disk",
+                db.message(),
+                db.code().code()
+            )
+        }
         (Some(db), _) => format!("PostgreSQL says: {} ({})", db.message(), db.code().code()),
         (None, Some(source)) => format!("PostgreSQL cannot be reached: {error}: {source}"),
         (None, None) => format!("PostgreSQL cannot be reached: {error}"),

@@ -146,6 +146,7 @@ async fn claim_of(base: &Base, row: &Row, destination: DestinationId) -> Result<
         },
         newest: false,
         contact: None,
+        gone: false,
     })
 }
 

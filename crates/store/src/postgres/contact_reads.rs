@@ -1,6 +1,6 @@
 //! The reads of the handle that are about contacts.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use mailspan_core::contact::{Contact, ContactKey};
 use mailspan_core::{Address, Name, PersonId};
@@ -29,6 +29,12 @@ impl Postgres {
     ) -> Result<HashMap<PersonId, Contact>, Trouble> {
         let link = self.link().await?;
         let found = contact_rows::of_persons(link.base()?, persons).await;
+        link.end(found).await
+    }
+
+    pub(crate) async fn gone_of(&self, persons: &[PersonId]) -> Result<HashSet<PersonId>, Trouble> {
+        let link = self.link().await?;
+        let found = contact_rows::gone_of(link.base()?, persons).await;
         link.end(found).await
     }
 

@@ -1,6 +1,6 @@
 //! Rows of contacts, suppressions, declared fields, tenants, confirmations, facts and sealed secrets, as read.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use mailspan_core::contact::{Contact, ContactKey, Permission, Stated, Suppressed};
 use mailspan_core::{Address, Digest, EventId, Millis, Name, PersonId};
@@ -81,6 +81,21 @@ async fn mark_taken(base: &Base, tenant: i64, holder: i64, contact: &mut Contact
         }
     }
     Ok(())
+}
+
+/// See [`crate::Store::gone_of`].
+pub(crate) async fn gone_of(base: &Base, persons: &[PersonId]) -> Result<HashSet<PersonId>, Fault> {
+    let ids: Vec<i64> = persons.iter().map(|person| person.0).collect();
+    let rows = base
+        .rows(
+            "SELECT p.id FROM persons p JOIN identities i ON i.person = p.id
+             JOIN suppressions s ON s.tenant = i.tenant AND s.hash = i.hash
+             WHERE p.id = ANY($1) AND s.reason = $2
+                AND NOT EXISTS (SELECT 1 FROM contacts c WHERE c.person = coalesce(p.same_as, p.id))",
+            &[&ids, &(Suppressed::Erasure as i64)],
+        )
+        .await?;
+    rows.iter().map(|row| Ok(PersonId(get(row, 0)?))).collect()
 }
 
 /// Found as a write that updates it would find it; a token finds nothing.

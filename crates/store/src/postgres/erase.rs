@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, HashSet};
 
 use mailspan_core::contact::Suppressed;
-use mailspan_core::{Address, Millis, Name, Subject};
+use mailspan_core::{Address, Millis, Name, Seq, Subject};
 use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
 
@@ -16,7 +16,7 @@ use crate::erase::{
     Table, Target, Whose, judge, packed_request, together,
 };
 use crate::sqlite::counts::Counts;
-use crate::sqlite::persons::BUCKET_BITS;
+use crate::sqlite::persons::{BUCKET_BITS, Found};
 use crate::write::Wrote;
 
 const LOCK: &str =
@@ -160,7 +160,7 @@ async fn page(base: &Base, table: Table, after: i64) -> Result<Rows, Fault> {
     rows.iter().map(|row| Ok((get(row, 0)?, cells(table, row)?))).collect()
 }
 
-async fn locked(base: &Base, table: Table, key: i64) -> Result<Option<Vec<Cell>>, Fault> {
+pub(super) async fn locked(base: &Base, table: Table, key: i64) -> Result<Option<Vec<Cell>>, Fault> {
     let sql = format!("{} WHERE a.{} = $1 FOR UPDATE", table.select(), table.key());
     base.row(&sql, &[&key]).await?.map(|row| cells(table, &row)).transpose()
 }
@@ -220,7 +220,7 @@ async fn apply(
     Ok(())
 }
 
-async fn write(base: &Base, table: Table, key: i64, change: &Change) -> Result<(), Fault> {
+pub(super) async fn write(base: &Base, table: Table, key: i64, change: &Change) -> Result<(), Fault> {
     for (column, cell) in &change.set {
         let column: Column = table.columns()[*column];
         let sql = format!("UPDATE {} SET {} = $2 WHERE {} = $1", table.name(), column.name(), table.key());
@@ -376,12 +376,30 @@ pub(crate) async fn keep(
     Ok(())
 }
 
-/// Whose identities these were, for events that came before the erasure and are routed after it: by tenant and
-/// hash, with the `seq` of the erasure.
+/// Who was erased, when that happened, and the first and last event that told of it.
+pub(crate) struct Gone {
+    person: i64,
+    first: i64,
+    last: i64,
+    at: Millis,
+}
+
+impl Gone {
+    /// What this is to an event with its place in the journal and its time.
+    pub(crate) fn found(&self, (seq, at): (Seq, Millis)) -> Option<Found> {
+        let happened = at <= self.at;
+        match happened && seq.0 > self.first {
+            true => Some(Found::Outlived),
+            false => (happened || seq.0 < self.last).then_some(Found::Erased(self.person)),
+        }
+    }
+}
+
+/// Whose identities these were, for events that are routed after the erasure: by tenant and hash.
 pub(crate) async fn erased(
     base: &Base,
     asked: &[(i64, [u8; 16])],
-) -> Result<BTreeMap<(i64, [u8; 16]), (i64, i64, Millis)>, Fault> {
+) -> Result<BTreeMap<(i64, [u8; 16]), Gone>, Fault> {
     let tenants: Vec<i64> = asked.iter().map(|one| one.0).collect();
     let hashes: Vec<&[u8]> = asked.iter().map(|one| &one.1[..]).collect();
     let rows = base
@@ -395,8 +413,9 @@ pub(crate) async fn erased(
     for row in &rows {
         let key = (get(row, 0)?, digest(row, "hash")?);
         let (person, event): (i64, i64) = (get(row, 2)?, get(row, 3)?);
-        let known = found.entry(key).or_insert((person, event, Millis(get(row, 4)?)));
-        known.1 = known.1.max(event);
+        let at = Millis(get(row, 4)?);
+        let known = found.entry(key).or_insert(Gone { person, first: event, last: event, at });
+        (known.first, known.last) = (known.first.min(event), known.last.max(event));
     }
     Ok(found)
 }

@@ -12,6 +12,7 @@ use crate::erase::{
     from_hex,
 };
 use crate::erase_reads::{HASHES_PAGE, Kin, KinConfirmation, erased_hash};
+use crate::prepare::identities;
 use crate::sqlite::base::page;
 use crate::sqlite::erase_reads::subject;
 
@@ -42,6 +43,16 @@ impl Postgres {
     pub(crate) async fn erased_hashes(&self, after: Option<&ErasedHash>) -> Result<Vec<ErasedHash>, Trouble> {
         let link = self.link().await?;
         let found = hashes(link.base()?, after).await;
+        link.end(found).await
+    }
+
+    pub(crate) async fn erased_at(
+        &self,
+        tenant: &Name,
+        subject: &Subject,
+    ) -> Result<Option<Millis>, Trouble> {
+        let link = self.link().await?;
+        let found = erased_at(link.base()?, tenant, subject).await;
         link.end(found).await
     }
 
@@ -193,4 +204,15 @@ async fn part_of(base: &Base, id: EventId) -> Result<Option<u32>, Fault> {
     let row = base.row(sql, &[&&id.0.to_be_bytes()[..]]).await?;
     let part: Option<i64> = row.map(|row| get(&row, 0)).transpose()?;
     Ok(part.and_then(|part| u32::try_from(part).ok()))
+}
+
+/// See [`crate::Store::erased_at`].
+async fn erased_at(base: &Base, tenant: &Name, subject: &Subject) -> Result<Option<Millis>, Fault> {
+    let Some(tenant) = base.tenant(tenant.as_str()).await? else { return Ok(None) };
+    let hashes = identities(subject, &base.key);
+    let hashes: Vec<&[u8]> =
+        [&hashes.address, &hashes.external_id].into_iter().flatten().map(|hash| &hash[..]).collect();
+    let sql = "SELECT max(at) FROM erased WHERE tenant = $1 AND hash = ANY($2)";
+    let row = base.row(sql, &[&tenant, &hashes]).await?;
+    Ok(row.map_or(Ok(None), |row| get::<Option<i64>, _>(&row, 0))?.map(Millis))
 }

@@ -31,6 +31,7 @@ mod names;
 mod no_news;
 mod offer;
 mod open;
+mod outlived;
 mod persons;
 mod proof;
 mod reads;

@@ -57,8 +57,8 @@ pub(crate) async fn find_or_make(base: &Base, whos: &[Who<'_>]) -> Result<Vec<Fo
 struct Made<'a> {
     /// Numbers to give, the next one last.
     numbers: Vec<i64>,
-    /// Persons who were erased, with the `seq` and time of it, by what they were known by.
-    erased: BTreeMap<(i64, [u8; 16]), (i64, i64, Millis)>,
+    /// Persons who were erased, by what they were known by.
+    erased: BTreeMap<(i64, [u8; 16]), erase::Gone>,
     persons: Vec<(i64, i64, &'a Subject)>,
     identities: Vec<(i64, [u8; 16], i64)>,
     /// Known persons that got a second identity; what stood first stays.
@@ -71,15 +71,16 @@ impl<'a> Made<'a> {
         let find = |hash: Option<[u8; 16]>| hash.and_then(|hash| known.get(&(tenant, hash)).copied());
         let (by_address, by_id) = (find(who.hashes.address), find(who.hashes.external_id));
         let was_known = by_address.or(by_id);
-        let person = match (was_known, who.hashes.address.or(who.hashes.external_id)) {
-            (Some(person), _) => person,
-            (None, None) => return Found::Nobody,
-            (None, Some(hash)) => {
-                if let Some(((person, event, gone), (seq, at))) =
-                    self.erased.get(&(tenant, hash)).zip(who.event)
-                    && (seq.0 < *event || at <= *gone)
-                {
-                    return Found::Erased(*person);
+        let person = match was_known {
+            Some(person) => person,
+            None if who.hashes == Identities::default() => return Found::Nobody,
+            None => {
+                let mut hashes = who.hashes.address.into_iter().chain(who.hashes.external_id);
+                let gone = |hash| {
+                    self.erased.get(&(tenant, hash)).zip(who.event).and_then(|(gone, of)| gone.found(of))
+                };
+                if let Some(found) = hashes.find_map(gone) {
+                    return found;
                 }
                 let Some(id) = self.numbers.pop() else { return Found::Nobody };
                 self.persons.push((id, tenant, who.subject));

@@ -9,7 +9,7 @@ use super::base::{Base, Fault, get};
 use super::journal::Journal;
 use super::lanes::{self, Lane, New};
 use super::persons::{self, Who};
-use super::{leases, said};
+use super::{leases, outlived, said};
 use crate::NameKind;
 use crate::prepare::{Identities, states_consent};
 use crate::sqlite::lanes::{ANSWERS_CONSENT, nobody};
@@ -26,11 +26,14 @@ struct Placed<'a> {
     person: Option<i64>,
     /// The person was erased after the event came: nothing but consent goes out.
     is_erased: bool,
+    /// The person was erased before the event came, and after it happened: nothing goes out.
+    outlived: bool,
 }
 
 impl Placed<'_> {
     fn towards(&self) -> impl Iterator<Item = &Towards> {
-        self.routed.to.iter().filter(|towards| !self.is_erased || towards.class == Class::Consent)
+        let goes = |towards: &&Towards| !self.is_erased || towards.class == Class::Consent;
+        self.routed.to.iter().filter(|_| !self.outlived).filter(goes)
     }
 }
 
@@ -46,6 +49,9 @@ pub(crate) async fn route(
     keep_persons(base, &placed).await?;
     keep_transmissions(base, &placed).await?;
     keep_without_delivery(base, &placed).await?;
+    for one in placed.iter().filter(|one| one.outlived) {
+        outlived::keep(base, one.tenant, one.seq, &one.routed.event).await?;
+    }
     let mut news = vec![];
     for one in placed.iter().filter(|one| !one.routed.event.test) {
         news.extend(one.towards().map(|towards| New {
@@ -120,8 +126,8 @@ async fn place<'a>(
     }
     let placed = routed.iter().zip(seqs).zip(tenants).zip(persons);
     let placed = placed.map(|(((routed, seq), tenant), found)| {
-        let is_erased = matches!(found, Found::Erased(_));
-        Placed { routed, seq, tenant, person: found.person(), is_erased }
+        let (is_erased, outlived) = (matches!(found, Found::Erased(_)), found == Found::Outlived);
+        Placed { routed, seq, tenant, person: found.person(), is_erased, outlived }
     });
     Ok(placed.collect())
 }

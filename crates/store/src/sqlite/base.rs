@@ -124,9 +124,30 @@ impl Fault {
     pub(crate) fn trouble(self) -> Trouble {
         match self {
             Fault::Trouble(trouble) => trouble,
-            Fault::Sql(error) => Trouble::Broken(error.to_string()),
+            Fault::Sql(error) => Trouble::Broken(shown(&error)),
         }
     }
+}
+
+/// SQLite's own words, with what to do about the disk where it is the disk.
+pub(crate) fn shown(error: &rusqlite::Error) -> String {
+    let next = match error.sqlite_error_code() {
+        Some(ErrorCode::DiskFull) => {
+            "make room on the disk of the store, or raise the limit on the size of its file; what was answered is kept, \
+             and writing goes on by itself"
+        }
+        Some(ErrorCode::ReadOnly | ErrorCode::CannotOpen | ErrorCode::PermissionDenied) => {
+            "let the hub's user write the store's file and its folder"
+        }
+        Some(ErrorCode::SystemIoFailure) => {
+            "look whether the disk of the store is full or fails (`df`, the system's log)"
+        }
+        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
+            "stop the hub, keep a copy of the file, and take a back-up in its place"
+        }
+        _ => return error.to_string(),
+    };
+    format!("{error}: {next}")
 }
 
 impl From<rusqlite::Error> for Fault {

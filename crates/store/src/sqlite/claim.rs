@@ -171,6 +171,7 @@ fn claim_of(
         },
         newest: false,
         contact: None,
+        gone: false,
     })
 }
 

@@ -1,6 +1,6 @@
 //! Rows of contacts, suppressions, declared fields, tenants, confirmations, facts and sealed secrets, as read.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use mailspan_core::contact::{
     Contact, ContactFields, ContactKey, Evidence, Left, Permission, Stated, Suppressed,
@@ -102,6 +102,23 @@ pub(crate) fn left_hash(key: &crate::identity::IdentityKey, left: &Left) -> Opti
         (None, Some(id)) => Some(key.hash(b"external_id", id.as_bytes())),
         (None, None) => None,
     }
+}
+
+/// See [`crate::Store::gone_of`].
+pub(crate) fn gone_of(base: &Base, persons: &[PersonId]) -> Result<HashSet<PersonId>, Fault> {
+    let mut statement = base.sql(
+        "SELECT 1 FROM persons p CROSS JOIN identities i INDEXED BY identities_person ON i.person = p.id
+         CROSS JOIN suppressions s INDEXED BY suppressions_hash ON s.tenant = i.tenant AND s.hash = i.hash
+         WHERE p.id = ?1 AND s.reason = ?2
+            AND NOT EXISTS (SELECT 1 FROM contacts c WHERE c.person = coalesce(p.same_as, p.id))",
+    )?;
+    let mut gone = HashSet::new();
+    for person in persons {
+        if statement.exists(params![person.0, Suppressed::Erasure as i64])? {
+            gone.insert(*person);
+        }
+    }
+    Ok(gone)
 }
 
 /// Found as a write that updates it would find it; a token finds nothing.

@@ -10,7 +10,7 @@ use rusqlite::{OptionalExtension, Row, params};
 use super::base::{Base, Fault};
 use super::counts::Counts;
 use super::group::Group;
-use super::persons::BUCKET_BITS;
+use super::persons::{BUCKET_BITS, Found};
 use crate::erase::{
     Also, Cell, Certified, Change, Column, ERASURES_TOGETHER_MAX, ErasureStage, Identity, Progress, TABLES,
     Table, Target, Whose, judge, packed_request, together,
@@ -152,7 +152,7 @@ fn page(base: &Base, table: Table, after: i64) -> Result<Rows, Fault> {
     Ok(found)
 }
 
-fn one(base: &Base, table: Table, key: i64) -> Result<Option<Vec<Cell>>, Fault> {
+pub(super) fn one(base: &Base, table: Table, key: i64) -> Result<Option<Vec<Cell>>, Fault> {
     let sql = format!("{} WHERE a.{} = ?1", table.select(), table.key());
     let mut statement = base.sql(&sql)?;
     let mut rows = statement.query([key])?;
@@ -217,7 +217,7 @@ fn apply(
     Ok(())
 }
 
-fn write(base: &Base, table: Table, key: i64, change: &Change) -> Result<(), Fault> {
+pub(super) fn write(base: &Base, table: Table, key: i64, change: &Change) -> Result<(), Fault> {
     for (column, cell) in &change.set {
         let column: Column = table.columns()[*column];
         let sql = format!("UPDATE {} SET {} = ?2 WHERE {} = ?1", table.name(), column.name(), table.key());
@@ -398,12 +398,16 @@ pub(crate) fn erased_before(
     hash: [u8; 16],
     seq: i64,
     at: Millis,
-) -> Result<Option<i64>, Fault> {
+) -> Result<Option<Found>, Fault> {
     let mut statement = base.sql(
-        "SELECT d.person FROM erased d CROSS JOIN erasures e INDEXED BY erasures_person ON e.person = d.person
-         WHERE d.tenant = ?1 AND d.hash = ?2 AND (e.event > ?3 OR d.at >= ?4) LIMIT 1",
+        "SELECT d.person, e.event < ?3
+         FROM erased d CROSS JOIN erasures e INDEXED BY erasures_person ON e.person = d.person
+         WHERE d.tenant = ?1 AND d.hash = ?2 AND (e.event > ?3 OR d.at >= ?4) ORDER BY e.event LIMIT 1",
     )?;
-    Ok(statement.query_row(params![tenant, hash, seq, at.0], |row| row.get(0)).optional()?)
+    let found = |row: &Row| -> rusqlite::Result<Found> {
+        Ok(if row.get(1)? { Found::Outlived } else { Found::Erased(row.get(0)?) })
+    };
+    Ok(statement.query_row(params![tenant, hash, seq, at.0], found).optional()?)
 }
 
 /// Identities of persons, by hash: before they go.

@@ -10,6 +10,7 @@ use crate::erase::{
     from_hex,
 };
 use crate::erase_reads::{HASHES_PAGE, Kin, KinConfirmation, erased_hash};
+use crate::prepare::identities;
 
 pub(crate) fn list(
     base: &Base,
@@ -166,4 +167,17 @@ fn confirmations(base: &Base, person: i64) -> Result<Vec<KinConfirmation>, Fault
 pub(crate) fn part_of(base: &Base, id: EventId) -> Result<Option<u32>, Fault> {
     let mut statement = base.sql("SELECT part FROM events WHERE id = ?1")?;
     Ok(statement.query_row([id.0.to_be_bytes()], |row| row.get(0)).optional()?)
+}
+
+/// See [`crate::Store::erased_at`].
+pub(crate) fn erased_at(base: &Base, tenant: &Name, subject: &Subject) -> Result<Option<Millis>, Fault> {
+    let Some(tenant) = base.tenant(tenant.as_str())? else { return Ok(None) };
+    let hashes = identities(subject, &base.key);
+    let mut statement = base.sql("SELECT at FROM erased WHERE tenant = ?1 AND hash = ?2")?;
+    let mut last = None;
+    for hash in hashes.address.into_iter().chain(hashes.external_id) {
+        let at: Option<i64> = statement.query_row(params![tenant, hash], |row| row.get(0)).optional()?;
+        last = last.max(at.map(Millis));
+    }
+    Ok(last)
 }

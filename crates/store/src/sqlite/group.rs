@@ -3,7 +3,7 @@
 use mailspan_core::{DestinationId, Event};
 use mailspan_engine::Fence;
 
-use super::base::Fault;
+use super::base::{Fault, shown};
 use super::counts::Counts;
 use super::held::Held;
 use super::journal::Marks;
@@ -39,7 +39,7 @@ pub(super) enum GroupFault {
 }
 
 pub(super) fn broken(error: rusqlite::Error) -> GroupFault {
-    GroupFault::All(Trouble::Broken(error.to_string()))
+    GroupFault::All(Trouble::Broken(shown(&error)))
 }
 
 impl Group<'_> {

@@ -32,6 +32,7 @@ pub(crate) mod moving;
 mod names;
 mod no_news;
 pub(crate) mod offer;
+pub(crate) mod outlived;
 pub(crate) mod persons;
 #[cfg(test)]
 mod plans;

@@ -15,15 +15,17 @@ pub(crate) const BUCKET_BITS: u32 = 14;
 pub(crate) enum Found {
     Nobody,
     Person(i64),
-    /// The event came before the erasure of the person.
+    /// The event came before the erasure of the person, and waited.
     Erased(i64),
+    /// It happened before the erasure, and came after it: nothing of it may stay.
+    Outlived,
 }
 
 impl Found {
     pub(crate) fn person(self) -> Option<i64> {
         match self {
             Found::Person(person) | Found::Erased(person) => Some(person),
-            Found::Nobody => None,
+            Found::Nobody | Found::Outlived => None,
         }
     }
 }
@@ -50,14 +52,16 @@ pub(crate) fn find_or_make_at(
 ) -> Result<Found, Fault> {
     let by_address = by_hash(base, tenant, hashes.address)?;
     let by_id = by_hash(base, tenant, hashes.external_id)?;
-    let person = match (by_address.or(by_id), hashes.address.or(hashes.external_id)) {
-        (Some(person), _) => person,
-        (None, None) => return Ok(Found::Nobody),
-        (None, Some(hash)) => {
-            if let Some((seq, at)) = event
-                && let Some(person) = super::erase::erased_before(base, tenant, hash, seq.0, at)?
-            {
-                return Ok(Found::Erased(person));
+    let person = match by_address.or(by_id) {
+        Some(person) => person,
+        None if *hashes == Identities::default() => return Ok(Found::Nobody),
+        None => {
+            for hash in hashes.address.into_iter().chain(hashes.external_id) {
+                if let Some((seq, at)) = event
+                    && let Some(found) = super::erase::erased_before(base, tenant, hash, seq.0, at)?
+                {
+                    return Ok(found);
+                }
             }
             make(base, tenant, subject)?
         }

@@ -9,7 +9,7 @@ use super::group::Group;
 use super::held::Held;
 use super::lanes::{self, ANSWERS_CONSENT, Lane, Made, New};
 use super::persons::{self, Found};
-use super::{leases, said};
+use super::{leases, outlived, said};
 use crate::NameKind;
 use crate::prepare::{Identities, first_16, states_consent};
 use crate::write::{Routed, Towards, Trouble, Wrote};
@@ -73,6 +73,10 @@ fn route_one(
             persons::find_or_make_at(base, tenant, &event.subject, hashes, of)?
         }
     };
+    if found == Found::Outlived {
+        outlived::keep(base, tenant, seq, event)?;
+        return keep_without_delivery(base, seq, event.test);
+    }
     let (person, is_erased) = (found.person(), matches!(found, Found::Erased(_)));
     if let Some(person) = person {
         keep_person(base, seq, person, routed)?;

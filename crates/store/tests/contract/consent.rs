@@ -148,7 +148,7 @@ pub async fn what_happened_before_an_erasure_makes_nobody(hub: Harness) {
         assert_eq!((told.ids.len(), &told.contacts[0].contact), (1, &None), "{event_type}");
         assert_eq!(last_type(&hub).await, OUTLIVED);
     }
-    // By the external id alone, and what is no contact's: nobody is made of it when it is routed.
+    // By the external id alone, and what is no contact's: nobody is made of it when it is routed, and it is emptied.
     hub.accept(vec![told(23, "contact.subscribed", id, 9), told(24, "email.opened", ann, 9)]).await;
     hub.route_all(crm).await;
     assert_eq!(hub.store.person(&tenant, &Subject::read(ann)).await.unwrap(), None);
@@ -161,7 +161,7 @@ pub async fn what_happened_before_an_erasure_makes_nobody(hub: Harness) {
     assert!(
         outlived.clone().all(|row| row.event.subject == Subject::nobody() && row.event.data.get() == "null")
     );
-    assert_eq!(outlived.count(), 4);
+    assert_eq!(outlived.count(), 5);
     assert!(
         !hub.all().await.iter().any(|row| row.event_type == "email.opened" && row.state == State::Pending)
     );

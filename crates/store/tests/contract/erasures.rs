@@ -140,24 +140,60 @@ async fn all_texts(hub: &Harness) -> String {
 
 /// The address, its local part, the external id and the former address are found in no table and no body.
 pub async fn nothing_of_the_person_is_found(hub: Harness) {
-    let crm = a_life(&hub).await;
-    let before = all_texts(&hub).await.to_lowercase();
+    a_life_to_its_end(&hub).await;
+}
+
+/// What happened before the erasure, comes after its certificate and goes through the router says nothing either.
+pub async fn what_comes_late_of_who_is_erased_says_nothing(hub: Harness) {
+    let crm = a_life_to_its_end(&hub).await;
+    let body = format!(r#"[{{"r":"{ANN}","name":"Ann E."}},{{"r":"{BOB}","n":2}}]"#);
+    let mut batch = receipt(vec![
+        with_data(event(41, "email.delivered", ANN), 0, &format!(r#"{{"to":"{ANN}","name":"Ann E."}}"#)),
+        with_data(event(42, "email.delivered", BOB), 1, r#"{"n":2}"#),
+    ]);
+    batch.packed = Some(raw(&body));
+    let order = r#"{"customer":"u-erased-9","who":"Ann E."}"#;
+    let mut alone = receipt(vec![with_data(event(43, "order.created", "u-erased-9"), 0, order)]);
+    alone.packed = Some(raw(order));
+    for late in [batch, alone] {
+        hub.store.write(Write::Accept(Box::new(late))).await.unwrap();
+    }
+    hub.route_all(crm).await;
+    let went: Vec<_> = hub.claim(crm).await.into_iter().map(|claim| claim.event.id).collect();
+    assert_eq!(went, [EventId(42)], "Bob's alone goes out");
+    for late in [41, 43] {
+        let kept = hub.store.event(EventId(late)).await.unwrap().unwrap().event;
+        let said = (kept.event_type.as_str(), kept.subject.shown(), kept.data.get());
+        assert_eq!(said, (mailspan_core::OUTLIVED, None, "null"));
+    }
+    check_gone(&hub).await;
+    let request = hub.store.request_of(EventId(42)).await.unwrap().unwrap();
+    let kept = format!(r#"[{{"erased":true}},{{"r":"{BOB}","n":2}}]"#);
+    assert_eq!((String::from_utf8_lossy(&request.body).as_ref(), request.redacted), (kept.as_str(), true));
+    assert_eq!(hub.store.person(&Name::default_tenant(), &Subject::read(ANN)).await.unwrap(), None);
+    hub.audit_adds_up().await;
+}
+
+/// From the first write to the certificate; gives the destination.
+async fn a_life_to_its_end(hub: &Harness) -> DestinationId {
+    let crm = a_life(hub).await;
+    let before = all_texts(hub).await.to_lowercase();
     for needle in NEEDLES {
         assert!(before.contains(needle), "{needle} was never there: the test looks for nothing");
     }
-    write(&hub, 30, ContactWrite { erase: true, ..update(30, "u-erased-9") }).await;
+    write(hub, 30, ContactWrite { erase: true, ..update(30, "u-erased-9") }).await;
     walk(&hub.store).await;
-    assert_eq!(stage(&hub).await, ErasureStage::Asking, "the event is not routed yet");
+    assert_eq!(stage(hub).await, ErasureStage::Asking, "the event is not routed yet");
     hub.route_all(crm).await;
     walk(&hub.store).await;
-    assert_eq!(stage(&hub).await, ErasureStage::Asking, "a destination has not answered");
+    assert_eq!(stage(hub).await, ErasureStage::Asking, "a destination has not answered");
     let claims = hub.claim(crm).await;
     let told: Vec<_> =
         claims.iter().filter(|one| one.event.event_type.as_str() == "contact.erased").collect();
     assert_eq!(told[0].event.subject.address.as_ref().unwrap().as_str(), ANN);
     hub.settle(crm, vec![ended(told[0].delivery, State::Delivered)]).await.unwrap();
     walk(&hub.store).await;
-    assert_eq!(stage(&hub).await, ErasureStage::Certifying);
+    assert_eq!(stage(hub).await, ErasureStage::Certifying);
     let verdicts = hub.store.erasure_verdicts(1).await.unwrap();
     assert_eq!((verdicts.len(), verdicts[0].state), (1, State::Delivered));
     let certified = Certified { id: 1, certificate: "{}".to_owned(), at: NOW };
@@ -167,9 +203,10 @@ pub async fn nothing_of_the_person_is_found(hub: Harness) {
     for table in ["events", "requests", "unreadable", "refused", "attempts", "deliveries", "ledger"] {
         assert!(row.removed.contains_key(table), "nothing of {table}: {:?}", row.removed);
     }
-    check_gone(&hub).await;
-    check_others(&hub).await;
+    check_gone(hub).await;
+    check_others(hub).await;
     hub.audit_adds_up().await;
+    crm
 }
 
 async fn check_gone(hub: &Harness) {

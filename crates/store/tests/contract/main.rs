@@ -418,6 +418,11 @@ mod on_sqlite {
         run(sqlite, erasures::nothing_of_the_person_is_found);
     }
     #[test]
+    fn what_comes_late_of_who_is_erased_says_nothing() {
+        run(sqlite, erasures::what_comes_late_of_who_is_erased_says_nothing);
+    }
+
+    #[test]
     fn who_is_erased_is_not_made_again() {
         run(sqlite, erasures::who_is_erased_is_not_made_again);
     }

@@ -233,6 +233,9 @@ fn cases() -> Vec<Case> {
         }),
         ("an_echo_states_nothing", |hub| Box::pin(afterwards::an_echo_states_nothing(hub))),
         ("nothing_of_the_person_is_found", |hub| Box::pin(erasures::nothing_of_the_person_is_found(hub))),
+        ("what_comes_late_of_who_is_erased_says_nothing", |hub| {
+            Box::pin(erasures::what_comes_late_of_who_is_erased_says_nothing(hub))
+        }),
         ("who_is_erased_is_not_made_again", |hub| Box::pin(erasures::who_is_erased_is_not_made_again(hub))),
         ("a_walk_goes_on_after_a_restart", |hub| Box::pin(erasures::a_walk_goes_on_after_a_restart(hub))),
         ("what_paused_a_source_or_a_destination_names_nobody_who_is_erased", |hub| {

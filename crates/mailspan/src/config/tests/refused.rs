@@ -35,6 +35,15 @@ fn server_storage_egress_and_retention() {
     check("[retention]\nevent = \"90d\"\n", &["2:1 `event` `events`?"]);
 }
 
+/// Every problem is told at once, also where one of the two is wrong in another way.
+#[test]
+fn two_sources_of_one_path_of_which_one_has_another_error() {
+    let wrong = "[sources.d]\nkind = \"mailtarget\"\npath = \"/in/e\"\nsecrets = []\n";
+    let good = "[sources.e]\nkind = \"mailtarget\"\nsecrets = [{ env = \"MAILTARGET_SECRET\" }]\n";
+    check(&format!("{wrong}{good}"), &["4:11 `secrets` empty", "5:10 `sources.d` `sources.e` `/in/e`"]);
+    check(&format!("{good}{wrong}"), &["6:8 `sources.e` `sources.d` `/in/e`", "7:11 `secrets` empty"]);
+}
+
 #[test]
 fn sources() {
     check("[sources.x]\npath = \"/x\"\n", &["1:10 `sources.x` `kind`"]);

@@ -119,7 +119,7 @@ pub fn write(
     write.evidence = Evidence {
         origin: "import".to_owned(),
         actor: Some(format!("{}, job/{job}", argument.asked_by)),
-        ip: label("consent_ip", text("consent_ip"), CONTACT_LABEL_CHARS_MAX)?,
+        ip: checked("consent_ip", text("consent_ip"), rules::ip)?,
         page: label("consent_page", text("consent_page"), 255)?,
         source: source.clone(),
         consent_version: version.clone(),
@@ -371,6 +371,12 @@ mod tests {
             json!({ "email": "a@x.org", "opt_in": "true", "consent_at": "2199-01-01T00:00:00Z", "source": "x" }),
             Err("future"),
         );
+    }
+
+    #[test]
+    fn an_address_that_is_none_proves_nothing() {
+        check(json!({ "email": "a@x.org", "consent_ip": "203.0.113.7" }), Ok(vec![]));
+        check(json!({ "email": "a@x.org", "consent_ip": "not an ip" }), Err("consent_ip"));
     }
 
     #[test]

@@ -61,6 +61,9 @@ pub fn write(params: &Params, from: &From) -> Result<ContactWrite, String> {
     let mailing = text(params, "doimailing", LABEL_CHARS_MAX)?;
     let version = text(params, "consent_version", CONTACT_LABEL_CHARS_MAX)?;
     let ip = text(params, "consent_ip", CONTACT_LABEL_CHARS_MAX)?;
+    if let Some(ip) = &ip {
+        rules::ip(ip).map_err(|why| format!("consent_ip: {why}"))?;
+    }
     let text_hash = rules::text_hash(Some(params.get("consent_text")), Some(params.get("consent_text_hash")))
         .map_err(|why| format!("consent_text_hash: {why}"))?;
     write.consent_version = version.clone().map_or(Change::Keep, Change::Set);

@@ -4,7 +4,6 @@ use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::Response;
-use mailspan_core::contact::ContactKey;
 use mailspan_core::{Millis, Name, Secret};
 use mailspan_maps::mailingcore::TYPES;
 use mailspan_store::{EndpointRow, EndpointWrite, Write};
@@ -20,6 +19,7 @@ use super::shape::{Meta, Removed};
 use crate::app::App;
 use crate::begun::to_its_end;
 use crate::contacts::endpoints::{ENDPOINTS_MAX, Endpoint, about, hint};
+use crate::contacts::names;
 use crate::contacts::seal::{SealError, Seals};
 use crate::hub::Hub;
 use crate::{reload, runtime};
@@ -29,10 +29,6 @@ type Id = Result<Path<String>, axum::extract::rejection::PathRejection>;
 /// Characters of a secret: a shorter one can be guessed, a short one is warned about.
 const SECRET_CHARS: (usize, usize, usize) = (16, 32, 256);
 const URL_BYTES_MAX: usize = 2_048;
-/// Words of a URL that are looked up: more segments and parameters than an address of a webhook has.
-const URL_WORDS_MAX: usize = 32;
-/// Shorter words may be anybody's.
-const OWN_WORD_BYTES_MIN: usize = 6;
 
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
@@ -413,20 +409,15 @@ async fn names_nobody(app: &App, call: &Call, text: &str) -> Result<(), ApiError
     {
         return Err(bad("an address"));
     }
-    let is_own = |word: &&str| {
-        word.len() >= OWN_WORD_BYTES_MIN
-            && !word.bytes().all(|byte| byte.is_ascii_digit())
-            && !word.bytes().all(|byte| byte.is_ascii_alphabetic())
-    };
     let words = format!("{}/{}", url.path(), url.query().unwrap_or_default());
-    for word in words.split(['/', '?', '&', '=']).filter(is_own).take(URL_WORDS_MAX) {
-        let word = form_urlencoded::parse(word.as_bytes()).next().map(|(word, _)| word.into_owned());
-        let Some(id) = word else { continue };
-        if app.store.contact(&call.tenant, &ContactKey::ExternalId(id)).await?.is_some() {
-            return Err(bad("the external id of a contact"));
-        }
+    let words: Vec<String> = words
+        .split(['/', '?', '&', '='])
+        .filter_map(|word| form_urlencoded::parse(word.as_bytes()).next().map(|(word, _)| word.into_owned()))
+        .collect();
+    match names::a_contact(app, &call.tenant, words.iter().map(String::as_str)).await? {
+        true => Err(bad("the external id of a contact")),
+        false => Ok(()),
     }
-    Ok(())
 }
 
 fn new_id() -> String {

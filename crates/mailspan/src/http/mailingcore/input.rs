@@ -54,8 +54,8 @@ pub struct ContactInput {
     /// The form or page of the consent.
     #[schema(value_type = Option<String>, max_length = 255)]
     pub consent_page: Option<String>,
-    /// The address of the person's machine; without it, that of the caller is kept.
-    #[schema(value_type = Option<String>, max_length = 64)]
+    /// The IP address of the person's machine; without it, that of the caller is kept.
+    #[schema(value_type = Option<String>, max_length = 64, example = "203.0.113.7")]
     pub consent_ip: Option<String>,
     /// 1 none, 2 single, 3 confirmed, 4 double, 5 double plus, 6 other; 4 and 5 are never lowered, save by another
     /// address (2). Who has opted out is opted in by `optIn` alone.
@@ -185,6 +185,7 @@ impl ContactInput {
         };
         let page = given("consentPage", &self.consent_page, CONSENT_PAGE_CHARS_MAX);
         let ip = given("consentIp", &self.consent_ip, CONTACT_LABEL_CHARS_MAX);
+        let ip = ip.and_then(|ip| keep(wrong, "consentIp", rules::ip(&ip)).map(|()| ip));
         Evidence {
             origin: aim.origin.to_owned(),
             actor: Some(aim.call.caller.name.clone()),

@@ -75,7 +75,8 @@ pub async fn list(
 /// Suppress an address
 ///
 /// 201, or 200 where it is suppressed already. Another reason takes the place of `unsubscribe` alone, which a
-/// confirmation lifts; of the others the first stays.
+/// confirmation lifts; of the others the first stays. `unsubscribe` and `complaint` opt out a contact that opted in
+/// again since; of unsubscriptions the last counts then.
 #[utoipa::path(
     post, path = "/suppressions", tag = "suppressions", request_body = SuppressionInput, params(once::Header),
     responses(
@@ -93,7 +94,10 @@ pub async fn add(State(app): State<App>, call: Call) -> Result<Response, ApiErro
     let known = app.store.suppression_of(&call.tenant, &address).await?;
     let status = if known.is_some() { StatusCode::OK } else { StatusCode::CREATED };
     let before = known.as_ref().map(|row| row.reason);
-    let is_known = before.is_some_and(|before| before == reason || before == Suppressed::Erasure);
+    // Who agreed since opts out by it, whatever stands there: that is decided where it is written.
+    let opts_out = matches!(reason, Suppressed::Complaint | Suppressed::Unsubscribe);
+    let is_known =
+        !opts_out && before.is_some_and(|before| before == reason || before == Suppressed::Erasure);
     if let (Some(row), true, None) = (&known, is_known, once::key(&call)?) {
         return Ok(answer(status, SuppressionOut::new(row)));
     }

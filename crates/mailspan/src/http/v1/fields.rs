@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 
 use crate::app::App;
 use crate::contacts::fields::{FIELDS_MAX, check_name, kind};
+use crate::contacts::names;
 use crate::http::auth::Caller;
 use crate::http::problem::Problem;
 use crate::runtime;
@@ -43,6 +44,11 @@ pub async fn declare(
     let tenant = tenant_of(&caller, &headers)?;
     check_name(&body.name).map_err(|why| Problem::bad(format!("field \"name\": {why}")))?;
     let kind = kind(&body.kind).map_err(|why| Problem::bad(format!("field \"kind\": {why}")))?;
+    let words = body.name.split([' ', '/', ':', ',', ';', '(', ')']).chain([body.name.as_str()]);
+    if names::a_contact(&app, &tenant, words).await? {
+        let why = "holds the external id of a contact: an erasure could not take it out";
+        return Err(Problem::bad(format!("field \"name\": {why}")));
+    }
     let known = app.store.field_kinds(&tenant).await?;
     if let Some(row) = known.iter().find(|row| row.name == body.name) {
         if row.kind == kind {

@@ -3,9 +3,9 @@
 use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode};
-use mailspan_core::contact::{Contact, ContactKey, ContactWrite, Turn};
+use mailspan_core::contact::{Change, Contact, ContactKey, ContactWrite, Turn};
 use mailspan_core::limits::CONTACTS_BULK_MAX;
-use mailspan_core::{Address, Millis, Name, clip};
+use mailspan_core::{Address, Millis, Name, Subject, clip};
 use mailspan_store::{FieldRow, JobFilter, JobRow, JobState, NewJob, Page, PageWork, Write, Wrote, conflict};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -205,7 +205,24 @@ impl Work<'_> {
             write.stated.retain(|fact| !row::grants(fact));
             agreed = None;
         }
+        if let Some(why) = self.revives(&write).await? {
+            return Ok(Err(why));
+        }
         Ok(Ok([Some(write), agreed, suppress].into_iter().flatten().collect()))
+    }
+
+    /// The external id was that of somebody who was erased, and is nobody's since: under another address too it would
+    /// be the same person.
+    async fn revives(&self, write: &ContactWrite) -> Result<Option<String>, Problem> {
+        let Change::Set(id) = &write.external_id else { return Ok(None) };
+        let subject = Subject { address: None, external_id: Some(id.clone()) };
+        let erased = self.app.store.erased_at(&self.job.tenant, &subject).await?;
+        if erased.is_none() || self.find(&ContactKey::ExternalId(id.clone())).await?.is_some() {
+            return Ok(None);
+        }
+        let text = "external_id: was that of somebody who was erased: a file does not bring them back; who signs up \
+                    anew is made by the API, or comes under another id";
+        Ok(Some(text.to_owned()))
     }
 
     /// Where the address is suppressed here. `says_so`: the row does too; where its contact is here and opted in as the
