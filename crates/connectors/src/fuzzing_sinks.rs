@@ -122,6 +122,7 @@ impl Items {
                 opted_in_at: None,
                 suppressed: false,
                 erased: false,
+                formerly: mailspan_core::Formerly::default(),
             };
             let (operation, steps) = operation(kind, n);
             let step =

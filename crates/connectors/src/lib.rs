@@ -11,6 +11,7 @@ mod left;
 pub mod maileon;
 pub mod mailingcore;
 pub mod mailtarget;
+mod names;
 mod percent;
 mod reading;
 pub mod registry;

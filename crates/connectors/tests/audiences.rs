@@ -46,6 +46,7 @@ impl Crowd {
                 opted_in_at: None,
                 suppressed: false,
                 erased: false,
+                formerly: mailspan_core::Formerly::default(),
             };
             let mut fields = Fields::from([("email".to_owned(), json!(email))]);
             if ids > 0 {

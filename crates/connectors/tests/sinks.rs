@@ -6,7 +6,8 @@ use mailspan_connectors::contract::{Item, Known, Plan, Question, Sink};
 use mailspan_connectors::hubspot::{Missing, prepare};
 use mailspan_connectors::{fuzzing_sinks, registry};
 use mailspan_core::{
-    Address, Answer, Key, Millis, Operation, Person, PersonId, Request, Signal, Step, Subject, Verdict,
+    Address, Answer, Formerly, Key, Millis, Operation, Person, PersonId, Request, Signal, Step, Subject,
+    Verdict,
 };
 use proptest::prelude::*;
 use serde::Deserialize;
@@ -18,6 +19,9 @@ struct Part {
     key: String,
     address: Option<String>,
     external_id: Option<String>,
+    /// Addresses and external ids that the person had before, the newest first.
+    #[serde(default)]
+    before: [Vec<String>; 2],
     step: Option<String>,
     op: Operation,
 }
@@ -103,6 +107,8 @@ impl Held {
 
 fn hold(part: &Part) -> (Key, Option<Person>, Operation, Option<Step>) {
     let address = part.address.as_deref().map(|text| Address::parse(text).expect("a good address"));
+    let before = part.before[0].iter().map(|text| Address::parse(text).expect("a good address"));
+    let addresses = before.map(|address| (address, AT));
     let shown = address.as_ref().map(Address::key).or(part.external_id.clone());
     let person = shown.map(|shown| Person {
         id: PersonId(shown.bytes().fold(7, |sum, byte| sum * 31 % 1_000_003 + i64::from(byte))),
@@ -113,6 +119,11 @@ fn hold(part: &Part) -> (Key, Option<Person>, Operation, Option<Step>) {
         opted_in_at: None,
         suppressed: false,
         erased: false,
+        formerly: Formerly {
+            addresses: addresses.collect(),
+            external_ids: part.before[1].iter().map(|id| (id.clone(), AT)).collect(),
+            taken: Vec::new(),
+        },
     });
     (Key(part.key.as_str().into()), person, part.op.clone(), part.step.clone().map(Step))
 }
@@ -266,6 +277,7 @@ fn a_batch_has_at_most_a_hundred_inputs() {
         key: format!("k-{n}"),
         address: Some(format!("p{n}@example.com")),
         external_id: None,
+        before: Default::default(),
         step: None,
         op: Operation::SetFields { fields: [("open_count".to_owned(), json!(n))].into(), record: None },
     };
@@ -285,6 +297,7 @@ fn a_note_counts_only_when_it_hangs() {
         key: "k-1".to_owned(),
         address: Some("ann@example.com".to_owned()),
         external_id: None,
+        before: Default::default(),
         step: None,
         op: serde_json::from_value(op).expect("an operation"),
     };

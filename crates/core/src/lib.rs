@@ -29,7 +29,7 @@ pub use delivery::{
 pub use event::{Class, ECHOED, Event, EventType, OUTLIVED, RecipientRole};
 pub use ids::{DeliveryId, DestinationId, Digest, EventId, Key, Name, PersonId, RequestId, RouteId, Seq};
 pub use operation::{Consent, Fields, Operation, fields};
-pub use person::{LastTimes, Person, superseded};
+pub use person::{Formerly, LastTimes, Person, superseded};
 pub use random::SplitMix64;
 pub use request::{Answer, KEY, Lost, Named, RawRequest, Request};
 pub use secret::{Secret, SecretRef};

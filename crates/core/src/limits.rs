@@ -223,6 +223,12 @@ pub const CONSENT_PAGE_CHARS_MAX: usize = 255;
 pub const CONTACT_ATTRIBUTES_BYTES_MAX: usize = 16 << 10;
 /// Levels of `attributes`.
 pub const CONTACT_ATTRIBUTES_DEPTH_MAX: usize = 5;
+/// Names that a contact has left and is still looked for by, the newest: more than anybody changes while a vendor
+/// lags behind, and an erasure asks each destination by each of them.
+pub const FORMER_NAMES_MAX: usize = 16;
+/// How long after a name was left what is told of the contact looks for it under that name first: as long as a
+/// delivery is tried, or a destination is paused.
+pub const FORMER_NAME_TRIED_MS: i64 = 30 * 24 * 3_600_000;
 /// Contacts of one bulk request (MailingCore, `CONTACTS_BULK_MAX`).
 pub const CONTACTS_BULK_MAX: usize = 1_000;
 /// Facts of one person that are read one by one, the newest: a person who changed their mind every week for

@@ -81,8 +81,10 @@ pub mod fields {
 
     // Of a contact, in `upsert_contact` of the map «audience».
     pub const EMAIL: &str = "email";
-    /// The address that the contact had before.
+    /// The address that the contact had before; a list, the newest first, where there were several.
     pub const PREVIOUS_EMAIL: &str = "previous_email";
+    /// The external id that the contact had before, likewise.
+    pub const PREVIOUS_EXTERNAL_ID: &str = "previous_external_id";
     pub const EXTERNAL_ID: &str = "external_id";
     pub const LOCALE: &str = "locale";
     /// Missing where the event says nothing of it, or where something newer is known.

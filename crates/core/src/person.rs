@@ -1,6 +1,6 @@
 //! A person as known now, and the one rule of consent that needs no store.
 
-use crate::{Consent, Event, Millis, Operation, PersonId, Subject};
+use crate::{Address, Consent, Event, Millis, Operation, PersonId, Subject};
 
 /// Whoever an event is about, within a tenant; counts are absolute.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -15,6 +15,17 @@ pub struct Person {
     pub erased: bool,
     /// The address must not be mailed: while that lasts, no opt-in is told to anybody.
     pub suppressed: bool,
+    /// What destinations may know them by still.
+    pub formerly: Formerly,
+}
+
+/// What somebody was known by before, and nobody else is by now: newest first, each with the time when it was left.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Formerly {
+    pub addresses: Vec<(Address, Millis)>,
+    pub external_ids: Vec<(String, Millis)>,
+    /// Addresses that they left and somebody else has now.
+    pub taken: Vec<Address>,
 }
 
 /// When something last happened to a person, by the time that the events say: whatever the order of

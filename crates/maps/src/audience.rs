@@ -1,5 +1,6 @@
 //! The built-in map «audience»: what a system that keeps contacts is told (MailingCore, Maileon).
 
+use mailspan_core::contact::CONTACTS;
 use mailspan_core::json::{self, Node, Value};
 use mailspan_core::{
     Consent, Event, Fields, LastTimes, Millis, Operation, Person, clip, consent_of, counted_time, fields,
@@ -7,7 +8,10 @@ use mailspan_core::{
 };
 use serde_json::Value as Json;
 
-use crate::contact;
+use crate::{before, contact};
+
+/// Of a contact's members those that hold many; what is said of one of them is told with all.
+const WHOLE: [&str; 3] = [fields::ATTRIBUTES, fields::STANDARD, fields::CUSTOM];
 
 /// Members of `data.contact` that go on under their own names; `opt_in` and `permission` are judged apart.
 const PLAIN: [&str; 6] = [
@@ -29,7 +33,9 @@ const PLAIN: [&str; 6] = [
 ///   is known of the person: an opt-out at the same time or later voids an opt-in, a later opt-in voids an
 ///   opt-out. An opt-in of somebody who is suppressed is told as none (`opt_in` false), and a `set_fields` with
 ///   `suppressed` follows: who is so here may not be so there. Where `suppressed_at` changed, it follows with
-///   `suppressed_for`; where nothing else did, that alone.
+///   `suppressed_for`; where nothing else did, that alone. Where another system's `contact.updated` states an
+///   opt-out, `set_consent` follows; so of a `contact.created` of somebody who had opted in. `previous_email` and
+///   `previous_external_id` name what the contact was called before, as far as destinations may not have heard.
 ///
 /// `today` is the contact as it is now (the `contact` of the hub's events): what the event says of a profile is told
 /// as it is today, so that an event which comes late takes nothing back.
@@ -38,7 +44,7 @@ const PLAIN: [&str; 6] = [
 /// * `contact.unsubscribed`, `email.complained`: `set_consent`, and that `set_fields` where the hub suppressed the
 ///   address by it. An unsubscription that the hub suppresses for a complaint is one; of one that is older than an
 ///   opt-in of the person, nothing but that the address is suppressed, where it is. A hard `email.bounced`: `set_fields` with
-///   `email_status`. `contact.erased`: `erase_contact`.
+///   `email_status`, and with `suppressed` where the address is so by now. `contact.erased`: `erase_contact`.
 pub fn audience(
     event: &Event,
     person: Option<&Person>,
@@ -63,6 +69,7 @@ pub fn audience(
             if !data.is_some_and(only_suppresses) {
                 let (fields, is_blocked) = upsert(event, data, person, today);
                 operations.push(Operation::UpsertContact { fields });
+                operations.extend(revokes(event, data, person).then(|| consent(Consent::OptOut, "revoked")));
                 // Who is suppressed here may not be so there: an address that was erased, or never was a contact there.
                 blocked = is_blocked.then(|| suppressed(true, None));
             }
@@ -87,7 +94,7 @@ pub fn audience(
         "contact.erased" => vec![Operation::EraseContact],
         "email.complained" => vec![consent(Consent::DoNotContact, "spam complaint")],
         "email.bounced" if text(data, "bounce").as_deref() == Some("hard") => {
-            vec![undeliverable(event, data, times)]
+            vec![undeliverable(event, data, times, person.is_some_and(|person| person.suppressed))]
         }
         _ => Vec::new(),
     }
@@ -115,7 +122,6 @@ fn upsert(
     let known = [
         (fields::EMAIL, said(fields::EMAIL).or_else(address)),
         (fields::EXTERNAL_ID, said(fields::EXTERNAL_ID).or_else(external)),
-        (fields::PREVIOUS_EMAIL, contact::previous_email(data)),
     ];
     for (name, value) in known {
         let value = match now(name) {
@@ -124,13 +130,18 @@ fn upsert(
         };
         found.extend(value.filter(|value| !value.is_null()).map(|value| (name.to_owned(), value)));
     }
+    found.extend(before::names(event, data, person));
+    let says_fields = WHOLE.iter().any(|name| said(name).is_some());
     for name in PLAIN {
-        found.extend(member(name).map(|value| (name.to_owned(), value)));
+        // Some systems keep these in one object, which they replace whole.
+        let rest = || now(name).filter(|value| says_fields && WHOLE.contains(&name) && !is_empty(value));
+        found.extend(member(name).or_else(rest).map(|value| (name.to_owned(), value)));
     }
     let stated = match consent_of(&event.event_type) {
         Some(Consent::OptIn) => Some(true),
         _ => data.and_then(|data| stated_opt_in(&event.event_type, data)),
     };
+    let stated = stated.or_else(|| leaves_a_suppressed_address(data?, today?).then_some(true));
     let mut is_blocked = false;
     if let Some(opt_in) = stated.filter(|opt_in| is_newest(*opt_in, counted_time(event), person)) {
         let is_suppressed = person.is_some_and(|person| person.suppressed)
@@ -138,10 +149,37 @@ fn upsert(
         is_blocked = opt_in && person.is_some_and(|person| person.suppressed);
         let opt_in = opt_in && !is_suppressed;
         found.insert(fields::OPT_IN.to_owned(), opt_in.into());
-        let level = said(fields::PERMISSION).filter(|level| is_permission(level) && opt_in);
+        // What is lower comes late, and does not lower it there.
+        let level = now(fields::PERMISSION).filter(|level| level.as_u64() > Some(1));
+        let level = level.or_else(|| said(fields::PERMISSION)).filter(|level| is_permission(level) && opt_in);
         found.extend(level.map(|level| (fields::PERMISSION.to_owned(), level)));
     }
     (found, is_blocked)
+}
+
+fn is_empty(value: &Json) -> bool {
+    value.as_object().is_none_or(serde_json::Map::is_empty)
+}
+
+/// Nobody was opted in while the old address was suppressed; at the new one the contact's own consent counts.
+fn leaves_a_suppressed_address(data: &Node<'_>, today: &Json) -> bool {
+    let changed = changed(data);
+    let free = |contact: &Json| contact["suppressed_at"].is_null() && contact["opt_in"] == true;
+    changed.contains(&"email") && changed.contains(&"suppressed_at") && free(today)
+}
+
+/// Another system says that consent was taken back, by an event that is about more than that. Of somebody new that is
+/// no more than that nothing was agreed to. The hub itself has a type for it.
+fn revokes(event: &Event, data: Option<&Node<'_>>, person: Option<&Person>) -> bool {
+    let was_in = || person.is_some_and(|person| person.opted_in_at.is_some());
+    let can = match event.event_type.as_str() {
+        "contact.updated" => true,
+        "contact.created" => was_in(),
+        _ => false,
+    };
+    can && event.source.as_str() != CONTACTS
+        && data.and_then(|data| stated_opt_in(&event.event_type, data)) == Some(false)
+        && is_newest(false, counted_time(event), person)
 }
 
 /// False where something newer is known of the person: at equal times the opt-out wins.
@@ -189,12 +227,17 @@ fn only_suppresses(data: &Node<'_>) -> bool {
     changed(data) == ["suppressed_at"]
 }
 
-fn undeliverable(event: &Event, data: Option<&Node<'_>>, times: LastTimes) -> Operation {
+/// `suppresses`: the hub mails the address no more, for that or another reason, and says so.
+fn undeliverable(event: &Event, data: Option<&Node<'_>>, times: LastTimes, suppresses: bool) -> Operation {
     let at = times.bounced_at.map_or(event.time, |known| known.max(event.time));
     let mut set = Fields::from([
         (fields::EMAIL_STATUS.to_owned(), "undeliverable".into()),
         (fields::BOUNCED_AT.to_owned(), at.0.into()),
     ]);
     set.extend(text(data, "reason").map(|reason| (fields::BOUNCE_REASON.to_owned(), reason.into())));
+    if suppresses {
+        set.insert(fields::SUPPRESSED.to_owned(), true.into());
+        set.insert(fields::SUPPRESSED_FOR.to_owned(), "bounce".into());
+    }
     Operation::SetFields { fields: set, record: None }
 }

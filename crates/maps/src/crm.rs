@@ -1,10 +1,11 @@
 //! The built-in map: what a CRM is told of an event (design, section 5).
 
+use mailspan_core::contact::CONTACTS;
 use mailspan_core::json::{self, Node};
 use mailspan_core::limits::EXTERNAL_ID_BYTES_MAX;
 use mailspan_core::{
     Consent, Event, Fields, LastTimes, Millis, Operation, Person, RecipientRole, clip, consent_of,
-    counted_time, fields,
+    counted_time, fields, stated_opt_in,
 };
 
 use crate::contact;
@@ -34,7 +35,9 @@ pub struct CrmContext {
 ///   only an activity gets one without fields), unless the metadata names the record, which exists.
 ///   Opt-outs and complaints create nobody.
 /// * With `create_contacts`, `contact.created`, `.updated`, `.subscribed` and `.confirmed` give an
-///   `upsert_contact` with the standard fields that CRMs share ([`STANDARD`]); an opt-in comes before it.
+///   `upsert_contact` with the standard fields that CRMs share ([`STANDARD`]); consent comes before it, also where
+///   another system's event states it of a contact.
+/// * A suppression by the hub for a complaint forbids to contact, as the complaint does.
 pub fn crm(event: &Event, person: Option<&Person>, context: CrmContext) -> Vec<Operation> {
     let data = json::parse(event.data.get().as_bytes()).ok();
     let facts = Facts::read(event, data.as_ref(), context);
@@ -49,7 +52,8 @@ pub fn crm(event: &Event, person: Option<&Person>, context: CrmContext) -> Vec<O
         "email.deferred" => vec![facts.activity("Email delayed", facts.because("Delivery delayed"))],
         "email.complained" => complained(&facts),
         "contact.erased" => vec![Operation::EraseContact],
-        _ => consent(&facts).into_iter().collect(),
+        _ if is_for_a_complaint(&facts, data.as_ref()) => forbids(&facts),
+        _ => consent(&facts, data.as_ref(), person).into_iter().collect(),
     };
     if context.create_contacts {
         match event.event_type.as_str() {
@@ -193,8 +197,25 @@ fn undeliverable(facts: &Facts<'_>) -> Operation {
     Operation::SetFields { fields: set, record: None }
 }
 
+/// The hub suppressed the address as somebody complained elsewhere.
+fn is_for_a_complaint(facts: &Facts<'_>, data: Option<&Node<'_>>) -> bool {
+    let reason = data.and_then(|data| data.get(fields::SUPPRESSED_FOR)).and_then(Node::as_str);
+    facts.event.event_type.as_str().starts_with("contact.") && reason == Some("complaint")
+}
+
 fn complained(facts: &Facts<'_>) -> Vec<Operation> {
     let who = facts.event.subject.shown().unwrap_or("a recipient");
+    let mut operations = forbids(facts);
+    operations.push(Operation::NotifyOwner {
+        owner: facts.owner.clone(),
+        title: "Spam complaint".to_owned(),
+        text: format!("{who} marked {} as spam. Do not contact them again.", facts.mail),
+        at: facts.event.time,
+    });
+    operations
+}
+
+fn forbids(facts: &Facts<'_>) -> Vec<Operation> {
     vec![
         facts.set_consent(
             Consent::DoNotContact,
@@ -204,18 +225,22 @@ fn complained(facts: &Facts<'_>) -> Vec<Operation> {
             fields: Fields::from([(fields::DO_NOT_CONTACT.to_owned(), true.into())]),
             record: None,
         },
-        Operation::NotifyOwner {
-            owner: facts.owner.clone(),
-            title: "Spam complaint".to_owned(),
-            text: format!("{who} marked {} as spam. Do not contact them again.", facts.mail),
-            at: facts.event.time,
-        },
     ]
 }
 
-/// Opt-in and opt-out; nothing for types without consent.
-fn consent(facts: &Facts<'_>) -> Option<Operation> {
-    let consent = consent_of(&facts.event.event_type)?;
+/// Opt-in and opt-out, by the type of the event, or as another system states it of a contact; nothing of others. Of
+/// somebody new an opt-out says no more than that nothing was agreed to.
+fn consent(facts: &Facts<'_>, data: Option<&Node<'_>>, person: Option<&Person>) -> Option<Operation> {
+    let event = facts.event;
+    let has_agreed = || person.is_some_and(|person| person.opted_in_at.is_some());
+    let stated = || match (event.event_type.as_str(), stated_opt_in(&event.event_type, data?)?) {
+        _ if event.source.as_str() == CONTACTS => None,
+        ("contact.created" | "contact.updated", true) => Some(Consent::OptIn),
+        ("contact.updated", false) => Some(Consent::OptOut),
+        ("contact.created", false) if has_agreed() => Some(Consent::OptOut),
+        _ => None,
+    };
+    let consent = consent_of(&event.event_type).or_else(stated)?;
     let verb = facts.event.event_type.as_str().rsplit('.').next().unwrap_or_default();
     let reason = match &facts.reason {
         Some(reason) => format!("{verb}: {reason}"),

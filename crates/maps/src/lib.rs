@@ -2,6 +2,7 @@
 //! randomness. The reference for those who write programs is `docs/MAPS.md`.
 
 mod audience;
+mod before;
 mod condition;
 mod contact;
 mod crm;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use mailspan_core::contact::{ContactKey, ContactWrite};
+use mailspan_core::contact::{ContactKey, ContactWrite, formerly_erased, formerly_json};
 use mailspan_core::{Digest, Event, EventId, EventType, Millis, RawValue, Seq, Subject};
 
 use crate::audience::{Done, HeldBack, NewFact};
@@ -56,7 +56,26 @@ pub(crate) fn erases(event: &Event, done: &Done, write: &ContactWrite) -> Option
     let address = address.or_else(|| known.address.clone());
     let external_id = external_id.or_else(|| known.external_id.clone());
     let subject = Subject { address, external_id };
-    (write.erase && subject != *given).then(|| Event { subject, ..event.clone() })
+    let data = with_formerly(event, done, &subject);
+    let differs = subject != *given || data.is_some();
+    let data = data.unwrap_or_else(|| event.data.clone());
+    (write.erase && differs).then(|| Event { subject, data, ..event.clone() })
+}
+
+/// What the sender said, to the letter, and last of all what the hub knows the person by beside the subject. Nothing
+/// where there is no more.
+fn with_formerly(event: &Event, done: &Done, subject: &Subject) -> Option<Arc<RawValue>> {
+    let (_, own) = done.event.as_ref()?;
+    let mut before = formerly_erased(own.get(), event.time);
+    let now = done.subject.address.clone().filter(|address| Some(address) != subject.address.as_ref());
+    before.addresses.extend(now.map(|address| (address, event.time)));
+    let now = done.subject.external_id.clone().filter(|id| Some(id) != subject.external_id.as_ref());
+    before.external_ids.extend(now.map(|id| (id, event.time)));
+    let names = formerly_json(&before)?;
+    let said = event.data.get().trim();
+    let open = said.strip_prefix('{')?.strip_suffix('}')?;
+    let comma = if open.trim().is_empty() { "" } else { "," };
+    RawValue::from_string(format!("{{{open}{comma}\"formerly\":{names}}}")).ok().map(Arc::from)
 }
 
 /// `seq`: of the event that tells of them.

@@ -6,6 +6,7 @@ use mailspan_core::{Consent, Operation, Step, Verdict};
 
 use super::settings::Settings;
 use crate::contract::Item;
+use crate::names::{Asked, addresses};
 
 /// HubSpot's limit for every batch call.
 pub const INPUTS_MAX: usize = 100;
@@ -242,7 +243,21 @@ fn ends_of(call: Call, item: &Item) -> (String, String) {
         (_, At::Note { note, contact }) => (note.to_owned(), contact.to_owned()),
         (_, At::Drop { note }) => (note.to_owned(), String::new()),
         (_, At::Task { task, contact }) => (task.to_owned(), contact.to_owned()),
+        // Each address that HubSpot may know the person by is a request of its own.
+        (Call::Erase, _) => {
+            let asked = Asked::read(item.step).count;
+            (addresses(item.person).into_iter().nth(asked).unwrap_or_else(address), String::new())
+        }
         _ => (address(), String::new()),
+    }
+}
+
+/// After an erasure by one address: on to the next one that the person had, or whether any was known.
+pub fn after_address(item: &Item, known: bool) -> Result<bool, Verdict> {
+    let asked = Asked::read(item.step).after(known);
+    match asked.count < addresses(item.person).len() {
+        true => Err(Verdict::Next { step: asked.step(), after_ms: 0 }),
+        false => Ok(asked.known),
     }
 }
 

@@ -5,7 +5,7 @@ use mailspan_core::{Answer, Reason, Signal, Verdict};
 use serde_json::Value;
 
 use super::answer::{Fault, Found, left, list, until_full_hour};
-use super::call::{At, Call, call_of, contact_of, deal_of, gather, is_id};
+use super::call::{At, Call, after_address, call_of, contact_of, deal_of, gather, is_id};
 use super::matching::{Outcome, assign};
 use super::settings::Settings;
 use super::tasks;
@@ -26,7 +26,10 @@ pub fn judge(settings: &Settings, items: &[Item], answer: &Answer) -> Judgement 
 fn succeeded(settings: &Settings, call: Call, items: &[Item], answer: &Answer) -> Judgement {
     let all = |verdict: Verdict| Judgement { verdicts: vec![verdict; items.len()], ..Judgement::default() };
     match call {
-        Call::Erase => return all(Verdict::Done),
+        Call::Erase => {
+            let after = |item: &Item| after_address(item, true).err().unwrap_or(Verdict::Done);
+            return Judgement { verdicts: items.iter().map(after).collect(), ..Judgement::default() };
+        }
         Call::DropNote => return all(unknown_contact("the note that was written for it is removed")),
         Call::WriteTask => {
             if let Some(judged) = owner_answer(items, answer) {
@@ -147,6 +150,11 @@ fn not_found(call: Call, item: &Item, fault: &Fault, shown: &str) -> Verdict {
             format!("the note hangs on its contact, the deal is not there: {shown}"),
         ),
         (Call::WriteNote | Call::WriteTask | Call::Upsert, _) => Verdict::reject("refused", shown),
+        (Call::Erase, _) => match after_address(item, false) {
+            Err(next) => next,
+            Ok(true) => Verdict::Done,
+            Ok(false) => unknown_contact(shown),
+        },
         _ => unknown_contact(shown),
     }
 }

@@ -3,7 +3,7 @@
 use mailspan_core::{Answer, Operation, Reason, Signal, Verdict, clip, xml};
 use serde_json::Value;
 
-use super::call::{Call, call_of, unknown};
+use super::call::{Call, after_name, after_old, call_of, taken, unknown};
 use super::report::{self, all};
 use super::settings::Settings;
 use crate::contract::{Item, Judgement, by_status};
@@ -17,6 +17,10 @@ pub fn judge(settings: &Settings, items: &[Item], answer: &Answer) -> Judgement 
             let verdict = match (accepted(answer), call, items) {
                 // The address is written; the opt-in that came with it is a call of its own.
                 (Verdict::Done, Some(Call::Move { .. }), [item]) if opts_in(item) => unknown(),
+                (Verdict::Done, Some(Call::Leave { .. }), [item]) => after_old(item),
+                (Verdict::Done, Some(Call::Unsubscribe(_) | Call::Delete(_)), [item]) => {
+                    after_name(item, true).err().unwrap_or(Verdict::Done)
+                }
                 (verdict, ..) => verdict,
             };
             all(items, verdict, None)
@@ -75,6 +79,7 @@ fn refused(settings: &Settings, call: Option<&Call>, items: &[Item], answer: &An
             all(items, verdict, Some(Signal::Stop { reason }))
         }
         (404, [item]) => all(items, not_found(settings, call, item, &shown), None),
+        (409, [item]) if matches!(call, Some(Call::Move { .. })) => all(items, taken(item), None),
         (409, _) => {
             let text = format!(
                 "{shown}: another contact has this address or external id; mend it at Maileon, then replay"
@@ -92,8 +97,15 @@ fn not_found(settings: &Settings, call: Option<&Call>, item: &Item, shown: &str)
     let nobody =
         || Verdict::skipped("unknown_contact", format!("Maileon does not know the contact: {shown}"));
     let marks = settings.push_suppressions && item.address().is_some();
+    if let Some(Call::Unsubscribe(_) | Call::Delete(_)) = call {
+        match after_name(item, false) {
+            Err(next) => return next,
+            Ok(true) => return Verdict::Done,
+            Ok(false) => {}
+        }
+    }
     match (call, item.operation) {
-        (Some(Call::Move { .. }), _) => unknown(),
+        (Some(Call::Move { .. } | Call::Leave { .. }), _) => after_old(item),
         (Some(Call::Unsubscribe(_)), Operation::SetConsent { .. } | Operation::SetFields { .. }) if marks => {
             unknown()
         }

@@ -50,13 +50,16 @@ pub fn one(settings: &Settings, call: &Call, item: &Item) -> Request {
         Call::Move { old } => {
             typed("PUT", format!("/contacts/email/{}", percent(old)), &contact(settings, item, true))
         }
-        Call::Unsubscribe(whom) => {
-            let account = settings.newsletter_account.map(|id| format!("?nlaccountid={id}"));
-            bare("DELETE", format!("{}/unsubscribe{}", place(whom), account.unwrap_or_default()))
-        }
+        Call::Unsubscribe(whom) => unsubscribe(settings, whom),
+        Call::Leave { old } => unsubscribe(settings, &Whom::Address(old.clone())),
         Call::Mark { address } => bare("PUT", format!("/contacts/email/{}/unsubscription", percent(address))),
         Call::Delete(whom) => bare("DELETE", place(whom)),
     }
+}
+
+fn unsubscribe(settings: &Settings, whom: &Whom) -> Request {
+    let account = settings.newsletter_account.map(|id| format!("?nlaccountid={id}"));
+    bare("DELETE", format!("{}/unsubscribe{}", place(whom), account.unwrap_or_default()))
 }
 
 fn place(whom: &Whom) -> String {

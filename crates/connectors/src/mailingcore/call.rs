@@ -6,6 +6,7 @@ use serde_json::Value;
 
 use super::settings::Settings;
 use crate::contract::Item;
+use crate::names::{Asked, external_ids, texts};
 
 /// A request of MailingCore.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,6 +20,10 @@ pub enum Call {
     OptIn {
         id: String,
         opt_in: bool,
+    },
+    /// The contact has a new external id: an upsert by it would meet the contact that has the old one.
+    Rename {
+        id: String,
     },
     Suppress {
         address: String,
@@ -40,12 +45,15 @@ pub enum At<'a> {
     Found(&'a str),
     /// What remains is the suppression list.
     Suppress,
+    /// The contact has its external id.
+    Named,
 }
 
 impl<'a> At<'a> {
     pub fn read(step: Option<&'a Step>) -> At<'a> {
         match step.map(|step| step.0.as_str()) {
             Some("suppress") => At::Suppress,
+            Some("named") => At::Named,
             Some(text) => match text.strip_prefix("id:") {
                 Some(id) if is_id(id) => At::Found(id),
                 _ => At::Start,
@@ -59,6 +67,7 @@ impl<'a> At<'a> {
             At::Start => String::new(),
             At::Found(id) => format!("id:{id}"),
             At::Suppress => "suppress".to_owned(),
+            At::Named => "named".to_owned(),
         };
         Verdict::Next { step: Step(step), after_ms: 0 }
     }
@@ -84,12 +93,12 @@ pub fn call_of(settings: &Settings, item: &Item) -> Result<Call, Verdict> {
                         "MailingCore takes external ids of at most {EXTERNAL_ID_CHARS_MAX} characters: shorten it"
                     ),
                 )),
-                _ => Ok(Call::Upsert),
+                _ => Ok(upsert(item)),
             },
         },
         Operation::SetConsent { consent, .. } => consent_call(settings, item, *consent),
         Operation::SetFields { fields, .. } => suppression_call(settings, item, fields),
-        Operation::EraseContact => match external_id_of(item) {
+        Operation::EraseContact => match name(item).or_else(|| external_id_of(item)) {
             Some(external_id) => Ok(Call::Erase { external_id }),
             // Somebody asked for it: it may not pass unseen.
             None => Err(Verdict::reject(
@@ -107,18 +116,57 @@ pub fn call_of(settings: &Settings, item: &Item) -> Result<Call, Verdict> {
     }
 }
 
+/// By the external id. Where the contact had others before, they are looked for first, and renamed.
+fn upsert(item: &Item) -> Call {
+    match At::read(item.step) {
+        At::Found(id) => Call::Rename { id: id.to_owned() },
+        At::Named => Call::Upsert,
+        _ => name(item).map_or(Call::Upsert, |external_id| Call::Find { external_id }),
+    }
+}
+
+/// The external ids by which MailingCore is asked: of an upsert those before, else the person's.
+fn names(item: &Item) -> Vec<String> {
+    let Operation::UpsertContact { fields } = item.operation else {
+        let mut all = external_ids(item.person);
+        // A new external id that was on its way may have arrived in between.
+        let erases = matches!(item.operation, Operation::EraseContact);
+        let again = all.first().filter(|_| all.len() > 1 && !erases).cloned();
+        all.extend(again);
+        return all;
+    };
+    let Some(now) = external_id_of(item) else { return Vec::new() };
+    let mut before = texts(fields, fields::PREVIOUS_EXTERNAL_ID);
+    before.retain(|id| *id != now);
+    before
+}
+
+/// The one that comes now.
+fn name(item: &Item) -> Option<String> {
+    names(item).into_iter().nth(Asked::read(item.step).count)
+}
+
+/// After the answer to a question by one of them: on to the next one, or whether any was known.
+pub fn after_name(item: &Item, known: bool) -> Result<bool, Verdict> {
+    let asked = Asked::read(item.step).after(known);
+    match asked.count < names(item).len() {
+        true => Err(Verdict::Next { step: asked.step(), after_ms: 0 }),
+        false => Ok(asked.known),
+    }
+}
+
 fn consent_call(settings: &Settings, item: &Item, consent: Consent) -> Result<Call, Verdict> {
-    match (At::read(item.step), external_id_of(item)) {
+    match (At::read(item.step), name(item)) {
         (At::Suppress, _) => suppress(item, reason_of(consent)),
         (At::Found(id), _) => Ok(Call::OptIn { id: id.to_owned(), opt_in: consent == Consent::OptIn }),
-        (At::Start, Some(external_id)) => Ok(Call::Find { external_id }),
-        (At::Start, None) if consent == Consent::OptIn => Err(Verdict::skipped(
+        (_, Some(external_id)) => Ok(Call::Find { external_id }),
+        (_, None) if consent == Consent::OptIn => Err(Verdict::skipped(
             "no_external_id",
             "MailingCore finds a contact by its external id; an opt-in of others is written by `upsert_contact`",
         )),
         // An upsert would create whoever is not known: the suppression list blocks without that.
-        (At::Start, None) if settings.push_suppressions => suppress(item, reason_of(consent)),
-        (At::Start, None) => Err(Verdict::skipped(
+        (_, None) if settings.push_suppressions => suppress(item, reason_of(consent)),
+        (_, None) => Err(Verdict::skipped(
             "no_external_id",
             "MailingCore finds a contact by its external id, and `push_suppressions` is off",
         )),
@@ -184,14 +232,9 @@ fn text(item: &Item, name: &str) -> Option<String> {
     (!text.is_empty()).then_some(text)
 }
 
-/// The address before a change.
+/// The address before the last change.
 fn previous(fields: &mailspan_core::Fields) -> Option<String> {
-    fields
-        .get(fields::PREVIOUS_EMAIL)?
-        .as_str()
-        .map(str::trim)
-        .filter(|text| !text.is_empty())
-        .map(str::to_owned)
+    texts(fields, fields::PREVIOUS_EMAIL).into_iter().next()
 }
 
 /// After the upsert of a contact that moved and is known by its address alone: the contact of the old address

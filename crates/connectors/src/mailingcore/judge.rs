@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use super::answer::{self, Fault};
 use super::bulk::{self, all, conflict, done};
-use super::call::{At, Call, address_of, call_of, is_id};
+use super::call::{At, Call, address_of, after_name, call_of, is_id};
 use super::settings::Settings;
 use crate::contract::{Item, Judgement, by_status};
 
@@ -40,6 +40,8 @@ fn succeeded(settings: &Settings, call: Option<&Call>, item: &Item, answer: &Ans
                 _ => bad("contact"),
             }
         }
+        Some(Call::Rename { .. }) => At::Named.next(),
+        Some(Call::Erase { .. }) => after_name(item, true).err().unwrap_or(Verdict::Done),
         Some(Call::OptIn { .. }) => match item.operation {
             Operation::SetConsent { consent: Consent::DoNotContact, .. } => {
                 or_suppressed(settings, item).unwrap_or(Verdict::Done)
@@ -100,9 +102,19 @@ fn not_found(settings: &Settings, call: Option<&Call>, item: &Item, fault: &Faul
         // A page of a proxy says nothing of a contact.
         _ if !fault.is_envelope => no_address(),
         Some(Call::Lift { .. }) => Verdict::Done,
-        Some(Call::Erase { .. }) => unknown(),
-        Some(Call::Find { .. } | Call::OptIn { .. }) => match item.operation {
-            Operation::SetConsent { consent: Consent::OptIn, .. } => unknown(),
+        Some(Call::Erase { .. }) => match after_name(item, false) {
+            Err(next) => next,
+            Ok(true) => Verdict::Done,
+            Ok(false) => unknown(),
+        },
+        // It is gone since it was found: the upsert makes it.
+        Some(Call::Rename { .. }) => At::Named.next(),
+        Some(Call::Find { .. }) if matches!(item.operation, Operation::UpsertContact { .. }) => {
+            after_name(item, false).err().unwrap_or_else(|| At::Named.next())
+        }
+        Some(Call::Find { .. } | Call::OptIn { .. }) => match (item.operation, after_name(item, false)) {
+            (_, Err(next)) => next,
+            (Operation::SetConsent { consent: Consent::OptIn, .. }, _) => unknown(),
             _ => or_suppressed(settings, item).unwrap_or_else(unknown),
         },
         _ => no_address(),

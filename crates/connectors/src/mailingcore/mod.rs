@@ -87,7 +87,7 @@ impl Sink for MailingCore {
         };
         let (mut request, takes) = match call {
             Call::Upsert => write::upsert(&self.settings, items),
-            other => (write::one(&other), vec![0]),
+            other => (write::one(&other, first), vec![0]),
         };
         write::add_tenant(self.settings.tenant_id.as_deref(), &mut request);
         Plan::Send { request, takes }

@@ -72,10 +72,10 @@ fn locale(value: &Value) -> Option<Value> {
     LOCALES.contains(&language.as_str()).then(|| language.into())
 }
 
-/// Standard, custom and free attributes in one object, since MailingCore has one and replaces it whole; where
-/// names meet, the free one counts.
+/// Free attributes, standard and custom fields in one object, since MailingCore has one and replaces it whole; where
+/// names meet, the field counts: an attribute may be what a list of MailingCore told of that field.
 fn attributes(fields: &mailspan_core::Fields) -> Option<Value> {
-    let parts = [fields::STANDARD, fields::CUSTOM, fields::ATTRIBUTES];
+    let parts = [fields::ATTRIBUTES, fields::STANDARD, fields::CUSTOM];
     let found: Vec<&Map<String, Value>> =
         parts.iter().filter_map(|name| fields.get(*name)?.as_object()).collect();
     if found.is_empty() {
@@ -87,13 +87,17 @@ fn attributes(fields: &mailspan_core::Fields) -> Option<Value> {
 }
 
 /// Every other call carries one item.
-pub fn one(call: &Call) -> Request {
+pub fn one(call: &Call, item: &Item) -> Request {
     match call {
         // Of one contact only where the plan gives no items, which it never does.
         Call::Upsert => Request::json("PUT", "/contacts", &json!({})),
         Call::Find { external_id } => get(format!("/contacts/{}", percent(external_id))),
         Call::OptIn { id, opt_in } => {
             Request::json("PATCH", format!("/contacts/{}", percent(id)), &json!({"optIn": opt_in}))
+        }
+        Call::Rename { id } => {
+            let body = json!({"externalId": external_id_of(item), "email": email_of(item)});
+            Request::json("PATCH", format!("/contacts/{}", percent(id)), &body)
         }
         Call::Suppress { address, reason } => {
             Request::json("POST", "/suppressions", &json!({"email": address, "reason": reason}))

@@ -10,9 +10,10 @@ use super::facts::{Fact, Permission, Standing, Stated, standing};
 use super::suppression::{Suppression, repeats, stands_anew, suppression};
 use super::wishes::{is_freed, stated};
 use super::{
-    Change, Contact, ContactFields, ContactWrite, ERASED, Evidence, Suppressed, WriteMode, found, told,
+    Change, Contact, ContactFields, ContactWrite, ERASED, Evidence, Suppressed, WriteMode, formerly, found,
+    told,
 };
-use crate::{Millis, Reason};
+use crate::{Formerly, Millis, Reason};
 
 /// What the store knows before a write.
 #[derive(Debug, Clone, Default)]
@@ -25,6 +26,8 @@ pub struct Known {
     pub agreed: Option<Evidence>,
     /// Why the address (the new one, where it changes) is suppressed, and since when.
     pub suppressed: Option<(Suppressed, Millis)>,
+    /// Of whom is erased: what else others may know them by.
+    pub formerly: Formerly,
 }
 
 /// What kind of change it was.
@@ -112,6 +115,7 @@ fn written(known: &Known, write: &ContactWrite, learned: Millis) -> Applied {
         };
     }
     let mut after = changed(before, write, learned);
+    formerly::leave(before, &mut after, learned);
     after.opt_in = standing.opt_in();
     after.permission = standing.permission;
     after.suppressed_at = suppressed_at;
@@ -193,26 +197,20 @@ fn erase(known: &Known, write: &ContactWrite) -> Applied {
                 suppression: Some(Some((Suppressed::Erasure, erased_at))),
                 standing,
                 // A person without a contact is known to destinations too.
-                event: Some((
-                    "contact.erased",
-                    told::text(&json!({ "contact": {}, "origin": write.evidence.origin })),
-                )),
+                event: Some(told::erased(json!({}), &known.formerly, &write.evidence.origin)),
                 ..refused(known, Reason::new("erased", ""))
             },
             _ => refused(known, Reason::new("not_found", "there is no such contact")),
         };
     };
-    let data = json!({
-        "contact": { "id": before.uid, "external_id": before.external_id },
-        "origin": write.evidence.origin,
-    });
+    let contact = json!({ "id": before.uid, "external_id": before.external_id });
     Applied {
         turn: Turn::Erased,
         after: None,
         facts: vec![Stated::Erased],
         suppression: Some(Some((Suppressed::Erasure, erased_at))),
         standing,
-        event: Some(("contact.erased", told::text(&data))),
+        event: Some(told::erased(contact, &known.formerly, &write.evidence.origin)),
         ask: false,
         stands_anew: false,
     }

@@ -1,7 +1,8 @@
 //! What a row of another system's list says that is not known here.
 
 use super::facts::{Stated, standing};
-use super::{Change, ContactWrite, Known, Suppressed};
+use super::{Change, Contact, ContactWrite, Known, Suppressed};
+use serde_json::Value;
 
 /// True where the address is that of somebody who was erased: a list that still has them makes nobody again.
 pub fn is_erased(known: &Known) -> bool {
@@ -26,6 +27,9 @@ pub fn differing(known: &Known, write: &ContactWrite) -> ContactWrite {
             other => write.stated.push(other),
         }
     }
+    if let Some(contact) = &known.contact {
+        unmixed(contact, &mut write);
+    }
     if known.contact.as_ref().is_some_and(|contact| contact.updated_at >= write.at) {
         write.address = None;
         write.external_id = Change::Keep;
@@ -38,6 +42,33 @@ pub fn differing(known: &Known, write: &ContactWrite) -> ContactWrite {
         write.custom.clear();
     }
     write
+}
+
+/// A system that has one object for all was told standard and custom fields of the contact as attributes, and lists
+/// them so: what is as it was told is no attribute. What is otherwise there is of that field, where it is a value of
+/// the same kind, else it is left.
+fn unmixed(contact: &Contact, write: &mut ContactWrite) {
+    let Change::Set(listed) = &mut write.attributes else { return };
+    let fields = &contact.fields;
+    for (own, changes) in [(&fields.custom, &mut write.custom), (&fields.standard, &mut write.standard)] {
+        for (name, value) in own {
+            let Some(theirs) = listed.remove(name) else { continue };
+            // An attribute of the same name was not told.
+            if let Some(attribute) = fields.attributes.get(name) {
+                listed.insert(name.clone(), attribute.clone());
+            }
+            if theirs != *value && same_kind(&theirs, value) {
+                changes.entry(name.clone()).or_insert(Change::Set(theirs));
+            }
+        }
+    }
+}
+
+fn same_kind(one: &Value, other: &Value) -> bool {
+    match (one, other) {
+        (Value::Number(one), Value::Number(other)) => one.is_f64() == other.is_f64(),
+        _ => std::mem::discriminant(one) == std::mem::discriminant(other),
+    }
 }
 
 #[cfg(test)]
@@ -85,6 +116,53 @@ mod tests {
         check(row(11, &[Stated::OptIn(None)], "de"), Turn::Unchanged, &[Stated::OptIn(None)]);
         check(found(row(11, &[Stated::OptIn(None)], "de")), Turn::Unchanged, &[]);
         check(found(row(11, &[Stated::OptOut], "de")), Turn::Updated, &[Stated::OptOut]);
+    }
+
+    /// A list whose attributes are so, of a contact with FIRSTNAME and a declared `n`; what is written then.
+    fn check_fields(
+        listed: &[(&str, Value)],
+        own: &[(&str, Value)],
+        expected: Option<[Vec<(&str, Value)>; 3]>,
+    ) {
+        let map = |of: &[(&str, Value)]| -> std::collections::BTreeMap<String, Value> {
+            of.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect()
+        };
+        let mut first = self::row(10, &[], "de");
+        first.attributes = Change::Set(map(own));
+        first.standard = [("FIRSTNAME".to_owned(), Change::Set("Ann".into()))].into();
+        first.custom = [("n".to_owned(), Change::Set(5.into()))].into();
+        let made = apply(&Known::default(), &first, Millis(10));
+        let known = Known { contact: made.after.clone(), ..Known::default() };
+        let mut second = found(self::row(11, &[], "de"));
+        second.attributes = Change::Set(map(listed));
+        let applied = apply(&known, &second, Millis(99));
+        match expected {
+            None => assert_eq!(applied.turn, Turn::Unchanged, "{listed:?}"),
+            Some([attributes, standard, custom]) => {
+                let fields = applied.after.unwrap().fields.clone();
+                let expected = [map(&attributes), map(&standard), map(&custom)];
+                assert_eq!([fields.attributes, fields.standard, fields.custom], expected, "{listed:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn fields_that_were_told_as_attributes_come_back_as_fields() {
+        let (plan, ann, bea) =
+            (("plan", "pro".into()), ("FIRSTNAME", "Ann".into()), ("FIRSTNAME", "Bea".into()));
+        let (five, six, text) = (("n", 5.into()), ("n", 6.into()), ("n", "six".into()));
+        let own = [plan.clone()];
+        check_fields(&[plan.clone(), ann.clone(), five.clone()], &own, None);
+        check_fields(
+            &[plan.clone(), bea.clone(), six.clone()],
+            &own,
+            Some([vec![plan.clone()], vec![bea], vec![six]]),
+        );
+        // No number: it cannot be the field's.
+        check_fields(&[plan.clone(), ann.clone(), text], &own, None);
+        // One name for both: the account was told the field.
+        let both: [(&str, Value); 1] = [("n", 4.into())];
+        check_fields(&[ann, five], &both, None);
     }
 
     #[test]

@@ -3,6 +3,7 @@
 mod apply;
 mod data;
 mod facts;
+mod formerly;
 mod found;
 mod renewed;
 mod suppression;
@@ -20,6 +21,7 @@ use crate::{Address, DestinationId, Event, Millis, Subject};
 pub use apply::{Applied, Known, Turn, apply};
 pub use data::{concerns_contacts, contact_json, is_by_program, read_event};
 pub use facts::{Fact, Permission, Standing, Stated, standing};
+pub use formerly::{Left, formerly, formerly_erased, formerly_json};
 
 /// The name of the hub's own source of contact events: API, intake, import and hosted pages.
 pub const CONTACTS: &str = "contacts";
@@ -64,6 +66,9 @@ pub struct ContactFields {
     /// Fields that the tenant declared.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub custom: BTreeMap<String, Value>,
+    /// Addresses and external ids that the contact has left, the newest first: other systems may know it by them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub formerly: Vec<Left>,
 }
 
 /// How a contact is found.

@@ -1,13 +1,13 @@
 //! What the hub says of a contact that changed: the type and `data` of its own event.
 
 use serde::Serialize;
-use serde_json::json;
 use serde_json::value::{RawValue, to_raw_value};
+use serde_json::{Value, json};
 
 use super::apply::Turn;
 use super::data::Shown;
-use super::{CONFIRM, Contact, Suppressed};
-use crate::Millis;
+use super::{CONFIRM, Contact, Suppressed, formerly};
+use crate::{Formerly, Millis};
 
 /// Type and `data` of an event.
 pub(super) type Told = (&'static str, Box<RawValue>);
@@ -77,6 +77,15 @@ pub(super) fn event(
         suppressed_for: suppressed.filter(|_| names.contains(&"suppressed_at")).map(Suppressed::name),
     };
     Some((event_type, text(&data)))
+}
+
+/// Of whom is erased: systems may know them by what they were called before.
+pub(super) fn erased(contact: Value, before: &Formerly, origin: &str) -> Told {
+    let mut data = json!({ "contact": contact, "origin": origin });
+    if let Some(names) = formerly::formerly_json(before) {
+        data["formerly"] = names;
+    }
+    ("contact.erased", text(&data))
 }
 
 /// Of an address that no contact has: systems that mail it must know all the same.

@@ -193,6 +193,7 @@ pub fn nobody() -> Person {
         opted_in_at: None,
         suppressed: false,
         erased: false,
+        formerly: mailspan_core::Formerly::default(),
     }
 }
 

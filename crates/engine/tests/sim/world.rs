@@ -103,6 +103,7 @@ impl World {
             opted_in_at: None,
             suppressed: false,
             erased: false,
+            formerly: mailspan_core::Formerly::default(),
         };
         let store = Store { persons: (0..persons).map(person).collect(), planted, ..Store::default() };
         let mut other = SplitMix64(seed ^ 0x5eed_9011);

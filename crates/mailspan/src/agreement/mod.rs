@@ -6,6 +6,7 @@
 //! account is the sandbox's, the clock is virtual. `CASES=5000` plays more; a failure shows the smallest play that
 //! fails, with what happened in it.
 
+mod moves;
 mod play;
 mod rules;
 mod world;
@@ -49,6 +50,76 @@ fn three_systems_end_in_the_state_that_the_rules_demand() {
         })
     });
     if let Err(failure) = played {
+        panic!("{failure}");
+    }
+}
+
+#[test]
+fn who_moves_is_known_once_and_by_todays_names_at_every_account() {
+    let cases = runtime::env("CASES").and_then(|text| text.parse().ok()).unwrap_or(CASES);
+    let config = Config { cases, failure_persistence: None, max_shrink_iters: 2_000, ..Config::default() };
+    let tokio = runtime::build().unwrap();
+    let world: RefCell<Option<World>> = RefCell::new(None);
+    let number = Cell::new(0_u64);
+    let played = TestRunner::new(config).run(&moves::any_play(), |acts| {
+        number.set(number.get() + 1);
+        let mut world = world.borrow_mut();
+        let fresh = world.is_none() || number.get().is_multiple_of(CASES_OF_A_STORE);
+        tokio.block_on(async {
+            if fresh {
+                *world = Some(World::with(&["core", "mail"]).await);
+            }
+            let ended = moves::Play::new(world.as_mut().unwrap(), number.get()).run(&acts).await;
+            if ended.is_err() {
+                *world = None;
+            }
+            ended.map_err(TestCaseError::fail)
+        })
+    });
+    if let Err(failure) = played {
+        panic!("{failure}");
+    }
+}
+
+/// Several writes of a person wait while one of them changes the address: the vendor knows the old one still.
+#[test]
+fn a_change_of_address_beside_other_writes_makes_nobody_twice() {
+    check_moves(&[
+        moves::Act::Rest,
+        moves::Act::Locale(0, true),
+        moves::Act::Move(0),
+        moves::Act::Rest,
+        moves::Act::OptIn(0, false),
+    ]);
+}
+
+/// The opt-out goes first, under the new address; the vendor has heard of the old one alone.
+#[test]
+fn an_opt_out_after_a_change_of_address_in_an_outage_is_not_lost() {
+    check_moves(&[
+        moves::Act::Rest,
+        moves::Act::Move(0),
+        moves::Act::Outage(4),
+        moves::Act::OptIn(0, false),
+        moves::Act::Exchange(0, Wire::Whole),
+    ]);
+}
+
+#[test]
+fn an_erasure_after_changes_that_were_not_told_reaches_every_name() {
+    let rest = moves::Act::Rest;
+    check_moves(&[rest.clone(), moves::Act::Move(0), moves::Act::Outage(4), moves::Act::Erase(0)]);
+    check_moves(&[rest.clone(), moves::Act::Rename(0), moves::Act::Outage(4), moves::Act::Erase(0)]);
+    check_moves(&[rest, moves::Act::Rename(0), moves::Act::Rest, moves::Act::Erase(0)]);
+}
+
+#[track_caller]
+fn check_moves(acts: &[moves::Act]) {
+    let ended = runtime::build().unwrap().block_on(async {
+        let mut world = World::with(&["core", "mail"]).await;
+        moves::Play::new(&mut world, 1).run(acts).await
+    });
+    if let Err(failure) = ended {
         panic!("{failure}");
     }
 }

@@ -1,6 +1,6 @@
-//! Three systems in one process and in virtual time: the hub with its real door, store, router, maps, connectors
-//! and engine; a MailingCore account (the sandbox's); an application that is told what happens. The network between
-//! them is a function.
+//! Several systems in one process and in virtual time: the hub with its real door, store, router, maps, connectors
+//! and engine; a MailingCore account and, where wanted, a Maileon account (the sandbox's); an application that is
+//! told what happens. The network between them is a function.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -10,6 +10,7 @@ use axum::http::{Request as HttpRequest, StatusCode};
 use mailspan_core::{Answer, DestinationId, Lost, Millis, Reason, Request};
 use mailspan_engine::{Command, Engine, Fence, Happened};
 use mailspan_sandbox::Faults;
+use mailspan_sandbox::maileon::Maileon;
 use mailspan_sandbox::mailingcore::MailingCore;
 use serde_json::{Value, json};
 use tokio::sync::{mpsc, watch};
@@ -49,6 +50,14 @@ rate = "1000/1s"
 retry = { calendar = ["2s"], for = "30d" }
 breaker = { failures = 0 }
 
+[destinations.mail]
+kind = "maileon"
+base_url = "https://mail.example.com/1.0"
+auth = { kind = "key", key = { env = "MAIL_KEY" } }
+rate = "1000/1s"
+retry = { calendar = ["2s"], for = "30d" }
+breaker = { failures = 0 }
+
 [destinations.application]
 kind = "http"
 url = "https://app.example.com/told"
@@ -59,7 +68,7 @@ breaker = { failures = 0 }
 [[routes]]
 name = "audience"
 events = ["contact.*", "email.complained", "email.bounced"]
-to = ["core"]
+to = [ACCOUNTS]
 
 [[routes]]
 name = "told"
@@ -94,6 +103,9 @@ pub struct World {
     hub: Router,
     pub account: MailingCore,
     account_api: Router,
+    /// A Maileon account beside it.
+    pub mail: Maileon,
+    mail_api: Router,
     /// What the application was told, oldest first.
     pub told: Vec<Value>,
     engine: Engine,
@@ -114,16 +126,23 @@ pub struct World {
 
 impl World {
     pub async fn new() -> World {
+        World::with(&["core"]).await
+    }
+
+    /// `accounts`: which destinations hear of contacts.
+    pub async fn with(accounts: &[&str]) -> World {
         runtime::virtual_clock::start();
         let memory = std::path::Path::new("/dev/shm");
         let folder =
             if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() }.unwrap();
         let env = |name: &str| match name {
             "CORE_SECRET" => Some(SECRET.to_owned()),
-            "CORE_KEY" => Some(KEY.to_owned()),
+            "CORE_KEY" | "MAIL_KEY" => Some(KEY.to_owned()),
             _ => None,
         };
+        let accounts: Vec<String> = accounts.iter().map(|name| format!("{name:?}")).collect();
         let text = CONFIG.replace("FOLDER", &folder.path().display().to_string());
+        let text = text.replace("ACCOUNTS", &accounts.join(", "));
         let options = Options { env: &env, names: &[], dev: false };
         let hub =
             config::read("hub.toml", folder.path(), &text, &options).unwrap_or_else(|bad| panic!("{bad}"));
@@ -138,12 +157,15 @@ impl World {
         let fence = start::lease(&app.store, "router", app.owner()).await.unwrap();
         start::open_desks(&app, app.owner()).await.unwrap();
         let account = MailingCore::new(KEY, Faults::default(), 7, runtime::clock());
+        let mail = Maileon::new(KEY, &[], Faults::default(), 7, runtime::clock());
         account.add_endpoint("https://hub.example.com/in/core", SECRET);
         let hub = router::all(app.clone()).layer(axum::Extension(FromSocket));
         let mut world = World {
             hub,
             account_api: account.router(),
             account,
+            mail_api: mail.router(),
+            mail,
             told: Vec::new(),
             engine: Engine::new(11),
             inbox,
@@ -305,7 +327,8 @@ impl World {
             asked = asked.header(name, value);
         }
         let asked = asked.body(Body::from(request.body)).unwrap();
-        let given = self.account_api.clone().oneshot(asked).await.unwrap();
+        let api = if self.destinations[&destination] == "mail" { &self.mail_api } else { &self.account_api };
+        let given = api.clone().oneshot(asked).await.unwrap();
         let status = given.status().as_u16();
         let headers = given.headers().iter().map(|(name, value)| {
             (name.as_str().to_owned(), String::from_utf8_lossy(value.as_bytes()).into_owned())

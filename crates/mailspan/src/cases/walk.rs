@@ -143,6 +143,7 @@ fn person(case: &Case, event: &Event, opens: u64, clicks: u64) -> Option<Person>
         opted_in_at: None,
         suppressed: false,
         erased: false,
+        formerly: mailspan_core::Formerly::default(),
     })
 }
 

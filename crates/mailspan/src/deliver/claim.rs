@@ -3,11 +3,11 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use mailspan_connectors::signature::digest;
-use mailspan_core::contact::{contact_json, is_by_program};
+use mailspan_core::contact::{contact_json, formerly, formerly_erased, is_by_program};
 use mailspan_core::limits::OPERATIONS_MAX;
 use mailspan_core::{
-    Cause, Consent, ECHOED, Elsewhere, Event, Key, Operation, Parcel, Part, Person, PersonId, Reason, Seq,
-    Verdict, class_of, cloudevents, consent_of, counted_time, fields, states_opt_in,
+    Cause, Consent, ECHOED, Elsewhere, Event, Formerly, Key, Operation, Parcel, Part, Person, PersonId,
+    Reason, Seq, Verdict, class_of, cloudevents, consent_of, counted_time, fields, states_opt_in,
 };
 use mailspan_maps::CrmContext;
 use mailspan_store::Claim;
@@ -24,6 +24,15 @@ pub fn parcel(live: &Live, mut claim: Claim) -> Parcel {
     }
     if let Some(person) = claim.person.as_mut().filter(|person| person.erased) {
         person.subject.clone_from(&claim.event.subject);
+    }
+    if let Some(person) = claim.person.as_mut() {
+        person.formerly = match &claim.contact {
+            _ if claim.event.event_type.as_str() == "contact.erased" => {
+                formerly_erased(claim.event.data.get(), claim.event.time)
+            }
+            Some(contact) => formerly(contact),
+            None => Formerly::default(),
+        };
     }
     let mapped = match (live.routes.get(&claim.route), live.destinations.get(&claim.destination)) {
         (Some(route), Some(destination)) => mapped(route, destination, &claim),
@@ -67,6 +76,7 @@ fn nobody_here(event: &Event) -> Person {
         opted_in_at: None,
         suppressed: false,
         erased: true,
+        formerly: Formerly::default(),
     }
 }
 

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use mailspan_core::contact::concerns_contacts;
 use mailspan_core::{
     Answer, Behind, Class, DeliveryId, DestinationId, Lost, Millis, Parcel, PersonId, Queue, Reason, Request,
     Room,
@@ -228,8 +229,8 @@ async fn behind(
 /// since, where the route would make contacts of what happens.
 pub async fn today(app: &App, live: &Live, claims: impl Iterator<Item = &mut Claim>) -> Result<(), Trouble> {
     let is_told = |claim: &&mut Claim| {
-        let is_contact = claim.event.event_type.as_str().starts_with("contact.");
-        is_contact && claim.person.is_some() && claim::tells_today(live, claim)
+        let concerns = concerns_contacts(&claim.event.event_type);
+        concerns && claim.person.is_some() && claim::tells_today(live, claim)
     };
     let mut claims: Vec<&mut Claim> = claims.collect();
     gone::mark(app, live, &mut claims).await?;

@@ -54,7 +54,12 @@ pub async fn export(
     };
     let (events, all_events) = events(store, tenant, text).await?;
     let (deliveries, all_deliveries) = deliveries(store, tenant, text).await?;
-    let known_as = known_as(&kin.subjects, &events);
+    let mut known_as = known_as(&kin.subjects, &events);
+    if let Some(row) = &contact {
+        let before = mailspan_core::contact::formerly(&row.contact);
+        known_as.extend(before.addresses.iter().map(|(address, _)| address.as_str().to_owned()));
+        known_as.extend(before.external_ids.into_iter().map(|(id, _)| id));
+    }
     let words = Words::of(&known_as);
     let away = turned_away::find(store, tenant, sources, &words).await?;
     let (facts, all_facts) = match number {

@@ -119,6 +119,10 @@ const CASES: &[Case] = &[
         reconcile::a_resync_tells_again_only_what_changed_since_the_last_push_that_arrived,
     ),
     ("reconcile::a_resync_reaches_no_other_destination", reconcile::a_resync_reaches_no_other_destination),
+    (
+        "reconcile::fields_that_were_told_come_back_as_fields",
+        reconcile::fields_that_were_told_come_back_as_fields,
+    ),
     ("intake::a_signed_event_is_kept_and_delivered", intake::a_signed_event_is_kept_and_delivered),
     (
         "intake::a_refused_signature_tells_the_operator_and_nobody_else",

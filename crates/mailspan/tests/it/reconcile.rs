@@ -273,3 +273,60 @@ pub fn a_resync_reaches_no_other_destination() {
     let origins: Vec<Value> = watch.ok().iter().map(|seen| seen.json()["data"]["origin"].clone()).collect();
     assert!(!origins.is_empty() && !origins.contains(&json!("resync")), "{origins:?}");
 }
+
+/// MailingCore has one object for what the hub keeps in three: what was told comes back as it was told, and what is
+/// said of one of them takes nothing away there.
+#[test]
+pub fn fields_that_were_told_come_back_as_fields() {
+    let account = Sandbox::start(BINARY, "mailingcore", &["--api-key", CORE_KEY, "--seed", "5"]);
+    let more = format!(
+        "[sources.app]\nkind = \"api\"\n\n[sources.core]\nkind = \"mailingcore\"\n\
+         secrets = [{{ env = \"CORE_SECRET\" }}]\naccount = \"core\"\n\
+         base_url = \"http://127.0.0.1:{}\"\nauth = {{ kind = \"bearer\", token = {{ env = \"CORE_KEY\" }} }}\n\
+         poll = {{ every = \"24h\" }}\n",
+        account.port
+    );
+    let text = audience(account.port).replace("rate =", "account = \"core\"\nrate =") + &more;
+    let env = [("CORE_KEY", CORE_KEY), ("CORE_SECRET", "whsec_0123456789abcdef0123456789abcdef")];
+    let mut hub = Hub::new(BINARY, &text, &env);
+    hub.start();
+    assert!(hub.run(&["fields", "declare", "size", "integer"]).status.success());
+    let scopes = ["contacts:read", "contacts:write", "events:write"].map(|scope| ["--scope", scope]);
+    let key = &hub.rows(&[&["keys", "create"][..], scopes.as_flattened()].concat())[0];
+    let auth = format!("Bearer {}", key["key"].as_str().unwrap());
+    let headers = [("authorization", auth.as_str()), ("content-type", "application/json")];
+    let ask = |method: &str, path: &str, body: Value| {
+        let reply = request(hub.port, method, path, &headers, body.to_string().as_bytes()).unwrap();
+        assert!(reply.status < 300, "{}", reply.text());
+        reply.json()
+    };
+    let here = |custom: i64| {
+        let contact = ask("GET", "/contacts/u-1", Value::Null);
+        let own = json!([contact["attributes"], contact["standardFields"], contact["customFields"]]);
+        assert_eq!(own, json!([{"plan": "pro"}, {"CITY": "Bonn"}, {"size": custom}]));
+    };
+    let there = |custom: i64| {
+        until(20, "the account is not told", || {
+            let told = account.state()["contacts"][0]["attributes"].clone();
+            (told == json!({"plan": "pro", "CITY": "Bonn", "size": custom})).then_some(())
+        });
+    };
+    let fields = json!({
+        "email": "ann@example.com", "externalId": "u-1", "attributes": {"plan": "pro"},
+        "standardFields": {"CITY": "Bonn"}, "customFields": {"size": 5},
+    });
+    ask("PUT", "/contacts", fields);
+    there(5);
+    hub.rows(&["sources", "poll", "core"]);
+    here(5);
+    assert_eq!(hub.rows(&["events", "list", "--type", "contact.updated"]).len(), 0);
+    ask("PATCH", "/contacts/u-1", json!({"customFields": {"size": 7}}));
+    there(7);
+    let event = json!({
+        "type": "contact.updated", "subject": "ann@example.com", "data": {"contact": {"custom": {"size": 8}}},
+    });
+    ask("POST", "/v1/events", event);
+    there(8);
+    hub.rows(&["sources", "poll", "core"]);
+    here(8);
+}

@@ -1,6 +1,8 @@
 //! The map «audience» against the files of `fixtures/audience`: «this event, these operations».
 
-use mailspan_core::{Event, Fields, LastTimes, Millis, Operation, Person, PersonId, Subject, fields};
+use mailspan_core::{
+    Address, Event, Fields, Formerly, LastTimes, Millis, Operation, Person, PersonId, Subject, fields,
+};
 use mailspan_maps::audience;
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -10,7 +12,17 @@ use crate::crm::event;
 fn person(from: &Value) -> Option<Person> {
     let at = |place: usize| from["opts"][place].as_i64().map(Millis);
     let suppressed = from["suppressed"] == true;
-    from.is_object().then(|| Person { suppressed, ..known(at(0), at(1)) })
+    let before = |place: usize| {
+        let texts = from["before"][place].as_array().map(Vec::as_slice).unwrap_or_default();
+        texts.iter().filter_map(Value::as_str)
+    };
+    let address = |text| Some((Address::parse(text).ok()?, Millis(1_778_210_055_000)));
+    let formerly = Formerly {
+        addresses: before(0).filter_map(address).collect(),
+        external_ids: before(1).map(|id| (id.to_owned(), Millis(1_778_210_055_000))).collect(),
+        taken: before(2).filter_map(|text| Address::parse(text).ok()).collect(),
+    };
+    from.is_object().then(|| Person { suppressed, formerly, ..known(at(0), at(1)) })
 }
 
 fn known(opted_out_at: Option<Millis>, opted_in_at: Option<Millis>) -> Person {
@@ -24,6 +36,7 @@ fn known(opted_out_at: Option<Millis>, opted_in_at: Option<Millis>) -> Person {
         opted_in_at,
         suppressed: false,
         erased: false,
+        formerly: Formerly::default(),
     }
 }
 

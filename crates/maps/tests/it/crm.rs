@@ -39,6 +39,7 @@ fn person(from: &Value) -> Option<Person> {
         opted_in_at: None,
         suppressed: false,
         erased: false,
+        formerly: mailspan_core::Formerly::default(),
     })
 }
 

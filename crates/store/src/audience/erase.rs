@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use mailspan_core::contact::{ContactWrite, Suppressed};
-use mailspan_core::{Millis, Subject};
+use mailspan_core::contact::{ContactWrite, Suppressed, formerly};
+use mailspan_core::limits::FORMER_NAMES_MAX;
+use mailspan_core::{Address, Formerly, Millis, Subject};
 
 use super::{Audience, Done, Hash, PersonRow, Suppression, find};
 use crate::erase::Identity;
@@ -31,6 +32,13 @@ impl Audience {
                 .extend(contact.address.as_ref().map(|address| address.as_str().to_owned()));
             known.identity.external_ids.extend(contact.external_id.clone());
             known.identity.uids.insert(uid);
+        }
+        let formerly = self.formerly(person);
+        let addresses = formerly.addresses.iter().map(|(address, _)| address.as_str().to_owned());
+        known.identity.addresses.extend(addresses);
+        for (id, _) in formerly.external_ids {
+            known.hashes.insert(self.hash_of_id(&id), person);
+            known.identity.external_ids.insert(id);
         }
         self.contacts.remove(person);
         for one in self.all_of(person) {
@@ -92,6 +100,40 @@ impl Audience {
         let hash = done.subject.address.as_ref().map(|address| self.hash_of(address));
         known.hashes.extend(hash.map(|hash| (hash, person)));
         known
+    }
+
+    /// What destinations may know the person by beside what its contact is called now: what the contact has left and
+    /// no other contact has, and what those were called who were merged into it.
+    pub(super) fn formerly(&self, person: i64) -> Formerly {
+        let contact = self.contacts.get(&person);
+        let mut found = contact.map(|contact| formerly(contact)).unwrap_or_default();
+        let own = |hash: Hash| {
+            let holder = self.person(hash).filter(|holder| *holder != person);
+            holder.is_none_or(|holder| !self.has_contact(holder))
+        };
+        found.addresses.retain(|(address, _)| own(self.hash_of(address)));
+        found.external_ids.retain(|(id, _)| own(self.hash_of_id(id)));
+        let address = contact.and_then(|contact| contact.address.as_ref()).map(Address::key);
+        let id = contact.and_then(|contact| contact.external_id.clone());
+        for one in self.all_of(person).into_iter().take(FORMER_NAMES_MAX) {
+            let Some(row) = self.persons.get(&one) else { continue };
+            let known = row.address.as_deref().and_then(|text| Address::parse(text).ok());
+            if let Some(known) = known
+                && Some(known.key()) != address
+                && found.addresses.iter().all(|(other, _)| other.key() != known.key())
+                && own(self.hash_of(&known))
+            {
+                found.addresses.push((known, Millis(0)));
+            }
+            if let Some(known) = row.external_id.clone()
+                && Some(&known) != id.as_ref()
+                && found.external_ids.iter().all(|(other, _)| *other != known)
+                && own(self.hash_of_id(&known))
+            {
+                found.external_ids.push((known, Millis(0)));
+            }
+        }
+        found
     }
 
     /// The person and those merged into it.

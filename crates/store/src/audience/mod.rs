@@ -296,9 +296,16 @@ impl Audience {
         let own = contacts.flat_map(|contact| {
             let id = contact.external_id.as_deref().map(|id| self.hash_of_id(id));
             let address = contact.address.as_ref().map(|address| self.hash_of(address));
-            [address, id].into_iter().flatten()
+            [address, id].into_iter().flatten().chain(self.left_by(contact))
         });
         own.filter(|hash| !asked.hashes.contains(hash)).collect()
+    }
+
+    /// What the contact was called before.
+    fn left_by(&self, contact: &Contact) -> Vec<Hash> {
+        let before = mailspan_core::contact::formerly(contact);
+        let addresses = before.addresses.iter().map(|(address, _)| self.hash_of(address));
+        addresses.chain(before.external_ids.iter().map(|(id, _)| self.hash_of_id(id))).collect()
     }
 
     /// Hashes whose suppression counts: of the writes, and of the contacts that were read.

@@ -215,7 +215,8 @@ impl Audience {
         let left = left.filter(|(named, _)| hash != Some(*named));
         let facts = person.map(|person| self.facts_of(person)).unwrap_or_default();
         let agreed = person.and_then(|person| self.agreed_of(person));
-        let known = Known { contact: before, facts, agreed, suppressed: self.suppressed(hash) };
+        let formerly = person.filter(|_| write.erase).map(|person| self.formerly(person)).unwrap_or_default();
+        let known = Known { contact: before, facts, agreed, suppressed: self.suppressed(hash), formerly };
         let applied = match left.is_some() || hash.is_none() {
             true => apply(&known, &ContactWrite { suppress: Change::Keep, ..write.clone() }, learned),
             false => apply(&known, write, learned),

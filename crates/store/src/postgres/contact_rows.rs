@@ -15,7 +15,7 @@ use crate::contacts::{
 };
 use crate::sqlite::base::page;
 pub(crate) use crate::sqlite::contact_rows::CONTACT_COLUMNS;
-use crate::sqlite::contact_rows::{evidence, fields_of};
+use crate::sqlite::contact_rows::{evidence, fields_of, left_hash};
 
 pub(crate) fn contact_of(row: &Row) -> Result<Contact, Fault> {
     let unreadable = || Fault::unreadable("contact", get(row, "person").unwrap_or_default());
@@ -63,7 +63,12 @@ pub(crate) async fn of_persons(
     let ids: Vec<i64> = persons.iter().map(|person| person.0).collect();
     let mut found = HashMap::new();
     for row in &base.rows(&sql, &[&ids]).await? {
-        found.insert(PersonId(get(row, "asked")?), contact_of(row)?);
+        let (holder, tenant) = (get(row, "person")?, get(row, "tenant")?);
+        let mut contact = contact_of(row)?;
+        if !contact.fields.formerly.is_empty() {
+            mark_taken(base, tenant, holder, &mut contact).await?;
+        }
+        found.insert(PersonId(get(row, "asked")?), contact);
     }
     Ok(found)
 }
@@ -81,6 +86,16 @@ pub(crate) async fn gone_of(base: &Base, persons: &[PersonId]) -> Result<HashSet
         )
         .await?;
     rows.iter().map(|row| Ok(PersonId(get(row, 0)?))).collect()
+}
+
+/// Marks what the contact has left and another contact is called by now.
+async fn mark_taken(base: &Base, tenant: i64, holder: i64, contact: &mut Contact) -> Result<(), Fault> {
+    for left in &mut contact.fields.formerly {
+        if let Some(hash) = left_hash(&base.key, left) {
+            left.taken = by_hash(base, tenant, hash).await?.is_some_and(|row| row.person.0 != holder);
+        }
+    }
+    Ok(())
 }
 
 /// Found as a write that updates it would find it; a token finds nothing.

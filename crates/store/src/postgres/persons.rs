@@ -227,6 +227,7 @@ pub(crate) fn person_of(row: &Row) -> Result<Option<Person>, Fault> {
             address: address.and_then(|text| Address::parse(&text).ok()),
             external_id: get(row, "external_id")?,
         },
+        formerly: mailspan_core::Formerly::default(),
         opens: u64::try_from(opens).unwrap_or(0),
         clicks: u64::try_from(get::<i64, _>(row, "clicks")?).unwrap_or(0),
         opted_out_at: maybe_millis(row, "opted_out_at")?,

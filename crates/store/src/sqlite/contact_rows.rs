@@ -2,7 +2,9 @@
 
 use std::collections::{HashMap, HashSet};
 
-use mailspan_core::contact::{Contact, ContactFields, ContactKey, Evidence, Permission, Stated, Suppressed};
+use mailspan_core::contact::{
+    Contact, ContactFields, ContactKey, Evidence, Left, Permission, Stated, Suppressed,
+};
 use mailspan_core::{Address, Digest, EventId, Millis, Name, PersonId};
 use rusqlite::{OptionalExtension, Row, params};
 
@@ -70,7 +72,12 @@ pub(crate) fn of_persons(base: &Base, persons: &[PersonId]) -> Result<HashMap<Pe
     for person in persons {
         let mut rows = statement.query([person.0])?;
         if let Some(row) = rows.next()? {
-            found.insert(*person, contact_of(row)?);
+            let (holder, tenant) = (row.get(0)?, row.get(1)?);
+            let mut contact = contact_of(row)?;
+            if !contact.fields.formerly.is_empty() {
+                mark_taken(base, tenant, holder, &mut contact)?;
+            }
+            found.insert(*person, contact);
         }
     }
     Ok(found)
@@ -91,6 +98,27 @@ pub(crate) fn gone_of(base: &Base, persons: &[PersonId]) -> Result<HashSet<Perso
         }
     }
     Ok(gone)
+}
+
+/// Marks what the contact has left and another contact is called by now.
+fn mark_taken(base: &Base, tenant: i64, holder: i64, contact: &mut Contact) -> Result<(), Fault> {
+    for left in &mut contact.fields.formerly {
+        if let Some(hash) = left_hash(&base.key, left) {
+            left.taken = by_hash(base, tenant, hash)?.is_some_and(|row| row.person.0 != holder);
+        }
+    }
+    Ok(())
+}
+
+/// Nothing where the name cannot be read: an erasure of somebody else has cut it out.
+pub(crate) fn left_hash(key: &crate::identity::IdentityKey, left: &Left) -> Option<[u8; 16]> {
+    match (&left.email, &left.external_id) {
+        (Some(text), _) => {
+            Address::parse(text).ok().map(|address| key.hash(b"address", address.key().as_bytes()))
+        }
+        (None, Some(id)) => Some(key.hash(b"external_id", id.as_bytes())),
+        (None, None) => None,
+    }
 }
 
 /// Found as a write that updates it would find it; a token finds nothing.

@@ -132,6 +132,7 @@ pub(crate) fn person_of(row: &Row, at: usize) -> rusqlite::Result<Option<Person>
             address: address.and_then(|text| Address::parse(&text).ok()),
             external_id: row.get(at + 2)?,
         },
+        formerly: mailspan_core::Formerly::default(),
         opens: u64::try_from(opens).unwrap_or(0),
         clicks: u64::try_from(row.get::<_, i64>(at + 4)?).unwrap_or(0),
         opted_out_at: row.get::<_, Option<i64>>(at + 5)?.map(Millis),

@@ -1,10 +1,12 @@
 //! What is reported late or comes back: events older than an erasure, erasures by one identity, echoes.
 
-use mailspan_core::contact::{Contact, ContactKey, ContactWrite, Mirror, Turn, read_event};
+use mailspan_core::contact::{
+    Change, Contact, ContactKey, ContactWrite, Mirror, Turn, formerly, formerly_erased, read_event,
+};
 use mailspan_core::{Millis, RawValue, State};
 use mailspan_store::{Arrived, EventFilter};
 
-use crate::contacts::{address, contact, upsert, write};
+use crate::contacts::{address, contact, update, upsert, write};
 use crate::harness::{Harness, NOW, ended, event, uid};
 
 const ANN: &str = "ann@example.com";
@@ -58,6 +60,35 @@ pub async fn an_erasure_is_told_by_all_that_is_known(hub: Harness) {
     let ids: Vec<_> = subjects.iter().map(|subject| subject.external_id.as_deref()).collect();
     assert_eq!(ids, [Some("u-1"), Some("u-2")]);
     assert!(subjects.iter().all(|subject| subject.address == Some(address(ANN))), "{subjects:?}");
+}
+
+/// Destinations that have not heard of a change know the person by what it was called before; not by what somebody
+/// else is called now.
+pub async fn an_erasure_is_told_by_what_the_person_was_called(hub: Harness) {
+    let (bob, cyd) = ("bob@example.com", "cyd@example.com");
+    write(&hub, 1, upsert(1, Some(ANN), Some("u-1"))).await;
+    write(&hub, 2, upsert(2, Some(bob), Some("u-1"))).await;
+    write(&hub, 3, upsert(3, Some(cyd), Some("u-1"))).await;
+    let renamed = ContactWrite { external_id: Change::Set("u-2".to_owned()), ..update(4, "u-1") };
+    write(&hub, 4, renamed).await;
+    let row = contact(&hub, ContactKey::ExternalId("u-2".to_owned())).await.unwrap();
+    let known = hub.store.contacts_of(vec![row.person]).await.unwrap().remove(&row.person).unwrap();
+    let known = formerly(&known);
+    let emails: Vec<_> = known.addresses.iter().map(|(address, _)| address.as_str()).collect();
+    let ids: Vec<_> = known.external_ids.iter().map(|(id, _)| id.as_str()).collect();
+    assert_eq!((emails, ids, known.taken.len()), (vec![bob, ANN], vec!["u-1"], 0));
+    // Somebody else.
+    write(&hub, 5, upsert(5, Some(bob), Some("u-9"))).await;
+    let known = hub.store.contacts_of(vec![row.person]).await.unwrap().remove(&row.person).unwrap();
+    let known = formerly(&known);
+    assert_eq!((known.addresses.len(), known.taken), (1, vec![address(bob)]));
+    write(&hub, 6, ContactWrite { erase: true, ..update(6, "u-2") }).await;
+    let rows = hub.store.events(EventFilter { limit: 10, ..Default::default() }).await.unwrap();
+    let erased = rows.iter().find(|row| row.event.event_type.as_str() == "contact.erased").unwrap();
+    assert_eq!(erased.event.subject.external_id.as_deref(), Some("u-2"));
+    let told = formerly_erased(erased.event.data.get(), NOW);
+    let emails: Vec<_> = told.addresses.iter().map(|(address, _)| address.as_str()).collect();
+    assert_eq!((emails, told.external_ids), (vec![ANN], vec![("u-1".to_owned(), NOW)]));
 }
 
 /// An account reports the opt-out that the hub wrote there: after a newer opt-in it takes nothing back.

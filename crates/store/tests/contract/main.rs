@@ -406,6 +406,10 @@ mod on_sqlite {
         run(sqlite, afterwards::an_erasure_is_told_by_all_that_is_known);
     }
     #[test]
+    fn an_erasure_is_told_by_what_the_person_was_called() {
+        run(sqlite, afterwards::an_erasure_is_told_by_what_the_person_was_called);
+    }
+    #[test]
     fn an_echo_states_nothing() {
         run(sqlite, afterwards::an_echo_states_nothing);
     }

@@ -228,6 +228,9 @@ fn cases() -> Vec<Case> {
         ("an_erasure_is_told_by_all_that_is_known", |hub| {
             Box::pin(afterwards::an_erasure_is_told_by_all_that_is_known(hub))
         }),
+        ("an_erasure_is_told_by_what_the_person_was_called", |hub| {
+            Box::pin(afterwards::an_erasure_is_told_by_what_the_person_was_called(hub))
+        }),
         ("an_echo_states_nothing", |hub| Box::pin(afterwards::an_echo_states_nothing(hub))),
         ("nothing_of_the_person_is_found", |hub| Box::pin(erasures::nothing_of_the_person_is_found(hub))),
         ("what_comes_late_of_who_is_erased_says_nothing", |hub| {
