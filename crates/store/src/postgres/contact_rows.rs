@@ -73,16 +73,6 @@ pub(crate) async fn of_persons(
     Ok(found)
 }
 
-/// Marks what the contact has left and another contact is called by now.
-async fn mark_taken(base: &Base, tenant: i64, holder: i64, contact: &mut Contact) -> Result<(), Fault> {
-    for left in &mut contact.fields.formerly {
-        if let Some(hash) = left_hash(&base.key, left) {
-            left.taken = by_hash(base, tenant, hash).await?.is_some_and(|row| row.person.0 != holder);
-        }
-    }
-    Ok(())
-}
-
 /// See [`crate::Store::gone_of`].
 pub(crate) async fn gone_of(base: &Base, persons: &[PersonId]) -> Result<HashSet<PersonId>, Fault> {
     let ids: Vec<i64> = persons.iter().map(|person| person.0).collect();
@@ -96,6 +86,16 @@ pub(crate) async fn gone_of(base: &Base, persons: &[PersonId]) -> Result<HashSet
         )
         .await?;
     rows.iter().map(|row| Ok(PersonId(get(row, 0)?))).collect()
+}
+
+/// Marks what the contact has left and another contact is called by now.
+async fn mark_taken(base: &Base, tenant: i64, holder: i64, contact: &mut Contact) -> Result<(), Fault> {
+    for left in &mut contact.fields.formerly {
+        if let Some(hash) = left_hash(&base.key, left) {
+            left.taken = by_hash(base, tenant, hash).await?.is_some_and(|row| row.person.0 != holder);
+        }
+    }
+    Ok(())
 }
 
 /// Found as a write that updates it would find it; a token finds nothing.

@@ -83,6 +83,23 @@ pub(crate) fn of_persons(base: &Base, persons: &[PersonId]) -> Result<HashMap<Pe
     Ok(found)
 }
 
+/// See [`crate::Store::gone_of`].
+pub(crate) fn gone_of(base: &Base, persons: &[PersonId]) -> Result<HashSet<PersonId>, Fault> {
+    let mut statement = base.sql(
+        "SELECT 1 FROM persons p CROSS JOIN identities i INDEXED BY identities_person ON i.person = p.id
+         CROSS JOIN suppressions s INDEXED BY suppressions_hash ON s.tenant = i.tenant AND s.hash = i.hash
+         WHERE p.id = ?1 AND s.reason = ?2
+            AND NOT EXISTS (SELECT 1 FROM contacts c WHERE c.person = coalesce(p.same_as, p.id))",
+    )?;
+    let mut gone = HashSet::new();
+    for person in persons {
+        if statement.exists(params![person.0, Suppressed::Erasure as i64])? {
+            gone.insert(*person);
+        }
+    }
+    Ok(gone)
+}
+
 /// Marks what the contact has left and another contact is called by now.
 fn mark_taken(base: &Base, tenant: i64, holder: i64, contact: &mut Contact) -> Result<(), Fault> {
     for left in &mut contact.fields.formerly {
@@ -102,23 +119,6 @@ pub(crate) fn left_hash(key: &crate::identity::IdentityKey, left: &Left) -> Opti
         (None, Some(id)) => Some(key.hash(b"external_id", id.as_bytes())),
         (None, None) => None,
     }
-}
-
-/// See [`crate::Store::gone_of`].
-pub(crate) fn gone_of(base: &Base, persons: &[PersonId]) -> Result<HashSet<PersonId>, Fault> {
-    let mut statement = base.sql(
-        "SELECT 1 FROM persons p CROSS JOIN identities i INDEXED BY identities_person ON i.person = p.id
-         CROSS JOIN suppressions s INDEXED BY suppressions_hash ON s.tenant = i.tenant AND s.hash = i.hash
-         WHERE p.id = ?1 AND s.reason = ?2
-            AND NOT EXISTS (SELECT 1 FROM contacts c WHERE c.person = coalesce(p.same_as, p.id))",
-    )?;
-    let mut gone = HashSet::new();
-    for person in persons {
-        if statement.exists(params![person.0, Suppressed::Erasure as i64])? {
-            gone.insert(*person);
-        }
-    }
-    Ok(gone)
 }
 
 /// Found as a write that updates it would find it; a token finds nothing.

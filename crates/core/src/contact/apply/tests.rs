@@ -35,7 +35,10 @@ fn after(known: Known, write: &ContactWrite) -> (Known, Applied) {
     let suppressed = applied.suppression.unwrap_or(known.suppressed);
     let agrees = applied.facts.iter().any(|fact| fact.agrees());
     let agreed = if agrees { Some(write.evidence.clone()) } else { known.agreed };
-    (Known { contact: applied.after.clone(), facts, agreed, suppressed, ..Known::default() }, applied)
+    (
+        Known { contact: applied.after.clone(), facts, agreed, suppressed, formerly: Formerly::default() },
+        applied,
+    )
 }
 
 fn said(applied: Applied) -> (&'static str, Value) {
