@@ -150,7 +150,9 @@ pub fn a_destination_that_fails_is_degraded_waits_and_recovers() {
     let row = until(10, "not degraded after failures", || {
         hub.rows(&["destinations", "list"]).into_iter().find(|row| row["state"] == "degraded")
     });
-    assert_eq!(row["pending"], 6, "nothing is lost or given up while it waits");
+    assert!(row["pending"].as_u64() <= Some(6), "{row}");
+    // All are routed by and by, and nothing is lost or given up while it waits.
+    until(10, "not all wait", || (hub.rows(&["destinations", "list"])[0]["pending"] == 6).then_some(()));
     crm.status(200);
     until(20, "not all arrived after it came back", || (crm.ok().len() == 6).then_some(()));
     until(10, "still degraded", || {

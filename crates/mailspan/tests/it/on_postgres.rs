@@ -247,6 +247,10 @@ const CASES: &[Case] = &[
     ),
     ("hubspot::a_route_that_may_creates_contacts", hubspot::a_route_that_may_creates_contacts),
     (
+        "hubspot::an_old_mail_that_is_opened_makes_nobody_of_who_was_erased",
+        hubspot::an_old_mail_that_is_opened_makes_nobody_of_who_was_erased,
+    ),
+    (
         "hubspot::metadata_names_the_record_and_consent_follows_the_address",
         hubspot::metadata_names_the_record_and_consent_follows_the_address,
     ),
