@@ -74,10 +74,12 @@ struct Drip {
 
 impl Drip {
     fn begin(hub: &Hub, from: Ipv4Addr, at_once: &str, rest: &str) -> Drip {
+        // The hub may take it before this machine comes back to us.
+        let began = Instant::now();
         let mut stream = dial_from(from, hub.port);
         stream.write_all(at_once.as_bytes()).unwrap();
         stream.set_nonblocking(true).unwrap();
-        Drip { stream, rest: rest.bytes().rev().collect(), began: Instant::now(), closed: None }
+        Drip { stream, rest: rest.bytes().rev().collect(), began, closed: None }
     }
 
     fn drop_falls(&mut self) {
