@@ -173,6 +173,10 @@ async fn correct(common: &Common, id: &str, file: &Path) -> anyhow::Result<ExitC
     Ok(ExitCode::SUCCESS)
 }
 
+/// At most half a second, as long as nobody would notice.
+const SETTLED_LOOKS_MAX: u32 = 10;
+const SETTLED_REST_MS: u64 = 50;
+
 /// Does all it can, a line each: progress only where those lines go elsewhere. Exit status 1 when one was refused.
 async fn each(common: &Common, ids: &[String], verb: &str, body: &Value) -> anyhow::Result<ExitCode> {
     let client = Client::open(common).await?;
@@ -190,6 +194,20 @@ async fn each(common: &Common, ids: &[String], verb: &str, body: &Value) -> anyh
         }
     }
     drop(progress);
+    if let ([id], "replay") = (ids, verb) {
+        settled(&client, id).await;
+    }
     client.close().await;
     Ok(code)
+}
+
+/// Who replays one looks at it next: it is given a moment to be sent and settled.
+async fn settled(client: &Client, id: &str) {
+    for _ in 0..SETTLED_LOOKS_MAX {
+        let row = client.get(&format!("/v1/deliveries/{}", segment(id))).await;
+        if row.is_ok_and(|row| row["state"] != "pending") {
+            return;
+        }
+        crate::runtime::sleep(SETTLED_REST_MS).await;
+    }
 }
