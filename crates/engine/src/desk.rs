@@ -270,9 +270,9 @@ impl Desk {
 
     /// Whoever goes on after a kill must not be surprised by more requests than it assumes.
     fn has_too_many_unkept(&self) -> bool {
-        let unkept = self.calls.len() + self.writes.exchanges();
+        let unkept = || self.calls.len() + self.writes.exchanges();
         self.limits.has_long_window()
-            && unkept >= usize::try_from(self.limits.unseen_max()).unwrap_or(usize::MAX)
+            && unkept() >= usize::try_from(self.limits.unseen_max()).unwrap_or(usize::MAX)
     }
 
     /// The breaker is open, and it is not yet time for a probe: nothing is claimed.

@@ -330,19 +330,11 @@ impl<'w> Play<'w> {
                 self.arrive(0, false).await;
                 continue;
             }
-            if self.world.exchange(0, Wire::Whole).await {
-                continue;
+            match self.world.step_to_rest().await {
+                None => {}
+                Some(Ok(())) => return Ok(()),
+                Some(Err(why)) => return Err(self.failure(&why).await),
             }
-            let audit = self.world.audit().await;
-            if audit["pending"] == 0 && audit["waiting"] == 0 {
-                return match (audit["adds_up"] == true, audit["dead"] == 0) {
-                    (true, true) => Ok(()),
-                    _ => Err(self
-                        .failure(&format!("the sums do not add up, or something is dead: {audit}"))
-                        .await),
-                };
-            }
-            self.world.wait().await;
         }
         Err(self.failure("the three systems do not come to rest").await)
     }

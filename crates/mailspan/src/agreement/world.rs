@@ -356,6 +356,24 @@ impl World {
         (contact, row.map(|row| row.reason.name().to_owned()))
     }
 
+    /// One step towards rest: an exchange, or the next timer. Something once nothing is pending: do the sums add up?
+    pub async fn step_to_rest(&mut self) -> Option<Result<(), String>> {
+        if self.exchange(0, Wire::Whole).await {
+            return None;
+        }
+        let audit = self.audit().await;
+        if audit["pending"] != 0 || audit["waiting"] != 0 {
+            self.wait().await;
+            return None;
+        }
+        let is_well = audit["adds_up"] == true && audit["dead"] == 0;
+        Some(if is_well {
+            Ok(())
+        } else {
+            Err(format!("the sums do not add up, or something is dead: {audit}"))
+        })
+    }
+
     /// Sums of the store: everything in exactly one place, nothing dead.
     pub async fn audit(&mut self) -> Value {
         self.ask("GET", "/v1/audit", &[], &Value::Null).await.1

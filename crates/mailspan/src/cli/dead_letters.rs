@@ -152,7 +152,11 @@ async fn replay_them(common: &Common, replay: &Replay) -> anyhow::Result<ExitCod
         ensure!(replay.ids.len() == 1, "--with corrects one dead letter: give one id");
         return correct(common, &replay.ids[0], file).await;
     }
-    each(common, &replay.ids, "replay", &json!({ "again": replay.again })).await
+    let code = each(common, &replay.ids, "replay", &json!({ "again": replay.again })).await?;
+    if let [id] = &replay.ids[..] {
+        settled(common, id).await?;
+    }
+    Ok(code)
 }
 
 async fn correct(common: &Common, id: &str, file: &Path) -> anyhow::Result<ExitCode> {
@@ -194,20 +198,21 @@ async fn each(common: &Common, ids: &[String], verb: &str, body: &Value) -> anyh
         }
     }
     drop(progress);
-    if let ([id], "replay") = (ids, verb) {
-        settled(&client, id).await;
-    }
     client.close().await;
     Ok(code)
 }
 
 /// Who replays one looks at it next: it is given a moment to be sent and settled.
-async fn settled(client: &Client, id: &str) {
+async fn settled(common: &Common, id: &str) -> anyhow::Result<()> {
+    let client = Client::open(common).await?;
     for _ in 0..SETTLED_LOOKS_MAX {
         let row = client.get(&format!("/v1/deliveries/{}", segment(id))).await;
-        if row.is_ok_and(|row| row["state"] != "pending") {
-            return;
+        // What cannot be read was said by the replay already.
+        if row.map_or(true, |row| row["state"] != "pending") {
+            break;
         }
         crate::runtime::sleep(SETTLED_REST_MS).await;
     }
+    client.close().await;
+    Ok(())
 }

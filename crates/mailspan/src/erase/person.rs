@@ -146,15 +146,21 @@ async fn request(store: &Store, id: EventId) -> Result<Option<Value>, Trouble> {
     let Some(row): Option<RequestRow> = store.request_of(id).await? else { return Ok(None) };
     let part = store.part_of(id).await?.unwrap_or(0);
     let body = element_of(&row.body, part as usize);
-    Ok(Some(json!({
+    let mut shown = request_head(&row);
+    shown["body"] = json!(without_tokens(&String::from_utf8_lossy(&body)));
+    Ok(Some(shown))
+}
+
+/// All of a kept request but its body.
+pub(super) fn request_head(row: &RequestRow) -> Value {
+    json!({
         "received_at": row.received_at.rfc3339(),
         "digest": row.digest,
         "redacted": row.redacted,
         "method": row.method,
         "path": without_tokens(&row.path),
         "query": row.query,
-        "body": without_tokens(&String::from_utf8_lossy(&body)),
-    })))
+    })
 }
 
 async fn deliveries(store: &Store, tenant: &Name, subject: &str) -> Result<(Vec<Value>, bool), Trouble> {

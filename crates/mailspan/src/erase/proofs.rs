@@ -9,6 +9,7 @@ use mailspan_core::limits::PROOFS_MAX;
 use mailspan_store::{FactRow, RequestRow, Store, Trouble, Words, elements_naming};
 use serde_json::{Value, json};
 
+use super::person::request_head;
 use crate::contacts::links::without_tokens;
 
 /// Oldest first, and whether all were looked for.
@@ -39,13 +40,7 @@ pub async fn find(store: &Store, tenant: &Name, facts: &[FactRow], words: &Words
 fn shown(row: &RequestRow, words: &Words) -> Value {
     let bodies: Vec<String> = elements_naming(&row.body, words);
     let bodies: Vec<_> = bodies.iter().map(|body| without_tokens(body)).collect();
-    json!({
-        "received_at": row.received_at.rfc3339(),
-        "digest": row.digest,
-        "redacted": row.redacted,
-        "method": row.method,
-        "path": without_tokens(&row.path),
-        "query": row.query,
-        "bodies": bodies,
-    })
+    let mut shown = request_head(row);
+    shown["bodies"] = json!(bodies);
+    shown
 }
